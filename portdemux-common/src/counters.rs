@@ -1,0 +1,86 @@
+//! Live counters, one set for every possible CPU, so that no CPU waits for another.
+//!
+//! A program adds to its CPU's set and nobody else writes it, save the control plane when it gives a
+//! rule's or an interface's place away; a reader sums over all CPUs.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    reason::{Reason, Verdict},
+    ruleset::MAX_RULES,
+    wire::Transport,
+};
+
+/// How many interfaces an instance can have.
+pub const MAX_INTERFACES: usize = 64;
+/// Places for reasons: more than there are, so that a new one moves nothing.
+pub const REASON_PLACES: usize = 64;
+/// Places for verdicts: more than there are, so that a new one moves nothing.
+pub const VERDICT_PLACES: usize = 4;
+/// Places for ports.
+pub const PORT_PLACES: usize = Transport::COUNT << 16;
+
+const _: () = {
+    assert!(Reason::ALL.len() <= REASON_PLACES);
+    assert!(Verdict::ALL.len() <= VERDICT_PLACES);
+};
+
+/// Packets, and bytes of their frames from the destination MAC to the last byte before the FCS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Counter {
+    /// Number of packets.
+    pub packets: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+/// What came in for a port or a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Traffic {
+    /// Everything that came, dropped or not.
+    pub received: Counter,
+    /// The part of it that was dropped.
+    pub dropped: Counter,
+}
+
+/// What an interface's packets came to: by verdict, then by reason.
+pub type Outcomes = [[Counter; REASON_PLACES]; VERDICT_PLACES];
+
+/// The counters of one CPU.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct CpuCounters {
+    /// Every frame of an interface, by its place in [`crate::state::Interfaces`].
+    pub interfaces: [Outcomes; MAX_INTERFACES],
+    /// The traffic of each rule, by rule id.
+    pub rules: [Traffic; MAX_RULES],
+    /// The traffic of each port, by [`crate::wire::Port::index`].
+    pub ports: [Traffic; PORT_PLACES],
+}
+
+const _: () = {
+    assert!(size_of::<Traffic>() == 32 && align_of::<CpuCounters>() == 8);
+    assert!(size_of::<CpuCounters>().is_multiple_of(4096));
+};
+
+impl Counter {
+    /// Counts one frame of `bytes` bytes.
+    #[inline(always)]
+    pub const fn count(&mut self, bytes: u64) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(bytes);
+    }
+}
+
+impl Traffic {
+    /// Counts one frame of `bytes` bytes that came to `verdict`.
+    #[inline(always)]
+    pub const fn count(&mut self, bytes: u64, verdict: Verdict) {
+        self.received.count(bytes);
+        if matches!(verdict, Verdict::Drop) {
+            self.dropped.count(bytes);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the kernel and the control plane of portdemux agree on.
+//!
+//! The whole decision about a packet is a pure function here, free of `unsafe` and of any BPF
+//! interface: [`parse::parse`] reads a frame, [`decide::decide`] looks its destination up in a
+//! [`ruleset::RulesetImage`]. The XDP program runs this code on the frame it was handed; `explain`,
+//! the tests and the fuzzers run it on slices.
+//!
+//! Everything that lies in a BPF map ([`ruleset`], [`counters`], [`trace`], [`state`]) is plain old
+//! data without padding. A change of any such layout changes [`ABI`].
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod decide;
+pub mod hash;
+pub mod packet;
+pub mod parse;
+pub mod reason;
+pub mod ruleset;
+pub mod state;
+pub mod trace;
+pub mod wire;
+
+/// Number of the layout of everything pinned in bpffs; part of the pin path.
+pub const ABI: u32 = 1;

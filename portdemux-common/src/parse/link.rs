@@ -1,0 +1,37 @@
+//! Ethernet II with VLAN tags (IEEE 802.3 §3, IEEE 802.1Q §9).
+
+use super::Vlans;
+use crate::{packet::Packet, reason::Reason, wire::EtherType};
+
+/// How many VLAN tags are read; one more is malformed.
+pub const MAX_TAGS: usize = 2;
+
+const HEADER: usize = 14;
+const TAG: usize = 4;
+
+/// Reads destination, source, tags and `EtherType`; returns the last and where its payload begins.
+#[inline(always)]
+pub(super) fn parse<P: Packet + ?Sized>(
+    packet: &P,
+    vlans: &mut Vlans,
+) -> Result<(EtherType, usize), Reason> {
+    let mut ether_type = match packet.read::<2>(HEADER - 2) {
+        Some(bytes) => EtherType(u16::from_be_bytes(bytes)),
+        None => return Err(Reason::EthShort),
+    };
+    let mut offset = HEADER;
+    for id in &mut vlans.ids {
+        if !ether_type.is_tag() {
+            return Ok((ether_type, offset));
+        }
+        let Some([control_high, control_low, type_high, type_low]) = packet.read::<TAG>(offset)
+        else {
+            return Err(Reason::VlanShort);
+        };
+        *id = u16::from_be_bytes([control_high, control_low]) & 0x0fff;
+        vlans.count += 1;
+        ether_type = EtherType(u16::from_be_bytes([type_high, type_low]));
+        offset += TAG;
+    }
+    if ether_type.is_tag() { Err(Reason::VlanDepth) } else { Ok((ether_type, offset)) }
+}

@@ -1,0 +1,160 @@
+//! Verdicts and the reasons for them.
+//!
+//! Every packet has exactly one verdict and one reason. A reason is the index of a counter, the word
+//! the command line and its JSON show, and the word the documentation uses.
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// The host's network stack gets it, as if portdemux were not there.
+    Pass = 0,
+    /// Nobody gets it.
+    Drop = 1,
+}
+
+impl Verdict {
+    /// Every verdict, in the order of their counter indices.
+    pub const ALL: [Self; 2] = [Self::Pass, Self::Drop];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a packet got its verdict.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their counter indices.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word for it, the same in counters, JSON and documentation.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One sentence about it.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A rule claims the port and hands the packet to the host's own stack.
+    RuleLocal = "rule_local",
+    /// A rule claims the port and drops what comes to it.
+    RuleDrop = "rule_drop",
+    /// No rule claims the port.
+    Unclaimed = "unclaimed",
+    /// Valid IP whose protocol has no ports to dispatch on.
+    NoPorts = "no_ports",
+    /// A fragment other than the first, which has no transport header of its own.
+    LaterFragment = "later_fragment",
+    /// Neither IPv4 nor IPv6.
+    NonIp = "non_ip",
+    /// Fewer than 14 bytes: no Ethernet header.
+    EthShort = "eth_short",
+    /// The frame ends inside a VLAN tag.
+    VlanShort = "vlan_short",
+    /// More than two VLAN tags.
+    VlanDepth = "vlan_depth",
+    /// Fewer than 20 bytes for an IPv4 header.
+    Ip4Short = "ip4_short",
+    /// An IPv4 `EtherType` before a header of another version.
+    Ip4Version = "ip4_version",
+    /// An IPv4 header length below 20 bytes.
+    Ip4Ihl = "ip4_ihl",
+    /// The frame ends inside the IPv4 options.
+    Ip4OptsShort = "ip4_opts_short",
+    /// An IPv4 total length smaller than the header.
+    Ip4TotlenSmall = "ip4_totlen_small",
+    /// An IPv4 total length beyond the end of the frame.
+    Ip4TotlenLong = "ip4_totlen_long",
+    /// Fewer than 40 bytes for an IPv6 header.
+    Ip6Short = "ip6_short",
+    /// An IPv6 `EtherType` before a header of another version.
+    Ip6Version = "ip6_version",
+    /// An IPv6 payload length beyond the end of the frame.
+    Ip6PlenLong = "ip6_plen_long",
+    /// An IPv6 jumbogram.
+    Ip6Jumbo = "ip6_jumbo",
+    /// The packet ends inside an IPv6 extension header.
+    Ip6ExtShort = "ip6_ext_short",
+    /// More than 8 IPv6 extension headers.
+    Ip6ExtLimit = "ip6_ext_limit",
+    /// The packet ends inside its transport header.
+    L4Short = "l4_short",
+    /// A TCP data offset below 5 words.
+    TcpDoff = "tcp_doff",
+    /// A TCP data offset beyond the end of the packet.
+    TcpDoffLong = "tcp_doff_long",
+    /// A UDP length below 8 bytes.
+    UdpLenSmall = "udp_len_small",
+    /// A UDP length beyond the end of the packet.
+    UdpLenLong = "udp_len_long",
+}
+
+impl Reason {
+    /// The reason whose counter has this index.
+    #[must_use]
+    pub fn from_index(index: usize) -> Option<Self> {
+        Self::ALL.get(index).copied()
+    }
+
+    /// The reason of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.name() == name)
+    }
+
+    /// Whether it says that a packet's headers lie or end early.
+    #[must_use]
+    pub const fn is_malformed(self) -> bool {
+        self as u8 >= Self::EthShort as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_found_by_its_index_and_by_its_name() {
+        for (index, &reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert_eq!(Reason::from_index(index), Some(reason));
+            assert_eq!(Reason::from_name(reason.name()), Some(reason));
+        }
+        assert_eq!(Reason::from_index(Reason::ALL.len()), None);
+    }
+
+    #[test]
+    fn only_the_parser_s_complaints_are_malformed() {
+        let sound: Vec<_> =
+            Reason::ALL.iter().filter(|reason| !reason.is_malformed()).map(|r| r.name()).collect();
+        assert_eq!(
+            sound,
+            ["rule_local", "rule_drop", "unclaimed", "no_ports", "later_fragment", "non_ip"]
+        );
+    }
+}

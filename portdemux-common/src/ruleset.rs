@@ -1,0 +1,267 @@
+//! A compiled ruleset: the one value that a packet's decision reads.
+//!
+//! User space builds the image, the kernel reads it, and so does everything on the host that wants
+//! to know what the kernel would do. Two images lie side by side in one map; [`crate::state`] says
+//! which of them is in force. An image that is in force is never written.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    hash::{self, Hashed},
+    parse::{Address, Ports},
+    wire::{Port, Transport},
+};
+
+/// How many rules a ruleset can have.
+pub const MAX_RULES: usize = 1 << 16;
+/// How many distinct addresses of each family the rules can claim.
+pub const MAX_ADDRESSES: usize = 1 << 16;
+/// Places for addresses of each family: twice as many as addresses, so that building is quick.
+pub const ADDRESS_PLACES: usize = 2 * MAX_ADDRESSES;
+/// Displacements of each family.
+pub const DISPLACEMENTS: usize = MAX_ADDRESSES / 2;
+/// How many spans of ports the claims of all addresses can have.
+pub const MAX_SPANS: usize = 1 << 18;
+/// Places for ports: four protocols' worth, so that an image's parts are aligned to pages.
+pub const PORT_PLACES: usize = 4 << 16;
+
+/// Steps in which a binary search over [`MAX_SPANS`] spans ends.
+const SEARCH_STEPS: usize = MAX_SPANS.ilog2() as usize + 1;
+
+/// Where a claimed packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Action {
+    /// To the host's own stack.
+    Local = 0,
+    /// Nowhere.
+    Drop = 1,
+}
+
+/// What a table says about a port: nothing, or the rule that claims it and the rule's action.
+///
+/// Bits 0 to 16: rule id plus one, 0 for unclaimed. Bits 24 to 31: [`Action`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Entry(u32);
+
+impl Entry {
+    /// No rule claims the port.
+    pub const UNCLAIMED: Self = Self(0);
+
+    /// A claim by the rule whose counters stand at place `rule`, below [`MAX_RULES`].
+    #[must_use]
+    pub const fn new(rule: u16, action: Action) -> Self {
+        Self((rule as u32 + 1) | (action as u32) << 24)
+    }
+
+    /// Whether a rule claims the port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_claimed(self) -> bool {
+        self.0 != 0
+    }
+
+    /// The claiming rule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rule(self) -> Option<u16> {
+        #[expect(clippy::cast_possible_truncation, reason = "17 bits less one fit")]
+        match self.0 & 0x1_ffff {
+            0 => None,
+            number => Some((number - 1) as u16),
+        }
+    }
+
+    /// The claiming rule's action. An unknown one drops: a rule of which this program knows nothing
+    /// better must not let anything in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn action(self) -> Action {
+        if self.0 >> 24 == Action::Local as u32 { Action::Local } else { Action::Drop }
+    }
+}
+
+/// What the image holds and the defaults of the ruleset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Header {
+    /// The ruleset's generation.
+    pub generation: u64,
+    /// Hash of the ruleset's text, to find the record that belongs to it.
+    pub text_hash: [u8; 32],
+    /// Seed under which the IPv4 addresses were placed.
+    pub v4_seed: u64,
+    /// Seed under which the IPv6 addresses were placed.
+    pub v6_seed: u64,
+    /// Number of IPv4 places less one, a power of two less one; 0 if no rule claims an IPv4 address.
+    pub v4_mask: u32,
+    /// Number of IPv6 places less one, a power of two less one; 0 if no rule claims an IPv6 address.
+    pub v6_mask: u32,
+    /// Number of IPv4 displacements less one.
+    pub v4_bucket_mask: u32,
+    /// Number of IPv6 displacements less one.
+    pub v6_bucket_mask: u32,
+    /// Number of spans.
+    pub spans: u32,
+    /// 1 if malformed packets are dropped, 0 if they pass.
+    pub malformed_drop: u32,
+    /// Fills the header up to a multiple of 64 bytes.
+    pub reserved: [u32; 12],
+}
+
+/// A claimed address and where the spans of its ports lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct V4Place {
+    /// The address, big-endian.
+    pub address: [u8; 4],
+    /// Index of its first span.
+    pub first: u32,
+    /// How many spans it has; 0 for an empty place.
+    pub count: u32,
+}
+
+/// A claimed address and where the spans of its ports lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct V6Place {
+    /// The address, big-endian.
+    pub address: [u8; 16],
+    /// Index of its first span.
+    pub first: u32,
+    /// How many spans it has; 0 for an empty place.
+    pub count: u32,
+}
+
+/// Neighbouring ports of one protocol that one rule claims at an address.
+///
+/// Ends are [`span_key`]s. An address's spans ascend and do not overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Span {
+    /// The first port.
+    pub first: u32,
+    /// The last port.
+    pub last: u32,
+    /// Whose they are.
+    pub entry: Entry,
+}
+
+/// A compiled ruleset.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct RulesetImage {
+    /// Sizes, seeds and defaults.
+    pub header: Header,
+    /// The claims of ports at any address, by [`Port::index`].
+    pub ports: [Entry; PORT_PLACES],
+    /// Displacements of IPv4 buckets.
+    pub v4_displacements: [u32; DISPLACEMENTS],
+    /// Displacements of IPv6 buckets.
+    pub v6_displacements: [u32; DISPLACEMENTS],
+    /// IPv4 addresses.
+    pub v4: [V4Place; ADDRESS_PLACES],
+    /// IPv6 addresses.
+    pub v6: [V6Place; ADDRESS_PLACES],
+    /// The claims of ports at one address.
+    pub spans: [Span; MAX_SPANS],
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 128 && align_of::<Header>() == 8);
+    assert!(size_of::<V4Place>() == 12 && size_of::<V6Place>() == 24 && size_of::<Span>() == 12);
+    assert!(size_of::<RulesetImage>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
+};
+
+/// A port as spans are ordered: by protocol, then by number.
+#[inline(always)]
+#[must_use]
+pub const fn span_key(transport: Transport, port: Port) -> u32 {
+    (transport as u32) << 16 | port.number() as u32
+}
+
+impl RulesetImage {
+    /// What the rules say about the ports of a packet for `destination`: a claim of this very
+    /// address, else one of any address, else nothing.
+    #[inline(always)]
+    #[must_use]
+    pub fn lookup(&self, destination: Address, ports: Ports) -> Entry {
+        let exact = match destination {
+            Address::V4(address) if self.header.v4_mask != 0 => self.at_v4(address, ports),
+            Address::V6(address) if self.header.v6_mask != 0 => self.at_v6(address, ports),
+            Address::V4(_) | Address::V6(_) | Address::None => Entry::UNCLAIMED,
+        };
+        if exact.is_claimed() {
+            return exact;
+        }
+        match self.ports.get(ports.destination.index(ports.transport)) {
+            Some(&entry) => entry,
+            None => Entry::UNCLAIMED,
+        }
+    }
+
+    #[inline(always)]
+    fn at_v4(&self, address: [u8; 4], ports: Ports) -> Entry {
+        let header = &self.header;
+        let hashed = hash::v4(address, header.v4_seed);
+        let place =
+            place(&self.v4_displacements, hashed, header.v4_bucket_mask, header.v4_mask);
+        match self.v4.get(place) {
+            Some(place) if place.address == address => {
+                self.search(place.first, place.count, ports)
+            }
+            _ => Entry::UNCLAIMED,
+        }
+    }
+
+    #[inline(always)]
+    fn at_v6(&self, address: [u8; 16], ports: Ports) -> Entry {
+        let header = &self.header;
+        let hashed = hash::v6(address, header.v6_seed);
+        let place =
+            place(&self.v6_displacements, hashed, header.v6_bucket_mask, header.v6_mask);
+        match self.v6.get(place) {
+            Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
+                self.search(place.first, place.count, ports)
+            }
+            _ => Entry::UNCLAIMED,
+        }
+    }
+
+    /// Finds the span of `count` spans from `first` on that holds the destination port.
+    #[inline(always)]
+    fn search(&self, first: u32, count: u32, ports: Ports) -> Entry {
+        let key = span_key(ports.transport, ports.destination);
+        let mut base = first as usize;
+        let mut left = count as usize;
+        // The last span that begins at or before the key lies in [base, base + left).
+        for _ in 0..SEARCH_STEPS {
+            if left <= 1 {
+                break;
+            }
+            let half = left / 2;
+            match self.spans.get(base + half) {
+                Some(span) if span.first <= key => base += half,
+                Some(_) => {}
+                None => return Entry::UNCLAIMED,
+            }
+            left -= half;
+        }
+        match self.spans.get(base) {
+            Some(span) if left == 1 && span.first <= key && key <= span.last => span.entry,
+            _ => Entry::UNCLAIMED,
+        }
+    }
+}
+
+/// Where a hashed address stands.
+#[inline(always)]
+#[must_use]
+pub fn place(displacements: &[u32], hashed: Hashed, bucket_mask: u32, mask: u32) -> usize {
+    let bucket = (hashed.bucket & bucket_mask) as usize;
+    match displacements.get(bucket) {
+        Some(displacement) => (hashed.place.wrapping_add(*displacement) & mask) as usize,
+        None => usize::MAX,
+    }
+}

@@ -1,0 +1,5 @@
+//! The control plane of portdemux: rules files, the maps the kernel reads, counters and reports.
+#![deny(unsafe_code)]
+
+pub mod capture;
+pub mod rules;

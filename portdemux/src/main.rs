@@ -1,0 +1,3 @@
+//! The portdemux command.
+
+fn main() {}

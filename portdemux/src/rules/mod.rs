@@ -1,0 +1,1 @@
+//! The rules a user writes: file, validation, plan.
