@@ -1,9 +1,10 @@
 //! From what a frame says to what happens to it.
 
 use crate::{
-    parse::{Class, Fragment, Parsed},
+    packet::Packet,
+    parse::{Fragment, Parsed},
     reason::{Reason, Verdict},
-    ruleset::{Action, RulesetImage},
+    ruleset::{Action, Entry, RulesetImage},
 };
 
 /// What happens to a packet, why, and by whose word.
@@ -13,45 +14,74 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
-    /// The claiming rule's id.
-    pub rule: Option<u16>,
+    /// What the tables say about its port; [`Entry::UNCLAIMED`] without ports.
+    pub entry: Entry,
 }
 
-/// Decides about a frame under a ruleset.
+/// Decides about a frame under a ruleset; `packet` is what `parsed` was read from.
 ///
-/// The packet's ports are looked up only here: a frame without ports never meets a rule.
+/// Only a frame with ports ever meets a rule. Its destination address is read again here and only if
+/// the ruleset has claims of addresses.
 #[inline(always)]
 #[must_use]
-pub fn decide(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
-    let ports = match parsed.class {
-        Class::Ports(ports) => ports,
-        Class::NoPorts if matches!(parsed.fragment, Fragment::Later) => {
-            return Decision::pass(Reason::LaterFragment);
-        }
-        Class::NoPorts => return Decision::pass(Reason::NoPorts),
-        Class::NonIp => return Decision::pass(Reason::NonIp),
-        Class::Malformed(reason) if ruleset.header.malformed_drop != 0 => {
-            return Decision { verdict: Verdict::Drop, reason, rule: None };
-        }
-        Class::Malformed(reason) => return Decision::pass(reason),
+pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
+    if let Some(reason) = parsed.malformed {
+        let verdict = if ruleset.header.malformed_drop == 0 {
+            Verdict::Pass
+        } else {
+            Verdict::Drop
+        };
+        return Decision {
+            verdict,
+            reason,
+            entry: Entry::UNCLAIMED,
+        };
+    }
+    let Some(version) = parsed.version else {
+        return Decision::pass(Reason::NonIp);
     };
-    let entry = ruleset.lookup(parsed.destination, ports);
-    let Some(rule) = entry.rule() else {
+    let Some(ports) = parsed.ports() else {
+        return Decision::pass(match parsed.fragment {
+            Fragment::Later => Reason::LaterFragment,
+            Fragment::None | Fragment::First => Reason::NoPorts,
+        });
+    };
+    let entry = if ruleset.claims_addresses(version) {
+        ruleset.lookup(parsed.destination(packet), ports)
+    } else {
+        ruleset.at_any_address(ports)
+    };
+    if !entry.is_claimed() {
         return Decision::pass(Reason::Unclaimed);
+    }
+    let (verdict, reason) = match entry.action() {
+        Action::Local => (Verdict::Pass, Reason::RuleLocal),
+        Action::Drop => (Verdict::Drop, Reason::RuleDrop),
     };
-    match entry.action() {
-        Action::Local => {
-            Decision { verdict: Verdict::Pass, reason: Reason::RuleLocal, rule: Some(rule) }
-        }
-        Action::Drop => {
-            Decision { verdict: Verdict::Drop, reason: Reason::RuleDrop, rule: Some(rule) }
-        }
+    Decision {
+        verdict,
+        reason,
+        entry,
     }
 }
 
 impl Decision {
+    /// The claiming rule's id.
+    #[must_use]
+    pub const fn rule(&self) -> Option<u16> {
+        if self.entry.is_claimed() {
+            Some(self.entry.rule())
+        } else {
+            None
+        }
+    }
+
     #[inline(always)]
     const fn pass(reason: Reason) -> Self {
-        Self { verdict: Verdict::Pass, reason, rule: None }
+        Self {
+            verdict: Verdict::Pass,
+            reason,
+            entry: Entry::UNCLAIMED,
+        }
     }
 }

@@ -36,6 +36,12 @@ fn mix(key: u64, seed: u64) -> Hashed {
     // The multiplier is odd, so that no key bit is lost.
     let product = (key ^ (key >> 32)).wrapping_mul(seed | 1);
     let again = (product ^ (product >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
-    Hashed { bucket: (again >> 32) as u32, place: (again ^ (again >> 27)) as u32 }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves are what is wanted"
+    )]
+    Hashed {
+        bucket: (again >> 32) as u32,
+        place: (again ^ (again >> 27)) as u32,
+    }
 }

@@ -124,7 +124,10 @@ impl Reason {
     /// The reason of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|reason| reason.name() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.name() == name)
     }
 
     /// Whether it says that a packet's headers lie or end early.
@@ -150,11 +153,21 @@ mod tests {
 
     #[test]
     fn only_the_parser_s_complaints_are_malformed() {
-        let sound: Vec<_> =
-            Reason::ALL.iter().filter(|reason| !reason.is_malformed()).map(|r| r.name()).collect();
+        let sound: Vec<_> = Reason::ALL
+            .iter()
+            .filter(|reason| !reason.is_malformed())
+            .map(|r| r.name())
+            .collect();
         assert_eq!(
             sound,
-            ["rule_local", "rule_drop", "unclaimed", "no_ports", "later_fragment", "non_ip"]
+            [
+                "rule_local",
+                "rule_drop",
+                "unclaimed",
+                "no_ports",
+                "later_fragment",
+                "non_ip"
+            ]
         );
     }
 }

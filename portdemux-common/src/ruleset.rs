@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     hash::{self, Hashed},
-    parse::{Address, Ports},
+    parse::{Address, Ports, Version},
     wire::{Port, Transport},
 };
 
@@ -40,8 +40,8 @@ pub enum Action {
 
 /// What a table says about a port: nothing, or the rule that claims it and the rule's action.
 ///
-/// Bits 0 to 16: rule id plus one, 0 for unclaimed. Bits 24 to 31: [`Action`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+/// Bits 0 to 15: rule id. Bit 16: claimed. Bits 24 to 31: [`Action`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Entry(u32);
 
@@ -49,27 +49,31 @@ impl Entry {
     /// No rule claims the port.
     pub const UNCLAIMED: Self = Self(0);
 
-    /// A claim by the rule whose counters stand at place `rule`, below [`MAX_RULES`].
+    const CLAIMED: u32 = 1 << 16;
+
+    /// A claim by the rule of this id.
     #[must_use]
     pub const fn new(rule: u16, action: Action) -> Self {
-        Self((rule as u32 + 1) | (action as u32) << 24)
+        Self(rule as u32 | Self::CLAIMED | (action as u32) << 24)
     }
 
     /// Whether a rule claims the port.
     #[inline(always)]
     #[must_use]
     pub const fn is_claimed(self) -> bool {
-        self.0 != 0
+        self.0 & Self::CLAIMED != 0
     }
 
-    /// The claiming rule.
+    /// The claiming rule's id, which is the index of its counters; 0 for an unclaimed port.
     #[inline(always)]
     #[must_use]
-    pub const fn rule(self) -> Option<u16> {
-        #[expect(clippy::cast_possible_truncation, reason = "17 bits less one fit")]
-        match self.0 & 0x1_ffff {
-            0 => None,
-            number => Some((number - 1) as u16),
+    pub const fn rule(self) -> u16 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low 16 bits are the id"
+        )]
+        {
+            self.0 as u16
         }
     }
 
@@ -78,7 +82,11 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn action(self) -> Action {
-        if self.0 >> 24 == Action::Local as u32 { Action::Local } else { Action::Drop }
+        if self.0 >> 24 == Action::Local as u32 {
+            Action::Local
+        } else {
+            Action::Drop
+        }
     }
 }
 
@@ -182,19 +190,37 @@ pub const fn span_key(transport: Transport, port: Port) -> u32 {
 }
 
 impl RulesetImage {
+    /// Whether any rule claims an address of this version.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claims_addresses(&self, version: Version) -> bool {
+        match version {
+            Version::V4 => self.header.v4_mask != 0,
+            Version::V6 => self.header.v6_mask != 0,
+        }
+    }
+
     /// What the rules say about the ports of a packet for `destination`: a claim of this very
     /// address, else one of any address, else nothing.
     #[inline(always)]
     #[must_use]
-    pub fn lookup(&self, destination: Address, ports: Ports) -> Entry {
+    pub fn lookup(&self, destination: Option<Address>, ports: Ports) -> Entry {
         let exact = match destination {
-            Address::V4(address) if self.header.v4_mask != 0 => self.at_v4(address, ports),
-            Address::V6(address) if self.header.v6_mask != 0 => self.at_v6(address, ports),
-            Address::V4(_) | Address::V6(_) | Address::None => Entry::UNCLAIMED,
+            Some(Address::V4(address)) => self.at_v4(address, ports),
+            Some(Address::V6(address)) => self.at_v6(address, ports),
+            None => Entry::UNCLAIMED,
         };
         if exact.is_claimed() {
-            return exact;
+            exact
+        } else {
+            self.at_any_address(ports)
         }
+    }
+
+    /// What the rules that name no address say about a packet's ports.
+    #[inline(always)]
+    #[must_use]
+    pub fn at_any_address(&self, ports: Ports) -> Entry {
         match self.ports.get(ports.destination.index(ports.transport)) {
             Some(&entry) => entry,
             None => Entry::UNCLAIMED,
@@ -205,12 +231,14 @@ impl RulesetImage {
     fn at_v4(&self, address: [u8; 4], ports: Ports) -> Entry {
         let header = &self.header;
         let hashed = hash::v4(address, header.v4_seed);
-        let place =
-            place(&self.v4_displacements, hashed, header.v4_bucket_mask, header.v4_mask);
+        let place = place(
+            &self.v4_displacements,
+            hashed,
+            header.v4_bucket_mask,
+            header.v4_mask,
+        );
         match self.v4.get(place) {
-            Some(place) if place.address == address => {
-                self.search(place.first, place.count, ports)
-            }
+            Some(place) if place.address == address => self.search(place.first, place.count, ports),
             _ => Entry::UNCLAIMED,
         }
     }
@@ -219,8 +247,12 @@ impl RulesetImage {
     fn at_v6(&self, address: [u8; 16], ports: Ports) -> Entry {
         let header = &self.header;
         let hashed = hash::v6(address, header.v6_seed);
-        let place =
-            place(&self.v6_displacements, hashed, header.v6_bucket_mask, header.v6_mask);
+        let place = place(
+            &self.v6_displacements,
+            hashed,
+            header.v6_bucket_mask,
+            header.v6_mask,
+        );
         match self.v6.get(place) {
             Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
                 self.search(place.first, place.count, ports)

@@ -4,7 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     decide::Decision,
-    parse::{Address, Class, Fragment, Parsed},
+    packet::Packet,
+    parse::{Address, Parsed},
+    ruleset::Entry,
 };
 
 /// A decision as the twin of the loaded program leaves it in its map.
@@ -21,15 +23,15 @@ pub struct Trace {
     pub length: u32,
     /// Where the terminal protocol's header begins.
     pub payload: u32,
-    /// The claiming rule's id plus one, 0 for none.
-    pub rule: u32,
+    /// What the tables say about its port.
+    pub entry: Entry,
     /// VLAN identifiers, outermost first.
     pub vlans: [u16; 2],
     /// Source port.
     pub source_port: [u8; 2],
     /// Destination port.
     pub destination_port: [u8; 2],
-    /// 0 ports, 1 no ports, 2 not IP, 3 malformed.
+    /// [`crate::parse::Class`].
     pub class: u8,
     /// [`crate::reason::Verdict`].
     pub verdict: u8,
@@ -37,65 +39,56 @@ pub struct Trace {
     pub reason: u8,
     /// IP version, or 0.
     pub version: u8,
-    /// The terminal protocol plus one in host byte order, 0 for none.
-    pub protocol: u16,
-    /// [`Fragment`].
+    /// The terminal protocol.
+    pub protocol: u8,
+    /// [`crate::parse::Fragment`].
     pub fragment: u8,
     /// Number of VLAN tags.
     pub vlan_count: u8,
+    /// Fills the last word.
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<Trace>() == 60);
 
 impl Trace {
-    /// Writes down a decision.
+    /// Writes down a decision about `packet`.
     #[inline(always)]
     #[must_use]
-    pub fn new(length: usize, parsed: &Parsed, decision: &Decision) -> Self {
-        let (version, source) = widen(parsed.source);
-        let (_, destination) = widen(parsed.destination);
-        let (class, source_port, destination_port) = match parsed.class {
-            Class::Ports(ports) => (0, ports.source.0, ports.destination.0),
-            Class::NoPorts => (1, [0; 2], [0; 2]),
-            Class::NonIp => (2, [0; 2], [0; 2]),
-            Class::Malformed(_) => (3, [0; 2], [0; 2]),
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "frames are shorter than 4 GiB")]
+    pub fn new<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, decision: &Decision) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "frames are shorter than 4 GiB"
+        )]
         Self {
-            source,
-            destination,
-            length: length as u32,
+            source: widen(parsed.source(packet)),
+            destination: widen(parsed.destination(packet)),
+            length: packet.length() as u32,
             payload: parsed.payload as u32,
-            rule: match decision.rule {
-                Some(rule) => u32::from(rule) + 1,
-                None => 0,
-            },
+            entry: decision.entry,
             vlans: parsed.vlans.ids,
-            source_port,
-            destination_port,
-            class,
+            source_port: parsed.source_port.0,
+            destination_port: parsed.destination_port.0,
+            class: parsed.class() as u8,
             verdict: decision.verdict as u8,
             reason: decision.reason as u8,
-            version,
-            protocol: match parsed.protocol {
-                Some(protocol) => u16::from(protocol.0) + 1,
+            version: match parsed.version {
+                Some(version) => version as u8,
                 None => 0,
             },
-            fragment: match parsed.fragment {
-                Fragment::None => 0,
-                Fragment::First => 1,
-                Fragment::Later => 2,
-            },
+            protocol: parsed.protocol.0,
+            fragment: parsed.fragment as u8,
             vlan_count: parsed.vlans.count,
+            reserved: 0,
         }
     }
 }
 
 #[inline(always)]
-const fn widen(address: Address) -> (u8, [u8; 16]) {
+const fn widen(address: Option<Address>) -> [u8; 16] {
     match address {
-        Address::None => (0, [0; 16]),
-        Address::V4([a, b, c, d]) => (4, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        Address::V6(address) => (6, address),
+        None => [0; 16],
+        Some(Address::V4([a, b, c, d])) => [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        Some(Address::V6(address)) => address,
     }
 }

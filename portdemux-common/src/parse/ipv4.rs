@@ -1,7 +1,12 @@
 //! IPv4 (RFC 791 §3.1).
 
-use super::{Address, Class, Fragment, Lengths, Parsed, transport};
+use super::{Complaint, Continuation, Fragment, Lengths, Parsed, Version, transport};
 use crate::{packet::Packet, reason::Reason, wire::IpProto};
+
+/// Offset of the source address.
+pub(super) const SOURCE: usize = 12;
+/// Offset of the destination address.
+pub(super) const DESTINATION: usize = 16;
 
 const HEADER: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -12,61 +17,70 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// The header checksum is not judged, DF and the reserved bit are ignored, options are skipped by
 /// their length and never interpreted.
 #[inline(always)]
-pub(super) fn parse<P: Packet + ?Sized>(
+pub(super) fn parse<P, E, C>(
     packet: &P,
     offset: usize,
     lengths: Lengths,
     parsed: &mut Parsed,
-) -> Result<Class, Reason> {
+    then: C,
+) -> Result<C::Output, E>
+where
+    P: Packet + ?Sized,
+    E: Complaint,
+    C: Continuation<P>,
+{
     let Some(header) = packet.read::<HEADER>(offset) else {
-        return Err(Reason::Ip4Short);
+        return Err(E::about(Reason::Ip4Short));
     };
-    let [version_ihl, _, len_high, len_low, _, _, frag_high, frag_low, _, protocol, _, _, ..] =
-        header;
-    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
+    let [
+        version_ihl,
+        _,
+        len_high,
+        len_low,
+        _,
+        _,
+        frag_high,
+        frag_low,
+        _,
+        protocol,
+        ..,
+    ] = header;
     if version_ihl >> 4 != 4 {
-        return Err(Reason::Ip4Version);
+        return Err(E::about(Reason::Ip4Version));
     }
     let header_length = usize::from(version_ihl & 0x0f) * 4;
     if header_length < HEADER {
-        return Err(Reason::Ip4Ihl);
+        return Err(E::about(Reason::Ip4Ihl));
     }
     let left = packet.length() - offset;
     if header_length > left {
-        return Err(Reason::Ip4OptsShort);
+        return Err(E::about(Reason::Ip4OptsShort));
     }
-    let total_length = usize::from(u16::from_be_bytes([len_high, len_low]));
     let payload_length = match lengths {
         Lengths::Enforced => {
+            let total_length = usize::from(u16::from_be_bytes([len_high, len_low]));
             if total_length < header_length {
-                return Err(Reason::Ip4TotlenSmall);
+                return Err(E::about(Reason::Ip4TotlenSmall));
             }
             if total_length > left {
-                return Err(Reason::Ip4TotlenLong);
+                return Err(E::about(Reason::Ip4TotlenLong));
             }
             total_length - header_length
         }
         Lengths::Quoted => left - header_length,
     };
-    parsed.source = Address::V4([s0, s1, s2, s3]);
-    parsed.destination = Address::V4([d0, d1, d2, d3]);
-    parsed.protocol = Some(IpProto(protocol));
+    parsed.version = Some(Version::V4);
+    parsed.network = offset;
+    parsed.protocol = IpProto(protocol);
     parsed.payload = offset + header_length;
 
     let fragmentation = u16::from_be_bytes([frag_high, frag_low]);
     if fragmentation & FRAGMENT_OFFSET != 0 {
         parsed.fragment = Fragment::Later;
-        return Ok(Class::NoPorts);
+        return Ok(then.sound(packet, parsed));
     }
     if fragmentation & MORE_FRAGMENTS != 0 {
         parsed.fragment = Fragment::First;
     }
-    transport::parse(
-        packet,
-        IpProto(protocol),
-        parsed.payload,
-        payload_length,
-        parsed.fragment,
-        lengths,
-    )
+    transport::parse(packet, payload_length, lengths, parsed, then)
 }

@@ -1,6 +1,6 @@
 //! Ethernet II with VLAN tags (IEEE 802.3 §3, IEEE 802.1Q §9).
 
-use super::Vlans;
+use super::{Complaint, Vlans};
 use crate::{packet::Packet, reason::Reason, wire::EtherType};
 
 /// How many VLAN tags are read; one more is malformed.
@@ -11,13 +11,13 @@ const TAG: usize = 4;
 
 /// Reads destination, source, tags and `EtherType`; returns the last and where its payload begins.
 #[inline(always)]
-pub(super) fn parse<P: Packet + ?Sized>(
+pub(super) fn parse<P: Packet + ?Sized, E: Complaint>(
     packet: &P,
     vlans: &mut Vlans,
-) -> Result<(EtherType, usize), Reason> {
+) -> Result<(EtherType, usize), E> {
     let mut ether_type = match packet.read::<2>(HEADER - 2) {
         Some(bytes) => EtherType(u16::from_be_bytes(bytes)),
-        None => return Err(Reason::EthShort),
+        None => return Err(E::about(Reason::EthShort)),
     };
     let mut offset = HEADER;
     for id in &mut vlans.ids {
@@ -26,12 +26,16 @@ pub(super) fn parse<P: Packet + ?Sized>(
         }
         let Some([control_high, control_low, type_high, type_low]) = packet.read::<TAG>(offset)
         else {
-            return Err(Reason::VlanShort);
+            return Err(E::about(Reason::VlanShort));
         };
         *id = u16::from_be_bytes([control_high, control_low]) & 0x0fff;
         vlans.count += 1;
         ether_type = EtherType(u16::from_be_bytes([type_high, type_low]));
         offset += TAG;
     }
-    if ether_type.is_tag() { Err(Reason::VlanDepth) } else { Ok((ether_type, offset)) }
+    if ether_type.is_tag() {
+        Err(E::about(Reason::VlanDepth))
+    } else {
+        Ok((ether_type, offset))
+    }
 }

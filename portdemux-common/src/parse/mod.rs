@@ -3,7 +3,7 @@
 //! Every frame is exactly one of: with ports, without ports, not IP, malformed ([`Class`]). The one
 //! unforgivable error is to report ports that are not there, or others than these: that is a way
 //! around every rule. All arithmetic is on `usize`, offsets are bounded by the sum of what the
-//! length fields can say (below 20 KiB), and every byte is read through [`Packet::read`].
+//! length fields can say (below 20,000 bytes), and every byte is read through [`Packet::read`].
 
 mod ipv4;
 mod ipv6;
@@ -23,11 +23,8 @@ use crate::{
 };
 
 /// An IP address as it stands in the packet, big-endian.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
-    /// The parser came to no address.
-    #[default]
-    None,
     /// IPv4.
     V4([u8; 4]),
     /// IPv6.
@@ -49,6 +46,30 @@ pub enum Fragment {
     Later = 2,
 }
 
+/// What kind of frame it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Class {
+    /// Has a transport header with ports.
+    Ports = 0,
+    /// Valid IP without ports to dispatch on.
+    NoPorts = 1,
+    /// Neither IPv4 nor IPv6.
+    NonIp = 2,
+    /// Claims to be IP and lies or ends early.
+    Malformed = 3,
+}
+
+/// The version of the Internet Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Version {
+    /// IPv4 (RFC 791).
+    V4 = 4,
+    /// IPv6 (RFC 8200).
+    V6 = 6,
+}
+
 /// What the transport header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
@@ -58,19 +79,6 @@ pub struct Ports {
     pub source: Port,
     /// The port it is for.
     pub destination: Port,
-}
-
-/// What kind of frame it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Has a transport header with ports.
-    Ports(Ports),
-    /// Valid IP without ports to dispatch on.
-    NoPorts,
-    /// Neither IPv4 nor IPv6.
-    NonIp,
-    /// Claims to be IP and lies or ends early, for this reason.
-    Malformed(Reason),
 }
 
 /// VLAN tags, outermost first.
@@ -91,32 +99,161 @@ impl Vlans {
 }
 
 /// Everything the parser says about a frame. What a malformed frame said before it broke is kept.
+///
+/// No field is an enum with contents: the bytes of the variant that a value is not are undefined,
+/// the compiler may leave any register in their place, and the verifier refuses what it then sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
-    /// What kind of frame it is.
-    pub class: Class,
+    /// Why it is malformed, if it is.
+    pub malformed: Option<Reason>,
     /// The VLAN tags before the packet.
     pub vlans: Vlans,
-    /// The packet's source address.
-    pub source: Address,
-    /// The packet's destination address. A source route or routing header does not change it.
-    pub destination: Address,
-    /// The terminal protocol, as far as the headers were walked; in a later fragment the one that
-    /// its fragment header names.
-    pub protocol: Option<IpProto>,
+    /// The version of a packet whose IP header is sound.
+    pub version: Option<Version>,
+    /// Where the IP header begins, in bytes from the start of the frame.
+    pub network: usize,
     /// Whether it is a fragment.
     pub fragment: Fragment,
+    /// The terminal protocol, as far as the headers were walked; in a later fragment the one that
+    /// its fragment header names. Without meaning if there is no version.
+    pub protocol: IpProto,
     /// Where the terminal protocol's header begins, in bytes from the start of the frame.
     pub payload: usize,
+    /// The protocol whose ports follow, if there are ports.
+    pub transport: Option<Transport>,
+    /// The source port; 0 if there are no ports.
+    pub source_port: Port,
+    /// The destination port; 0 if there are no ports.
+    pub destination_port: Port,
+}
+
+impl Parsed {
+    /// What kind of frame it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match (self.malformed, self.version, self.transport) {
+            (Some(_), _, _) => Class::Malformed,
+            (None, None, _) => Class::NonIp,
+            (None, Some(_), None) => Class::NoPorts,
+            (None, Some(_), Some(_)) => Class::Ports,
+        }
+    }
+
+    /// The ports, if there are any.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ports(&self) -> Option<Ports> {
+        match self.transport {
+            Some(transport) => Some(Ports {
+                transport,
+                source: self.source_port,
+                destination: self.destination_port,
+            }),
+            None => None,
+        }
+    }
+
+    /// The source address in `packet`, which this was read from.
+    #[inline(always)]
+    #[must_use]
+    pub fn source<P: Packet + ?Sized>(&self, packet: &P) -> Option<Address> {
+        match self.version? {
+            Version::V4 => packet.read(self.network + ipv4::SOURCE).map(Address::V4),
+            Version::V6 => packet.read(self.network + ipv6::SOURCE).map(Address::V6),
+        }
+    }
+
+    /// The destination address in `packet`, which this was read from. A source route or routing
+    /// header does not change it.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination<P: Packet + ?Sized>(&self, packet: &P) -> Option<Address> {
+        match self.version? {
+            Version::V4 => packet
+                .read(self.network + ipv4::DESTINATION)
+                .map(Address::V4),
+            Version::V6 => packet
+                .read(self.network + ipv6::DESTINATION)
+                .map(Address::V6),
+        }
+    }
+
+    #[inline(always)]
+    const fn new() -> Self {
+        Self {
+            malformed: None,
+            vlans: Vlans {
+                count: 0,
+                ids: [0; MAX_TAGS],
+            },
+            version: None,
+            network: 0,
+            fragment: Fragment::None,
+            protocol: IpProto(0),
+            payload: 0,
+            transport: None,
+            source_port: Port::new(0),
+            destination_port: Port::new(0),
+        }
+    }
 }
 
 /// Whether the lengths in a packet have to be true.
 ///
 /// They cannot be in the packet that an ICMP error quotes, which is cut off by design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lengths {
+enum Lengths {
     Enforced,
     Quoted,
+}
+
+/// What the parser has to say about a malformed frame: the reason, or only that there is one.
+///
+/// Carrying the reason through every check costs a frame more than the checks do. So the fast path
+/// asks without ([`parse_sound`]), and the few frames that fail are read again for it.
+trait Complaint {
+    fn about(reason: Reason) -> Self;
+}
+
+impl Complaint for Reason {
+    #[inline(always)]
+    fn about(reason: Reason) -> Self {
+        reason
+    }
+}
+
+struct Unnamed;
+
+impl Complaint for Unnamed {
+    #[inline(always)]
+    fn about(_reason: Reason) -> Self {
+        Self
+    }
+}
+
+/// What is to be done with a sound frame.
+///
+/// The parser calls it from each place where it comes to an end, so that what is done there is
+/// compiled for what is known there; handing one [`Parsed`] back from all of them costs a packet
+/// more than looking its port up.
+pub trait Continuation<P: Packet + ?Sized> {
+    /// What comes of it.
+    type Output;
+
+    /// Takes the frame over.
+    fn sound(self, packet: &P, parsed: &Parsed) -> Self::Output;
+}
+
+struct Keep;
+
+impl<P: Packet + ?Sized> Continuation<P> for Keep {
+    type Output = Parsed;
+
+    #[inline(always)]
+    fn sound(self, _packet: &P, parsed: &Parsed) -> Parsed {
+        *parsed
+    }
 }
 
 /// Reads a frame from its Ethernet header on.
@@ -124,11 +261,21 @@ pub(crate) enum Lengths {
 #[must_use]
 pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
     let mut parsed = Parsed::new();
-    parsed.class = match link::parse(packet, &mut parsed.vlans) {
-        Ok((ether_type, offset)) => network(packet, ether_type, offset, &mut parsed),
-        Err(reason) => Class::Malformed(reason),
-    };
+    if let Err(reason) = frame::<P, Reason, Keep>(packet, &mut parsed, Keep) {
+        parsed.malformed = Some(reason);
+    }
     parsed
+}
+
+/// Reads a frame as [`parse`] does and hands it on, or says nothing if it is malformed.
+#[inline(always)]
+#[must_use]
+pub fn parse_sound<P, C>(packet: &P, then: C) -> Option<C::Output>
+where
+    P: Packet + ?Sized,
+    C: Continuation<P>,
+{
+    frame::<P, Unnamed, C>(packet, &mut Parsed::new(), then).ok()
 }
 
 /// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4 c), if `parsed` is such an
@@ -138,56 +285,37 @@ pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
 /// promised.
 #[must_use]
 pub fn parse_quoted<P: Packet + ?Sized>(packet: &P, parsed: &Parsed) -> Option<Parsed> {
-    if parsed.class != Class::NoPorts || parsed.fragment == Fragment::Later {
+    if parsed.class() != Class::NoPorts || parsed.fragment == Fragment::Later {
         return None;
     }
     let [kind] = packet.read::<1>(parsed.payload)?;
-    let is_v4 = match (parsed.source, parsed.protocol?, kind) {
-        (Address::V4(_), IpProto::ICMP, 3 | 4 | 5 | 11 | 12) => true,
-        (Address::V6(_), IpProto::ICMPV6, 1..=4) => false,
+    let version = match (parsed.version?, parsed.protocol, kind) {
+        (Version::V4, IpProto::ICMP, 3 | 4 | 5 | 11 | 12) => Version::V4,
+        (Version::V6, IpProto::ICMPV6, 1..=4) => Version::V6,
         _ => return None,
     };
     let mut quoted = Parsed::new();
-    // Both ICMP error headers are 8 bytes long.
+    // The ICMP error headers of both versions are 8 bytes long.
     let offset = parsed.payload + 8;
-    let class = if is_v4 {
-        ipv4::parse(packet, offset, Lengths::Quoted, &mut quoted)
-    } else {
-        ipv6::parse(packet, offset, Lengths::Quoted, &mut quoted)
+    let read: Result<Parsed, Reason> = match version {
+        Version::V4 => ipv4::parse(packet, offset, Lengths::Quoted, &mut quoted, Keep),
+        Version::V6 => ipv6::parse(packet, offset, Lengths::Quoted, &mut quoted, Keep),
     };
-    quoted.class = class.unwrap_or_else(Class::Malformed);
+    quoted.malformed = read.err();
     Some(quoted)
 }
 
 #[inline(always)]
-fn network<P: Packet + ?Sized>(
-    packet: &P,
-    ether_type: EtherType,
-    offset: usize,
-    parsed: &mut Parsed,
-) -> Class {
-    let class = match ether_type {
-        EtherType::IPV4 => ipv4::parse(packet, offset, Lengths::Enforced, parsed),
-        EtherType::IPV6 => ipv6::parse(packet, offset, Lengths::Enforced, parsed),
-        _ => return Class::NonIp,
-    };
-    match class {
-        Ok(class) => class,
-        Err(reason) => Class::Malformed(reason),
-    }
-}
-
-impl Parsed {
-    #[inline(always)]
-    const fn new() -> Self {
-        Self {
-            class: Class::NonIp,
-            vlans: Vlans { count: 0, ids: [0; MAX_TAGS] },
-            source: Address::None,
-            destination: Address::None,
-            protocol: None,
-            fragment: Fragment::None,
-            payload: 0,
-        }
+fn frame<P, E, C>(packet: &P, parsed: &mut Parsed, then: C) -> Result<C::Output, E>
+where
+    P: Packet + ?Sized,
+    E: Complaint,
+    C: Continuation<P>,
+{
+    let (ether_type, offset) = link::parse(packet, &mut parsed.vlans)?;
+    match ether_type {
+        EtherType::IPV4 => ipv4::parse(packet, offset, Lengths::Enforced, parsed, then),
+        EtherType::IPV6 => ipv6::parse(packet, offset, Lengths::Enforced, parsed, then),
+        _ => Ok(then.sound(packet, parsed)),
     }
 }

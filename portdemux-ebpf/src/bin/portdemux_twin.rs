@@ -1,0 +1,48 @@
+//! The twin of the attached program: the same decision and counting, in maps of its own, and a
+//! record of what it saw.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    btf_maps::Array,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use portdemux_common::{decide::Decision, parse::Parsed, trace::Trace};
+use portdemux_ebpf::{WholeFrame, Witness};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// What the program saw in the last frame.
+#[btf_map]
+static TRACE: Array<Trace, 1, MMAPABLE> = Array::new();
+
+#[derive(Clone, Copy)]
+struct WriteDown;
+
+impl Witness for WriteDown {
+    #[inline(always)]
+    fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision) {
+        let Some(trace) = TRACE.get_ptr_mut(0) else {
+            return;
+        };
+        let trace_now = Trace::new(&WholeFrame::new(ctx), parsed, decision);
+        // SAFETY: the one value of the array, which the control plane reads only after the run.
+        unsafe { *trace = trace_now };
+    }
+}
+
+/// Dispatches a frame and writes down why.
+#[xdp(frags)]
+pub fn portdemux_twin(ctx: XdpContext) -> u32 {
+    portdemux_ebpf::dispatch(&ctx, WriteDown)
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

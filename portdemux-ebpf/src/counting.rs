@@ -1,0 +1,53 @@
+//! The map that holds the counters.
+
+use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
+use portdemux_common::{counters::CpuCounters, decide::Decision, parse::Parsed};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// One set of counters for every possible CPU; the loader sets how many there are.
+///
+/// An array by CPU and not a per-CPU array, so that the control plane can map it: 200,000 counters
+/// are read without a system call.
+#[btf_map]
+static COUNTERS: Array<CpuCounters, 1, MMAPABLE> = Array::new();
+
+/// Place of the interface that this copy of the program is attached to, set by the loader.
+#[unsafe(no_mangle)]
+static INTERFACE: Global<u32> = Global::new(0);
+
+/// Counts a frame: for its interface, verdict and reason, for its port and for its rule.
+#[inline(always)]
+pub fn count(length: usize, parsed: &Parsed, decision: &Decision) {
+    // SAFETY: the helper takes nothing and cannot fail.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(counters) = COUNTERS.get_ptr_mut(cpu) else {
+        return;
+    };
+    // SAFETY: only this CPU's programs write these counters, and no other program runs on the CPU
+    // before this one returns. The control plane reads them as they stand, and resets only those of
+    // a place that no program uses.
+    let counters = unsafe { &mut *counters };
+    let bytes = length as u64;
+
+    if let Some(counter) = counters
+        .interfaces
+        .get_mut(INTERFACE.load() as usize)
+        .and_then(|verdicts| verdicts.get_mut(decision.verdict as usize))
+        .and_then(|reasons| reasons.get_mut(decision.reason as usize))
+    {
+        counter.count(bytes);
+    }
+    let Some(ports) = parsed.ports() else { return };
+    if let Some(traffic) = counters
+        .ports
+        .get_mut(ports.destination.index(ports.transport))
+    {
+        traffic.count(bytes, decision.verdict);
+    }
+    if decision.entry.is_claimed()
+        && let Some(traffic) = counters.rules.get_mut(usize::from(decision.entry.rule()))
+    {
+        traffic.count(bytes, decision.verdict);
+    }
+}

@@ -1,0 +1,114 @@
+//! Access to the bytes of a frame.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use portdemux_common::packet::Packet;
+
+/// Frames up to this length lie in one buffer on every driver with an MTU of 1,500: an Ethernet
+/// header, two VLAN tags and the packet.
+const ONE_BUFFER: usize = 1_522;
+
+/// No header begins further into a frame than this: link layer, IP header and eight extension
+/// headers of 2 KiB. The verifier needs a bound, and not one of the form 2ⁿ − 1.
+const MAX_OFFSET: usize = 20_000;
+
+/// The part of a frame that lies in its first buffer and can be read directly.
+pub struct LinearFrame {
+    start: usize,
+    end: usize,
+}
+
+impl LinearFrame {
+    /// The frame a program was handed.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
+    }
+
+    /// Whether the frame is so long that further buffers may follow.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_have_more(&self) -> bool {
+        self.end - self.start > ONE_BUFFER
+    }
+}
+
+impl Packet for LinearFrame {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.end - self.start
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.start + offset;
+        if start + N > self.end {
+            return None;
+        }
+        // SAFETY: [start, start + N) lies between the frame's start and its end, which the kernel
+        // keeps in place while the program runs; bytes have no alignment and no invalid values.
+        Some(unsafe { core::ptr::read(start as *const [u8; N]) })
+    }
+}
+
+/// A frame in all its buffers, read through a helper call.
+pub struct WholeFrame<'a> {
+    ctx: &'a XdpContext,
+    length: usize,
+}
+
+impl<'a> WholeFrame<'a> {
+    /// The frame a program was handed.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        // SAFETY: the helper takes the context of an XDP program (Linux 5.18,
+        // net/core/filter.c, bpf_xdp_get_buff_len).
+        let length = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the BPF target has 64 bits"
+        )]
+        Self {
+            ctx,
+            length: length as usize,
+        }
+    }
+}
+
+impl Packet for WholeFrame<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let mut bytes = [0; N];
+        // SAFETY: the helper writes N bytes to the array or fails (Linux 5.18, net/core/filter.c,
+        // bpf_xdp_load_bytes).
+        #[expect(clippy::cast_possible_truncation, reason = "both fit in 32 bits")]
+        let failure = unsafe {
+            bpf_xdp_load_bytes(
+                self.ctx.as_ptr().cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        if failure == 0 { Some(bytes) } else { None }
+    }
+}

@@ -1,0 +1,97 @@
+//! The kernel side of portdemux: glue between the core in `portdemux-common` and XDP.
+//!
+//! A program hands the frame to the core, counts what came of it and turns the verdict into an XDP
+//! action in one exhaustive match. Nothing deeper knows an XDP code, and nothing here decides.
+#![no_std]
+
+mod counting;
+mod frame;
+mod ruleset;
+
+use core::hint::cold_path;
+
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use frame::LinearFrame;
+pub use frame::WholeFrame;
+use portdemux_common::{
+    decide::{self, Decision},
+    packet::Packet,
+    parse::{self, Continuation, Parsed},
+    reason::Verdict,
+    ruleset::RulesetImage,
+};
+
+/// Sees every decision. The attached program has none, its twin writes them down.
+pub trait Witness: Copy {
+    /// Sees what was decided about a frame.
+    fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision);
+}
+
+impl Witness for () {
+    #[inline(always)]
+    fn see(self, _ctx: &XdpContext, _parsed: &Parsed, _decision: &Decision) {}
+}
+
+/// Reads a frame, decides about it, counts it and returns the XDP action.
+#[inline(always)]
+pub fn dispatch<W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
+    // The map has an element for every generation: this cannot fail, and aborting drops.
+    let Some(ruleset) = ruleset::in_force() else {
+        return xdp_action::XDP_ABORTED;
+    };
+    let finish = Finish {
+        ctx,
+        ruleset,
+        witness,
+    };
+    if let Some(action) = parse::parse_sound(&LinearFrame::new(ctx), finish) {
+        return action;
+    }
+    // Malformed, or a frame in several buffers (jumbo MTU) that only looks cut off.
+    cold_path();
+    let whole = WholeFrame::new(ctx);
+    let parsed = parse::parse(&whole);
+    finish.with_length(&whole, whole.length(), &parsed)
+}
+
+#[derive(Clone, Copy)]
+struct Finish<'a, W> {
+    ctx: &'a XdpContext,
+    ruleset: &'static RulesetImage,
+    witness: W,
+}
+
+impl<W: Witness> Continuation<LinearFrame> for Finish<'_, W> {
+    type Output = xdp_action::Type;
+
+    #[inline(always)]
+    fn sound(self, frame: &LinearFrame, parsed: &Parsed) -> xdp_action::Type {
+        // The packet ends within the first buffer. What may lie beyond is padding, of which only
+        // the length counts.
+        let length = if frame.may_have_more() {
+            cold_path();
+            WholeFrame::new(self.ctx).length()
+        } else {
+            frame.length()
+        };
+        self.with_length(frame, length, parsed)
+    }
+}
+
+impl<W: Witness> Finish<'_, W> {
+    #[inline(always)]
+    fn with_length<P: Packet>(
+        self,
+        packet: &P,
+        length: usize,
+        parsed: &Parsed,
+    ) -> xdp_action::Type {
+        let decision = decide::decide(packet, parsed, self.ruleset);
+        counting::count(length, parsed, &decision);
+        self.witness.see(self.ctx, parsed, &decision);
+        match decision.verdict {
+            Verdict::Pass => xdp_action::XDP_PASS,
+            Verdict::Drop => xdp_action::XDP_DROP,
+        }
+    }
+}
