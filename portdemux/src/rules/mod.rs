@@ -1,1 +1,19 @@
-//! The rules a user writes: file, validation, plan.
+//! The rules a user writes: what they say, whether they can hold together, what a change means.
+//!
+//! [`file::parse`] turns the text of a rules file into a [`Ruleset`] or into a [`RulesError`] that
+//! names every mistake with its line. A [`Ruleset`] is valid by construction: names are unique,
+//! limits are kept and no two rules claim the same entry points with equal right. Its
+//! [`claims::Claims`] say which rule gets each port; [`plan::Plan`] says how two rulesets differ;
+//! [`edit`] changes a file's text and leaves its comments and layout alone.
+
+pub mod claims;
+pub mod conflict;
+pub mod error;
+pub mod port;
+pub mod rule;
+pub mod ruleset;
+
+pub use error::{Diagnostic, RulesError};
+pub use port::PortRange;
+pub use rule::{Destination, MAX_NAME, Rule};
+pub use ruleset::{Defaults, Malformed, Ruleset};

@@ -1,0 +1,309 @@
+//! One rule: which entry points it claims and where their packets go.
+
+use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr};
+
+use super::{error::Diagnostic, port::PortRange};
+
+/// How many characters a rule's name can have.
+pub const MAX_NAME: usize = 64;
+
+/// A claim to entry points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What it is called: 1 to [`MAX_NAME`] visible characters without spaces.
+    pub name: String,
+    /// The ports it claims, in the order they were written.
+    pub ports: Vec<PortRange>,
+    /// The destination addresses it claims them at, in the order they were written; none for any.
+    pub addresses: Vec<IpAddr>,
+    /// Where the packets go.
+    pub to: Destination,
+    /// The line of the file it begins in, from 1; 0 if it stands in no file.
+    pub line: usize,
+}
+
+/// Where the packets of a rule go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Destination {
+    /// To the host's own stack.
+    #[default]
+    Local,
+    /// Nowhere.
+    Drop,
+}
+
+/// A destination that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown destination `{0}`")]
+pub struct UnknownDestination(pub String);
+
+/// What is wrong with a rule's name or with one of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// The name is empty.
+    #[error("an empty name")]
+    EmptyName,
+    /// The name is longer than [`MAX_NAME`] characters.
+    #[error("a name of {0} characters is too long")]
+    LongName(usize),
+    /// A space, a control character or the like stands in the name.
+    #[error("the name `{}` holds {bad:?}", .name.escape_debug())]
+    BadName {
+        /// The name.
+        name: String,
+        /// The first character that cannot stand in one.
+        bad: char,
+    },
+    /// What was written is no address.
+    #[error("`{0}` is not an IP address")]
+    NotAnAddress(String),
+    /// What was written is a prefix or a range of addresses.
+    #[error("`{0}` is more than one address")]
+    Prefix(String),
+    /// An IPv4 address was written inside an IPv6 one.
+    #[error("no packet is ever sent to {0}")]
+    Mapped(IpAddr),
+}
+
+impl RuleError {
+    /// What to write instead.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::EmptyName => "give it a name, or leave `name` out".into(),
+            Self::LongName(_) => format!("names have at most {MAX_NAME} characters"),
+            Self::BadName { .. } => {
+                "names have no spaces and no invisible characters, as in web-8080".into()
+            }
+            Self::NotAnAddress(_) => "write it as in 203.0.113.10 or 2001:db8::10".into(),
+            Self::Prefix(_) => {
+                "list the addresses one by one, or leave `address` out for any".into()
+            }
+            Self::Mapped(address) => format!("write it as IPv4: {}", address.to_canonical()),
+        }
+    }
+}
+
+impl Destination {
+    /// Every destination.
+    pub const ALL: [Self; 2] = [Self::Local, Self::Drop];
+
+    /// The word for it, as it stands after `to =`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Destination {
+    type Err = UnknownDestination;
+
+    fn from_str(word: &str) -> Result<Self, UnknownDestination> {
+        Self::ALL
+            .into_iter()
+            .find(|known| known.name() == word)
+            .ok_or_else(|| UnknownDestination(word.into()))
+    }
+}
+
+impl Rule {
+    /// The name of a rule that was given none: its first ports, with its first address if it claims
+    /// any, as in `443/tcp` or `443/tcp@203.0.113.10`.
+    #[must_use]
+    pub fn derived_name(ports: &[PortRange], addresses: &[IpAddr]) -> String {
+        match (ports.first(), addresses.first()) {
+            (Some(ports), Some(address)) => format!("{ports}@{address}"),
+            (Some(ports), None) => ports.to_string(),
+            (None, _) => String::new(),
+        }
+    }
+
+    /// Its ports as they are written, with spaces between them.
+    #[must_use]
+    pub fn ports_text(&self) -> String {
+        joined(&self.ports)
+    }
+
+    /// Its addresses with spaces between them, or `any address`.
+    #[must_use]
+    pub fn addresses_text(&self) -> String {
+        if self.addresses.is_empty() {
+            "any address".into()
+        } else {
+            joined(&self.addresses)
+        }
+    }
+
+    /// Whether it says the same as another rule, whatever they are called, wherever they stand and
+    /// in whatever order they list it.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.to == other.to
+            && same_members(&self.ports, &other.ports)
+            && same_members(&self.addresses, &other.addresses)
+    }
+
+    /// Brings ports and addresses into the form that [`super::Ruleset`] holds: none twice, and ranges
+    /// that overlap in part joined to one. A range within another stays: it is more specific.
+    pub(super) fn normalize(&mut self) {
+        if self.ports.len() > 1 {
+            join_ranges(&mut self.ports);
+        }
+        if self.addresses.len() > 1 {
+            let mut seen = HashSet::with_capacity(self.addresses.len());
+            self.addresses.retain(|address| seen.insert(*address));
+        }
+    }
+
+    /// What is wrong with it alone.
+    pub(super) fn mistake(&self) -> Option<Diagnostic> {
+        let error = check_name(&self.name).err().or_else(|| {
+            self.addresses
+                .iter()
+                .find_map(|&address| check_address(address).err())
+        });
+        if let Some(error) = error {
+            return Some(
+                Diagnostic::new(error.to_string())
+                    .at(
+                        self.line,
+                        [self.name.escape_debug().to_string(), self.ports_text()],
+                    )
+                    .help(error.help()),
+            );
+        }
+        self.ports.is_empty().then(|| {
+            Diagnostic::new("a rule without ports")
+                .at(self.line, [self.name.clone()])
+                .help("say which ports it claims, as in port = \"443/tcp\"")
+        })
+    }
+}
+
+/// Says whether a rule can have this name: 1 to [`MAX_NAME`] characters, all of them visible, none a
+/// space.
+pub fn check_name(name: &str) -> Result<(), RuleError> {
+    if name.bytes().all(|byte| byte.is_ascii_graphic()) && (1..=MAX_NAME).contains(&name.len()) {
+        return Ok(());
+    }
+    if name.is_empty() {
+        return Err(RuleError::EmptyName);
+    }
+    if let Some(bad) = name.chars().find(|&character| !is_visible(character)) {
+        return Err(RuleError::BadName {
+            name: name.into(),
+            bad,
+        });
+    }
+    match name.chars().count() {
+        1..=MAX_NAME => Ok(()),
+        count => Err(RuleError::LongName(count)),
+    }
+}
+
+/// Reads a destination address.
+pub fn parse_address(text: &str) -> Result<IpAddr, RuleError> {
+    let Ok(address) = text.parse() else {
+        let network = text
+            .split_once('/')
+            .is_some_and(|(net, _)| net.parse::<IpAddr>().is_ok());
+        let range = text
+            .split_once('-')
+            .is_some_and(|(low, _)| low.parse::<IpAddr>().is_ok());
+        return Err(if network || range {
+            RuleError::Prefix(text.into())
+        } else {
+            RuleError::NotAnAddress(text.into())
+        });
+    };
+    check_address(address)?;
+    Ok(address)
+}
+
+/// Says whether packets can be sent to an address: an IPv4-mapped IPv6 address stands for an IPv4
+/// one inside programs, never on the wire (RFC 4291 §2.5.5.2).
+fn check_address(address: IpAddr) -> Result<(), RuleError> {
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err(RuleError::Mapped(address)),
+        IpAddr::V6(_) | IpAddr::V4(_) => Ok(()),
+    }
+}
+
+/// `char::escape_debug` escapes what a reader could not see.
+fn is_visible(character: char) -> bool {
+    !character.is_whitespace()
+        && (matches!(character, '\'' | '"' | '\\') || character.escape_debug().count() == 1)
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    let texts: Vec<String> = items.iter().map(T::to_string).collect();
+    texts.join(" ")
+}
+
+fn same_members<T: Clone + Ord>(left: &[T], right: &[T]) -> bool {
+    if left == right {
+        return true;
+    }
+    let sorted = |items: &[T]| {
+        let mut items = items.to_vec();
+        items.sort_unstable();
+        items
+    };
+    left.len() == right.len() && sorted(left) == sorted(right)
+}
+
+/// Removes repeated ranges and joins those that overlap in part, each at the place of its first part.
+fn join_ranges(ports: &mut Vec<PortRange>) {
+    let mut sorted: Vec<(PortRange, usize)> = ports.iter().copied().zip(0..).collect();
+    sorted.sort_unstable_by_key(|(range, place)| {
+        (range.transport, range.first, u16::MAX - range.last, *place)
+    });
+    let mut kept: Vec<(PortRange, usize)> = Vec::with_capacity(sorted.len());
+    // Places in `kept` of the ranges, each within the one before it, that can still overlap.
+    let mut open: Vec<usize> = Vec::new();
+    let mut gone = HashSet::new();
+    for (range, place) in sorted {
+        while open.last().is_some_and(|&top| !kept[top].0.overlaps(range)) {
+            open.pop();
+        }
+        let Some(&top) = open.last() else {
+            open.push(kept.len());
+            kept.push((range, place));
+            continue;
+        };
+        if kept[top].0 != range && kept[top].0.contains(range) {
+            open.push(kept.len());
+            kept.push((range, place));
+            continue;
+        }
+        let last = range.last.max(kept[top].0.last);
+        kept[top].0.last = last;
+        kept[top].1 = kept[top].1.min(place);
+        // A range that grew can have grown out of those around it.
+        while let [.., around, top] = open[..]
+            && (kept[around].0.last < last || kept[around].0 == kept[top].0)
+        {
+            kept[around].0.last = last.max(kept[around].0.last);
+            kept[around].1 = kept[around].1.min(kept[top].1);
+            gone.insert(top);
+            open.pop();
+        }
+    }
+    let mut place = 0;
+    kept.retain(|_| {
+        place += 1;
+        !gone.contains(&(place - 1))
+    });
+    kept.sort_unstable_by_key(|&(_, place)| place);
+    ports.clear();
+    ports.extend(kept.into_iter().map(|(range, _)| range));
+}

@@ -1,0 +1,172 @@
+//! All rules at one time, known to hold together.
+
+use std::collections::HashMap;
+
+use portdemux_common::ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS};
+
+use super::{
+    claims::{Claims, Intervals},
+    conflict,
+    error::{Diagnostic, RulesError},
+    rule::Rule,
+};
+
+/// What happens to packets that no rule can decide about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Defaults {
+    /// What happens to IP packets whose headers lie or end early.
+    pub malformed: Malformed,
+}
+
+/// What happens to malformed packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Malformed {
+    /// The host's own stack gets them.
+    Pass,
+    /// Nobody gets them.
+    #[default]
+    Drop,
+}
+
+impl Malformed {
+    /// The word for it, as it stands after `malformed =`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// Rules that hold together: their names differ, they keep the limits, and of any two that claim the
+/// same entry point one is more specific.
+#[derive(Clone, Debug, Default)]
+pub struct Ruleset {
+    defaults: Defaults,
+    rules: Vec<Rule>,
+    claims: Claims,
+}
+
+impl Ruleset {
+    /// Puts rules together.
+    ///
+    /// # Errors
+    ///
+    /// Names everything that keeps them from holding together.
+    pub fn new(defaults: Defaults, rules: Vec<Rule>) -> Result<Self, RulesError> {
+        let mut diagnostics = Vec::new();
+        match Self::assemble(defaults, rules, &mut diagnostics) {
+            Some(ruleset) if diagnostics.is_empty() => Ok(ruleset),
+            Some(_) | None => Err(RulesError::new("", diagnostics)),
+        }
+    }
+
+    /// Puts rules together, or says why that cannot be done.
+    pub(super) fn assemble(
+        defaults: Defaults,
+        mut rules: Vec<Rule>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Self> {
+        let before = diagnostics.len();
+        diagnostics.extend(rules.iter().filter_map(Rule::mistake));
+        if rules.len() > MAX_RULES {
+            diagnostics.push(
+                Diagnostic::new(format!("{} rules are too many", rules.len())).help(format!(
+                    "at most {MAX_RULES} fit; join ports into ranges or lists"
+                )),
+            );
+            return None;
+        }
+        rules.iter_mut().for_each(Rule::normalize);
+        find_duplicate_names(&rules, diagnostics);
+        let intervals = match Intervals::of(&rules) {
+            Ok(intervals) => intervals,
+            Err(too_many) => {
+                diagnostics.push(too_many_spans(too_many));
+                return None;
+            }
+        };
+        find_too_many_addresses(&intervals, diagnostics);
+        let conflicts = conflict::find(&intervals);
+        diagnostics.extend(conflict::report(&conflicts, &rules));
+        if diagnostics.len() > before {
+            return None;
+        }
+        let claims = intervals.flatten();
+        if claims.exact_segments() > MAX_SPANS {
+            diagnostics.push(too_many_spans(claims.exact_segments()));
+            return None;
+        }
+        Some(Self {
+            defaults,
+            rules,
+            claims,
+        })
+    }
+
+    /// What happens to packets that no rule can decide about.
+    #[must_use]
+    pub const fn defaults(&self) -> Defaults {
+        self.defaults
+    }
+
+    /// The rules, in the order of the file; a [`super::claims::Segment`] names one by its place.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Which rule gets each port at each address.
+    #[must_use]
+    pub const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The rule of this name.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.name == name)
+    }
+}
+
+fn too_many_spans(count: usize) -> Diagnostic {
+    Diagnostic::new(format!(
+        "{count} claims of ports at single addresses are too many"
+    ))
+    .help(format!(
+        "at most {MAX_SPANS} fit, one for each address and range; leave `address` out where \
+             any will do"
+    ))
+}
+
+fn find_duplicate_names(rules: &[Rule], diagnostics: &mut Vec<Diagnostic>) {
+    let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
+    for (place, rule) in rules.iter().enumerate() {
+        let first = *first_of.entry(&rule.name).or_insert(place);
+        if first == place {
+            continue;
+        }
+        let evidence = |rule: &Rule| [rule.name.clone(), rule.ports_text()];
+        diagnostics.push(
+            Diagnostic::new(format!("two rules are called `{}`", rule.name))
+                .at(rules[first].line, evidence(&rules[first]))
+                .at(rule.line, evidence(rule))
+                .help("give one another name"),
+        );
+    }
+}
+
+fn find_too_many_addresses(intervals: &Intervals, diagnostics: &mut Vec<Diagnostic>) {
+    let (v4, v6) = intervals.count_addresses();
+    for (count, family) in [(v4, "IPv4"), (v6, "IPv6")] {
+        if count > MAX_ADDRESSES {
+            diagnostics.push(
+                Diagnostic::new(format!("{count} {family} addresses are too many")).help(format!(
+                    "at most {MAX_ADDRESSES} of each family fit; leave `address` out where any \
+                     will do"
+                )),
+            );
+        }
+    }
+}
