@@ -52,7 +52,7 @@ pub type Outcomes = [[Counter; REASON_PLACES]; VERDICT_PLACES];
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct CpuCounters {
-    /// Every frame of an interface, by its place in [`crate::state::Interfaces`].
+    /// Every frame of an interface, by its place in [`crate::state::Ledger`].
     pub interfaces: [Outcomes; MAX_INTERFACES],
     /// The traffic of each rule, by rule id.
     pub rules: [Traffic; MAX_RULES],

@@ -162,6 +162,8 @@ pub struct Span {
 pub struct RulesetImage {
     /// Sizes, seeds and defaults.
     pub header: Header,
+    /// Which rule ids the ruleset uses, a bit each; those of rules that never win a port too.
+    pub rules: [u64; MAX_RULES / 64],
     /// The claims of ports at any address, by [`Port::index`].
     pub ports: [Entry; PORT_PLACES],
     /// Displacements of IPv4 buckets.

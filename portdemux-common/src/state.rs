@@ -1,8 +1,9 @@
-//! What the maps say about themselves: which ruleset is in force and which interfaces there are.
+//! What the maps say about themselves: which ruleset is in force, which interfaces there are, what the
+//! rules are called.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::counters::MAX_INTERFACES;
+use crate::{counters::MAX_INTERFACES, ruleset::MAX_RULES};
 
 /// How long an interface's name can be, the terminating zero included (`IFNAMSIZ`, Linux
 /// `include/uapi/linux/if.h`).
@@ -37,16 +38,39 @@ impl Generation {
 pub struct Interface {
     /// Its name when it was attached, padded with zeros; empty for a free place.
     pub name: [u8; NAME_LENGTH],
+    /// Version of the binary that attached it, padded with zeros.
+    pub version: [u8; NAME_LENGTH],
     /// Inode number of its network namespace.
     pub netns: u64,
     /// Its index in that namespace.
     pub index: u32,
-    /// 1 native, 2 generic.
+    /// [`Mode`].
     pub mode: u32,
 }
 
-/// The interfaces of an instance; the place is the index of an interface's counters and stays its
-/// own while the instance lasts.
-pub type Interfaces = [Interface; MAX_INTERFACES];
+/// Where on the way of a frame an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mode {
+    /// In the driver, before a socket buffer exists.
+    Native = 1,
+    /// In the network stack, on a socket buffer.
+    Generic = 2,
+}
 
-const _: () = assert!(size_of::<Interface>() == 32);
+/// How long a rule's name can be, in bytes.
+pub const RULE_NAME_LENGTH: usize = 64;
+
+/// What only the control plane reads and writes; the kernel keeps it for it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ledger {
+    /// The interfaces; the place is the index of an interface's counters and its own while the
+    /// instance lasts.
+    pub interfaces: [Interface; MAX_INTERFACES],
+    /// The names of the rules by id, padded with zeros. Of a rule that the ruleset in force does
+    /// not use, what stands here has no meaning.
+    pub rules: [[u8; RULE_NAME_LENGTH]; MAX_RULES],
+}
+
+const _: () = assert!(size_of::<Interface>() == 48 && align_of::<Ledger>() == 8);

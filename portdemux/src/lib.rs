@@ -2,4 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod dataplane;
+pub mod error;
+pub mod image;
 pub mod rules;

@@ -1,0 +1,319 @@
+//! The maps of an instance, and the ruleset they hold.
+
+use std::{collections::HashMap, mem::offset_of, path::Path, sync::atomic::Ordering};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::MapData;
+use bytemuck::Zeroable as _;
+use portdemux_common::{
+    counters::{CpuCounters, MAX_INTERFACES},
+    ruleset::{Header, MAX_RULES, RulesetImage},
+    state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
+};
+
+use super::{counters::Counters, mapped::Mapped, quiesce};
+
+/// Name of the map that says which ruleset is in force.
+pub const GENERATION: &str = "GENERATION";
+/// Name of the map of rulesets.
+pub const RULESETS: &str = "RULESETS";
+/// Name of the map of counters.
+pub const COUNTERS: &str = "COUNTERS";
+/// Name of the map that only the control plane uses.
+pub const LEDGER: &str = "LEDGER";
+/// Every map of an instance.
+pub const ALL: [&str; 4] = [GENERATION, RULESETS, COUNTERS, LEDGER];
+
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// The maps of an instance, shared with the kernel and with other processes.
+#[derive(Debug)]
+pub struct Maps {
+    generation: Mapped,
+    rulesets: Mapped,
+    ledger: Mapped,
+    /// The counters.
+    pub counters: Counters,
+}
+
+impl Maps {
+    /// Creates the maps and pins them in a directory of bpffs.
+    pub(super) fn create(directory: &Path) -> Result<()> {
+        let cpus = u32::try_from(possible_cpus()?)?;
+        for (name, size, count) in [
+            (GENERATION, size_of::<Generation>(), 1),
+            (RULESETS, size_of::<RulesetImage>(), 2),
+            (COUNTERS, size_of::<CpuCounters>(), cpus),
+            (LEDGER, size_of::<Ledger>(), 1),
+        ] {
+            let map = aya_obj::Map::new_from_params(
+                BPF_MAP_TYPE_ARRAY,
+                4,
+                u32::try_from(size)?,
+                count,
+                BPF_F_MMAPABLE,
+            );
+            let path = directory.join(name);
+            MapData::create(map, name, None)
+                .with_context(|| format!("create the map {name}"))?
+                .pin(&path)
+                .with_context(|| format!("pin {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the maps pinned in a directory.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        let map = |name: &str, size: usize| -> Result<(Mapped, usize)> {
+            let path = directory.join(name);
+            let data = MapData::from_pin(&path)
+                .with_context(|| format!("open the pinned map {}", path.display()))?;
+            let info = data
+                .info()
+                .with_context(|| format!("ask about {}", path.display()))?;
+            if info.value_size() as usize != size {
+                bail!(
+                    "{} holds values of {} bytes and not of {size}: it is not a map of this version",
+                    path.display(),
+                    info.value_size()
+                );
+            }
+            let count = info.max_entries() as usize;
+            let memory = Mapped::new(data.fd(), size * count)
+                .with_context(|| format!("map {} into memory", path.display()))?;
+            Ok((memory, count))
+        };
+        let (counters, cpus) = map(COUNTERS, size_of::<CpuCounters>())?;
+        Ok(Self {
+            generation: map(GENERATION, size_of::<Generation>())?.0,
+            rulesets: map(RULESETS, size_of::<RulesetImage>())?.0,
+            ledger: map(LEDGER, size_of::<Ledger>())?.0,
+            counters: Counters::new(counters, cpus),
+        })
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.word(0).load(Ordering::Acquire))
+    }
+
+    /// The header of the ruleset in force.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        self.read_consistently(|start| {
+            let mut header = Header::zeroed();
+            self.rulesets.read(
+                start,
+                bytemuck::cast_slice_mut(std::slice::from_mut(&mut header)),
+            );
+            header
+        })
+    }
+
+    /// The ruleset in force.
+    #[must_use]
+    pub fn image(&self) -> Box<RulesetImage> {
+        self.read_consistently(|start| {
+            let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
+            self.rulesets.read(
+                start,
+                bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image)),
+            );
+            image
+        })
+    }
+
+    /// Reads from the half that is in force, again if it was replaced meanwhile.
+    fn read_consistently<T>(&self, read: impl Fn(usize) -> T) -> T {
+        loop {
+            let generation = self.generation();
+            let value = read(half(generation));
+            if self.generation() == generation {
+                return value;
+            }
+        }
+    }
+
+    /// The names of the rules that the ruleset in force uses, by id.
+    #[must_use]
+    pub fn rule_names(&self, image: &RulesetImage) -> HashMap<u16, String> {
+        used(image)
+            .map(|rule| (rule, self.rule_name(rule)))
+            .collect()
+    }
+
+    fn rule_name(&self, rule: u16) -> String {
+        let mut name = [0u64; RULE_NAME_LENGTH / 8];
+        self.ledger.read(rule_name_offset(rule), &mut name);
+        text(bytemuck::cast_slice(&name))
+    }
+
+    /// Puts a ruleset in force and returns its generation.
+    ///
+    /// `names` are the names of its rules in the order in which `compile` numbers them; it is told
+    /// the id of each. A rule that was in force under the same name keeps its id and so its
+    /// counters; a new one begins at zero. Until the last step, a store of 8 bytes, nothing that a
+    /// packet can see has changed, and at whatever step this process ends, one of the two rulesets
+    /// is in force as a whole. The caller holds the instance's lock.
+    ///
+    /// # Errors
+    ///
+    /// There are too many rules, or the wait for running programs failed; nothing was changed.
+    pub fn install(
+        &self,
+        names: &[&str],
+        text_hash: [u8; 32],
+        compile: impl FnOnce(&[u16]) -> Box<RulesetImage>,
+    ) -> Result<Generation> {
+        let old = self.generation();
+        let places = self.assign_places(names)?;
+        let ids: Vec<u16> = places.iter().map(|&(id, _)| id).collect();
+        let mut image = compile(&ids);
+        let new = old.next();
+        image.header.generation = new.0;
+        image.header.text_hash = text_hash;
+        for &id in &ids {
+            image.rules[usize::from(id) / 64] |= 1 << (id % 64);
+        }
+
+        // A packet that began before the last change may still read the half that is written next,
+        // and count for a rule that is in force no more.
+        quiesce::wait_for_programs().context("wait for running programs to end")?;
+        for (&(id, is_new), name) in places.iter().zip(names) {
+            if is_new {
+                self.counters.reset_rule(id);
+                self.ledger.write(rule_name_offset(id), &padded(name));
+            }
+        }
+        let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&*image));
+        self.rulesets.write(half(new), words);
+        self.generation.word(0).store(new.0, Ordering::Release);
+        Ok(new)
+    }
+
+    /// Gives every rule an id: its own if it is in force, else the lowest free one, and says which
+    /// are new.
+    fn assign_places(&self, names: &[&str]) -> Result<Vec<(u16, bool)>> {
+        let mut rules = [0u64; MAX_RULES / 64];
+        let start = half(self.generation()) + offset_of!(RulesetImage, rules);
+        self.rulesets.read(start, &mut rules);
+        let mut known: HashMap<String, u16> = bits(&rules)
+            .map(|rule| (self.rule_name(rule), rule))
+            .collect();
+        let mut free =
+            (0..=u16::MAX).filter(|&id| rules[usize::from(id) / 64] & 1 << (id % 64) == 0);
+        names
+            .iter()
+            .map(|&name| match known.remove(name) {
+                Some(id) => Ok((id, false)),
+                None => free
+                    .next()
+                    .map(|id| (id, true))
+                    .context("no place is free for a new rule while the old ones are in force"),
+            })
+            .collect()
+    }
+
+    /// The interfaces that programs were attached to, with their places.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<(usize, Interface)> {
+        (0..MAX_INTERFACES)
+            .map(|place| (place, self.interface(place)))
+            .filter(|(_, interface)| interface.name[0] != 0)
+            .collect()
+    }
+
+    fn interface(&self, place: usize) -> Interface {
+        let mut interface = Interface::zeroed();
+        self.ledger.read(
+            interface_offset(place),
+            bytemuck::cast_slice_mut(std::slice::from_mut(&mut interface)),
+        );
+        interface
+    }
+
+    /// Enters an interface, at the place it had or at a free one, where its counters begin at zero.
+    ///
+    /// # Errors
+    ///
+    /// The instance has as many interfaces as it can have.
+    pub(super) fn enter_interface(&self, interface: &Interface) -> Result<usize> {
+        let known = self.interfaces();
+        let same = known.iter().find(|(_, old)| {
+            old.netns == interface.netns
+                && (old.name == interface.name || old.index == interface.index)
+        });
+        let place = match same {
+            Some(&(place, _)) => place,
+            None => {
+                let place = (0..MAX_INTERFACES)
+                    .find(|place| known.iter().all(|(taken, _)| taken != place))
+                    .with_context(|| {
+                        format!("an instance has at most {MAX_INTERFACES} interfaces")
+                    })?;
+                self.counters.reset_interface(place);
+                place
+            }
+        };
+        self.ledger.write(
+            interface_offset(place),
+            bytemuck::cast_slice(std::slice::from_ref(interface)),
+        );
+        Ok(place)
+    }
+
+    /// Forgets an interface; its place can be given to another.
+    pub(super) fn forget_interface(&self, place: usize) {
+        self.ledger.write(
+            interface_offset(place),
+            bytemuck::cast_slice(std::slice::from_ref(&Interface::zeroed())),
+        );
+    }
+}
+
+/// The ids of the rules that a ruleset uses, ascending.
+pub fn used(image: &RulesetImage) -> impl Iterator<Item = u16> {
+    bits(&image.rules)
+}
+
+fn bits(words: &[u64; MAX_RULES / 64]) -> impl Iterator<Item = u16> {
+    (0..=u16::MAX).filter(|&bit| words[usize::from(bit) / 64] & 1 << (bit % 64) != 0)
+}
+
+/// Where the ruleset of a generation begins.
+const fn half(generation: Generation) -> usize {
+    generation.half() as usize * size_of::<RulesetImage>()
+}
+
+const fn rule_name_offset(rule: u16) -> usize {
+    offset_of!(Ledger, rules) + rule as usize * RULE_NAME_LENGTH
+}
+
+const fn interface_offset(place: usize) -> usize {
+    offset_of!(Ledger, interfaces) + place * size_of::<Interface>()
+}
+
+fn padded(name: &str) -> [u64; RULE_NAME_LENGTH / 8] {
+    let mut words = [0; RULE_NAME_LENGTH / 8];
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    words
+}
+
+/// A text padded with zeros.
+pub(super) fn text(padded: &[u8]) -> String {
+    let end = padded
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(padded.len());
+    String::from_utf8_lossy(&padded[..end]).into_owned()
+}
+
+/// How many CPUs this machine can have, online or not.
+pub(super) fn possible_cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))
+}

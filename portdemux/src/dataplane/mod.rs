@@ -1,0 +1,11 @@
+//! The maps and programs in the kernel, and everything that reads or changes them.
+//!
+//! An instance ([`pins`]) is a set of maps and the links of the interfaces it is attached to, all
+//! pinned in bpffs: the kernel holds the truth and no process has to stay. Maps are read and written
+//! through shared memory ([`mapped`]), a ruleset is put in force with one 8-byte store ([`maps`]).
+
+pub mod counters;
+mod mapped;
+pub mod maps;
+pub mod pins;
+mod quiesce;

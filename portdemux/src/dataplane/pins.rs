@@ -1,0 +1,265 @@
+//! Where an instance lies in bpffs, and who may change it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use portdemux_common::ABI;
+use rustix::fs::{FlockOperation, flock};
+
+use super::maps::Maps;
+use crate::error::{Help as _, NothingLoaded};
+
+/// Type of a bpffs (Linux `include/uapi/linux/magic.h`, `BPF_FS_MAGIC`).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// How long a writer waits for another.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The name of an instance: 1 to 32 letters, digits, `-` and `_`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceName(String);
+
+impl FromStr for InstanceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if (1..=32).contains(&name.len()) && name.chars().all(is_plain) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err("an instance's name has 1 to 32 letters, digits, - and _".into())
+        }
+    }
+}
+
+impl std::fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where the pins and records of an instance are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Its name.
+    pub instance: InstanceName,
+    /// Where bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// The directory with the records of all instances.
+    pub state: PathBuf,
+}
+
+/// The right to change an instance. It ends with the process, however that ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Places {
+    /// The directory of everything that is pinned.
+    fn root(&self) -> PathBuf {
+        self.bpffs.join("portdemux")
+    }
+
+    /// The directory of the instance's pins, of whatever ABI.
+    #[must_use]
+    pub fn instance_pins(&self) -> PathBuf {
+        self.root().join(&self.instance.0)
+    }
+
+    /// The directory of the instance's pins. A dot cannot stand in a name in bpffs.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        self.instance_pins().join(format!("abi{ABI}"))
+    }
+
+    /// Where the link of the interface at `place` is pinned.
+    #[must_use]
+    pub fn link(&self, place: usize) -> PathBuf {
+        self.pins().join(format!("link{place}"))
+    }
+
+    /// The directory of the instance's records.
+    #[must_use]
+    pub fn records(&self) -> PathBuf {
+        self.state.join(&self.instance.0)
+    }
+
+    /// Opens the maps of the instance.
+    ///
+    /// # Errors
+    ///
+    /// [`NothingLoaded`] if there is no such instance; another error if it is damaged, belongs to
+    /// another version or may not be read.
+    pub fn open(&self) -> Result<Maps> {
+        self.check_bpffs()?;
+        let pins = self.pins();
+        match fs::metadata(&pins) {
+            Ok(_) => Maps::open(&pins).help(|| {
+                format!(
+                    "portdemux --instance {} detach --all removes it",
+                    self.instance
+                )
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.refuse_other_abi()?;
+                Err(NothingLoaded {
+                    instance: self.instance.to_string(),
+                }
+                .into())
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error)
+                .with_context(|| format!("read {}", pins.display()))
+                .help(|| "run it as root, or let this user search the directory".to_owned()),
+            Err(error) => Err(error).with_context(|| format!("read {}", pins.display())),
+        }
+    }
+
+    /// Opens the maps of the instance, after creating them if there is no such instance.
+    ///
+    /// # Errors
+    ///
+    /// The pins belong to another version, or cannot be made.
+    pub fn open_or_create(&self, _lock: &Lock) -> Result<Maps> {
+        self.check_bpffs()?;
+        self.sweep()?;
+        let pins = self.pins();
+        if !pins.exists() {
+            self.refuse_other_abi()?;
+            // Made beside its place and moved there whole: a crash leaves no half of an instance.
+            let unborn = self.unborn();
+            let inner = unborn.join(format!("abi{ABI}"));
+            fs::create_dir_all(&inner).with_context(|| format!("create {}", inner.display()))?;
+            let made = Maps::create(&inner).and_then(|()| {
+                remove_tree(&self.instance_pins())?;
+                fs::rename(&unborn, self.instance_pins()).context("move the pins to their place")
+            });
+            if let Err(error) = made {
+                let _ = remove_tree(&unborn);
+                return Err(error);
+            }
+        }
+        Maps::open(&pins)
+    }
+
+    /// Removes every pin of the instance, whatever is left of it. Programs are detached with it.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be removed.
+    pub fn remove(&self, _lock: &Lock) -> Result<()> {
+        self.sweep()?;
+        remove_tree(&self.instance_pins())
+    }
+
+    /// Whether there are pins of the instance, of whatever version and in whatever state.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.instance_pins().exists()
+    }
+
+    /// Takes the right to change an instance, waiting for another writer for a while.
+    ///
+    /// # Errors
+    ///
+    /// Another writer does not end; bpffs is not mounted or may not be written.
+    pub fn lock(&self) -> Result<Lock> {
+        self.check_bpffs()?;
+        fs::create_dir_all(self.root())
+            .with_context(|| format!("create {}", self.root().display()))?;
+        let records = self.records();
+        fs::create_dir_all(&records).with_context(|| format!("create {}", records.display()))?;
+        let path = records.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(error).with_context(|| format!("lock {}", path.display()));
+            }
+            if Instant::now() > deadline {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                bail!(
+                    "another portdemux ({}) is changing this instance and does not end",
+                    holder.trim()
+                );
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "process {}", std::process::id())?;
+        Ok(Lock { _file: file })
+    }
+
+    fn unborn(&self) -> PathBuf {
+        self.root().join(format!("{}~new", self.instance))
+    }
+
+    /// Removes what a writer that was killed left half made.
+    fn sweep(&self) -> Result<()> {
+        remove_tree(&self.unborn())
+    }
+
+    fn check_bpffs(&self) -> Result<()> {
+        let path = self.bpffs.display();
+        match rustix::fs::statfs(&self.bpffs) {
+            Ok(stat) if stat.f_type.cast_unsigned() == BPF_FS_MAGIC => Ok(()),
+            Ok(_) => Err(anyhow::anyhow!("no bpffs is mounted at {path}"))
+                .help(|| format!("mount -t bpf bpf {path}")),
+            Err(error) => Err(error)
+                .with_context(|| format!("look for a bpffs at {path}"))
+                .help(|| format!("mount -t bpf bpf {path}, after making the directory")),
+        }
+    }
+
+    fn refuse_other_abi(&self) -> Result<()> {
+        let Ok(entries) = fs::read_dir(self.instance_pins()) else {
+            return Ok(());
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(other) = name.strip_prefix("abi")
+                && other.parse::<u32>().is_ok_and(|other| other != ABI)
+            {
+                return Err(anyhow::anyhow!(
+                    "instance {} was made by another version of portdemux (pins of ABI {other}, this \
+                     one has ABI {ABI})",
+                    self.instance
+                ))
+                .help(|| {
+                    format!(
+                        "use that version, or remove it with portdemux --instance {} detach --all \
+                         and attach again",
+                        self.instance
+                    )
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a directory of bpffs with everything in it, if it is there.
+fn remove_tree(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("remove {}", directory.display())),
+    }
+}
