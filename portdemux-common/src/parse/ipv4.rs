@@ -3,6 +3,8 @@
 use super::{Complaint, Continuation, Fragment, Lengths, Parsed, Version, transport};
 use crate::{packet::Packet, reason::Reason, wire::IpProto};
 
+/// Offset of the total length.
+pub(super) const TOTAL_LENGTH: usize = 2;
 /// Offset of the source address.
 pub(super) const SOURCE: usize = 12;
 /// Offset of the destination address.

@@ -6,12 +6,15 @@ use crate::{packet::Packet, reason::Reason, wire::IpProto};
 /// How many extension headers are walked; one more is malformed.
 pub const MAX_EXTENSIONS: usize = 8;
 
+/// Offset of the payload length.
+pub(super) const PAYLOAD_LENGTH: usize = 4;
 /// Offset of the source address.
 pub(super) const SOURCE: usize = 8;
 /// Offset of the destination address.
 pub(super) const DESTINATION: usize = 24;
 
-const HEADER: usize = 40;
+/// Length of the header without extensions.
+pub(super) const HEADER: usize = 40;
 /// The smallest extension header, and the size of a fragment header.
 const EXTENSION: usize = 8;
 const MORE_FRAGMENTS: u16 = 0x0001;

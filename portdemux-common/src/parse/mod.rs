@@ -281,13 +281,17 @@ where
 /// Reads the packet that an ICMP error quotes (RFC 792, RFC 4443 §2.4 c), if `parsed` is such an
 /// error and enough of the packet is there.
 ///
-/// Length fields are not enforced, and 8 bytes of a transport header are enough: no more is
-/// promised.
+/// Length fields of the quoted packet are not enforced, and 8 bytes of a transport header are
+/// enough: no more is promised. Padding after the error itself is no part of it.
 #[must_use]
 pub fn parse_quoted<P: Packet + ?Sized>(packet: &P, parsed: &Parsed) -> Option<Parsed> {
     if parsed.class() != Class::NoPorts || parsed.fragment == Fragment::Later {
         return None;
     }
+    let packet = &Prefix {
+        packet,
+        length: end(packet, parsed)?,
+    };
     let [kind] = packet.read::<1>(parsed.payload)?;
     let version = match (parsed.version?, parsed.protocol, kind) {
         (Version::V4, IpProto::ICMP, 3 | 4 | 5 | 11 | 12) => Version::V4,
@@ -303,6 +307,37 @@ pub fn parse_quoted<P: Packet + ?Sized>(packet: &P, parsed: &Parsed) -> Option<P
     };
     quoted.malformed = read.err();
     Some(quoted)
+}
+
+/// Where a sound packet ends by its own word; padding may follow.
+fn end<P: Packet + ?Sized>(packet: &P, parsed: &Parsed) -> Option<usize> {
+    let length = match parsed.version? {
+        Version::V4 => u16::from_be_bytes(packet.read(parsed.network + ipv4::TOTAL_LENGTH)?).into(),
+        Version::V6 => {
+            let payload = packet.read(parsed.network + ipv6::PAYLOAD_LENGTH)?;
+            ipv6::HEADER + usize::from(u16::from_be_bytes(payload))
+        }
+    };
+    Some(parsed.network + length)
+}
+
+/// The first bytes of a packet.
+struct Prefix<'a, P: ?Sized> {
+    packet: &'a P,
+    length: usize,
+}
+
+impl<P: Packet + ?Sized> Packet for Prefix<'_, P> {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset.checked_add(N)? > self.length {
+            return None;
+        }
+        self.packet.read(offset)
+    }
 }
 
 #[inline(always)]
