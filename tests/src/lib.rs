@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod frames;
+pub mod generate;
 pub mod reference;
 pub mod rows;
