@@ -1,0 +1,79 @@
+//! The pcap format (draft-ietf-opsawg-pcap).
+
+use std::io::Read;
+
+use super::{
+    Found, MAX_FRAME,
+    error::Problem,
+    input::{Input, Order},
+    link_type::LinkType,
+};
+
+/// A pcap file whose header was read.
+pub(super) struct Pcap {
+    order: Order,
+    /// How many bytes follow the four numbers of a record's header.
+    extra: usize,
+}
+
+impl Pcap {
+    /// Reads the file's header, if the file begins with `magic` as a pcap file does.
+    pub(super) fn open<R: Read>(
+        magic: [u8; 4],
+        input: &mut Input<R>,
+    ) -> Result<Option<Self>, Problem> {
+        let (order, number) = match magic {
+            [0xa1, ..] => (Order::Big, u32::from_be_bytes(magic)),
+            _ => (Order::Little, u32::from_le_bytes(magic)),
+        };
+        let extra = match number {
+            // Times in microseconds, times in nanoseconds.
+            0xa1b2_c3d4 | 0xa1b2_3c4d => 0,
+            // Alexey Kuznetsov's patch of libpcap, as in old Red Hat systems.
+            0xa1b2_cd34 => 8,
+            _ => return Ok(None),
+        };
+        let Some(header) = input.array::<24>()? else {
+            return Err(Problem::header_cut(input));
+        };
+        // The high 16 bits say whether and how long a frame check sequence is.
+        let [.., a, b, c, d] = header;
+        #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are meant")]
+        let link_type = LinkType(order.u32([a, b, c, d]) as u16);
+        if link_type != LinkType::ETHERNET {
+            return Err(Problem::LinkType(link_type));
+        }
+        Ok(Some(Self { order, extra }))
+    }
+
+    pub(super) fn next<'a, R: Read>(
+        &mut self,
+        input: &'a mut Input<R>,
+    ) -> Result<Option<Found<'a>>, Problem> {
+        let at = input.position();
+        let Some(header) = input.array::<16>()? else {
+            return match input.rest() {
+                [] => Ok(None),
+                _ => Err(Problem::frame_cut(input)),
+            };
+        };
+        let [.., c0, c1, c2, c3, w0, w1, w2, w3] = header;
+        let captured = self.order.u32([c0, c1, c2, c3]);
+        let wire_length = self.order.u32([w0, w1, w2, w3]);
+        if captured > MAX_FRAME {
+            return Err(Problem::FrameTooLong {
+                length: captured,
+                at,
+            });
+        }
+        let whole = self.extra + captured as usize;
+        if !input.holds(whole)? {
+            return Err(Problem::frame_cut(input));
+        }
+        let bytes = input.take(whole);
+        Ok(Some(Found {
+            bytes: &bytes[self.extra..],
+            wire_length,
+        }))
+    }
+}
