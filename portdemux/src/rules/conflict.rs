@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    claims::{Interval, Intervals},
     error::{Diagnostic, Evidence},
+    intervals::{Interval, Intervals},
     port::PortRange,
     rule::Rule,
 };

@@ -2,15 +2,16 @@
 
 use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr};
 
-use super::{error::Diagnostic, port::PortRange};
+use super::{error::Diagnostic, join::join_ranges, port::PortRange};
 
 /// How many characters a rule's name can have.
 pub const MAX_NAME: usize = 64;
 
 /// A claim to entry points.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// What it is called: 1 to [`MAX_NAME`] visible characters without spaces.
+    /// What it is called: 1 to [`MAX_NAME`] visible characters without spaces. Empty if it was given no
+    /// name; [`super::Ruleset`] then calls it by its [`Rule::derived_name`].
     pub name: String,
     /// The ports it claims, in the order they were written.
     pub ports: Vec<PortRange>,
@@ -166,26 +167,26 @@ impl Rule {
 
     /// What is wrong with it alone.
     pub(super) fn mistake(&self) -> Option<Diagnostic> {
-        let error = check_name(&self.name).err().or_else(|| {
-            self.addresses
-                .iter()
-                .find_map(|&address| check_address(address).err())
-        });
-        if let Some(error) = error {
-            return Some(
-                Diagnostic::new(error.to_string())
-                    .at(
-                        self.line,
-                        [self.name.escape_debug().to_string(), self.ports_text()],
-                    )
-                    .help(error.help()),
-            );
+        if self.ports.is_empty() {
+            let mistake =
+                Diagnostic::new("a rule without ports").at(self.line, [self.name.clone()]);
+            return Some(mistake.help("say which ports it claims, as in 443/tcp"));
         }
-        self.ports.is_empty().then(|| {
-            Diagnostic::new("a rule without ports")
-                .at(self.line, [self.name.clone()])
-                .help("say which ports it claims, as in port = \"443/tcp\"")
-        })
+        let name = if self.name.is_empty() {
+            Ok(())
+        } else {
+            check_name(&self.name)
+        };
+        let mut addresses = self.addresses.iter();
+        let error = name
+            .err()
+            .or_else(|| addresses.find_map(|&ip| check_address(ip).err()))?;
+        let evidence = [self.name.escape_debug().to_string(), self.ports_text()];
+        Some(
+            Diagnostic::new(error.to_string())
+                .at(self.line, evidence)
+                .help(error.help()),
+        )
     }
 }
 
@@ -259,51 +260,4 @@ fn same_members<T: Clone + Ord>(left: &[T], right: &[T]) -> bool {
         items
     };
     left.len() == right.len() && sorted(left) == sorted(right)
-}
-
-/// Removes repeated ranges and joins those that overlap in part, each at the place of its first part.
-fn join_ranges(ports: &mut Vec<PortRange>) {
-    let mut sorted: Vec<(PortRange, usize)> = ports.iter().copied().zip(0..).collect();
-    sorted.sort_unstable_by_key(|(range, place)| {
-        (range.transport, range.first, u16::MAX - range.last, *place)
-    });
-    let mut kept: Vec<(PortRange, usize)> = Vec::with_capacity(sorted.len());
-    // Places in `kept` of the ranges, each within the one before it, that can still overlap.
-    let mut open: Vec<usize> = Vec::new();
-    let mut gone = HashSet::new();
-    for (range, place) in sorted {
-        while open.last().is_some_and(|&top| !kept[top].0.overlaps(range)) {
-            open.pop();
-        }
-        let Some(&top) = open.last() else {
-            open.push(kept.len());
-            kept.push((range, place));
-            continue;
-        };
-        if kept[top].0 != range && kept[top].0.contains(range) {
-            open.push(kept.len());
-            kept.push((range, place));
-            continue;
-        }
-        let last = range.last.max(kept[top].0.last);
-        kept[top].0.last = last;
-        kept[top].1 = kept[top].1.min(place);
-        // A range that grew can have grown out of those around it.
-        while let [.., around, top] = open[..]
-            && (kept[around].0.last < last || kept[around].0 == kept[top].0)
-        {
-            kept[around].0.last = last.max(kept[around].0.last);
-            kept[around].1 = kept[around].1.min(kept[top].1);
-            gone.insert(top);
-            open.pop();
-        }
-    }
-    let mut place = 0;
-    kept.retain(|_| {
-        place += 1;
-        !gone.contains(&(place - 1))
-    });
-    kept.sort_unstable_by_key(|&(_, place)| place);
-    ports.clear();
-    ports.extend(kept.into_iter().map(|(range, _)| range));
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use portdemux_common::ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS};
 
 use super::{
-    claims::{Claims, Intervals},
+    claims::Claims,
     conflict,
     error::{Diagnostic, RulesError},
+    intervals::Intervals,
     rule::Rule,
 };
 
@@ -78,8 +79,15 @@ impl Ruleset {
             );
             return None;
         }
-        rules.iter_mut().for_each(Rule::normalize);
-        find_duplicate_names(&rules, diagnostics);
+        let mut derived = Vec::with_capacity(rules.len());
+        for rule in &mut rules {
+            rule.normalize();
+            derived.push(rule.name.is_empty());
+            if rule.name.is_empty() {
+                rule.name = Rule::derived_name(&rule.ports, &rule.addresses);
+            }
+        }
+        find_duplicate_names(&rules, &derived, diagnostics);
         let intervals = match Intervals::of(&rules) {
             Ok(intervals) => intervals,
             Err(too_many) => {
@@ -140,11 +148,13 @@ fn too_many_spans(count: usize) -> Diagnostic {
     ))
 }
 
-fn find_duplicate_names(rules: &[Rule], diagnostics: &mut Vec<Diagnostic>) {
+/// Two rules whose names are both `derived` are left to [`conflict`]: names derived from the same claim
+/// mean that both make it.
+fn find_duplicate_names(rules: &[Rule], derived: &[bool], diagnostics: &mut Vec<Diagnostic>) {
     let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
     for (place, rule) in rules.iter().enumerate() {
         let first = *first_of.entry(&rule.name).or_insert(place);
-        if first == place {
+        if first == place || (derived[first] && derived[place]) {
             continue;
         }
         let evidence = |rule: &Rule| [rule.name.clone(), rule.ports_text()];

@@ -1,0 +1,150 @@
+//! The tables `[[rule]]`.
+
+use std::slice;
+
+use super::{
+    Schema,
+    document::{Entry, Kind, Value},
+};
+use crate::rules::{
+    port::PortError,
+    rule::{Destination, Rule, check_name, parse_address},
+};
+
+/// Their keys.
+pub(super) const RULE_KEYS: [&str; 4] = ["name", "port", "address", "to"];
+
+impl<'t> Schema<'t> {
+    /// Reads the entries of one, which begins at `offset`.
+    pub(super) fn rule(&mut self, offset: usize, entries: &[Entry<'t>]) {
+        let before = self.diagnostics.len();
+        let line = self.lines.line(offset);
+        let mut rule = Rule {
+            line,
+            ..Rule::default()
+        };
+        let mut given: [Option<usize>; RULE_KEYS.len()] = [None; RULE_KEYS.len()];
+        for Entry { key, rest, value } in entries {
+            let Some(place) = RULE_KEYS.iter().position(|&name| name == key.text) else {
+                self.unknown_key(key.offset, &key.text, "a rule", &RULE_KEYS);
+                continue;
+            };
+            if let Some(key) = rest.first() {
+                self.unknown_key(key.offset, &key.text, "a rule", &RULE_KEYS);
+                continue;
+            }
+            if let Some(first) = given[place].replace(key.offset) {
+                let first = self.lines.line(first);
+                let message = format!("`{}` is given twice in one rule", key.text);
+                self.error(key.offset, message, format!("remove this or line {first}"));
+                continue;
+            }
+            match RULE_KEYS[place] {
+                "name" => self.name(value, &mut rule),
+                "port" => self.ports(value, &mut rule),
+                "address" => self.addresses(value, &mut rule),
+                _ => self.to(value, &mut rule),
+            }
+        }
+        let [_, port, ..] = given;
+        if port.is_none() {
+            let help = "say which ports it claims, as in port = \"443/tcp\"";
+            self.error(offset, "a rule without `port`", help);
+        }
+        if self.diagnostics.len() == before {
+            self.rules.push(rule);
+        }
+    }
+
+    fn name(&mut self, value: &Value<'t>, rule: &mut Rule) {
+        let Kind::Text(name) = &value.kind else {
+            let message = format!("`name` is {}, not text", value.kind.name());
+            return self.error(value.offset, message, "put it into quotes");
+        };
+        match check_name(name) {
+            Ok(()) => rule.name = name.clone().into_owned(),
+            Err(error) => self.error(value.offset, error.to_string(), error.help()),
+        }
+    }
+
+    fn to(&mut self, value: &Value<'t>, rule: &mut Rule) {
+        let message = match &value.kind {
+            Kind::Text(text) => match text.parse::<Destination>() {
+                Ok(to) => {
+                    rule.to = to;
+                    return;
+                }
+                Err(error) => error.to_string(),
+            },
+            kind @ (Kind::List(_) | Kind::Table(_) | Kind::Other(_)) => {
+                format!("`to` is {}, not text", kind.name())
+            }
+        };
+        self.error(
+            value.offset,
+            message,
+            "write to = \"local\" or to = \"drop\"",
+        );
+    }
+
+    fn ports(&mut self, value: &Value<'t>, rule: &mut Rule) {
+        self.each_text(
+            "port",
+            value,
+            &mut |schema, text, offset| match text.parse() {
+                Ok(ports) => rule.ports.push(ports),
+                Err(error) => {
+                    let error: PortError = error;
+                    schema.error(offset, error.to_string(), error.help());
+                }
+            },
+        );
+    }
+
+    fn addresses(&mut self, value: &Value<'t>, rule: &mut Rule) {
+        self.each_text(
+            "address",
+            value,
+            &mut |schema, text, offset| match parse_address(text) {
+                Ok(address) => rule.addresses.push(address),
+                Err(error) => schema.error(offset, error.to_string(), error.help()),
+            },
+        );
+    }
+
+    /// Reads a key that takes one text or a list of texts.
+    fn each_text(
+        &mut self,
+        key: &str,
+        value: &Value<'t>,
+        read: &mut dyn FnMut(&mut Self, &str, usize),
+    ) {
+        let values = match &value.kind {
+            Kind::List(values) => &values[..],
+            Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => slice::from_ref(value),
+        };
+        if values.is_empty() {
+            let help = match key {
+                "address" => "leave `address` out to claim the ports at any address",
+                _ => "say which ports it claims, as in port = \"443/tcp\"",
+            };
+            self.error(value.offset, format!("`{key}` is an empty list"), help);
+        }
+        for value in values {
+            let Kind::Text(text) = &value.kind else {
+                let message = format!("`{key}` takes text, not {}", value.kind.name());
+                let help = match (key, &value.kind) {
+                    ("port", Kind::Other(_)) => {
+                        let raw = self.lines.slice(value.offset, value.end);
+                        format!("{}, in quotes", PortError::NoProtocol(raw.into()).help())
+                    }
+                    ("port", _) => "as in port = [\"443/tcp\", \"443/udp\"]".into(),
+                    _ => "as in address = [\"203.0.113.10\", \"2001:db8::10\"]".into(),
+                };
+                self.error(value.offset, message, help);
+                continue;
+            };
+            read(self, text, value.offset);
+        }
+    }
+}
