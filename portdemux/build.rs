@@ -36,9 +36,6 @@ fn build() -> Result<()> {
     ] {
         say(&format!("cargo::rerun-if-changed={path}"));
     }
-    for name in ["PATH", "CARGO_HOME", "RUSTUP_HOME"] {
-        say(&format!("cargo::rerun-if-env-changed={name}"));
-    }
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
         "big" => "bpfeb-unknown-none",
@@ -58,7 +55,10 @@ fn build() -> Result<()> {
         .args(["build", "--quiet", "--release", "--bins"])
         .args(["--package", PACKAGE, "--target", target, "--target-dir"])
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags()?);
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags()?)
+        // Otherwise the linker optimizes the whole of `core` once more for each program.
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
     if toolchain.builds_core {
         cargo.args(["-Z", "build-std=core"]);
     }

@@ -1,1 +1,74 @@
-fn main() {}
+//! The chores of this repository, each a subcommand of `cargo xtask`.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod ci;
+mod command;
+mod demo;
+mod docs;
+mod lint;
+mod load;
+mod repository;
+mod say;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Installs what building needs: a Rust toolchain for BPF and bpf-linker
+    Setup(setup::SetupArgs),
+    /// Sets up, then builds the `portdemux` command for release
+    Build,
+    /// Sets up, then shows portdemux at work in a lab of network namespaces
+    Demo(demo::DemoArgs),
+    /// Sets up, then runs all tests
+    Test(test::TestArgs),
+    /// Checks format, lints (host and BPF) and what files may refer to
+    Lint,
+    /// Builds the API documentation and checks the links of every Markdown file
+    Docs,
+    /// Loads every BPF program into the kernel and checks what it was compiled to
+    Load,
+    /// Measures the datapath and the control plane
+    Bench(bench::BenchArgs),
+    /// Does everything that must pass before a change lands
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            say::error(&err);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Setup(args) => setup::run(&args),
+        Chore::Build => build::run(),
+        Chore::Demo(args) => demo::run(&args),
+        Chore::Test(args) => test::run(&args),
+        Chore::Lint => lint::run(),
+        Chore::Docs => docs::run(),
+        Chore::Load => load::run(),
+        Chore::Bench(args) => bench::run(&args),
+        Chore::Ci => ci::run(),
+    }
+}

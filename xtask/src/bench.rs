@@ -1,0 +1,18 @@
+//! `cargo xtask bench`
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::build;
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Passed to the benchmark; `-- --help` lists what it takes
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// Sets up, builds and runs the benchmark.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    build::become_binary("bench", &args.args)
+}

@@ -1,0 +1,37 @@
+//! `cargo xtask ci`
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::{docs, lint, load, say, setup, test};
+
+type Step = fn() -> Result<()>;
+
+/// Does everything that must pass before a change lands. The tests come last, so that the output
+/// ends with their results.
+pub(crate) fn run() -> Result<()> {
+    let start = Instant::now();
+    let steps: [(&str, Step); 5] = [
+        ("set-up", || {
+            setup::toolchain()?;
+            setup::tests()
+        }),
+        ("lint", lint::run),
+        ("docs", docs::run),
+        ("load", load::run),
+        ("test", test::run_all),
+    ];
+    for (name, step) in steps {
+        let begin = Instant::now();
+        step().with_context(|| format!("{name} failed"))?;
+        if name != "test" {
+            say::step(format_args!(
+                "{name} took {:.1} s ({:.1} s since the start)",
+                begin.elapsed().as_secs_f64(),
+                start.elapsed().as_secs_f64()
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask lint`
+
+mod references;
+
+use anyhow::Result;
+
+use crate::{
+    command::{self, Command},
+    repository, say, setup,
+};
+
+const DENY: [&str; 3] = ["--", "-D", "warnings"];
+
+/// Checks the sources without running them.
+pub(crate) fn run() -> Result<()> {
+    let rust = setup::toolchain()?;
+    say::step("format");
+    command::run(&mut format())?;
+    say::step("references");
+    references::check()?;
+    // Everything is built for release, so that lints, tests and the demo share what they build.
+    say::step("clippy, host");
+    command::run(
+        command::cargo("clippy")
+            .args(["--release", "--all-targets"])
+            .args(["--workspace", "--exclude", "portdemux-ebpf"])
+            .args(DENY),
+    )?;
+    say::step("clippy, BPF");
+    command::run(
+        rust.cargo("clippy")
+            .args(["--release", "--package", "portdemux-ebpf", "--target-dir"])
+            .arg(repository::target_dir().join("bpf-clippy"))
+            .args(DENY),
+    )
+}
+
+/// `rustfmt.toml` has options that only a nightly rustfmt knows; a stable one checks the rest.
+fn format() -> Command {
+    let mut nightly = Command::new("rustup");
+    nightly.args(["run", "nightly", "cargo", "fmt"]);
+    let mut command = if command::output(nightly.arg("--version")).is_ok() {
+        let mut command = Command::new("rustup");
+        command
+            .args(["run", "nightly", "cargo", "fmt"])
+            .current_dir(repository::root());
+        command
+    } else {
+        say::warning("there is no nightly rustfmt here, the order of imports goes unchecked");
+        command::cargo("fmt")
+    };
+    command.args(["--all", "--check"]);
+    command
+}

@@ -1,0 +1,53 @@
+//! `cargo xtask load`
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    command::{self, Stdio},
+    say, setup,
+};
+
+/// Builds the BPF programs, then loads and checks them.
+pub(crate) fn run() -> Result<()> {
+    setup::toolchain()?;
+    let objects = objects()?;
+    say::step("BPF programs");
+    command::run(
+        command::cargo_as_root("run")?
+            .args(["--quiet", "--release", "--package", "xtask"])
+            .args(["--example", "load", "--"])
+            .args(objects),
+    )
+}
+
+/// The objects that the build script of the control plane left: those that it has inside.
+fn objects() -> Result<Vec<PathBuf>> {
+    let messages = command::output(
+        command::cargo("build")
+            .args(["--release", "--package", "portdemux", "--lib"])
+            .args(["--message-format", "json-render-diagnostics"])
+            .stderr(Stdio::inherit()),
+    )?;
+    let out_dir = messages
+        .lines()
+        .filter(|line| line.contains(r#""reason":"build-script-executed""#))
+        .filter(|line| line.contains("/portdemux#") || line.contains("portdemux@"))
+        .find_map(|line| line.split_once(r#""out_dir":""#)?.1.split_once('"'))
+        .map(|(out_dir, _)| PathBuf::from(out_dir))
+        .context("cargo does not say where the BPF programs are")?;
+    let mut objects = Vec::new();
+    let entries = fs::read_dir(&out_dir).with_context(|| format!("read {}", out_dir.display()))?;
+    for entry in entries {
+        let path = entry.context("read a directory")?.path();
+        if path.is_file() && fs::read(&path).is_ok_and(|content| content.starts_with(b"\x7fELF")) {
+            objects.push(path);
+        }
+    }
+    if objects.is_empty() {
+        bail!("no BPF program in {}", out_dir.display());
+    }
+    objects.sort();
+    Ok(objects)
+}

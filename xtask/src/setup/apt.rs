@@ -1,0 +1,147 @@
+//! Debian's package manager.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    command::{self, Command},
+    say,
+};
+
+/// Says whether this machine has it.
+pub(super) fn is_here() -> bool {
+    command::find("apt-get").is_some() && command::find("apt-cache").is_some()
+}
+
+/// Fetches the lists of packages.
+///
+/// # Errors
+///
+/// If this user cannot become root. A list that cannot be fetched is none: what is needed may well
+/// be in the others.
+pub(super) fn update() -> Result<()> {
+    say::step("fetching the package lists");
+    if let Err(err) = command::run(command::as_root("apt-get")?.args(["update", "-q"])) {
+        say::warning(format_args!(
+            "{err:#}; going on with the lists that are here"
+        ));
+    }
+    Ok(())
+}
+
+/// The version of a package that would be installed, if there is any.
+pub(super) fn candidate(package: &str) -> Result<Option<String>> {
+    let policy = command::output(
+        Command::new("apt-cache")
+            .args(["policy", package])
+            .env("LC_ALL", "C"),
+    )?;
+    Ok(policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate: "))
+        .filter(|version| *version != "(none)")
+        .map(str::to_owned))
+}
+
+/// The names of all packages that come with a package.
+pub(super) fn closure(package: &str) -> Result<Vec<String>> {
+    let depends = command::output(Command::new("apt-cache").args([
+        "depends",
+        "--recurse",
+        "--no-recommends",
+        "--no-suggests",
+        "--no-conflicts",
+        "--no-breaks",
+        "--no-replaces",
+        "--no-enhances",
+        package,
+    ]))?;
+    Ok(depends
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// What an installation would do.
+pub(super) struct Simulation {
+    pub(super) installs: Vec<String>,
+    pub(super) removes: Vec<String>,
+}
+
+/// Asks what an installation would do, without doing it.
+pub(super) fn simulate(packages: &[String]) -> Result<Simulation> {
+    let text = command::output(
+        Command::new("apt-get")
+            .args(["install", "--simulate", "--no-install-recommends"])
+            .args(packages)
+            .env("LC_ALL", "C"),
+    )?;
+    let with = |action: &str| {
+        text.lines()
+            .filter_map(|line| line.strip_prefix(action)?.split_whitespace().next())
+            .map(str::to_owned)
+            .collect()
+    };
+    Ok(Simulation {
+        installs: with("Inst "),
+        removes: with("Remv "),
+    })
+}
+
+/// Installs packages, without a question, without removing any and without starting a service.
+pub(super) fn install(packages: &[String]) -> Result<()> {
+    let attempt = || {
+        command::run(
+            command::as_root("sh")?
+                .args(["-eu", "-c", INSTALL, "install"])
+                .args(packages),
+        )
+    };
+    if attempt().is_ok() {
+        return Ok(());
+    }
+    // Most likely the lists are older than what the server still has.
+    update()?;
+    attempt().context("install Debian packages")
+}
+
+/// Checks that an installation removes nothing, and says what it adds.
+pub(super) fn announce(what: &str, packages: &[String]) -> Result<()> {
+    let simulation = simulate(packages)?;
+    if !simulation.removes.is_empty() {
+        bail!("they would remove {}", simulation.removes.join(" "));
+    }
+    say::step(format_args!(
+        "installing {what} with apt-get: {} ({} packages in all)",
+        packages.join(" "),
+        simulation.installs.len()
+    ));
+    Ok(())
+}
+
+/// Debian starts a server when its package is installed, and whenever the machine starts. A
+/// `policy-rc.d` forbids the first while this script runs, and whatever it newly enabled is
+/// disabled: setting up for tests must not open a port on someone's machine.
+const INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+mark='written by the set-up of portdemux, removed when it is done'
+units='nginx.service dnsmasq.service ssh.service ssh.socket'
+if [ ! -e "$policy" ] || grep -q "$mark" "$policy"; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    printf '#!/bin/sh\n# %s\nexit 101\n' "$mark" >"$policy"
+    chmod 755 "$policy"
+fi
+new=
+if command -v systemctl >/dev/null; then
+    for unit in $units; do
+        [ -e "/lib/systemd/system/$unit" ] || new="$new $unit"
+    done
+fi
+DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-remove \
+    -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null
+for unit in $new; do
+    [ ! -e "/lib/systemd/system/$unit" ] || systemctl --quiet disable "$unit"
+done
+"#;

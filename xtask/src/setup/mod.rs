@@ -1,0 +1,71 @@
+//! `cargo xtask setup`: everything that building, and with `--tests` testing, needs.
+
+mod apt;
+mod debian;
+mod linker;
+mod nightly;
+mod programs;
+mod rust;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+pub(crate) use self::rust::Rust;
+use crate::say;
+
+#[derive(Args)]
+pub(crate) struct SetupArgs {
+    /// Also installs what the tests run: servers, their clients and packet tools
+    #[arg(long)]
+    tests: bool,
+}
+
+/// Installs what is missing.
+pub(crate) fn run(args: &SetupArgs) -> Result<()> {
+    toolchain()?;
+    if args.tests {
+        tests()?;
+    }
+    Ok(())
+}
+
+/// Makes sure that the BPF programs can be built.
+///
+/// # Errors
+///
+/// If a part is missing and this machine has no way to get it; nothing that works was touched.
+pub(crate) fn toolchain() -> Result<Rust> {
+    let missing = match ready() {
+        Ok(rust) => return Ok(rust),
+        Err(missing) => missing,
+    };
+    say::step(format_args!("setting up the build for BPF: {missing:#}"));
+    let debian = match debian::Plan::make() {
+        Ok(plan) => {
+            plan.carry_out()?;
+            return ready();
+        }
+        Err(err) => err,
+    };
+    say::line(format_args!("not with Debian's packages: {debian:#}"));
+    if let Err(nightly) = nightly::install() {
+        bail!(
+            "this machine has no way to build for BPF, one of these must change\n  \
+             Debian's packages: {debian:#}\n  \
+             rustup's nightly:  {nightly:#}"
+        );
+    }
+    ready()
+}
+
+/// Makes sure that the tests find the programs that they run.
+pub(crate) fn tests() -> Result<()> {
+    programs::install()
+}
+
+fn ready() -> Result<Rust> {
+    let rust = Rust::find()?;
+    let linker = linker::check(&rust)?;
+    say::line(format_args!("ready: {rust}, {linker}"));
+    Ok(rust)
+}

@@ -1,0 +1,76 @@
+//! The programs that the tests run: real servers, their clients, and tools that watch packets.
+
+use std::env;
+
+use anyhow::{Result, bail};
+
+use super::{apt, debian, rust};
+use crate::{command, say};
+
+/// Each program with Debian's package for it.
+const PROGRAMS: [(&str, &str); 15] = [
+    ("bpftool", "bpftool"),
+    ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq"),
+    ("ethtool", "ethtool"),
+    ("ip", "iproute2"),
+    ("iperf3", "iperf3"),
+    ("nft", "nftables"),
+    ("nginx", "nginx-light"),
+    ("ps", "procps"),
+    ("socat", "socat"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
+];
+/// For comparison only, and not packaged everywhere.
+const COMPARED: (&str, &str) = ("xdp-filter", "xdp-tools");
+
+/// Installs the missing ones.
+///
+/// # Errors
+///
+/// If some are missing and cannot be installed. On a machine without apt-get that is a warning,
+/// unless `PORTDEMUX_REQUIRE_BPF` is set: then a test that cannot run is a failure.
+pub(super) fn install() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
+        .into_iter()
+        .chain([COMPARED])
+        .filter(|(program, _)| command::find(program).is_none())
+        .collect();
+    let mut packages: Vec<String> = missing
+        .iter()
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    if !has_clippy() {
+        packages.push(debian::CLIPPY.to_owned());
+    }
+    if packages.is_empty() {
+        say::line("ready: every program that the tests run");
+        return Ok(());
+    }
+    if apt::is_here() {
+        if apt::simulate(&packages).is_err() {
+            apt::update()?;
+        }
+        apt::announce("what the tests run", &packages)?;
+        return apt::install(&packages);
+    }
+    let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    let names = names.join(", ");
+    if env::var_os("PORTDEMUX_REQUIRE_BPF").is_some() {
+        bail!("the tests need programs that are missing here: {names}");
+    }
+    say::warning(format_args!(
+        "the tests that need these programs are skipped: {names}"
+    ));
+    Ok(())
+}
+
+/// Says whether the toolchain for BPF can lint, or is not one to which Debian adds that.
+fn has_clippy() -> bool {
+    command::output(rust::command("cargo-clippy").arg("--version")).is_ok()
+        || rust::Rust::find().is_ok_and(|rust| rust.builds_core)
+}

@@ -1,0 +1,139 @@
+//! `cargo xtask test`
+
+use std::io::{BufRead as _, BufReader};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::{
+    command::{self, Stdio},
+    say, setup,
+};
+
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Runs only this suite of the package portdemux-tests
+    #[arg(long, value_name = "SUITE")]
+    suite: Option<String>,
+    /// Passed to the test programs, for example the name of a test
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// All packages whose code runs on this machine.
+const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "portdemux-ebpf"];
+
+/// Sets up and runs the tests.
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    setup::toolchain()?;
+    setup::tests()?;
+    run_built(args)
+}
+
+/// Runs every test.
+pub(crate) fn run_all() -> Result<()> {
+    run_built(&TestArgs {
+        suite: None,
+        args: Vec::new(),
+    })
+}
+
+fn run_built(args: &TestArgs) -> Result<()> {
+    // The suites start the command as a user would, and `cargo test` does not build that for them.
+    command::run(command::cargo("build").arg("--release").args(PACKAGES))?;
+    let mut totals = Totals::default();
+    let mut failed = false;
+    if let Some(suite) = &args.suite {
+        let select = ["--package", "portdemux-tests", "--test", suite];
+        failed |= !test(&select, &args.args, &mut totals)?;
+    } else {
+        // Documentation tests first, so that the suites' results are what is read at the end.
+        let (doc, programs) = (["--doc"], ["--lib", "--bins", "--tests"]);
+        for targets in [doc.as_slice(), programs.as_slice()] {
+            failed |= !test(&[&PACKAGES, targets].concat(), &args.args, &mut totals)?;
+        }
+    }
+    say::line(&totals);
+    if failed || totals.failed > 0 {
+        bail!("tests failed");
+    }
+    if totals.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// Runs `cargo test`, shows what it says and adds up its results; returns whether it succeeded.
+fn test(select: &[&str], args: &[String], totals: &mut Totals) -> Result<bool> {
+    // Without privileges the suites say what they skip.
+    let mut cargo = command::cargo_as_root("test").or_else(|err| {
+        say::warning(format_args!("{err:#}; tests that load BPF programs skip"));
+        Ok::<_, anyhow::Error>(command::cargo("test"))
+    })?;
+    cargo
+        .args(["--release", "--no-fail-fast"])
+        .args(select)
+        .arg("--")
+        .args(args)
+        .stdout(Stdio::piped());
+    let mut child = command::spawn(&mut cargo)?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("read what the tests say")?;
+            let line = String::from_utf8_lossy(&line);
+            totals.add(&line);
+            say::line(line);
+        }
+    }
+    let status = child.wait().context("wait for the tests")?;
+    Ok(status.success())
+}
+
+/// The sum over all test programs.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+}
+
+impl Totals {
+    /// Adds the result of a test program, if this is the line that states it.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let count = |what: &str| -> u64 {
+            result
+                .split([';', '.'])
+                .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        self.passed += count("passed");
+        self.failed += count("failed");
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tests: {} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_programs_add_up() {
+        let mut totals = Totals::default();
+        for line in [
+            "running 3 tests",
+            "test a ... ok",
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 40 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+        ] {
+            totals.add(line);
+        }
+        assert_eq!(totals.to_string(), "tests: 43 passed, 2 failed");
+    }
+}
