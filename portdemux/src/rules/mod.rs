@@ -3,15 +3,18 @@
 //! [`file::parse`] turns the text of a rules file into a [`Ruleset`] or into a [`RulesError`] that
 //! names every mistake with its line. A [`Ruleset`] is valid by construction: names are unique,
 //! limits are kept and no two rules claim the same entry points with equal right. Its
-//! [`claims::Claims`] say which rule gets each port; `plan::Plan` says how two rulesets differ;
-//! `edit` changes a file's text and leaves its comments and layout alone.
+//! [`claims::Claims`] say which rule gets each port; [`plan::Plan`] says how two rulesets differ;
+//! [`edit`] changes a file's text and leaves its comments and layout alone.
 
 pub mod claims;
 pub mod conflict;
+mod document;
+pub mod edit;
 pub mod error;
 pub mod file;
 mod intervals;
 mod join;
+pub mod plan;
 pub mod port;
 pub mod rule;
 pub mod ruleset;

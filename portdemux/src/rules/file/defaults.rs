@@ -1,10 +1,10 @@
 //! The table `[default]`.
 
-use super::{
-    Schema,
+use super::Schema;
+use crate::rules::{
     document::{Entry, Key, Kind, Value},
+    ruleset::Malformed,
 };
-use crate::rules::ruleset::Malformed;
 
 /// Its keys.
 pub(super) const DEFAULT_KEYS: [&str; 2] = ["inbound", "malformed"];

@@ -13,7 +13,6 @@
 //! ```
 
 mod defaults;
-pub(in crate::rules) mod document;
 mod lines;
 mod nearest;
 mod rule;
@@ -24,14 +23,9 @@ use std::collections::HashMap;
 
 use toml_parser::{Expected, ParseError};
 
-use self::{
-    defaults::DEFAULT_KEYS,
-    document::{Entry, Kind, Section},
-    lines::Lines,
-    nearest::nearest,
-    rule::RULE_KEYS,
-};
+use self::{defaults::DEFAULT_KEYS, lines::Lines, nearest::nearest, rule::RULE_KEYS};
 use super::{
+    document::{self, Entry, Kind, Section},
     error::{Diagnostic, RulesError},
     rule::Rule,
     ruleset::{Defaults, Ruleset},

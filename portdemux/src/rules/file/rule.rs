@@ -2,11 +2,9 @@
 
 use std::slice;
 
-use super::{
-    Schema,
-    document::{Entry, Kind, Value},
-};
+use super::Schema;
 use crate::rules::{
+    document::{Entry, Kind, Value},
     port::PortError,
     rule::{Destination, Rule, check_name, parse_address},
 };

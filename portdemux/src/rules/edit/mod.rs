@@ -1,0 +1,189 @@
+//! Edits of a rules file's text that leave its comments and layout alone.
+
+mod layout;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use self::layout::Layout;
+use super::{
+    error::{Diagnostic, RulesError},
+    file,
+    port::PortRange,
+    rule::Destination,
+    ruleset::Ruleset,
+};
+
+/// A rule to be written into a file; what is not set is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewRule {
+    /// What to call it; a rule without a name is called by its claim.
+    pub name: Option<String>,
+    /// The ports it claims.
+    pub ports: Vec<PortRange>,
+    /// The addresses it claims them at; none for any.
+    pub addresses: Vec<IpAddr>,
+    /// Where the packets go.
+    pub to: Option<Destination>,
+}
+
+/// Writes a rule at the end of a rules file.
+///
+/// The text is not read, so that this costs the same for a rule as for 65,536; whether the rules
+/// still hold together, [`file::parse`] says.
+#[must_use]
+pub fn append(text: &str, rule: &NewRule) -> String {
+    let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut keys: Vec<(&str, String)> = Vec::new();
+    keys.extend(rule.name.iter().map(|name| ("name", quoted(name))));
+    keys.push(("port", one_or_list(&rule.ports)));
+    if !rule.addresses.is_empty() {
+        keys.push(("address", one_or_list(&rule.addresses)));
+    }
+    keys.extend(rule.to.iter().map(|to| ("to", quoted(to.name()))));
+    let width = keys
+        .iter()
+        .map(|(key, _)| key.len())
+        .max()
+        .unwrap_or_default();
+    let mut lines = vec!["[[rule]]".to_owned()];
+    lines.extend(
+        keys.iter()
+            .map(|(key, value)| format!("{key:width$} = {value}")),
+    );
+
+    let mut edited = String::with_capacity(text.len() + 256);
+    edited.push_str(text);
+    if !(text.is_empty() || text.ends_with('\n')) {
+        edited.push_str(newline);
+    }
+    if !(text.trim().is_empty() || text.ends_with("\n\n") || text.ends_with("\n\r\n")) {
+        edited.push_str(newline);
+    }
+    for line in lines {
+        edited.push_str(&line);
+        edited.push_str(newline);
+    }
+    edited
+}
+
+fn one_or_list<T: ToString>(items: &[T]) -> String {
+    let texts: Vec<_> = items.iter().map(|item| quoted(&item.to_string())).collect();
+    match &texts[..] {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Removes what each selector names from the text of a rules file; `file` is its name in errors.
+///
+/// A selector is a port as it is written in the file, or the name of a rule. A port is taken from the
+/// rule that claims it; a rule that claims nothing else goes whole, with the comment directly above
+/// it.
+///
+/// # Errors
+///
+/// Names every selector that matches nothing or more than one thing, or every mistake in the text.
+pub fn remove<S: AsRef<str>>(
+    file: &str,
+    text: &str,
+    selectors: &[S],
+) -> Result<String, RulesError> {
+    let ruleset = file::parse(file, text)?;
+    let layout = Layout::of(text);
+    if layout.blocks.len() != ruleset.rules().len() {
+        let mistake = Diagnostic::new("rules that are written as `rule = […]` cannot be edited")
+            .help("write each as [[rule]], or edit the file and apply it");
+        return Err(RulesError::new(file, vec![mistake]));
+    }
+    let mut diagnostics = Vec::new();
+    // The places of the ports to remove, by the place of their rule.
+    let mut removed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for selector in selectors {
+        match select(selector.as_ref(), &ruleset, &layout) {
+            Ok((rule, ports)) => removed.entry(rule).or_default().extend(ports),
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
+    if !diagnostics.is_empty() {
+        return Err(RulesError::new(file, diagnostics));
+    }
+    let mut cuts = Vec::new();
+    for (rule, ports) in removed {
+        let block = &layout.blocks[rule];
+        if ports.len() == block.ports.len() {
+            cuts.push((block.extent(text), String::new()));
+        } else {
+            let list = list::without(text, block, &ports);
+            cuts.push((block.value.clone(), list));
+        }
+    }
+    Ok(layout::replace(text, &cuts))
+}
+
+/// Finds the rule that a selector is about, and which of its ports.
+fn select(
+    selector: &str,
+    ruleset: &Ruleset,
+    layout: &Layout,
+) -> Result<(usize, Vec<usize>), Diagnostic> {
+    let ports = selector.parse::<PortRange>();
+    if let Ok(ports) = ports {
+        let places = |block: &layout::Block| -> Vec<usize> {
+            let same = block
+                .ports
+                .iter()
+                .enumerate()
+                .filter(|(_, port)| port.range == ports);
+            same.map(|(place, _)| place).collect()
+        };
+        let blocks = layout.blocks.iter().map(places).enumerate();
+        let mut claiming: Vec<_> = blocks.filter(|(_, places)| !places.is_empty()).collect();
+        if claiming.len() > 1 {
+            let rules = claiming.iter().map(|&(place, _)| &ruleset.rules()[place]);
+            let diagnostic = Diagnostic::new(format!("several rules claim {ports}"));
+            return Err(rules
+                .fold(diagnostic, |diagnostic, rule| {
+                    diagnostic.at(rule.line, [rule.name.clone(), rule.addresses_text()])
+                })
+                .help("say which by its name"));
+        }
+        if let Some(found) = claiming.pop() {
+            return Ok(found);
+        }
+    }
+    if let Some(rule) = ruleset
+        .rules()
+        .iter()
+        .position(|rule| rule.name == selector)
+    {
+        return Ok((rule, (0..layout.blocks[rule].ports.len()).collect()));
+    }
+    let Ok(ports) = ports else {
+        let diagnostic =
+            Diagnostic::new(format!("no rule is called `{}`", selector.escape_debug()));
+        return Err(diagnostic.help("portdemux rules lists them; ports are written as in 443/tcp"));
+    };
+    let around = ruleset.rules().iter().find_map(|rule| {
+        let range = rule.ports.iter().find(|range| range.contains(ports))?;
+        Some((rule, range))
+    });
+    Err(match around {
+        Some((rule, range)) => Diagnostic::new(format!("{ports} is only a part of a range"))
+            .at(rule.line, [rule.name.clone(), range.to_string()])
+            .help(format!(
+                "remove {range}, split it in the file, or claim {ports} with another rule"
+            )),
+        None => Diagnostic::new(format!("no rule claims {ports}"))
+            .help("portdemux rules lists what is claimed"),
+    })
+}
