@@ -114,7 +114,12 @@ impl Toolchain {
 fn has_core(directory: &Path) -> bool {
     directory.read_dir().is_ok_and(|mut entries| {
         entries.any(|entry| {
-            entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"libcore-"))
+            entry.is_ok_and(|entry| {
+                entry
+                    .file_name()
+                    .as_encoded_bytes()
+                    .starts_with(b"libcore-")
+            })
         })
     })
 }

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     reason::{Reason, Verdict},
-    ruleset::MAX_RULES,
+    ruleset::RULE_PLACES,
     wire::Transport,
 };
 
@@ -55,7 +55,7 @@ pub struct CpuCounters {
     /// Every frame of an interface, by its place in [`crate::state::Ledger`].
     pub interfaces: [Outcomes; MAX_INTERFACES],
     /// The traffic of each rule, by rule id.
-    pub rules: [Traffic; MAX_RULES],
+    pub rules: [Traffic; RULE_PLACES],
     /// The traffic of each port, by [`crate::wire::Port::index`].
     pub ports: [Traffic; PORT_PLACES],
 }

@@ -4,7 +4,7 @@ use crate::{
     packet::Packet,
     parse::{Fragment, Parsed},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RulesetImage},
+    ruleset::{Action, Entry, RuleId, RulesetImage},
 };
 
 /// What happens to a packet, why, and by whose word.
@@ -68,7 +68,7 @@ pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &Ruleset
 impl Decision {
     /// The claiming rule's id.
     #[must_use]
-    pub const fn rule(&self) -> Option<u16> {
+    pub const fn rule(&self) -> Option<RuleId> {
         if self.entry.is_claimed() {
             Some(self.entry.rule())
         } else {

@@ -14,6 +14,9 @@ use crate::{
 
 /// How many rules a ruleset can have.
 pub const MAX_RULES: usize = 1 << 16;
+/// Places for rules: twice as many, so that all rules can be exchanged for others in one step while
+/// both still have counters of their own.
+pub const RULE_PLACES: usize = 2 * MAX_RULES;
 /// How many distinct addresses of each family the rules can claim.
 pub const MAX_ADDRESSES: usize = 1 << 16;
 /// Places for addresses of each family: twice as many as addresses, so that building is quick.
@@ -28,6 +31,12 @@ pub const PORT_PLACES: usize = 4 << 16;
 /// Steps in which a binary search over [`MAX_SPANS`] spans ends.
 const SEARCH_STEPS: usize = MAX_SPANS.ilog2() as usize + 1;
 
+/// The id of a rule, which is the index of its counters, below [`RULE_PLACES`].
+pub type RuleId = u32;
+
+/// A set of rule ids, a bit each.
+pub type RuleSet = [u64; RULE_PLACES / 64];
+
 /// Where a claimed packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -40,7 +49,7 @@ pub enum Action {
 
 /// What a table says about a port: nothing, or the rule that claims it and the rule's action.
 ///
-/// Bits 0 to 15: rule id. Bit 16: claimed. Bits 24 to 31: [`Action`].
+/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bits 24 to 31: [`Action`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Entry(u32);
@@ -49,12 +58,13 @@ impl Entry {
     /// No rule claims the port.
     pub const UNCLAIMED: Self = Self(0);
 
-    const CLAIMED: u32 = 1 << 16;
+    const CLAIMED: u32 = 1 << 17;
+    const RULE: u32 = RULE_PLACES as u32 - 1;
 
     /// A claim by the rule of this id.
     #[must_use]
-    pub const fn new(rule: u16, action: Action) -> Self {
-        Self(rule as u32 | Self::CLAIMED | (action as u32) << 24)
+    pub const fn new(rule: RuleId, action: Action) -> Self {
+        Self(rule & Self::RULE | Self::CLAIMED | (action as u32) << 24)
     }
 
     /// Whether a rule claims the port.
@@ -67,14 +77,8 @@ impl Entry {
     /// The claiming rule's id, which is the index of its counters; 0 for an unclaimed port.
     #[inline(always)]
     #[must_use]
-    pub const fn rule(self) -> u16 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the low 16 bits are the id"
-        )]
-        {
-            self.0 as u16
-        }
+    pub const fn rule(self) -> RuleId {
+        self.0 & Self::RULE
     }
 
     /// The claiming rule's action. An unknown one drops: a rule of which this program knows nothing
@@ -163,7 +167,7 @@ pub struct RulesetImage {
     /// Sizes, seeds and defaults.
     pub header: Header,
     /// Which rule ids the ruleset uses, a bit each; those of rules that never win a port too.
-    pub rules: [u64; MAX_RULES / 64],
+    pub rules: RuleSet,
     /// The claims of ports at any address, by [`Port::index`].
     pub ports: [Entry; PORT_PLACES],
     /// Displacements of IPv4 buckets.

@@ -46,7 +46,7 @@ pub fn count(length: usize, parsed: &Parsed, decision: &Decision) {
         traffic.count(bytes, decision.verdict);
     }
     if decision.entry.is_claimed()
-        && let Some(traffic) = counters.rules.get_mut(usize::from(decision.entry.rule()))
+        && let Some(traffic) = counters.rules.get_mut(decision.entry.rule() as usize)
     {
         traffic.count(bytes, decision.verdict);
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use portdemux_common::{
     hash::{self, Hashed},
     ruleset::{
-        Action, DISPLACEMENTS, Entry, RulesetImage, Span, V4Place, V6Place, place, span_key,
+        Action, DISPLACEMENTS, Entry, RuleId, RulesetImage, Span, V4Place, V6Place, place, span_key,
     },
     wire::Port,
 };
@@ -20,7 +20,7 @@ use crate::rules::{Destination, Malformed, Ruleset, claims::Segment};
 ///
 /// There are fewer ids than rules.
 #[must_use]
-pub fn compile(ruleset: &Ruleset, ids: &[u16]) -> Box<RulesetImage> {
+pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
     image.header.malformed_drop = match ruleset.defaults().malformed {
         Malformed::Drop => 1,

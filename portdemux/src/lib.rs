@@ -1,8 +1,15 @@
 //! The control plane of portdemux: rules files, the maps the kernel reads, counters and reports.
 #![deny(unsafe_code)]
 
+pub mod attached;
 pub mod capture;
+pub mod change;
+pub mod cli;
 pub mod dataplane;
 pub mod error;
+pub mod explain;
 pub mod image;
+pub mod interface;
+pub mod records;
 pub mod rules;
+pub mod snapshot;

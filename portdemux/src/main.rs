@@ -1,3 +1,7 @@
 //! The portdemux command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portdemux::cli::main()
+}

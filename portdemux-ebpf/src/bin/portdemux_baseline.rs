@@ -1,13 +1,16 @@
 //! What the benchmark compares with.
 //!
 //! `empty` returns at once. `limit` is the least that counting and policing ports can be, written by
-//! hand: Ethernet, up to two VLAN tags, IPv4 or IPv6 without options or extension headers beyond a
-//! bounded walk, one array for the verdict and one counter. It checks no lengths but the bounds that
-//! the verifier asks for.
+//! hand: Ethernet, up to two VLAN tags, IPv4, IPv6 with a bounded walk of extension headers, one array
+//! for the verdict and one counter. It checks no lengths but the bounds that the verifier asks for.
+//!
+//! Each of them, and the dispatcher, is there a second time with `_random` to its name: before it looks
+//! at the frame, such a program puts another destination port into it, the same one in each.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{
+    Global,
     bindings::xdp_action,
     btf_maps::Array,
     helpers::bpf_get_smp_processor_id,
@@ -25,10 +28,57 @@ static LIMIT_PORTS: Array<[u32; PORTS], 1> = Array::new();
 #[btf_map]
 static LIMIT_COUNTERS: Array<[[u64; 2]; PORTS], 1> = Array::new();
 
+/// Where the destination port stands in the frame, set by the benchmark; below 128.
+#[unsafe(no_mangle)]
+static PORT_OFFSET: Global<u32> = Global::new(36);
+
 /// Passes everything.
 #[xdp(frags)]
 pub fn empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Puts a port into the frame and passes everything.
+#[xdp(frags)]
+pub fn empty_random(ctx: XdpContext) -> u32 {
+    shuffle(&ctx);
+    xdp_action::XDP_PASS
+}
+
+/// Puts a port into the frame, counts and polices by it.
+#[xdp(frags)]
+pub fn limit_random(ctx: XdpContext) -> u32 {
+    shuffle(&ctx);
+    run(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// Puts a port into the frame and dispatches it.
+#[xdp(frags)]
+pub fn portdemux_random(ctx: XdpContext) -> u32 {
+    shuffle(&ctx);
+    portdemux_ebpf::dispatch(&ctx, ())
+}
+
+/// Steps a linear congruential generator whose state lies in the destination MAC address, and takes the
+/// destination port from it.
+#[inline(always)]
+fn shuffle(ctx: &XdpContext) {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let Some(state) = read::<u32>(start, end, 0) else {
+        return;
+    };
+    let state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    let port = start + (PORT_OFFSET.load() as usize & 127);
+    if port + 2 > end {
+        return;
+    }
+    // SAFETY: the four bytes were read above.
+    unsafe { core::ptr::write_unaligned(start as *mut u32, state) };
+    // SAFETY: the two bytes end before the frame does.
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half is taken")]
+    unsafe {
+        core::ptr::write_unaligned(port as *mut u16, (state >> 16) as u16);
+    }
 }
 
 /// Counts and polices by destination port.

@@ -174,7 +174,10 @@ impl CaptureError {
             ),
             Problem::BlockLength { at, length } => (
                 Subject::Block(*at),
-                format!("says that it has {} bytes, which it cannot", grouped(*length)),
+                format!(
+                    "says that it has {} bytes, which it cannot",
+                    grouped(*length)
+                ),
             ),
             Problem::BlockEnds { at, length, tail } => (
                 Subject::Block(*at),

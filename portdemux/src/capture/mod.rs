@@ -23,13 +23,12 @@ use std::{
     path::Path,
 };
 
+pub(crate) use error::grouped;
 pub use error::{CaptureError, Problem};
 use input::Input;
 pub use link_type::LinkType;
 use pcap::Pcap;
 use pcapng::Pcapng;
-
-pub(crate) use error::grouped;
 
 /// The longest frame that is believed to be one: what libpcap takes as the longest snapshot
 /// (`pcap-int.h`, `MAXIMUM_SNAPLEN`).
@@ -111,6 +110,13 @@ impl<R: Read> Capture<R> {
             }),
             Err(problem) => Err(CaptureError::new(name, 0, problem)),
         }
+    }
+
+    /// Whether everything that was read from the source was handed out: the next frame has to be
+    /// waited for, if the source is slow.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.input.rest().is_empty()
     }
 
     /// The next frame, or nothing at the end of the file.

@@ -133,7 +133,11 @@ impl Pcapng {
         self.pass(block, 16, input)
     }
 
-    fn add_interface<R: Read>(&mut self, block: Block, input: &mut Input<R>) -> Result<(), Problem> {
+    fn add_interface<R: Read>(
+        &mut self,
+        block: Block,
+        input: &mut Input<R>,
+    ) -> Result<(), Problem> {
         block.check(20)?;
         let Some([t0, t1, _, _, snap @ ..]) = input.array::<8>()? else {
             return Err(Problem::block_cut(input, block.at));
@@ -148,7 +152,11 @@ impl Pcapng {
     /// Passes over the rest of a block of which `read` bytes were read.
     fn pass<R: Read>(&self, block: Block, read: u32, input: &mut Input<R>) -> Result<(), Problem> {
         let rest = u64::from(block.length - read - TAIL);
-        let tail = if input.skip(rest)? { input.array::<4>()? } else { None };
+        let tail = if input.skip(rest)? {
+            input.array::<4>()?
+        } else {
+            None
+        };
         match tail {
             Some(tail) => block.check_tail(self.order.u32(tail)),
             None => Err(Problem::block_cut(input, block.at)),

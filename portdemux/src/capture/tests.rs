@@ -15,11 +15,19 @@ const BIG: Writer = Writer { big: true };
 
 impl Writer {
     fn u16(self, number: u16) -> [u8; 2] {
-        if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        if self.big {
+            number.to_be_bytes()
+        } else {
+            number.to_le_bytes()
+        }
     }
 
     fn u32(self, number: u32) -> [u8; 4] {
-        if self.big { number.to_be_bytes() } else { number.to_le_bytes() }
+        if self.big {
+            number.to_be_bytes()
+        } else {
+            number.to_le_bytes()
+        }
     }
 
     fn words(self, words: &[u32]) -> Vec<u8> {
@@ -50,7 +58,11 @@ impl Writer {
 
     fn section(self) -> Vec<u8> {
         let version = [self.u16(1), self.u16(0)].concat();
-        let body = [self.words(&[0x1a2b_3c4d]), version, self.words(&[u32::MAX, u32::MAX])];
+        let body = [
+            self.words(&[0x1a2b_3c4d]),
+            version,
+            self.words(&[u32::MAX, u32::MAX]),
+        ];
         self.block(0x0a0d_0d0a, &body.concat())
     }
 
@@ -108,7 +120,10 @@ fn read_from(source: impl Read) -> (Vec<(Vec<u8>, u32)>, Option<CaptureError>) {
 
 fn whole(frames: &[&[u8]]) -> Vec<(Vec<u8>, u32)> {
     let length = |frame: &[u8]| u32::try_from(frame.len()).unwrap();
-    frames.iter().map(|frame| (frame.to_vec(), length(frame))).collect()
+    frames
+        .iter()
+        .map(|frame| (frame.to_vec(), length(frame)))
+        .collect()
 }
 
 fn complaint(file: &[u8]) -> String {
@@ -178,8 +193,12 @@ fn pcapng_reads_every_kind_of_frame_of_several_interfaces_in_several_sections() 
 
 #[test]
 fn a_frame_with_less_in_the_capture_than_on_the_wire_is_known_for_it() {
-    let file =
-        [LITTLE.section(), LITTLE.interface(1, 0), LITTLE.enhanced(0, &[0; 64], 1514)].concat();
+    let file = [
+        LITTLE.section(),
+        LITTLE.interface(1, 0),
+        LITTLE.enhanced(0, &[0; 64], 1514),
+    ]
+    .concat();
     let mut capture = Capture::new("trace", &file[..]).unwrap();
     assert!(capture.next_frame().unwrap().unwrap().is_cut());
 }
@@ -215,7 +234,10 @@ fn a_file_cut_off_anywhere_gives_all_frames_before_and_says_where_it_ends() {
                 _ => format!("cut off at byte {}", grouped(end as u64)),
             };
             let in_header = format!("in its header, at byte {end}");
-            assert!(text.contains(&named) || text.contains(&in_header), "{end}: {text}");
+            assert!(
+                text.contains(&named) || text.contains(&in_header),
+                "{end}: {text}"
+            );
         }
         // Between two frames nobody can tell that the file was longer.
         assert!((4..=6).contains(&sound), "{sound}");
@@ -244,16 +266,31 @@ fn a_file_cut_off_within_a_frame_says_which_and_how_many_were_read() {
 fn a_file_of_another_kind_is_named_for_what_it_is() {
     let rows: [(&[u8], &str); 5] = [
         (b"", "trace.pcap: is empty"),
-        (b"hello", "trace.pcap: is not a capture file: it begins with 68 65 6c 6c"),
-        (b"hi", "trace.pcap: is not a capture file: it begins with 68 69"),
-        (&[0x1f, 0x8b, 8, 0, 0], "trace.pcap: is compressed with gzip"),
-        (&[0x28, 0xb5, 0x2f, 0xfd], "trace.pcap: is compressed with zstd"),
+        (
+            b"hello",
+            "trace.pcap: is not a capture file: it begins with 68 65 6c 6c",
+        ),
+        (
+            b"hi",
+            "trace.pcap: is not a capture file: it begins with 68 69",
+        ),
+        (
+            &[0x1f, 0x8b, 8, 0, 0],
+            "trace.pcap: is compressed with gzip",
+        ),
+        (
+            &[0x28, 0xb5, 0x2f, 0xfd],
+            "trace.pcap: is compressed with zstd",
+        ),
     ];
     for (file, expected) in rows {
         assert_eq!(complaint(file), expected);
     }
     assert_eq!(
-        read(&[0x1f, 0x8b, 8, 0]).1.and_then(|error| error.help()).unwrap(),
+        read(&[0x1f, 0x8b, 8, 0])
+            .1
+            .and_then(|error| error.help())
+            .unwrap(),
         "gunzip -c trace.pcap | portdemux explain --pcap -"
     );
 }
@@ -287,7 +324,9 @@ fn lengths_that_cannot_be_true_are_not_believed() {
 
     let mut short = LITTLE.enhanced(0, FRAMES[0], 60);
     short[4..8].copy_from_slice(&28u32.to_le_bytes());
-    assert!(with(&short).contains(&format!("at byte {at} of the file says that it has 28 bytes")));
+    assert!(with(&short).contains(&format!(
+        "at byte {at} of the file says that it has 28 bytes"
+    )));
 
     let mut uneven = LITTLE.block(5, &[0; 8]);
     uneven[4] += 1;
@@ -330,7 +369,10 @@ fn an_interface_that_the_section_does_not_describe_is_named() {
         "{text}"
     );
     let text = complaint(&[LITTLE.section(), LITTLE.simple(FRAMES[0], 60)].concat());
-    assert!(text.contains("comes from interface 0, and the file describes 0"), "{text}");
+    assert!(
+        text.contains("comes from interface 0, and the file describes 0"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use portdemux_common::{
         VERDICT_PLACES,
     },
     reason::{Reason, Verdict},
+    ruleset::RuleId,
     wire::{Port, Transport},
 };
 
@@ -37,6 +38,10 @@ pub struct Outcome {
 impl Counters {
     pub(super) const fn new(memory: Mapped, cpus: usize) -> Self {
         Self { memory, cpus }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(self.memory.words())
     }
 
     /// The traffic of one port.
@@ -108,9 +113,9 @@ impl Counters {
     }
 
     /// Sets a rule's counters to zero. No program may use the rule.
-    pub(super) fn reset_rule(&self, rule: u16) {
+    pub(super) fn reset_rule(&self, rule: RuleId) {
         self.reset(
-            RULES + usize::from(rule) * size_of::<Traffic>(),
+            RULES + rule as usize * size_of::<Traffic>(),
             size_of::<Traffic>(),
         );
     }

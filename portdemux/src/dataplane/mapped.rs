@@ -13,7 +13,7 @@ use memmap2::{MmapOptions, MmapRaw};
 /// Programs and other processes write the same memory: every access is atomic, so what is read is
 /// some value that was written, never a mix of two.
 #[derive(Debug)]
-pub struct Mapped {
+pub(super) struct Mapped {
     memory: MmapRaw,
 }
 
@@ -23,7 +23,7 @@ impl Mapped {
     /// # Errors
     ///
     /// The map is smaller, was not made to be mapped, or was opened for reading only.
-    pub fn new<Fd: AsFd>(map: Fd, bytes: usize) -> io::Result<Self> {
+    pub(super) fn new<Fd: AsFd>(map: Fd, bytes: usize) -> io::Result<Self> {
         let memory = MmapOptions::new()
             .len(bytes)
             .map_raw(map.as_fd().as_raw_fd())?;
@@ -31,9 +31,9 @@ impl Mapped {
     }
 
     /// The shared words.
-    #[must_use]
+
     #[expect(unsafe_code, reason = "a shared mapping has no safe view")]
-    pub fn words(&self) -> &[AtomicU64] {
+    pub(super) fn words(&self) -> &[AtomicU64] {
         let length = self.memory.len() / size_of::<AtomicU64>();
         // SAFETY: the mapping is aligned to a page, stays while `self` does, and is as long as the
         // slice; the kernel keeps the map while it is mapped. Whoever else writes the memory does
@@ -42,13 +42,13 @@ impl Mapped {
     }
 
     /// The word at `byte` bytes from the start of the map, which must be a multiple of 8.
-    #[must_use]
-    pub fn word(&self, byte: usize) -> &AtomicU64 {
+
+    pub(super) fn word(&self, byte: usize) -> &AtomicU64 {
         &self.words()[byte / size_of::<AtomicU64>()]
     }
 
     /// Copies as many words as `into` holds, from `byte` bytes on.
-    pub fn read(&self, byte: usize, into: &mut [u64]) {
+    pub(super) fn read(&self, byte: usize, into: &mut [u64]) {
         let from = &self.words()[byte / size_of::<AtomicU64>()..];
         for (to, from) in into.iter_mut().zip(from) {
             *to = from.load(Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Mapped {
     }
 
     /// Writes those of the words that differ from what stands at `byte` bytes.
-    pub fn write(&self, byte: usize, words: &[u64]) {
+    pub(super) fn write(&self, byte: usize, words: &[u64]) {
         let to = &self.words()[byte / size_of::<AtomicU64>()..];
         for (to, &word) in to.iter().zip(words) {
             if to.load(Ordering::Relaxed) != word {

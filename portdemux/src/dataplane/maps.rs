@@ -7,7 +7,7 @@ use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     counters::{CpuCounters, MAX_INTERFACES},
-    ruleset::{Header, MAX_RULES, RulesetImage},
+    ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
@@ -136,15 +136,23 @@ impl Maps {
         }
     }
 
+    /// How much kernel memory the maps take, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let maps = [&self.generation, &self.rulesets, &self.ledger];
+        let bytes: usize = maps.iter().map(|map| size_of_val(map.words())).sum();
+        (bytes + self.counters.memory()) as u64
+    }
+
     /// The names of the rules that the ruleset in force uses, by id.
     #[must_use]
-    pub fn rule_names(&self, image: &RulesetImage) -> HashMap<u16, String> {
+    pub fn rule_names(&self, image: &RulesetImage) -> HashMap<RuleId, String> {
         used(image)
             .map(|rule| (rule, self.rule_name(rule)))
             .collect()
     }
 
-    fn rule_name(&self, rule: u16) -> String {
+    fn rule_name(&self, rule: RuleId) -> String {
         let mut name = [0u64; RULE_NAME_LENGTH / 8];
         self.ledger.read(rule_name_offset(rule), &mut name);
         text(bytemuck::cast_slice(&name))
@@ -165,17 +173,17 @@ impl Maps {
         &self,
         names: &[&str],
         text_hash: [u8; 32],
-        compile: impl FnOnce(&[u16]) -> Box<RulesetImage>,
+        compile: impl FnOnce(&[RuleId]) -> Box<RulesetImage>,
     ) -> Result<Generation> {
         let old = self.generation();
         let places = self.assign_places(names)?;
-        let ids: Vec<u16> = places.iter().map(|&(id, _)| id).collect();
+        let ids: Vec<RuleId> = places.iter().map(|&(id, _)| id).collect();
         let mut image = compile(&ids);
         let new = old.next();
         image.header.generation = new.0;
         image.header.text_hash = text_hash;
         for &id in &ids {
-            image.rules[usize::from(id) / 64] |= 1 << (id % 64);
+            image.rules[id as usize / 64] |= 1 << (id % 64);
         }
 
         // A packet that began before the last change may still read the half that is written next,
@@ -195,15 +203,14 @@ impl Maps {
 
     /// Gives every rule an id: its own if it is in force, else the lowest free one, and says which
     /// are new.
-    fn assign_places(&self, names: &[&str]) -> Result<Vec<(u16, bool)>> {
-        let mut rules = [0u64; MAX_RULES / 64];
+    fn assign_places(&self, names: &[&str]) -> Result<Vec<(RuleId, bool)>> {
+        let mut rules: RuleSet = [0; RULE_PLACES / 64];
         let start = half(self.generation()) + offset_of!(RulesetImage, rules);
         self.rulesets.read(start, &mut rules);
-        let mut known: HashMap<String, u16> = bits(&rules)
+        let mut known: HashMap<String, RuleId> = bits(&rules)
             .map(|rule| (self.rule_name(rule), rule))
             .collect();
-        let mut free =
-            (0..=u16::MAX).filter(|&id| rules[usize::from(id) / 64] & 1 << (id % 64) == 0);
+        let mut free = all_ids().filter(|&id| rules[id as usize / 64] & 1 << (id % 64) == 0);
         names
             .iter()
             .map(|&name| match known.remove(name) {
@@ -274,12 +281,16 @@ impl Maps {
 }
 
 /// The ids of the rules that a ruleset uses, ascending.
-pub fn used(image: &RulesetImage) -> impl Iterator<Item = u16> {
+pub fn used(image: &RulesetImage) -> impl Iterator<Item = RuleId> {
     bits(&image.rules)
 }
 
-fn bits(words: &[u64; MAX_RULES / 64]) -> impl Iterator<Item = u16> {
-    (0..=u16::MAX).filter(|&bit| words[usize::from(bit) / 64] & 1 << (bit % 64) != 0)
+fn all_ids() -> impl Iterator<Item = RuleId> {
+    (0..).take(RULE_PLACES)
+}
+
+fn bits(words: &RuleSet) -> impl Iterator<Item = RuleId> {
+    all_ids().filter(|&bit| words[bit as usize / 64] & 1 << (bit % 64) != 0)
 }
 
 /// Where the ruleset of a generation begins.
@@ -287,7 +298,7 @@ const fn half(generation: Generation) -> usize {
     generation.half() as usize * size_of::<RulesetImage>()
 }
 
-const fn rule_name_offset(rule: u16) -> usize {
+const fn rule_name_offset(rule: RuleId) -> usize {
     offset_of!(Ledger, rules) + rule as usize * RULE_NAME_LENGTH
 }
 
@@ -305,7 +316,8 @@ fn padded(name: &str) -> [u64; RULE_NAME_LENGTH / 8] {
 }
 
 /// A text padded with zeros.
-pub(super) fn text(padded: &[u8]) -> String {
+#[must_use]
+pub fn text(padded: &[u8]) -> String {
     let end = padded
         .iter()
         .position(|&byte| byte == 0)

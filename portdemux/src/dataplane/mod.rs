@@ -5,7 +5,10 @@
 //! through shared memory ([`mapped`]), a ruleset is put in force with one 8-byte store ([`maps`]).
 
 pub mod counters;
+pub mod links;
 mod mapped;
 pub mod maps;
+pub mod objects;
 pub mod pins;
 mod quiesce;
+pub mod twin;

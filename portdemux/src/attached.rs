@@ -1,0 +1,127 @@
+//! Which interfaces an instance has, and what became of them.
+
+use anyhow::Result;
+use portdemux_common::{counters::Counter, reason::Verdict, state::Mode};
+
+use crate::{
+    dataplane::{
+        links,
+        maps::{self, Maps},
+        pins::Places,
+    },
+    interface,
+};
+
+/// An interface of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedInterface {
+    /// Its place.
+    pub place: usize,
+    /// Its name when it was attached.
+    pub name: String,
+    /// What it is called today, if that is something else.
+    pub renamed: Option<String>,
+    /// Its index.
+    pub index: u32,
+    /// Where the program runs.
+    pub mode: &'static str,
+    /// Whether it runs.
+    pub state: State,
+    /// Version of the binary that attached it.
+    pub version: String,
+    /// Everything that came in.
+    pub received: Counter,
+    /// The part of it that was dropped.
+    pub dropped: Counter,
+}
+
+/// Whether a program runs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs.
+    Attached,
+    /// It was taken off.
+    Detached,
+    /// The interface is gone.
+    Vanished,
+    /// An interface of that name is there again, without the program.
+    Returned,
+    /// It lies in another network namespace, where this process cannot look.
+    Elsewhere,
+}
+
+impl State {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Detached => "detached",
+            Self::Vanished => "vanished",
+            Self::Returned => "returned",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
+}
+
+/// Looks at every interface that the instance knows.
+///
+/// # Errors
+///
+/// The kernel does not list its interfaces.
+pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>> {
+    let present = interface::list()?;
+    let here = interface::namespace()?;
+    let pinned = links::pinned(places);
+    let attached = maps.interfaces().into_iter().map(|(place, known)| {
+        let name = maps::text(&known.name);
+        let link = pinned.iter().find(|link| link.place == place);
+        let carrier = link.and_then(|link| {
+            present.iter().find(|interface| {
+                interface
+                    .programs
+                    .iter()
+                    .any(|program| Some(program.id) == link.program)
+            })
+        });
+        let state = match (link, carrier) {
+            (None, _) => State::Detached,
+            (Some(_), Some(_)) => State::Attached,
+            (Some(_), None) if known.netns != here => State::Elsewhere,
+            (Some(_), None) if present.iter().any(|interface| interface.name == name) => {
+                State::Returned
+            }
+            (Some(_), None) => State::Vanished,
+        };
+        let (mut received, mut dropped) = (Counter::default(), Counter::default());
+        for outcome in maps.counters.interface(place) {
+            add(&mut received, outcome.counter);
+            if outcome.verdict == Verdict::Drop {
+                add(&mut dropped, outcome.counter);
+            }
+        }
+        AttachedInterface {
+            place,
+            renamed: carrier
+                .map(|carrier| carrier.name.clone())
+                .filter(|today| *today != name),
+            name,
+            index: known.index,
+            mode: if known.mode == Mode::Generic as u32 {
+                "generic"
+            } else {
+                "native"
+            },
+            state,
+            version: maps::text(&known.version),
+            received,
+            dropped,
+        }
+    });
+    Ok(attached.collect())
+}
+
+fn add(sum: &mut Counter, counter: Counter) {
+    sum.packets += counter.packets;
+    sum.bytes += counter.bytes;
+}

@@ -1,0 +1,179 @@
+//! Changes to the ruleset in force.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use portdemux_common::state::Generation;
+
+use crate::{
+    dataplane::{
+        maps::Maps,
+        pins::{Lock, Places},
+    },
+    error::Help as _,
+    image,
+    records::{Record, Records},
+    rules::{Ruleset, file, plan::Plan},
+};
+
+/// The ruleset in force and the text it came from.
+#[derive(Debug)]
+pub struct InForce {
+    /// Its generation.
+    pub generation: Generation,
+    /// The text and where it came from.
+    pub record: Record,
+    /// What the text says.
+    pub ruleset: Ruleset,
+}
+
+/// What a change did.
+#[derive(Debug)]
+pub struct Change {
+    /// How the rulesets differ.
+    pub plan: Plan,
+    /// The generation in force after it; none for a dry run.
+    pub generation: Option<Generation>,
+    /// How long it took.
+    pub took: Duration,
+    /// Something that a user should know about an earlier change.
+    pub repaired: Option<String>,
+}
+
+/// Reads the ruleset in force.
+///
+/// # Errors
+///
+/// Its record is missing or damaged.
+pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
+    let records = Records::new(places.records());
+    let mut header = maps.header();
+    if header.generation == 0 {
+        return Ok(InForce {
+            generation: Generation(0),
+            record: Record::default(),
+            ruleset: Ruleset::default(),
+        });
+    }
+    let record = loop {
+        match records.read(&header.text_hash) {
+            Ok(record) => break record,
+            Err(error) => {
+                // A writer may have replaced the ruleset and removed its record meanwhile.
+                let now = maps.header();
+                if now.generation == header.generation {
+                    return Err(error)
+                        .with_context(|| {
+                            format!(
+                                "find the text of generation {}, which is in force",
+                                header.generation
+                            )
+                        })
+                        .help(|| {
+                            "apply the rules file again; until then the ruleset holds".into()
+                        });
+                }
+                header = now;
+            }
+        }
+    };
+    let ruleset = file::parse(&name(record.source.as_deref()), &record.text)
+        .context("understand the text of the ruleset in force")?;
+    Ok(InForce {
+        generation: Generation(header.generation),
+        record,
+        ruleset,
+    })
+}
+
+/// What is to become of the ruleset in force.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The new text.
+    pub text: String,
+    /// The file it stands in, if it does.
+    pub source: Option<PathBuf>,
+    /// How to call it in errors.
+    pub name: &'a str,
+    /// Whether to stop after the plan.
+    pub dry_run: bool,
+}
+
+/// Puts a new text in force.
+///
+/// # Errors
+///
+/// The text does not hold together or something cannot be written; the ruleset in force stays.
+pub fn change(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    old: Option<&Ruleset>,
+    request: Request<'_>,
+) -> Result<Change> {
+    let begun = Instant::now();
+    let records = Records::new(places.records());
+    let hash_in_force = maps.header().text_hash;
+    let repaired = repair(&records, maps, &hash_in_force, lock)?;
+    let ruleset = file::parse(request.name, &request.text)?;
+    let empty = Ruleset::default();
+    let plan = Plan::between(old.unwrap_or(&empty), &ruleset);
+    let record = Record {
+        source: request.source,
+        text: request.text,
+    };
+    let mut change = Change {
+        plan,
+        generation: None,
+        took: Duration::ZERO,
+        repaired,
+    };
+    if request.dry_run {
+        return Ok(change);
+    }
+    let hash = record.hash();
+    records.write(&record, lock)?;
+    if hash == hash_in_force && maps.generation().0 != 0 {
+        change.generation = Some(maps.generation());
+    } else {
+        let names: Vec<&str> = ruleset
+            .rules()
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        let installed = maps.install(&names, hash, |ids| image::compile(&ruleset, ids));
+        if installed.is_err() {
+            records.sweep(&hash_in_force, lock)?;
+        }
+        change.generation = Some(installed?);
+    }
+    records.sweep(&hash, lock)?;
+    change.took = begun.elapsed();
+    Ok(change)
+}
+
+/// Removes what an interrupted change left, and says what became of that change.
+fn repair(
+    records: &Records,
+    maps: &Maps,
+    in_force: &[u8; 32],
+    lock: &Lock,
+) -> Result<Option<String>> {
+    let left = records.sweep(in_force, lock)?;
+    Ok((left > 0).then(|| {
+        format!(
+            "an earlier change was interrupted: generation {} is in force, complete",
+            maps.generation().0
+        )
+    }))
+}
+
+fn name(source: Option<&Path>) -> String {
+    source.map_or_else(
+        || "the ruleset in force".into(),
+        |path| path.display().to_string(),
+    )
+}

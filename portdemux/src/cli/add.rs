@@ -1,0 +1,54 @@
+//! `portdemux add`: claim ports.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+
+use super::{Context, report};
+use crate::{
+    change::{self, Request},
+    rules::{Destination, PortRange, edit},
+};
+
+/// Claim ports with one new rule
+///
+/// The rule is added to those in force and to their text (see export).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux add 443/tcp 443/udp --name https
+  portdemux add 8000-8999/tcp --to drop
+  portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
+pub(super) struct Args {
+    /// What is claimed: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; tcp, udp or sctp
+    #[arg(required = true, value_name = "PORT")]
+    ports: Vec<PortRange>,
+    /// The rule's name; without it the rule is called by its first port
+    #[arg(long)]
+    name: Option<String>,
+    /// A destination address to claim the ports at, and only there; can be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    address: Vec<IpAddr>,
+    /// Where packets go: local or drop
+    #[arg(long, value_name = "DESTINATION", default_value_t)]
+    to: Destination,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let (lock, maps) = context.open_to_change()?;
+    let old = change::in_force(&context.places, &maps)?;
+    let rule = edit::NewRule {
+        name: args.name.clone(),
+        ports: args.ports.clone(),
+        addresses: args.address.clone(),
+        to: Some(args.to),
+    };
+    let request = Request {
+        text: edit::append(&old.record.text, &rule),
+        source: old.record.source.clone(),
+        name: "the rules in force with the new one",
+        dry_run: false,
+    };
+    let change = change::change(&context.places, &maps, &lock, Some(&old.ruleset), request)?;
+    report::change(context, &change)
+}

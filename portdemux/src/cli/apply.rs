@@ -1,0 +1,39 @@
+//! `portdemux apply`: put a rules file in force.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{Context, report};
+use crate::change;
+
+/// Put a rules file in force
+///
+/// The whole file replaces the rules in force in one step: every packet meets the old rules or the
+/// new ones, never a mix. A rule that keeps its name keeps its counters. Any mistake in the file
+/// leaves everything as it was.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux apply portdemux.toml
+  portdemux apply portdemux.toml --dry-run
+  portdemux export | sed s/local/drop/ | portdemux apply -")]
+pub(super) struct Args {
+    /// The rules file; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Say what would change and stop there
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let rules = report::read_rules_file(&args.file)?;
+    let (lock, maps) = context.open_to_change()?;
+    let places = &context.places;
+    // Without the old text the new one can still be applied: that is how a lost record is mended.
+    let old = change::in_force(places, &maps);
+    let old = old.as_ref().ok().map(|old| &old.ruleset);
+    let change = change::change(places, &maps, &lock, old, rules.request(args.dry_run))?;
+    report::change(context, &change)
+}

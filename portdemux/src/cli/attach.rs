@@ -1,0 +1,251 @@
+//! `portdemux attach`: put the program on interfaces.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use portdemux_common::state::Mode;
+
+use super::{Context, output, report};
+use crate::{
+    change,
+    dataplane::{
+        links::{self, Attachment, Wish},
+        maps::Maps,
+        pins::Lock,
+    },
+    error::Help as _,
+    interface::{self, Interface},
+};
+
+/// Put the program on interfaces
+///
+/// Counting begins at once, and rules hold from the first packet. On an interface where it already
+/// runs, the program is replaced by this binary's without a packet going past it; rules and counters
+/// stay.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux attach eth0
+  portdemux attach eth0 eth1 --rules /etc/portdemux/portdemux.toml
+  portdemux attach eth0 --mode native      fail rather than run in the slower generic mode")]
+pub(super) struct Args {
+    /// The interfaces
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Where the program runs: in the driver (native), in the network stack (generic), or in the
+    /// driver if it can (auto)
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: ModeArg,
+    /// A rules file to apply before the program is attached
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    Auto,
+    Native,
+    Generic,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let wish = match args.mode {
+        ModeArg::Auto => Wish::Auto,
+        ModeArg::Native => Wish::Native,
+        ModeArg::Generic => Wish::Generic,
+    };
+    let interfaces = find(&args.interfaces)?;
+    links::check_capabilities()?;
+    let request = args
+        .rules
+        .as_deref()
+        .map(report::read_rules_file)
+        .transpose()?;
+
+    let places = &context.places;
+    let lock = places.lock()?;
+    let is_new = !places.exists();
+    let maps = places.open_or_create(&lock)?;
+    let result = attach_all(context, &lock, &maps, &interfaces, wish, request);
+    if result.is_err() && is_new {
+        // Nothing was there before, nothing stays.
+        places.remove(&lock)?;
+    }
+    result
+}
+
+fn attach_all(
+    context: &Context,
+    lock: &Lock,
+    maps: &Maps,
+    interfaces: &[Interface],
+    wish: Wish,
+    request: Option<report::RulesText>,
+) -> Result<()> {
+    let places = &context.places;
+    let change = match request {
+        None => None,
+        Some(rules) => {
+            let old = change::in_force(places, maps);
+            let old = old.as_ref().ok().map(|old| &old.ruleset);
+            Some(change::change(
+                places,
+                maps,
+                lock,
+                old,
+                rules.request(false),
+            )?)
+        }
+    };
+    let netns = interface::namespace()?;
+    let mut fresh = Vec::new();
+    for interface in interfaces {
+        match links::attach(places, maps, interface, netns, wish) {
+            Ok(attachment) => {
+                say(context, interface, &attachment)?;
+                if matches!(attachment, Attachment::Attached { .. }) {
+                    fresh.push(interface);
+                }
+                warn_of_blind_spots(interface, &attachment);
+            }
+            Err(error) => {
+                for attached in fresh {
+                    roll_back(context, maps, attached, netns)?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    match change {
+        Some(change) => report::change(context, &change)?,
+        None if maps.generation().0 == 0 => context.output.line(format!(
+            "No rules: everything passes and is counted. Next: portdemux{} stats --watch",
+            instance_flag(context)
+        ))?,
+        None => context.output.line(format!(
+            "The rules of generation {} hold, counters kept",
+            maps.generation().0
+        ))?,
+    }
+    Ok(())
+}
+
+fn find(names: &[String]) -> Result<Vec<Interface>> {
+    let known = interface::list()?;
+    let mut found: Vec<Interface> = Vec::new();
+    for name in names {
+        match known.iter().find(|interface| interface.name == *name) {
+            Some(interface) if found.iter().all(|other| other.index != interface.index) => {
+                found.push(interface.clone());
+            }
+            Some(_) => {}
+            None => {
+                let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
+                return Err(anyhow::anyhow!(
+                    "no interface {name} in this network namespace"
+                ))
+                .help(|| format!("there are {}", names.join(", ")));
+            }
+        }
+    }
+    if found.is_empty() {
+        bail!("no interface was named");
+    }
+    Ok(found)
+}
+
+/// Takes the program off an interface that this command had put it on.
+fn roll_back(context: &Context, maps: &Maps, interface: &Interface, netns: u64) -> Result<()> {
+    let place = maps
+        .interfaces()
+        .into_iter()
+        .find(|(_, known)| known.netns == netns && known.index == interface.index);
+    if let Some((place, _)) = place {
+        links::detach(&context.places, place)?;
+        context
+            .output
+            .line(format!("{}  detached again", interface.name))?;
+    }
+    Ok(())
+}
+
+fn say(context: &Context, interface: &Interface, attachment: &Attachment) -> Result<()> {
+    let (verb, mode) = match attachment {
+        Attachment::Attached { mode, .. } => ("attached", *mode),
+        Attachment::Replaced { mode } => ("program replaced", *mode),
+    };
+    let driver = interface
+        .driver
+        .as_ref()
+        .map(|driver| format!(" ({driver})"))
+        .unwrap_or_default();
+    let name = &interface.name;
+    context.output.line(format!(
+        "{name}  {verb}  xdp {}{driver}",
+        links::mode_name(mode)
+    ))?;
+    Ok(())
+}
+
+/// Warns about everything that would make counters and rules see less than there is.
+fn warn_of_blind_spots(interface: &Interface, attachment: &Attachment) {
+    let name = &interface.name;
+    if let Attachment::Attached {
+        mode: Mode::Generic,
+        refused: Some(why),
+    } = attachment
+    {
+        let mtu = if interface.mtu > 1500 {
+            format!(" (MTU {})", interface.mtu)
+        } else {
+            String::new()
+        };
+        output::warn(
+            format!(
+                "{name} does not take the program in the driver{mtu}: {why}; generic mode is slower"
+            ),
+            Some("attach with --mode native to fail instead"),
+        );
+    }
+    if !interface.is_up {
+        output::warn(
+            format!("{name} is down"),
+            Some(&format!("ip link set {name} up")),
+        );
+    }
+    let Ok(offloads) = interface::offloads(name) else {
+        output::warn(
+            format!("cannot see which offloads {name} has: VLAN tags may be hidden"),
+            None,
+        );
+        return;
+    };
+    if offloads.strips_vlan {
+        output::warn(
+            format!(
+                "{name} strips VLAN tags in hardware (rxvlan on), so rules cannot see tagged traffic"
+            ),
+            Some(&format!("ethtool -K {name} rxvlan off")),
+        );
+    }
+    if offloads.large_receive {
+        output::warn(
+            format!("{name} joins TCP segments before they are counted (lro on)"),
+            Some(&format!("ethtool -K {name} lro off")),
+        );
+    }
+    if offloads.hardware_gro {
+        output::warn(
+            format!("{name} joins packets before they are counted (rx-gro-hw on)"),
+            Some(&format!("ethtool -K {name} rx-gro-hw off")),
+        );
+    }
+}
+
+fn instance_flag(context: &Context) -> String {
+    match context.places.instance.to_string().as_str() {
+        "default" => String::new(),
+        name => format!(" --instance {name}"),
+    }
+}

@@ -1,0 +1,119 @@
+//! `portdemux detach`: take the program off interfaces.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use super::Context;
+use crate::{
+    dataplane::{links, maps},
+    error::{Help as _, NothingLoaded},
+    interface,
+};
+
+/// Take the program off interfaces
+///
+/// Rules and counters stay for the next attach, until --all removes everything: programs, rules,
+/// counters, pins and records, however damaged they are.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux detach eth0
+  portdemux detach --all")]
+pub(super) struct Args {
+    /// The interfaces
+    #[arg(required_unless_present = "all", value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Every interface, and the rules and counters too
+    #[arg(long, conflicts_with = "interfaces")]
+    all: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    links::check_capabilities()?;
+    if args.all {
+        detach_all(context)
+    } else {
+        detach(args, context)
+    }
+}
+
+fn detach_all(context: &Context) -> Result<()> {
+    let places = &context.places;
+    if !places.exists() {
+        return Err(NothingLoaded {
+            instance: places.instance.to_string(),
+        }
+        .into());
+    }
+    let lock = places.lock()?;
+    // Damaged maps name no interfaces; they go all the same.
+    let names: Vec<String> = places.open().map_or_else(
+        |_| Vec::new(),
+        |maps| {
+            let pinned = links::pinned(places);
+            maps.interfaces()
+                .into_iter()
+                .filter(|(place, _)| pinned.iter().any(|link| link.place == *place))
+                .map(|(_, interface)| maps::text(&interface.name))
+                .collect()
+        },
+    );
+    places.remove(&lock)?;
+    for name in names {
+        context.output.line(format!("{name}  detached"))?;
+    }
+    let records = places.records();
+    fs::remove_dir_all(&records).with_context(|| format!("remove {}", records.display()))?;
+    context.output.line(format!(
+        "instance {} removed: rules and counters are gone",
+        places.instance
+    ))?;
+    Ok(())
+}
+
+fn detach(args: &Args, context: &Context) -> Result<()> {
+    let (_lock, maps) = context.open_to_change()?;
+    let places = &context.places;
+    let netns = interface::namespace()?;
+    let present = interface::list()?;
+    let pinned = links::pinned(places);
+    let mut found = Vec::new();
+    for name in &args.interfaces {
+        // By the program that runs on it, so that an interface is found under its new name too.
+        let by_program = present
+            .iter()
+            .find(|interface| interface.name == *name)
+            .and_then(|interface| {
+                pinned.iter().find(|link| {
+                    interface
+                        .programs
+                        .iter()
+                        .any(|program| Some(program.id) == link.program)
+                })
+            })
+            .map(|link| link.place);
+        let by_name = || {
+            maps.interfaces()
+                .into_iter()
+                .find(|(_, known)| known.netns == netns && maps::text(&known.name) == *name)
+                .map(|(place, _)| place)
+        };
+        let place = by_program.or_else(by_name);
+        let place = place
+            .filter(|place| pinned.iter().any(|link| link.place == *place))
+            .with_context(|| format!("{name} is not attached to instance {}", places.instance))
+            .help(|| "portdemux status shows what is; nothing was changed".into())?;
+        found.push((name, place));
+    }
+    for (name, place) in found {
+        links::detach(places, place)?;
+        context.output.line(format!("{name}  detached"))?;
+    }
+    if links::pinned(places).is_empty() {
+        context.output.line(
+            "Rules and counters are kept for the next attach; portdemux detach --all removes them",
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! `portdemux explain`: say what would become of a packet, or of every frame of a capture.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
+use portdemux_common::wire::Transport;
+
+use super::{Context, output, report};
+use crate::{
+    capture::Capture,
+    change,
+    dataplane::twin::Twin,
+    error::{Help as _, NothingLoaded},
+    explain::{
+        Basis,
+        agreement::Agreement,
+        capture::{self, Findings, Format},
+        packet::{self, Endpoint},
+        report::report as report_on,
+    },
+};
+
+/// Say what would become of a packet, and why
+///
+/// The packet is one between two ends, or every frame of a capture. It is decided about by the very
+/// code that the network card's path runs, under the rules in force or under those of a file;
+/// with a file it takes no privileges. Nothing is sent, nothing is counted.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux explain tcp 198.51.100.7:52341 203.0.113.10:22
+  portdemux explain udp [2001:db8::7]:52341 [2001:db8::10]:53 --rules portdemux.toml
+  portdemux explain --pcap trace.pcap --json
+  tcpdump -i eth0 -U -w - | portdemux explain --pcap -")]
+pub(super) struct Args {
+    /// The packet's protocol
+    #[arg(
+        value_name = "PROTO",
+        required_unless_present = "pcap",
+        requires = "source"
+    )]
+    protocol: Option<Protocol>,
+    /// Where the packet comes from, as in 198.51.100.7:52341 or [2001:db8::7]:52341
+    #[arg(value_name = "SRC:PORT", requires = "destination")]
+    source: Option<Endpoint>,
+    /// Where it is for
+    #[arg(value_name = "DST:PORT")]
+    destination: Option<Endpoint>,
+    /// A pcap or pcapng file of Ethernet frames to explain one by one; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["protocol", "source", "destination"])]
+    pcap: Option<PathBuf>,
+    /// Explain under the rules of this file instead of those in force
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// Give each frame to a twin of the program in the kernel, too, and fail if it disagrees
+    #[arg(long)]
+    kernel: bool,
+    /// Print a JSON object for each frame
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    const fn transport(self) -> Transport {
+        match self {
+            Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
+            Self::Sctp => Transport::Sctp,
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let from_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+    if from_stdin(&args.pcap) && from_stdin(&args.rules) {
+        usage("standard input can be the capture or the rules file, not both");
+    }
+    if let Some(path) = &args.pcap {
+        // First, as it is the more likely one to be wrong.
+        let mut capture = Capture::open(path).map_err(with_help)?;
+        return explain_capture(args, context, &mut capture);
+    }
+    let (Some(protocol), Some(source), Some(destination)) =
+        (args.protocol, args.source, args.destination)
+    else {
+        usage("a packet has a protocol, a source and a destination");
+    };
+    let frame = packet::frame(protocol.transport(), source.0, destination.0)
+        .unwrap_or_else(|error| usage(&error.to_string()));
+    let basis = basis(args, context)?;
+    let mut agreement = agreement(args, &basis)?;
+    let explained = basis.explain(1, &frame);
+    if let Some(agreement) = &mut agreement {
+        agreement.check(&explained)?;
+    }
+    if args.json {
+        context
+            .output
+            .line(serde_json::to_string(&explained.line())?)?;
+    } else {
+        let agrees = agreement
+            .as_ref()
+            .is_some_and(|agreement| agreement.result().is_ok());
+        context
+            .output
+            .write(&report_on(&basis, &explained, agrees))?;
+    }
+    agreement.map_or(Ok(()), |agreement| Ok(agreement.result()?))
+}
+
+fn explain_capture(
+    args: &Args,
+    context: &Context,
+    capture: &mut Capture<Box<dyn std::io::Read>>,
+) -> Result<()> {
+    let basis = basis(args, context)?;
+    let mut agreement = agreement(args, &basis)?;
+    let format = if args.json {
+        Format::Json
+    } else {
+        Format::Table
+    };
+    let Findings { tally, cut, error } =
+        capture::explain(capture, &basis, agreement.as_mut(), format, |text| {
+            context.output.write(text)
+        })?;
+    if cut > 0 {
+        output::warn(
+            format!(
+                "{} of {} frames were captured in part: they are explained as they stand, \
+                 malformed if the packet is cut",
+                output::grouped(cut),
+                output::grouped(tally.frames())
+            ),
+            Some("capture whole frames: tcpdump -s 0"),
+        );
+    }
+    let agreed = match &agreement {
+        Some(agreement) => {
+            tell(agreement);
+            agreement.result()
+        }
+        None => Ok(()),
+    };
+    match (agreed, error) {
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(error)) => Err(with_help(error)),
+        (Err(disagreement), error) => {
+            if let Some(error) = error {
+                output::warn(error, None);
+            }
+            Err(disagreement.into())
+        }
+    }
+}
+
+/// Says what the kernel was asked.
+fn tell(agreement: &Agreement) {
+    if agreement.result().is_ok() {
+        output::note(format!(
+            "the kernel agrees about {} frames",
+            output::grouped(agreement.compared)
+        ));
+    }
+    if agreement.host_only > 0 {
+        output::note(format!(
+            "{} frames were explained on the host only: the kernel tries programs on frames of {} \
+             to {} bytes",
+            output::grouped(agreement.host_only),
+            Twin::MIN_FRAME,
+            output::grouped(Twin::MAX_FRAME as u64)
+        ));
+    }
+}
+
+fn agreement(args: &Args, basis: &Basis) -> Result<Option<Agreement>> {
+    if !args.kernel {
+        return Ok(None);
+    }
+    Ok(Some(Agreement::new(Twin::load(&basis.image)?)))
+}
+
+/// The rules of the file, or those in force.
+fn basis(args: &Args, context: &Context) -> Result<Basis> {
+    if let Some(path) = &args.rules {
+        let rules = report::read_rules_file(path)?;
+        return Ok(Basis::from_text(&rules.name, &rules.text)?);
+    }
+    let maps = match context.open() {
+        Err(error) if error.is::<NothingLoaded>() => {
+            return Err(error).help(|| {
+                "portdemux attach IFACE loads it, or name a rules file: --rules FILE".into()
+            });
+        }
+        opened => opened?,
+    };
+    let (image, names) = loop {
+        let image = maps.image();
+        let names = maps.rule_names(&image);
+        // An id can be another rule's after the next change but one.
+        if maps.generation().0 == image.header.generation {
+            break (image, names);
+        }
+    };
+    let generation = image.header.generation;
+    let basis = Basis::in_force(image, names);
+    match change::in_force(&context.places, &maps) {
+        Ok(in_force) if in_force.generation.0 == generation => {
+            let source = in_force.record.source.unwrap_or_default();
+            Ok(basis.with_text(source.display().to_string(), in_force.ruleset))
+        }
+        // Only where the rules stand is lost.
+        Ok(_) | Err(_) => Ok(basis),
+    }
+}
+
+fn with_help(error: crate::capture::CaptureError) -> anyhow::Error {
+    match error.help() {
+        Some(help) => anyhow::Error::new(error).context(crate::error::Advice(help)),
+        None => error.into(),
+    }
+}
+
+/// Ends the process as clap does for arguments that make no sense.
+fn usage(message: &str) -> ! {
+    super::Cli::command()
+        .error(ErrorKind::ValueValidation, message)
+        .exit()
+}

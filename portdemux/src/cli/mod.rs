@@ -1,0 +1,165 @@
+//! The command line: one file for each verb or noun.
+//!
+//! Raw arguments (`Args`, made by clap) are turned into validated ones at the top of each `run`.
+//! Verbs change something and say what; nouns read and print a table, or JSON for programs.
+
+mod add;
+mod apply;
+mod attach;
+mod detach;
+mod explain;
+mod export;
+pub mod output;
+mod remove;
+mod report;
+mod rules;
+mod stats;
+mod status;
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use output::Output;
+
+use crate::{
+    dataplane::{
+        links,
+        maps::Maps,
+        pins::{InstanceName, Lock, Places},
+    },
+    error::NothingLoaded,
+};
+
+/// A port dispatcher: says which port goes where, in the network card's own path, and counts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portdemux",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
+Example: see what comes to the ports of eth0
+  sudo portdemux attach eth0
+  sudo portdemux stats --watch
+  sudo portdemux add 23/tcp --to drop
+  sudo portdemux detach --all
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 nothing is loaded."
+)]
+struct Cli {
+    /// Which set of rules, counters and interfaces is meant
+    #[arg(long, global = true, value_name = "NAME", default_value = "default")]
+    instance: InstanceName,
+    /// Where bpffs is mounted
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIRECTORY",
+        env = "PORTDEMUX_BPFFS",
+        default_value = "/sys/fs/bpf",
+        hide = true
+    )]
+    bpffs: PathBuf,
+    /// Where the texts of rulesets are kept
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIRECTORY",
+        env = "PORTDEMUX_STATE_DIR",
+        default_value = "/run/portdemux",
+        hide = true
+    )]
+    state_dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Attach(attach::Args),
+    Detach(detach::Args),
+    Apply(apply::Args),
+    Add(add::Args),
+    Remove(remove::Args),
+    Export(export::Args),
+    Status(status::Args),
+    Rules(rules::Args),
+    Stats(stats::Args),
+    Explain(explain::Args),
+}
+
+/// What every verb and noun works with.
+#[derive(Debug)]
+pub struct Context {
+    /// Which instance, and where it lies.
+    pub places: Places,
+    /// Where to print.
+    pub output: Output,
+}
+
+impl Context {
+    /// Opens the instance for reading.
+    pub(crate) fn open(&self) -> Result<Maps> {
+        self.places.open()
+    }
+
+    /// Takes the lock and opens the instance for a change.
+    pub(crate) fn open_to_change(&self) -> Result<(Lock, Maps)> {
+        links::check_capabilities()?;
+        let lock = self.places.lock()?;
+        let maps = self.places.open()?;
+        Ok((lock, maps))
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli {
+        instance,
+        bpffs,
+        state_dir,
+        command,
+    } = Cli::parse();
+    let context = Context {
+        places: Places {
+            instance,
+            bpffs,
+            state: state_dir,
+        },
+        output: Output::new(),
+    };
+    let result = match &command {
+        Command::Attach(args) => attach::run(args, &context),
+        Command::Detach(args) => detach::run(args, &context),
+        Command::Apply(args) => apply::run(args, &context),
+        Command::Add(args) => add::run(args, &context),
+        Command::Remove(args) => remove::run(args, &context),
+        Command::Export(args) => export::run(args, &context),
+        Command::Status(args) => status::run(args, &context),
+        Command::Rules(args) => rules::run(args, &context),
+        Command::Stats(args) => stats::run(args, &context),
+        Command::Explain(args) => explain::run(args, &context),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::fail(&error);
+            if error.downcast_ref::<NothingLoaded>().is_some() {
+                ExitCode::from(3)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Whether the reader of the output went away, as `head` does when it has enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

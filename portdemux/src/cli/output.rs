@@ -1,0 +1,357 @@
+//! Everything the command prints goes through here.
+
+use std::{
+    fmt::{self, Display, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use crate::error::{Advice, NothingLoaded};
+
+/// Standard output, whole lines at a time.
+#[derive(Debug)]
+pub struct Output {
+    colour: bool,
+    is_terminal: bool,
+}
+
+/// How something is to look on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A table's head.
+    Head,
+    /// Something that came to be.
+    Added,
+    /// Something that is different.
+    Changed,
+    /// Something that went, or was lost.
+    Removed,
+    /// Of little weight.
+    Faint,
+}
+
+impl Style {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Head => "1",
+            Self::Added => "32",
+            Self::Changed => "33",
+            Self::Removed => "31",
+            Self::Faint => "2",
+        }
+    }
+}
+
+impl Output {
+    /// Standard output as it is connected.
+    #[must_use]
+    pub fn new() -> Self {
+        let is_terminal = io::stdout().is_terminal();
+        Self {
+            colour: is_terminal && wants_colour(),
+            is_terminal,
+        }
+    }
+
+    /// Whether a person is looking.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// How many columns and lines there are: of the terminal, or 80 and no end.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        if !self.is_terminal {
+            return (usize::MAX, usize::MAX);
+        }
+        terminal_size::terminal_size().map_or((80, 24), |(width, height)| {
+            (width.0.into(), height.0.into())
+        })
+    }
+
+    /// A text in a style, if there is colour.
+    #[must_use]
+    pub fn styled(&self, style: Style, text: &str) -> String {
+        if self.colour {
+            format!("\x1b[{}m{text}\x1b[0m", style.code())
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Writes a text to standard output.
+    ///
+    /// # Errors
+    ///
+    /// Nobody reads it any more.
+    pub fn write(&self, text: &str) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    /// Writes a line to standard output.
+    ///
+    /// # Errors
+    ///
+    /// Nobody reads it any more.
+    pub fn line(&self, line: impl Display) -> io::Result<()> {
+        self.write(&format!("{line}\n"))
+    }
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Says what a user should know although the command goes on.
+pub fn warn(message: impl Display, help: Option<&str>) {
+    let mut text = format!("{} {message}\n", label("warning:", "1;33"));
+    if let Some(help) = help {
+        let _ = writeln!(text, "{} {help}", label("   help:", "36"));
+    }
+    // There is nowhere to say that standard error is closed.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Says something of use beside the output.
+pub fn note(message: impl Display) {
+    let _ = io::stderr().write_all(format!("note: {message}\n").as_bytes());
+}
+
+/// Says why the command failed and what to do.
+pub fn fail(error: &anyhow::Error) {
+    let _ = io::stderr().write_all(describe(error).as_bytes());
+}
+
+fn describe(error: &anyhow::Error) -> String {
+    if let Some(rules) = error.downcast_ref::<crate::rules::RulesError>() {
+        // It is a page of its own, made for a reader.
+        return format!("{rules}\n");
+    }
+    let mut advice = error
+        .downcast_ref::<Advice>()
+        .map(|advice| advice.0.clone());
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if advice.as_ref() != Some(&cause) && causes.last() != Some(&cause) {
+            causes.push(cause);
+        }
+    }
+    if error.downcast_ref::<NothingLoaded>().is_some() {
+        advice.get_or_insert_with(|| "portdemux attach IFACE loads it".into());
+    }
+    let mut text = format!("{} {}\n", label("error:", "1;31"), causes.join(": "));
+    if let Some(advice) = advice {
+        let _ = writeln!(text, "{} {advice}", label(" help:", "36"));
+    }
+    text
+}
+
+fn label(label: &str, code: &str) -> String {
+    if io::stderr().is_terminal() && wants_colour() {
+        format!("\x1b[{code}m{label}\x1b[0m")
+    } else {
+        label.to_owned()
+    }
+}
+
+fn wants_colour() -> bool {
+    // https://no-color.org
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A number with separators between thousands, as in `8,214,503`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in bytes with a binary prefix, as in `6.1 GiB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    scaled(
+        bytes,
+        1024,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+        " ",
+    )
+}
+
+/// A rate with a decimal prefix, as in `12.4k`.
+#[must_use]
+pub fn rate(per_second: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rates are far below 2⁶⁴"
+    )]
+    let rounded = per_second.round() as u64;
+    scaled(rounded, 1000, &["", "k", "M", "G", "T", "P", "E"], "")
+}
+
+fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
+    if number < step {
+        return format!("{number}{space}{}", units[0]);
+    }
+    let mut unit = 1;
+    let mut divisor = step;
+    while number / divisor >= step && unit + 1 < units.len() {
+        divisor = divisor.saturating_mul(step);
+        unit += 1;
+    }
+    let (whole, tenths) = (number / divisor, number % divisor / (divisor / 10).max(1));
+    if whole >= 100 {
+        format!("{whole}{space}{}", units[unit])
+    } else {
+        format!("{whole}.{}{space}{}", tenths.min(9), units[unit])
+    }
+}
+
+/// Which side a column's cells stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    head: &'static str,
+    align: Align,
+    /// Columns of the highest weight go first where the table is too wide; 0 stays.
+    weight: u8,
+}
+
+/// A table with aligned columns.
+#[derive(Debug, Default)]
+pub struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table without columns.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a column; `weight` says how soon it goes where there is no room.
+    #[must_use]
+    pub fn column(mut self, head: &'static str, align: Align, weight: u8) -> Self {
+        self.columns.push(Column {
+            head,
+            align,
+            weight,
+        });
+        self
+    }
+
+    /// Adds a row; an empty cell shows an en dash.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(
+            cells
+                .into_iter()
+                .map(|cell| if cell.is_empty() { "–".into() } else { cell })
+                .collect(),
+        );
+    }
+
+    /// Lays the table out in as many columns of text as there are.
+    #[must_use]
+    pub fn render(&self, output: &Output) -> String {
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|at| {
+                let cells = self.rows.iter().map(|row| width(&row[at]));
+                cells.max().unwrap_or(0).max(width(self.columns[at].head))
+            })
+            .collect();
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let room = output.size().0;
+        while shown.iter().map(|&at| widths[at] + 2).sum::<usize>() > room.saturating_add(2) {
+            let heaviest = shown
+                .iter()
+                .copied()
+                .max_by_key(|&at| self.columns[at].weight);
+            match heaviest {
+                Some(at) if self.columns[at].weight > 0 => shown.retain(|&kept| kept != at),
+                _ => break,
+            }
+        }
+        let mut text = String::new();
+        let head = self
+            .columns
+            .iter()
+            .map(|column| column.head.to_owned())
+            .collect::<Vec<_>>();
+        let line = self.lay_out(&head, &shown, &widths);
+        let _ = writeln!(text, "{}", output.styled(Style::Head, &line));
+        for row in &self.rows {
+            let _ = writeln!(text, "{}", self.lay_out(row, &shown, &widths));
+        }
+        text
+    }
+
+    fn lay_out(&self, cells: &[String], shown: &[usize], widths: &[usize]) -> String {
+        let mut line = String::new();
+        for &at in shown {
+            let cell = &cells[at];
+            let space = " ".repeat(widths[at].saturating_sub(width(cell)));
+            let between = if line.is_empty() { "" } else { "  " };
+            let _ = match self.columns[at].align {
+                Align::Left => write!(line, "{between}{cell}{space}"),
+                Align::Right => write!(line, "{between}{space}{cell}"),
+            };
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+}
+
+impl Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(8_214_503), "8,214,503");
+    }
+
+    #[test]
+    fn sizes_are_binary_and_rates_are_decimal() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1_023), "1023 B");
+        assert_eq!(size(1_536), "1.5 KiB");
+        assert_eq!(size(6_549_000_000), "6.0 GiB");
+        assert_eq!(rate(12_449.0), "12.4k");
+        assert_eq!(rate(999.4), "999");
+        assert_eq!(rate(1_210_000.0), "1.2M");
+    }
+}

@@ -1,0 +1,37 @@
+//! `portdemux remove`: give claimed ports up.
+
+use anyhow::Result;
+
+use super::{Context, report};
+use crate::{
+    change::{self, Request},
+    rules::edit,
+};
+
+/// Give up rules, or single ports of them
+///
+/// A name removes the rule of that name; a port removes it from the rule that claims it, and the rule
+/// with its last port.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux remove https
+  portdemux remove 8080/tcp")]
+pub(super) struct Args {
+    /// Names of rules, or ports as they were claimed
+    #[arg(required = true, value_name = "PORT|NAME")]
+    rules: Vec<String>,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let (lock, maps) = context.open_to_change()?;
+    let old = change::in_force(&context.places, &maps)?;
+    let request = Request {
+        text: edit::remove("the rules in force", &old.record.text, &args.rules)?,
+        source: old.record.source.clone(),
+        name: "the rules in force without these",
+        dry_run: false,
+    };
+    let change = change::change(&context.places, &maps, &lock, Some(&old.ruleset), request)?;
+    report::change(context, &change)
+}

@@ -1,0 +1,84 @@
+//! What verbs that change the ruleset have in common: reading a file, saying what changed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{Context, output};
+use crate::{
+    change::{Change, Request},
+    error::Help as _,
+};
+
+/// How many lines of a plan are shown before it is cut in the middle.
+const PLAN_LINES: usize = 20;
+
+/// A rules file that was read.
+#[derive(Debug)]
+pub(super) struct RulesText {
+    /// How to call it in errors.
+    pub(super) name: String,
+    /// The text.
+    pub(super) text: String,
+    source: Option<PathBuf>,
+}
+
+impl RulesText {
+    /// What is to be done with it.
+    pub(super) fn request(&self, dry_run: bool) -> Request<'_> {
+        Request {
+            text: self.text.clone(),
+            source: self.source.clone(),
+            name: &self.name,
+            dry_run,
+        }
+    }
+}
+
+/// Reads a rules file; `-` is standard input.
+pub(super) fn read_rules_file(path: &Path) -> Result<RulesText> {
+    let name = path.display().to_string();
+    if name == "-" {
+        let text = std::io::read_to_string(std::io::stdin()).context("read standard input")?;
+        return Ok(RulesText {
+            name: "standard input".into(),
+            text,
+            source: None,
+        });
+    }
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("read {name}"))
+        .help(|| "nothing was changed".into())?;
+    Ok(RulesText {
+        name,
+        text,
+        source: fs::canonicalize(path).ok(),
+    })
+}
+
+/// Says what a change did.
+pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
+    if let Some(repaired) = &change.repaired {
+        output::note(repaired);
+    }
+    context
+        .output
+        .write(&change.plan.shortened(PLAN_LINES).to_string())?;
+    match change.generation {
+        Some(generation) => context.output.line(format!(
+            "generation {}, {}, counters kept",
+            generation.0,
+            milliseconds(change.took)
+        ))?,
+        None => context.output.line("dry run: nothing was changed")?,
+    }
+    Ok(())
+}
+
+fn milliseconds(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,210 @@
+//! `portdemux status`: what is loaded, where, and whether it is well.
+
+use std::{path::Path, thread, time::Duration};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{
+    Context,
+    output::{self, Align, Table, grouped, rate, size},
+    stats::Traffic,
+};
+use crate::{
+    attached::{self, AttachedInterface, State},
+    change,
+    records::Record,
+};
+
+/// How long rates are measured.
+const SAMPLE: Duration = Duration::from_millis(300);
+
+/// Show what is loaded and where it runs
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux status
+  portdemux status --json")]
+pub(super) struct Args {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    instance: String,
+    generation: u64,
+    rules: Option<usize>,
+    source: Option<String>,
+    in_sync: Option<bool>,
+    interfaces: Vec<Interface>,
+    kernel_memory_bytes: u64,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Interface {
+    name: String,
+    renamed: Option<String>,
+    index: u32,
+    hook: &'static str,
+    mode: &'static str,
+    state: &'static str,
+    program_version: String,
+    received: Traffic,
+    dropped: Traffic,
+}
+
+impl From<&AttachedInterface> for Interface {
+    fn from(interface: &AttachedInterface) -> Self {
+        Self {
+            name: interface.name.clone(),
+            renamed: interface.renamed.clone(),
+            index: interface.index,
+            hook: "xdp",
+            mode: interface.mode,
+            state: interface.state.name(),
+            program_version: interface.version.clone(),
+            received: interface.received.into(),
+            dropped: interface.dropped.into(),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let maps = context.open()?;
+    let places = &context.places;
+    let in_force = change::in_force(places, &maps);
+    let record = in_force.as_ref().ok().map(|in_force| &in_force.record);
+    let in_sync = record.and_then(is_in_sync);
+    let source = record.and_then(|record| record.source.as_ref());
+    let source = source.map(|path| path.display().to_string());
+    let rules = in_force
+        .as_ref()
+        .ok()
+        .map(|in_force| in_force.ruleset.rules().len());
+    let before = attached::interfaces(places, &maps)?;
+    if args.json {
+        let report = Report {
+            instance: places.instance.to_string(),
+            generation: maps.generation().0,
+            rules,
+            source,
+            in_sync,
+            interfaces: before.iter().map(Interface::from).collect(),
+            kernel_memory_bytes: maps.memory(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        return Ok(context.output.line(serde_json::to_string(&report)?)?);
+    }
+
+    let count = match rules {
+        None => "rules unknown".into(),
+        Some(1) => "1 rule".into(),
+        Some(count) => format!("{} rules", grouped(count as u64)),
+    };
+    let source = match (source, in_sync) {
+        (Some(path), Some(true)) => format!("   {path} (in sync)"),
+        (Some(path), Some(false)) => format!("   {path} (differs from what is in force)"),
+        (Some(path), None) => format!("   {path} (cannot be read)"),
+        (None, _) => String::new(),
+    };
+    context.output.line(format!(
+        "{}   generation {}   {count}{source}",
+        places.instance,
+        maps.generation().0
+    ))?;
+    if let Err(error) = &in_force {
+        output::warn(format!("{error:#}"), None);
+    }
+
+    let begun = std::time::Instant::now();
+    thread::sleep(SAMPLE);
+    let after = attached::interfaces(places, &maps)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    context
+        .output
+        .write(&table(&before, &after, seconds).render(&context.output))?;
+    for interface in &after {
+        warn_of_absence(interface);
+    }
+    let programs = match after
+        .iter()
+        .find(|interface| interface.version != env!("CARGO_PKG_VERSION"))
+    {
+        None => format!("program {} = binary", env!("CARGO_PKG_VERSION")),
+        Some(old) => format!(
+            "program {} on {}, binary {}: attach again to replace it",
+            old.version,
+            old.name,
+            env!("CARGO_PKG_VERSION")
+        ),
+    };
+    context.output.line(format!(
+        "kernel memory {}   {programs}",
+        size(maps.memory())
+    ))?;
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate is read by people")]
+fn table(before: &[AttachedInterface], after: &[AttachedInterface], seconds: f64) -> Table {
+    let mut table = Table::new()
+        .column("INTERFACE", Align::Left, 0)
+        .column("HOOK", Align::Left, 0)
+        .column("PACKETS", Align::Right, 2)
+        .column("PACKETS/S", Align::Right, 0)
+        .column("BITS/S", Align::Right, 1)
+        .column("DROPPED/S", Align::Right, 0);
+    for now in after {
+        let then = before
+            .iter()
+            .find(|then| then.place == now.place)
+            .unwrap_or(now);
+        let per_second = |new: u64, old: u64| rate(new.saturating_sub(old) as f64 / seconds);
+        let hook = match now.state {
+            State::Attached | State::Elsewhere => format!("xdp {}", now.mode),
+            State::Detached | State::Vanished | State::Returned => now.state.name().to_owned(),
+        };
+        table.row([
+            now.renamed.clone().unwrap_or_else(|| now.name.clone()),
+            hook,
+            grouped(now.received.packets),
+            per_second(now.received.packets, then.received.packets),
+            per_second(now.received.bytes * 8, then.received.bytes * 8),
+            per_second(now.dropped.packets, then.dropped.packets),
+        ]);
+    }
+    table
+}
+
+fn warn_of_absence(interface: &AttachedInterface) {
+    let name = &interface.name;
+    match interface.state {
+        State::Attached => {
+            if let Some(today) = &interface.renamed {
+                output::note(format!("{today} was {name} when it was attached"));
+            }
+        }
+        State::Detached => {}
+        State::Elsewhere => output::note(format!("{name} lies in another network namespace")),
+        State::Vanished => output::warn(
+            format!("{name} is gone, and the program with it; its counters are kept"),
+            Some(&format!(
+                "portdemux attach {name} once it is back, or portdemux detach {name}"
+            )),
+        ),
+        State::Returned => output::warn(
+            format!("{name} was removed and made again: the program does not run on it"),
+            Some(&format!("portdemux attach {name}")),
+        ),
+    }
+}
+
+/// Whether the file that the rules came from still says what is in force; nothing if it cannot be
+/// read, or if the rules came from no file.
+fn is_in_sync(record: &Record) -> Option<bool> {
+    let path: &Path = record.source.as_deref()?;
+    Some(std::fs::read_to_string(path).ok()? == record.text)
+}

@@ -1,0 +1,377 @@
+//! Programs on interfaces: loading, attaching, replacing, detaching.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{
+        ProgramError, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        xdp::XdpLink,
+    },
+};
+use portdemux_common::{
+    counters::MAX_INTERFACES,
+    state::{self, Mode, NAME_LENGTH},
+};
+
+use super::{
+    maps::{COUNTERS, GENERATION, Maps, RULESETS, possible_cpus},
+    objects,
+    pins::Places,
+};
+use crate::{
+    error::{Advice, Help as _},
+    interface::Interface,
+};
+
+/// The program's name in its object.
+pub const PROGRAM: &str = "portdemux";
+
+/// In which mode to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Native if the driver can, else generic.
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+/// How an interface came to be attached.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// The program was attached.
+    Attached {
+        /// In which mode.
+        mode: Mode,
+        /// Why the driver could not take it, if that had been tried.
+        refused: Option<String>,
+    },
+    /// The program on it was replaced without a moment in between.
+    Replaced {
+        /// In which mode it runs.
+        mode: Mode,
+    },
+}
+
+/// A link as it is pinned.
+#[derive(Debug)]
+pub struct Pinned {
+    /// The interface's place.
+    pub place: usize,
+    /// The id of the program that runs, if the kernel says.
+    pub program: Option<u32>,
+}
+
+/// Attaches the program to an interface, or replaces the one that this instance has there.
+///
+/// # Errors
+///
+/// Another XDP program is on the interface, the mode cannot be had, the kernel refuses.
+pub fn attach(
+    places: &Places,
+    maps: &Maps,
+    interface: &Interface,
+    netns: u64,
+    wish: Wish,
+) -> Result<Attachment> {
+    let mut entry = state::Interface {
+        name: padded(&interface.name),
+        version: padded(env!("CARGO_PKG_VERSION")),
+        netns,
+        index: interface.index,
+        mode: 0,
+    };
+    let before = maps.interfaces();
+    let place = maps.enter_interface(&entry)?;
+    let old = before
+        .iter()
+        .find(|(known, _)| *known == place)
+        .map(|(_, old)| *old);
+    let result = attach_at(places, interface, place, old, wish);
+    match &result {
+        Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }) => {
+            entry.mode = *mode as u32;
+            maps.enter_interface(&entry)?;
+        }
+        Err(_) => match old {
+            Some(old) => {
+                maps.enter_interface(&old)?;
+            }
+            None => maps.forget_interface(place),
+        },
+    }
+    result
+}
+
+fn attach_at(
+    places: &Places,
+    interface: &Interface,
+    place: usize,
+    old: Option<state::Interface>,
+    wish: Wish,
+) -> Result<Attachment> {
+    let pin = places.link(place);
+    let mut object = load(objects::DISPATCHER, &places.pins(), place)?;
+    let program: &mut Xdp = object
+        .program_mut(PROGRAM)
+        .context("the object has no program")?
+        .try_into()?;
+    program.load().context("load the program into the kernel")?;
+
+    if let Some(mode) = replaceable(&pin, interface, old) {
+        if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {
+            return Err(anyhow::anyhow!(
+                "{} is attached in {} mode, which cannot change while it is attached",
+                interface.name,
+                mode_name(mode)
+            ))
+            .help(|| format!("portdemux detach {} first", interface.name));
+        }
+        let link = PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+        let link = XdpLink::try_from(FdLink::from(link))
+            .with_context(|| format!("{} is no XDP link", pin.display()))?;
+        program
+            .attach_to_link(link)
+            .with_context(|| format!("replace the program on {}", interface.name))?;
+        return Ok(Attachment::Replaced { mode });
+    }
+
+    // A link that is left from an interface that vanished is no use to the one that is there now.
+    match fs::remove_file(&pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", pin.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    refuse_foreign_program(interface)?;
+    let (id, mode, refused) = match wish {
+        Wish::Generic => (
+            program.attach_to_if_index(interface.index, XdpMode::Skb),
+            Mode::Generic,
+            None,
+        ),
+        Wish::Native => (
+            program.attach_to_if_index(interface.index, XdpMode::Driver),
+            Mode::Native,
+            None,
+        ),
+        Wish::Auto => match program.attach_to_if_index(interface.index, XdpMode::Driver) {
+            Ok(id) => (Ok(id), Mode::Native, None),
+            Err(error) => {
+                let why = reason(&error);
+                (
+                    program.attach_to_if_index(interface.index, XdpMode::Skb),
+                    Mode::Generic,
+                    Some(why),
+                )
+            }
+        },
+    };
+    let id = id.map_err(|error| refusal(&error, interface, mode))?;
+    let link: FdLink = program
+        .take_link(id)?
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("the kernel has no bpf_link for XDP (5.9 and newer have)"))?;
+    link.pin(&pin)
+        .with_context(|| format!("pin {}", pin.display()))?;
+    Ok(Attachment::Attached { mode, refused })
+}
+
+/// Takes the program off the interface at a place, if there is one, and frees nothing else.
+///
+/// # Errors
+///
+/// The pin cannot be removed.
+pub fn detach(places: &Places, place: usize) -> Result<()> {
+    let pin = places.link(place);
+    match fs::remove_file(&pin) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("remove {}", pin.display())),
+    }
+}
+
+/// The links that are pinned.
+#[must_use]
+pub fn pinned(places: &Places) -> Vec<Pinned> {
+    (0..MAX_INTERFACES)
+        .filter(|&place| places.link(place).exists())
+        .map(|place| Pinned {
+            place,
+            program: program_id(&places.link(place)),
+        })
+        .collect()
+}
+
+/// The name of a mode.
+#[must_use]
+pub const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => "native",
+        Mode::Generic => "generic",
+    }
+}
+
+/// Prepares an object's programs for the interface at `place`; the maps are those pinned in `pins`.
+///
+/// # Errors
+///
+/// The kernel refuses, or the maps are damaged.
+pub fn load(object: &[u8], pins: &Path, place: usize) -> Result<Ebpf> {
+    let place = u32::try_from(place)?;
+    let cpus = u32::try_from(possible_cpus()?)?;
+    let mut loader = EbpfLoader::new();
+    for name in [GENERATION, RULESETS, COUNTERS] {
+        loader.map_pin_path(name, pins.join(name));
+    }
+    loader
+        .map_max_entries(COUNTERS, cpus)
+        .override_global("INTERFACE", &place, true)
+        .load(object)
+        .context("prepare the program")
+}
+
+/// The mode of the link at `pin`, if it still holds a program on this very interface.
+fn replaceable(pin: &Path, interface: &Interface, old: Option<state::Interface>) -> Option<Mode> {
+    let id = program_id(pin)?;
+    let attached = interface.programs.iter().any(|program| program.id == id);
+    let mode = old?.mode;
+    match attached {
+        true if mode == Mode::Generic as u32 => Some(Mode::Generic),
+        true => Some(Mode::Native),
+        false => None,
+    }
+}
+
+fn program_id(pin: &Path) -> Option<u32> {
+    let link = PinnedLink::from_pin(pin).ok()?;
+    Some(FdLink::from(link).info().ok()?.program_id())
+}
+
+/// Stops where another program is: it is somebody's, and works.
+fn refuse_foreign_program(interface: &Interface) -> Result<()> {
+    let Some(program) = interface.programs.first() else {
+        return Ok(());
+    };
+    let name = aya::programs::loaded_programs()
+        .flatten()
+        .find(|info| info.id() == program.id)
+        .and_then(|info| info.name_as_str().map(str::to_owned))
+        .unwrap_or_else(|| "no name".into());
+    let whose = if name == PROGRAM {
+        "another portdemux instance's"
+    } else {
+        "another"
+    };
+    Err(anyhow::anyhow!(
+        "{} has {whose} XDP program: id {}, {name}, {} mode",
+        interface.name,
+        program.id,
+        program.hook.name()
+    ))
+    .help(|| {
+        if name == PROGRAM {
+            "detach it there first: portdemux --instance NAME detach".into()
+        } else {
+            format!(
+                "see whose it is with `bpftool prog show id {}`, take it off with its own tool or with \
+                 `ip link set {} xdp off`, then attach again",
+                program.id, interface.name
+            )
+        }
+    })
+}
+
+fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::Error {
+    let name = &interface.name;
+    let failure = anyhow::anyhow!("{}", reason(error))
+        .context(format!("attach to {name} in {} mode", mode_name(mode)));
+    let advice = match (mode, os_error(error)) {
+        (_, Some(EBUSY)) => {
+            format!("another program came first: portdemux status, bpftool net show dev {name}")
+        }
+        (_, Some(EPERM)) => {
+            "it takes the capabilities CAP_BPF and CAP_NET_ADMIN: run it as root".into()
+        }
+        (Mode::Native, _) => {
+            format!("portdemux attach {name} --mode generic works on every driver, slower")
+        }
+        (Mode::Generic, _) => format!("ip -d link show {name} says what kind of interface it is"),
+    };
+    failure.context(Advice(advice))
+}
+
+const EPERM: i32 = 1;
+const EBUSY: i32 = 16;
+
+fn reason(error: &ProgramError) -> String {
+    match os_error(error) {
+        Some(code) => io::Error::from_raw_os_error(code).to_string(),
+        None => error.to_string(),
+    }
+}
+
+fn os_error(error: &ProgramError) -> Option<i32> {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = error.source();
+    }
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn padded(text: &str) -> [u8; NAME_LENGTH] {
+    let mut padded = [0; NAME_LENGTH];
+    for (to, from) in padded.iter_mut().zip(text.bytes().take(NAME_LENGTH - 1)) {
+        *to = from;
+    }
+    padded
+}
+
+/// Checks up front that this process may load and attach programs.
+///
+/// # Errors
+///
+/// Names the capabilities that it lacks.
+pub fn check_capabilities() -> Result<()> {
+    const CAP_NET_ADMIN: u32 = 12;
+    const CAP_SYS_ADMIN: u32 = 21;
+    const CAP_PERFMON: u32 = 38;
+    const CAP_BPF: u32 = 39;
+    let status = fs::read_to_string("/proc/thread-self/status").context("read /proc")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .context("/proc does not show the capabilities of this process")?;
+    let has = |capability: u32| effective & 1 << capability != 0;
+    let missing: Vec<&str> = [
+        (CAP_BPF, "CAP_BPF"),
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (CAP_PERFMON, "CAP_PERFMON"),
+    ]
+    .into_iter()
+    .filter(|&(capability, _)| {
+        // CAP_SYS_ADMIN stands for the two that were split off it in Linux 5.8.
+        !has(capability) && (capability == CAP_NET_ADMIN || !has(CAP_SYS_ADMIN))
+    })
+    .map(|(_, name)| name)
+    .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!(
+        "this process lacks {}",
+        missing.join(" and ")
+    ))
+    .help(|| "run it as root, or give the binary these capabilities with setcap".into())
+}

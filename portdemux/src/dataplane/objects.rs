@@ -1,0 +1,12 @@
+//! The objects that `portdemux-ebpf` compiles to.
+
+/// The program that is attached to interfaces.
+pub static DISPATCHER: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-xdp"));
+
+/// Its twin, which says what it saw.
+pub static TWIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
+
+/// What the benchmark compares with.
+pub static BASELINE: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-baseline"));

@@ -1,0 +1,193 @@
+//! The twin of the attached program: the same code in the kernel, on frames that user space gives it.
+//!
+//! It decides and counts as the attached program does, but in maps of its own that are pinned
+//! nowhere: no packet of the machine ever meets it, no counter of an instance moves, and it is gone
+//! with this process. What it saw in a frame it writes down as a [`Trace`], which can be held against
+//! what the host makes of the same frame.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::atomic::Ordering,
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Map,
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use bytemuck::Zeroable as _;
+use portdemux_common::{
+    counters::CpuCounters, reason::Verdict, ruleset::RulesetImage, state::Generation, trace::Trace,
+};
+
+use super::{
+    counters::Counters,
+    links,
+    mapped::Mapped,
+    maps::{COUNTERS, GENERATION, RULESETS, possible_cpus},
+};
+
+/// The object that `portdemux-ebpf` compiles to.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
+
+/// The program's name in it.
+const PROGRAM: &str = "portdemux_twin";
+/// Name of the map in which the program writes down what it saw.
+const TRACE: &str = "TRACE";
+
+/// Words of a trace, the half one at its end included: an array's values are padded to 8 bytes.
+const TRACE_WORDS: usize = size_of::<Trace>().div_ceil(size_of::<u64>());
+/// What no program writes into a trace, for [`Trace::class`] and all else.
+const UNWRITTEN: u64 = u64::MAX;
+
+/// A copy of the program in the kernel that is attached to nothing.
+#[derive(Debug)]
+pub struct Twin {
+    /// Holds the program and keeps its maps.
+    object: Ebpf,
+    generation: Mapped,
+    rulesets: Mapped,
+    trace: Mapped,
+    counters: Counters,
+}
+
+/// What the program did with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TwinRun {
+    /// The XDP action that it returned (Linux `include/uapi/linux/bpf.h`, `enum xdp_action`).
+    pub action: u32,
+    /// What it wrote down.
+    pub trace: Trace,
+}
+
+impl Twin {
+    /// The shortest frame that the kernel gives to a program (`bpf_prog_test_run_xdp`: `ETH_HLEN`).
+    pub const MIN_FRAME: usize = 14;
+    /// The longest frame that the kernel gives to a program: 17 pages (`MAX_SKB_FRAGS`) besides the
+    /// first.
+    pub const MAX_FRAME: usize = 17 * 4096;
+
+    /// Loads the program into the kernel with a ruleset.
+    ///
+    /// # Errors
+    ///
+    /// The capabilities for it are missing, or the kernel refuses the program.
+    pub fn load(image: &RulesetImage) -> Result<Self> {
+        links::check_capabilities()?;
+        let cpus = possible_cpus()?;
+        let mut object = EbpfLoader::new()
+            .map_max_entries(COUNTERS, u32::try_from(cpus)?)
+            .load(OBJECT)
+            .context("prepare the program")?;
+        let counters = map(&object, COUNTERS, size_of::<CpuCounters>() * cpus)?;
+        let mut twin = Self {
+            generation: map(&object, GENERATION, size_of::<Generation>())?,
+            rulesets: map(&object, RULESETS, 2 * size_of::<RulesetImage>())?,
+            trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
+            counters: Counters::new(counters, cpus),
+            object: {
+                program(&mut object)?
+                    .load()
+                    .context("load the twin of the program into the kernel")?;
+                object
+            },
+        };
+        twin.set_ruleset(image);
+        Ok(twin)
+    }
+
+    /// Puts a ruleset in force: in the half of its generation, as in an instance. Counters stay.
+    pub fn set_ruleset(&mut self, image: &RulesetImage) {
+        let generation = Generation(image.header.generation);
+        let half = generation.half() as usize * size_of::<RulesetImage>();
+        let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
+        self.rulesets.write(half, words);
+        self.generation
+            .word(0)
+            .store(generation.0, Ordering::Release);
+    }
+
+    /// Whether the kernel gives a frame of this length to a program.
+    #[must_use]
+    pub const fn takes(length: usize) -> bool {
+        Self::MIN_FRAME <= length && length <= Self::MAX_FRAME
+    }
+
+    /// Runs the program once on a frame.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not run it, as with a frame that it does not take ([`Self::takes`]), or the
+    /// program ended without a decision.
+    pub fn run(&mut self, frame: &[u8]) -> Result<TwinRun> {
+        for word in &self.trace.words()[..TRACE_WORDS] {
+            word.store(UNWRITTEN, Ordering::Relaxed);
+        }
+        let result = program(&mut self.object)?
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                ..TestRunOptions::new()
+            })
+            .with_context(|| format!("run the program on a frame of {} bytes", frame.len()))?;
+        let mut words = [0; TRACE_WORDS];
+        self.trace.read(0, &mut words);
+        anyhow::ensure!(
+            words.iter().any(|&word| word != UNWRITTEN),
+            "the program ended without a decision: {}",
+            action_name(result.return_value)
+        );
+        let mut trace = Trace::zeroed();
+        let bytes = bytemuck::bytes_of_mut(&mut trace);
+        let length = bytes.len();
+        bytes.copy_from_slice(&bytemuck::cast_slice(&words)[..length]);
+        Ok(TwinRun {
+            action: result.return_value,
+            trace,
+        })
+    }
+
+    /// What the program counted since it was loaded; its frames are those of the interface at
+    /// place 0.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// The XDP action that a verdict comes to.
+#[must_use]
+pub const fn action_of(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Drop => 1,
+        Verdict::Pass => 2,
+    }
+}
+
+/// The kernel's name of an XDP action.
+#[must_use]
+pub const fn action_name(action: u32) -> &'static str {
+    match action {
+        0 => "XDP_ABORTED",
+        1 => "XDP_DROP",
+        2 => "XDP_PASS",
+        3 => "XDP_TX",
+        4 => "XDP_REDIRECT",
+        _ => "no XDP action",
+    }
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = object
+        .program_mut(PROGRAM)
+        .context("the object has no program")?;
+    Ok(program.try_into()?)
+}
+
+fn map(object: &Ebpf, name: &str, bytes: usize) -> Result<Mapped> {
+    let Some(Map::Array(data)) = object.map(name) else {
+        anyhow::bail!("the object has no array {name}");
+    };
+    let fd: BorrowedFd<'_> = data.fd().as_fd();
+    Mapped::new(fd, bytes).with_context(|| format!("map {name} into memory"))
+}

@@ -1,0 +1,101 @@
+//! The ruleset under which frames are explained.
+
+use std::{collections::HashMap, fmt};
+
+use portdemux_common::{
+    decide, parse,
+    ruleset::{RuleId, RulesetImage},
+};
+
+use super::Explained;
+use crate::{
+    image,
+    rules::{RulesError, Ruleset, file},
+};
+
+/// A ruleset as packets are decided by it, the names of its rules and, if it is to be had, its text.
+pub struct Basis {
+    /// What packets are decided by.
+    pub image: Box<RulesetImage>,
+    /// The names of the rules by id.
+    names: HashMap<RuleId, String>,
+    text: Option<(String, Ruleset)>,
+}
+
+impl Basis {
+    /// A ruleset that is in force nowhere, from its text; `file` is what the text's file is called.
+    ///
+    /// # Errors
+    ///
+    /// Names every mistake in the text with its line.
+    pub fn from_text(file: &str, text: &str) -> Result<Self, RulesError> {
+        let ruleset = file::parse(file, text)?;
+        let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
+        let names = ruleset.rules().iter().map(|rule| rule.name.clone());
+        Ok(Self {
+            image: image::compile(&ruleset, &ids),
+            names: ids.iter().copied().zip(names).collect(),
+            text: Some((file.into(), ruleset)),
+        })
+    }
+
+    /// A ruleset that is in force, as the kernel holds it.
+    #[must_use]
+    pub const fn in_force(image: Box<RulesetImage>, names: HashMap<RuleId, String>) -> Self {
+        Self {
+            image,
+            names,
+            text: None,
+        }
+    }
+
+    /// Adds what the text of the ruleset says and what its file is called.
+    #[must_use]
+    pub fn with_text(mut self, file: String, ruleset: Ruleset) -> Self {
+        self.text = Some((file, ruleset));
+        self
+    }
+
+    /// What the text says, if it is to be had, and what its file is called.
+    #[must_use]
+    pub fn text(&self) -> Option<(&str, &Ruleset)> {
+        self.text
+            .as_ref()
+            .map(|(file, ruleset)| (file.as_str(), ruleset))
+    }
+
+    /// Says what becomes of a frame; `number` is what it is called.
+    #[must_use]
+    pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
+        let parsed = parse::parse(bytes);
+        let decision = decide::decide(bytes, &parsed, &self.image);
+        let rule = decision
+            .rule()
+            .map(|id| self.names.get(&id).map_or("unknown rule", String::as_str));
+        Explained {
+            number,
+            bytes,
+            parsed,
+            decision,
+            rule,
+        }
+    }
+
+    /// How many characters the longest name of a rule has.
+    pub(super) fn longest_name(&self) -> usize {
+        self.names
+            .values()
+            .map(|name| name.chars().count())
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Basis")
+            .field("header", &self.image.header)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}

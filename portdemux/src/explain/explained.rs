@@ -1,0 +1,127 @@
+//! What becomes of one frame.
+
+use std::net::IpAddr;
+
+use portdemux_common::{
+    decide::Decision,
+    parse::{Address, Class, Fragment, Parsed},
+    trace::Trace,
+};
+use serde::Serialize;
+
+/// A frame, what it says and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Explained<'a> {
+    /// Its place in the capture, from 1.
+    pub number: u64,
+    /// The frame.
+    pub bytes: &'a [u8],
+    /// What it says.
+    pub parsed: Parsed,
+    /// What becomes of it.
+    pub decision: Decision,
+    /// The name of the claiming rule.
+    pub rule: Option<&'a str>,
+}
+
+/// An explained frame as programs read it: one JSON object. The schema stands in `docs/`.
+///
+/// What a malformed frame said before it broke is there, everything else about it is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line<'a> {
+    /// The frame's place in the capture, from 1.
+    pub frame: u64,
+    /// `ports`, `no_ports`, `non_ip` or `malformed`.
+    pub class: &'static str,
+    /// Why the frame is malformed.
+    pub parse_reason: Option<&'static str>,
+    /// The terminal IP protocol, as far as the headers were walked.
+    pub protocol: Option<u8>,
+    /// Where the packet says it comes from.
+    pub source: Option<IpAddr>,
+    /// The address it is for.
+    pub destination: Option<IpAddr>,
+    /// The port it says it comes from.
+    pub source_port: Option<u16>,
+    /// The port it is for.
+    pub destination_port: Option<u16>,
+    /// VLAN identifiers, outermost first.
+    pub vlan: &'a [u16],
+    /// `none`, `first` or `later`.
+    pub fragment: &'static str,
+    /// What happens to the frame.
+    pub verdict: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// The name of the claiming rule.
+    pub rule: Option<&'a str>,
+}
+
+impl Explained<'_> {
+    /// What programs read.
+    #[must_use]
+    pub fn line(&self) -> Line<'_> {
+        let parsed = &self.parsed;
+        let ports = parsed.ports();
+        Line {
+            frame: self.number,
+            class: class_name(parsed.class()),
+            parse_reason: parsed.malformed.map(|reason| reason.name()),
+            protocol: parsed.version.map(|_| parsed.protocol.0),
+            source: self.source(),
+            destination: self.destination(),
+            source_port: ports.map(|ports| ports.source.number()),
+            destination_port: ports.map(|ports| ports.destination.number()),
+            vlan: parsed.vlans.as_slice(),
+            fragment: fragment_name(parsed.fragment),
+            verdict: self.decision.verdict.name(),
+            reason: self.decision.reason.name(),
+            rule: self.rule,
+        }
+    }
+
+    /// Where the packet says it comes from.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        self.parsed.source(self.bytes).map(ip_address)
+    }
+
+    /// The address it is for.
+    #[must_use]
+    pub fn destination(&self) -> Option<IpAddr> {
+        self.parsed.destination(self.bytes).map(ip_address)
+    }
+
+    /// What the kernel's side must say about it, too.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        Trace::new(self.bytes, &self.parsed, &self.decision)
+    }
+}
+
+/// The word for a class.
+pub(super) const fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Ports => "ports",
+        Class::NoPorts => "no_ports",
+        Class::NonIp => "non_ip",
+        Class::Malformed => "malformed",
+    }
+}
+
+/// The word for what a packet is a fragment of.
+pub(super) const fn fragment_name(fragment: Fragment) -> &'static str {
+    match fragment {
+        Fragment::None => "none",
+        Fragment::First => "first",
+        Fragment::Later => "later",
+    }
+}
+
+/// An address as the standard library has it.
+pub(super) fn ip_address(address: Address) -> IpAddr {
+    match address {
+        Address::V4(bytes) => bytes.into(),
+        Address::V6(bytes) => bytes.into(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The report about one packet: what it says, which rules want it, what becomes of it.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use portdemux_common::{
+    parse::{Ports, Version},
+    reason::Reason,
+};
+
+use super::{Basis, Explained, packet};
+use crate::rules::claims::{self, Claim};
+
+/// Writes the report about a packet with ports; `agreed` says that the kernel was asked and says the
+/// same.
+#[must_use]
+pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool) -> String {
+    let mut text = String::new();
+    let parsed = &explained.parsed;
+    let version = match parsed.version {
+        Some(Version::V4) => "IPv4",
+        Some(Version::V6) => "IPv6",
+        None => "no IP",
+    };
+    let Some(ports) = parsed.ports() else {
+        let _ = writeln!(text, "parsed      {explained}");
+        write_verdict(&mut text, explained, agreed);
+        return text;
+    };
+    let _ = writeln!(
+        text,
+        "parsed      {version} {}",
+        packet::opening(ports.transport)
+    );
+    if let Some(address) = explained.destination() {
+        write_entry_point(&mut text, basis, explained, address, ports);
+    }
+    write_verdict(&mut text, explained, agreed);
+    text
+}
+
+fn write_entry_point(
+    text: &mut String,
+    basis: &Basis,
+    explained: &Explained<'_>,
+    address: IpAddr,
+    ports: Ports,
+) {
+    let (transport, port) = (ports.transport, ports.destination.number());
+    let Some(rule) = explained.rule else {
+        let _ = writeln!(
+            text,
+            "entry point none: no rule claims {port}/{} at {address}",
+            transport.name()
+        );
+        return;
+    };
+    let (file, claims) = match basis.text() {
+        Some((file, ruleset)) => (file, claims::claiming(ruleset, address, transport, port)),
+        None => ("", Vec::new()),
+    };
+    // The kernel's word counts; a text that says something else is not the one in force.
+    let Some((first, others)) = claims
+        .split_first()
+        .filter(|(first, _)| first.rule.name == rule)
+    else {
+        let _ = writeln!(text, "entry point {rule}");
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "entry point {rule}: {}, {}{}",
+        first.ports,
+        at(first),
+        place(file, first, "   ", "")
+    );
+    for other in others {
+        let _ = writeln!(
+            text,
+            "            also claimed by {} {}{}{}: {}",
+            other.rule.name,
+            other.ports,
+            if other.address.is_some() {
+                format!(", {}", at(other))
+            } else {
+                String::new()
+            },
+            place(file, other, " (", ")"),
+            why(first, other)
+        );
+    }
+}
+
+fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool) {
+    let verdict = explained.decision.verdict.name();
+    let reason = explained.decision.reason;
+    let agreed = if agreed { "   (the kernel agrees)" } else { "" };
+    let _ = match reason {
+        Reason::Unclaimed => writeln!(text, "verdict     {verdict}, {}{agreed}", reason.name()),
+        _ => writeln!(text, "verdict     {verdict}, {}{agreed}", reason.name()),
+    };
+}
+
+fn at(claim: &Claim<'_>) -> String {
+    claim
+        .address
+        .map_or_else(|| "any address".into(), |address| address.to_string())
+}
+
+/// Where a claim's rule stands, if it stands in a file.
+fn place(file: &str, claim: &Claim<'_>, before: &str, after: &str) -> String {
+    if file.is_empty() || claim.rule.line == 0 {
+        return String::new();
+    }
+    format!("{before}{file}:{}{after}", claim.rule.line)
+}
+
+/// Why the first claim of an entry point beats another.
+fn why(first: &Claim<'_>, other: &Claim<'_>) -> &'static str {
+    if first.address.is_some() && other.address.is_none() {
+        "an exact address beats any address"
+    } else if first.ports.len() == 1 {
+        "a single port beats a range"
+    } else {
+        "a narrower range beats one that contains it"
+    }
+}

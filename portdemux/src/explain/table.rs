@@ -1,0 +1,104 @@
+//! Explained frames as people read them: a line for each, and what they come to.
+
+use std::fmt::Write as _;
+
+use portdemux_common::reason::{Reason, Verdict};
+
+use super::{Basis, Explained};
+use crate::capture::grouped;
+
+/// The widest that the column of rules' names is made; longer names stand out.
+const RULE_WIDTH: usize = 16;
+
+/// A table of frames, written line by line.
+#[derive(Debug)]
+pub(super) struct Table {
+    rule_width: usize,
+}
+
+/// How many frames came to what.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    counts: [[u64; Reason::ALL.len()]; Verdict::ALL.len()],
+}
+
+impl Table {
+    pub(super) fn new(basis: &Basis) -> Self {
+        Self {
+            rule_width: basis.longest_name().clamp("RULE".len(), RULE_WIDTH),
+        }
+    }
+
+    pub(super) fn head(&self, text: &mut String) {
+        let width = self.rule_width;
+        let _ = writeln!(
+            text,
+            "{:>6}  VERDICT  {:<11}  {:width$}  PACKET",
+            "FRAME", "REASON", "RULE"
+        );
+    }
+
+    /// The packet stands last: how long its addresses are is nobody's choice.
+    pub(super) fn row(&self, frame: &Explained<'_>, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "{:>6}  {:<7}  {:<11}  {:width$}  {frame}",
+            frame.number,
+            frame.decision.verdict.name(),
+            frame.decision.reason.name(),
+            frame.rule.unwrap_or("–"),
+            width = self.rule_width,
+        );
+    }
+}
+
+impl Tally {
+    pub(super) const fn new() -> Self {
+        Self {
+            counts: [[0; Reason::ALL.len()]; Verdict::ALL.len()],
+        }
+    }
+
+    pub(super) const fn count(&mut self, frame: &Explained<'_>) {
+        self.counts[frame.decision.verdict as usize][frame.decision.reason as usize] += 1;
+    }
+
+    /// How many frames there were.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.counts.iter().flatten().sum()
+    }
+
+    /// How many frames came to a verdict for a reason, the most first, nothing left out but what is
+    /// zero.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<(Verdict, Reason, u64)> {
+        let mut outcomes: Vec<_> = Verdict::ALL
+            .into_iter()
+            .flat_map(|verdict| Reason::ALL.iter().map(move |&reason| (verdict, reason)))
+            .map(|(verdict, reason)| {
+                let count = self.counts[verdict as usize][reason as usize];
+                (verdict, reason, count)
+            })
+            .filter(|&(_, _, count)| count > 0)
+            .collect();
+        outcomes.sort_by_key(|&(_, _, count)| std::cmp::Reverse(count));
+        outcomes
+    }
+
+    /// The table's end.
+    pub(super) fn write(&self, text: &mut String) {
+        let frames = self.frames();
+        let s = if frames == 1 { "" } else { "s" };
+        let _ = writeln!(text, "\n{} frame{s}", grouped(frames));
+        for (verdict, reason, count) in self.outcomes() {
+            let _ = writeln!(
+                text,
+                "{:>12}  {}  {}",
+                grouped(count),
+                verdict.name(),
+                reason.name()
+            );
+        }
+    }
+}

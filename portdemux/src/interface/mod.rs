@@ -1,0 +1,170 @@
+//! Network interfaces: which there are, what runs on them, what they do to frames.
+
+mod offloads;
+
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
+pub use offloads::{Offloads, offloads};
+
+/// An interface of this process's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The longest packet it sends, in bytes.
+    pub mtu: u32,
+    /// What made it, as in `veth` or `virtio_net`, where that can be known.
+    pub driver: Option<String>,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// The XDP programs on it.
+    pub programs: Vec<AttachedProgram>,
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// Its id.
+    pub id: u32,
+    /// Where it runs.
+    pub hook: XdpHook,
+}
+
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpHook {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// In the network card.
+    Offload,
+}
+
+impl XdpHook {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offload => "offload",
+        }
+    }
+}
+
+/// Lists the interfaces of this process's network namespace.
+///
+/// # Errors
+///
+/// The kernel does not answer.
+pub fn list() -> Result<Vec<Interface>> {
+    block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let connection = tokio::spawn(connection);
+        let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        connection.abort();
+        Ok(messages.iter().map(read).collect())
+    })
+    .context("list the network interfaces")
+}
+
+/// Which network namespace this process is in: the inode number of its file.
+///
+/// # Errors
+///
+/// `/proc` is not mounted.
+pub fn namespace() -> Result<u64> {
+    let path = "/proc/thread-self/ns/net";
+    Ok(fs::metadata(path)
+        .with_context(|| format!("read {path}"))?
+        .ino())
+}
+
+fn read(message: &LinkMessage) -> Interface {
+    let mut interface = Interface {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        driver: None,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        programs: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            interface.name.clone_from(name);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            interface.mtu = *mtu;
+        } else if let LinkAttribute::LinkInfo(details) = attribute {
+            interface.driver = details.iter().find_map(kind);
+        } else if let LinkAttribute::Xdp(xdp) = attribute {
+            interface.programs = programs(xdp);
+        }
+    }
+    if interface.driver.is_none() {
+        interface.driver = driver(&interface.name);
+    }
+    interface
+}
+
+fn kind(detail: &LinkInfo) -> Option<String> {
+    match detail {
+        LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind.clone()),
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+/// A card's driver, which only sysfs names. It shows the namespace that it was mounted in.
+fn driver(name: &str) -> Option<String> {
+    let link = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
+}
+
+fn programs(attributes: &[LinkXdp]) -> Vec<AttachedProgram> {
+    let mut programs = Vec::new();
+    let mut single = None;
+    let mut hook = None;
+    for attribute in attributes {
+        match *attribute {
+            LinkXdp::DrvProgId(id) => programs.push(AttachedProgram {
+                id,
+                hook: XdpHook::Native,
+            }),
+            LinkXdp::SkbProgId(id) => programs.push(AttachedProgram {
+                id,
+                hook: XdpHook::Generic,
+            }),
+            LinkXdp::HwProgId(id) => programs.push(AttachedProgram {
+                id,
+                hook: XdpHook::Offload,
+            }),
+            LinkXdp::ProgId(id) => single = Some(id),
+            LinkXdp::Attached(XdpAttached::Driver) => hook = Some(XdpHook::Native),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => hook = Some(XdpHook::Generic),
+            LinkXdp::Attached(XdpAttached::Hardware) => hook = Some(XdpHook::Offload),
+            _ => {}
+        }
+    }
+    if programs.is_empty()
+        && let (Some(id), Some(hook)) = (single, hook)
+    {
+        programs.push(AttachedProgram { id, hook });
+    }
+    programs
+}
+
+/// Runs a conversation with the kernel to its end.
+fn block_on<T>(conversation: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?
+        .block_on(conversation)
+}
