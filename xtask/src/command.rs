@@ -154,7 +154,9 @@ fn text(command: &Command) -> String {
     let name = program.file_name().unwrap_or(program.as_os_str());
     let quoted = |word: &OsStr| {
         let word = word.to_string_lossy();
-        if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "\"'$;*".contains(c)) {
+        if word.contains('\n') {
+            "'…'".to_owned()
+        } else if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "\"'$;*".contains(c)) {
             format!("'{word}'")
         } else {
             word.into_owned()
