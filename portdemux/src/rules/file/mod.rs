@@ -217,8 +217,8 @@ impl<'t> Schema<'t> {
 
     fn unknown_table(&mut self, offset: usize, name: &str) {
         let help = match nearest(name, &TABLES) {
-            Some("default") => "did you mean [default]?",
-            Some(_) => "did you mean [[rule]]?",
+            Some("default") => "did you mean [default]",
+            Some(_) => "did you mean [[rule]]",
             None => "a rules file has one [default] and any number of [[rule]]",
         };
         self.error(
@@ -230,7 +230,7 @@ impl<'t> Schema<'t> {
 
     fn unknown_key(&mut self, offset: usize, key: &str, place: &str, known: &[&str]) {
         let help = match nearest(key, known) {
-            Some(known) => format!("did you mean `{known}`?"),
+            Some(known) => format!("did you mean `{known}`"),
             None => format!("{place} has the keys {}", known.join(", ")),
         };
         self.error(

@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use super::Schema;
+use super::{Schema, nearest::nearest};
 use crate::rules::{
     document::{Entry, Kind, Value},
     port::PortError,
@@ -22,9 +22,11 @@ impl<'t> Schema<'t> {
             ..Rule::default()
         };
         let mut given: [Option<usize>; RULE_KEYS.len()] = [None; RULE_KEYS.len()];
+        let mut means_port = false;
         for Entry { key, rest, value } in entries {
             let Some(place) = RULE_KEYS.iter().position(|&name| name == key.text) else {
                 self.unknown_key(key.offset, &key.text, "a rule", &RULE_KEYS);
+                means_port |= nearest(&key.text, &RULE_KEYS) == Some("port");
                 continue;
             };
             if let Some(key) = rest.first() {
@@ -45,7 +47,7 @@ impl<'t> Schema<'t> {
             }
         }
         let [_, port, ..] = given;
-        if port.is_none() {
+        if port.is_none() && !means_port {
             let help = "say which ports it claims, as in port = \"443/tcp\"";
             self.error(offset, "a rule without `port`", help);
         }
