@@ -1,7 +1,27 @@
 //! What the tests of portdemux are built from.
+//!
+//! For the parser: [`frames`] builds frames byte by byte, [`rows`] says what is to be said about each,
+//! [`generate`] makes millions of them and [`reference`] is a second implementation to compare with.
+//!
+//! For the network: [`lab`] joins a client and a server in namespaces of their own ([`netns`],
+//! [`veth`]), [`server`] runs real servers there, [`raw`] sends and receives single frames, [`cli`]
+//! runs the `portdemux` command on a BPF file system of its own ([`bpffs`]). Everything is gone when
+//! it is dropped, also when a test panics; what a killed test leaves, the next one removes.
+//! [`require`] says what a test needs, [`wait`] waits for a condition instead of for a time.
 
 pub mod answer;
+pub mod bpffs;
+pub mod cli;
 pub mod frames;
 pub mod generate;
+pub mod lab;
+mod leftovers;
+pub mod netns;
+pub mod raw;
 pub mod reference;
+pub mod require;
 pub mod rows;
+pub mod run;
+pub mod server;
+pub mod veth;
+pub mod wait;

@@ -72,15 +72,16 @@ pub fn ipv6(payload: impl Into<Payload>) -> Ipv6 {
 
 /// A hop-by-hop, routing or destination options header of `8 × (1 + more)` bytes.
 ///
-/// It is filled with padding options (RFC 8200 §4.2), which as a routing header read as type 1
-/// with no segments left.
+/// It is filled with experimental options that who does not know them skips (RFC 4727 §3.3), which
+/// as a routing header read as one without segments left. Padding is no alternative: Linux refuses
+/// more than 7 bytes of it (`net/ipv6/exthdrs.c`, `ip6_parse_tlv`).
 #[must_use]
 pub fn extension(kind: u8, more: u8) -> Extension {
     let mut body = vec![0; 6 + 8 * usize::from(more)];
     let mut left = body.as_mut_slice();
     while let [option, length, rest @ ..] = left {
         let size = rest.len().min(255);
-        (*option, *length) = (1, u8::try_from(size).unwrap_or(u8::MAX));
+        (*option, *length) = (0x1e, u8::try_from(size).unwrap_or(u8::MAX));
         left = rest.get_mut(size..).unwrap_or_default();
     }
     if kind == ROUTING {

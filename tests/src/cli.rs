@@ -1,0 +1,227 @@
+//! The `portdemux` command, as a user runs it.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+mod stats;
+
+pub use stats::{Count, Stats, Traffic};
+
+use crate::{
+    bpffs::Bpffs,
+    leftovers,
+    netns::Netns,
+    run::{self, Output},
+};
+
+/// An instance of portdemux in a namespace, with a BPF file system and a state directory of its own.
+///
+/// On drop its interfaces are detached and everything it pinned is gone.
+#[derive(Debug)]
+pub struct Portdemux<'a> {
+    namespace: &'a Netns,
+    bpffs: Bpffs,
+    state: TempDir,
+    instance: String,
+}
+
+impl<'a> Portdemux<'a> {
+    /// The instance `default`, with nothing loaded.
+    ///
+    /// # Errors
+    ///
+    /// If the command cannot be built or bpffs not be mounted.
+    pub fn new(namespace: &'a Netns) -> Result<Self> {
+        binary()?;
+        Ok(Self {
+            namespace,
+            bpffs: Bpffs::new()?,
+            state: leftovers::directory("state")?,
+            instance: "default".to_owned(),
+        })
+    }
+
+    /// Where its BPF file system is mounted.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        self.bpffs.path()
+    }
+
+    /// Where it keeps what the kernel cannot.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Says which instance later commands are for.
+    pub fn set_instance(&mut self, name: &str) {
+        name.clone_into(&mut self.instance);
+    }
+
+    /// The command with these arguments, for its instance and in its namespace.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        self.command_in(self.namespace, arguments)
+    }
+
+    /// The command with these arguments, for its instance and in another namespace.
+    #[must_use]
+    pub fn command_in<S: AsRef<OsStr>>(&self, namespace: &Netns, arguments: &[S]) -> Command {
+        // Building it succeeded, or there would be no instance.
+        let mut command = namespace.command(binary().unwrap_or_else(|_| Path::new("portdemux")));
+        command
+            .args(arguments)
+            .args(["--instance", &self.instance])
+            .env("PORTDEMUX_BPFFS", self.bpffs())
+            .env("PORTDEMUX_STATE_DIR", self.state())
+            .env_remove("PORTDEMUX_INSTANCE")
+            .env("NO_COLOR", "1");
+        command
+    }
+
+    /// Runs the command to its end, whatever that is.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start or does not end.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Output> {
+        run::run(self.command(arguments))
+    }
+
+    /// Runs the command, which has to succeed.
+    ///
+    /// # Errors
+    ///
+    /// With what it said, if it does not.
+    pub fn ok<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Output> {
+        self.run(arguments)?.success()
+    }
+
+    /// Runs the command, which has to fail with this exit code.
+    ///
+    /// # Errors
+    ///
+    /// With what it said, if it ends in another way.
+    pub fn fails<S: AsRef<OsStr>>(&self, code: i32, arguments: &[S]) -> Result<Output> {
+        let output = self.run(arguments)?;
+        if output.code() != Some(code) {
+            let Output {
+                command,
+                status,
+                stdout,
+                stderr,
+            } = output;
+            bail!("{command}: {status} instead of {code}\n{stdout}{stderr}");
+        }
+        Ok(output)
+    }
+
+    /// Runs a noun with `--json`, and returns its one document.
+    ///
+    /// # Errors
+    ///
+    /// With what it said, if it does not succeed or that is no JSON.
+    pub fn json<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Value> {
+        let arguments: Vec<&OsStr> = arguments
+            .iter()
+            .map(AsRef::as_ref)
+            .chain([OsStr::new("--json")])
+            .collect();
+        let output = self.ok(&arguments)?;
+        serde_json::from_str(&output.stdout)
+            .with_context(|| format!("{} printed {}", output.command, output.stdout))
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    pub fn stats(&self) -> Result<Stats> {
+        self.json(&["stats", "--all"]).map(Stats)
+    }
+
+    /// Writes a rules file and returns its path.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn rules_file(&self, text: &str) -> Result<PathBuf> {
+        let path = self.state.path().join("rules-under-test.toml");
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Writes a rules file and applies it.
+    ///
+    /// # Errors
+    ///
+    /// With what `apply` said, if it does not succeed.
+    pub fn apply(&self, text: &str) -> Result<Output> {
+        let path = self.rules_file(text)?;
+        self.ok(&[OsStr::new("apply"), path.as_os_str()])
+    }
+}
+
+impl Drop for Portdemux<'_> {
+    fn drop(&mut self) {
+        // A test that detached everything, or never attached, is no failure; nor can one be
+        // reported from here.
+        let _: Result<Output> = self.run(&["detach", "--all"]);
+    }
+}
+
+/// Where the command is.
+///
+/// # Errors
+///
+/// If it had to be built and could not be.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY
+        .get_or_init(|| find_or_build().map_err(|err| format!("{err:#}")))
+        .as_deref()
+        .map_err(|err| anyhow!("{err}"))
+}
+
+fn find_or_build() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("PORTDEMUX_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    // The test itself is TARGET/PROFILE/deps/NAME.
+    let test = env::current_exe()?;
+    let target = test
+        .ancestors()
+        .nth(3)
+        .context("find the target directory")?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            "portdemux",
+            "--target-dir",
+        ])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = cargo.output().context("start cargo")?;
+    if !output.status.success() {
+        bail!(
+            "build portdemux: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(target.join("release/portdemux"))
+}

@@ -1,0 +1,193 @@
+//! Frames byte by byte, to and from an interface.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    os::fd::{AsRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    libc,
+    sys::{
+        socket::{
+            AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol,
+            SockType, UnknownCmsg, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+        },
+        time::{TimeVal, TimeValLike as _},
+    },
+};
+
+use crate::netns::Netns;
+
+/// Whether each frame comes with the VLAN tag that the kernel took out of it.
+#[derive(Clone, Copy, Debug)]
+struct AuxiliaryData;
+
+nix::setsockopt_impl!(
+    AuxiliaryData,
+    libc::SOL_PACKET,
+    libc::PACKET_AUXDATA,
+    bool,
+    sockopt::SetBool
+);
+
+/// The kernel's `struct tpacket_auxdata` (Linux `include/uapi/linux/if_packet.h`) is 20 bytes long.
+const AUXILIARY_LENGTH: usize = 20;
+/// `TP_STATUS_VLAN_VALID`.
+const TAG_IS_VALID: u32 = 1 << 4;
+/// The longest frame a veth interface carries.
+const LONGEST: usize = 65_550;
+/// Enough for thousands of frames that arrive before the first is read.
+const BUFFER: usize = 16 << 20;
+
+/// A packet socket on one interface.
+#[derive(Debug)]
+pub struct RawSocket {
+    socket: OwnedFd,
+    address: LinkAddr,
+}
+
+impl RawSocket {
+    /// Opens a socket that sends to and receives from `interface`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such interface, or no `CAP_NET_RAW`.
+    pub fn open(namespace: &Netns, interface: &str) -> Result<Self> {
+        namespace.enter(|| {
+            let address = getifaddrs()?
+                .filter(|entry| entry.interface_name == interface)
+                .find_map(|entry| entry.address?.as_link_addr().copied())
+                .with_context(|| format!("no interface {interface}"))?;
+            let socket = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )
+            .context("open a packet socket")?;
+            bind(socket.as_raw_fd(), &address)?;
+            setsockopt(&socket, AuxiliaryData, &true)?;
+            setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
+            setsockopt(&socket, sockopt::SndBufForce, &BUFFER)?;
+            Ok(Self { socket, address })
+        })
+    }
+
+    /// Sends a frame: destination MAC address first, no FCS.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it, for example because it is longer than the MTU allows.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        let sent = sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(frame)],
+            &[],
+            MsgFlags::empty(),
+            None::<&LinkAddr>,
+        )
+        .with_context(|| format!("send a frame of {} bytes", frame.len()))?;
+        if sent != frame.len() {
+            bail!("{sent} of {} bytes were sent", frame.len());
+        }
+        Ok(())
+    }
+
+    /// The next frame that came in, or nothing if none does within `timeout`. A VLAN tag that the
+    /// kernel took out of it is put back.
+    ///
+    /// # Errors
+    ///
+    /// If the interface is gone or down.
+    pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).as_micros();
+            // 0 would mean for ever.
+            let left = TimeVal::microseconds(i64::try_from(left)?.max(1));
+            setsockopt(&self.socket, sockopt::ReceiveTimeout, &left)?;
+            let mut bytes = vec![0; LONGEST];
+            let mut space = nix::cmsg_space!([u8; AUXILIARY_LENGTH]);
+            let mut buffers = [IoSliceMut::new(&mut bytes)];
+            let message = match recvmsg::<LinkAddr>(
+                self.socket.as_raw_fd(),
+                &mut buffers,
+                Some(&mut space),
+                MsgFlags::empty(),
+            ) {
+                Ok(message) => message,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::EINTR) => continue,
+                Err(err) => return Err(err).context("receive a frame"),
+            };
+            let is_ours = message.address.is_some_and(|from| {
+                // A packet socket also sees what its own host sends.
+                from.ifindex() == self.address.ifindex() && !is_outgoing(&from)
+            });
+            let tag = message.cmsgs()?.find_map(|message| {
+                if let ControlMessageOwned::Unknown(auxiliary) = message {
+                    tag(&auxiliary)
+                } else {
+                    None
+                }
+            });
+            let length = message.bytes;
+            if !is_ours {
+                continue;
+            }
+            bytes.truncate(length);
+            if let Some(tag) = tag
+                && length >= 12
+            {
+                bytes.splice(12..12, tag);
+            }
+            return Ok(Some(bytes));
+        }
+    }
+
+    /// The next frame that `is_wanted`; others are skipped.
+    ///
+    /// # Errors
+    ///
+    /// After `timeout`, saying `what` did not arrive.
+    pub fn expect(
+        &self,
+        what: &str,
+        timeout: Duration,
+        is_wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>> {
+        let end = Instant::now() + timeout;
+        while let Some(frame) = self.receive(end.saturating_duration_since(Instant::now()))? {
+            if is_wanted(&frame) {
+                return Ok(frame);
+            }
+        }
+        bail!("waited {timeout:?} for {what} to arrive");
+    }
+}
+
+fn is_outgoing(from: &LinkAddr) -> bool {
+    from.pkttype() == libc::PACKET_OUTGOING
+}
+
+/// The tag in `struct tpacket_auxdata`: status, three lengths, two offsets of 2 bytes, then the
+/// tag's control information and its type, both in host byte order.
+fn tag(auxiliary: &UnknownCmsg) -> Option<[u8; 4]> {
+    let header = auxiliary.cmsg_header;
+    if header.cmsg_level != libc::SOL_PACKET || header.cmsg_type != libc::PACKET_AUXDATA {
+        return None;
+    }
+    let bytes = auxiliary.data_bytes.as_slice();
+    let word = |at: usize| Some(u16::from_ne_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    let status = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    if status & TAG_IS_VALID == 0 {
+        return None;
+    }
+    let [type_high, type_low] = word(18)?.to_be_bytes();
+    let [control_high, control_low] = word(16)?.to_be_bytes();
+    Some([type_high, type_low, control_high, control_low])
+}

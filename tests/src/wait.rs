@@ -1,0 +1,49 @@
+//! Waiting for a condition instead of for a time.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// How long anything in a lab may take unless a test knows better: far more than it needs, since
+/// only a failure waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+const STEP: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` is true.
+///
+/// # Errors
+///
+/// After `timeout`, saying `what` did not come about; or when `condition` fails.
+pub fn wait_until(
+    what: &str,
+    timeout: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    wait_for(what, timeout, || Ok(condition()?.then_some(())))
+}
+
+/// Waits until `probe` gives a value, and returns it.
+///
+/// # Errors
+///
+/// After `timeout`, saying `what` did not come about; or when `probe` fails.
+pub fn wait_for<T>(
+    what: &str,
+    timeout: Duration,
+    mut probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe()? {
+            return Ok(value);
+        }
+        if start.elapsed() > timeout {
+            bail!("waited {timeout:?} for {what}");
+        }
+        thread::sleep(STEP);
+    }
+}
