@@ -210,3 +210,156 @@ fn displace(
 fn length(length: usize) -> u32 {
     u32::try_from(length).expect("invariant: a ruleset keeps the limits of its image")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use portdemux_common::{
+        parse::{Address, Ports},
+        wire::Transport,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rules::{Defaults, PortRange, Rule};
+
+    fn addresses() -> Vec<IpAddr> {
+        let v4 = (1..=6).map(|last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+        let v6 = (1..=6).map(|last| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)));
+        v4.chain(v6).collect()
+    }
+
+    fn ranges() -> impl Strategy<Value = PortRange> {
+        let port = prop_oneof![Just(0u16), Just(u16::MAX), 440..450u16, any::<u16>()];
+        (0..3usize, port.clone(), port).prop_map(|(transport, one, other)| PortRange {
+            transport: Transport::ALL[transport],
+            first: one.min(other),
+            last: one.max(other),
+        })
+    }
+
+    fn rules() -> impl Strategy<Value = Vec<Rule>> {
+        let addresses = prop::collection::vec(prop::sample::select(addresses()), 0..3);
+        let rule = (
+            prop::collection::vec(ranges(), 1..3),
+            addresses,
+            any::<bool>(),
+        );
+        prop::collection::vec(rule, 0..12).prop_map(|rules| {
+            let mut kept: Vec<Rule> = Vec::new();
+            for (place, (ports, addresses, drops)) in rules.into_iter().enumerate() {
+                let to = if drops {
+                    Destination::Drop
+                } else {
+                    Destination::Local
+                };
+                let rule = Rule {
+                    name: format!("r{place}"),
+                    ports,
+                    addresses,
+                    to,
+                    line: 0,
+                };
+                // A rule that clashes with those before it is left out.
+                let mut with = kept.clone();
+                with.push(rule);
+                if Ruleset::new(Defaults::default(), with.clone()).is_ok() {
+                    kept = with;
+                }
+            }
+            kept
+        })
+    }
+
+    fn packed(address: IpAddr) -> Address {
+        match address {
+            IpAddr::V4(address) => Address::V4(address.octets()),
+            IpAddr::V6(address) => Address::V6(address.octets()),
+        }
+    }
+
+    /// What the image says about an entry point: the id of the rule, and whether it drops.
+    fn look(image: &RulesetImage, address: IpAddr, transport: Transport, port: u16) -> Option<u32> {
+        let ports = Ports {
+            transport,
+            source: Port::new(1),
+            destination: Port::new(port),
+        };
+        let entry = image.lookup(Some(packed(address)), ports);
+        entry.is_claimed().then(|| entry.rule())
+    }
+
+    proptest! {
+        #[test]
+        fn an_image_gives_every_port_to_the_rule_that_the_claims_give_it_to(
+            rules in rules(),
+            ports in prop::collection::vec(prop_oneof![438..452u16, any::<u16>()], 8),
+            base in 0..100_000u32,
+        ) {
+            let ruleset = Ruleset::new(Defaults::default(), rules).unwrap();
+            let ids: Vec<u32> = (base..).step_by(3).take(ruleset.rules().len()).collect();
+            let image = compile(&ruleset, &ids);
+            let elsewhere = [IpAddr::V4(Ipv4Addr::BROADCAST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let edges = ruleset.rules().iter().flat_map(|rule| &rule.ports).flat_map(|range| {
+                [range.first.saturating_sub(1), range.first, range.last, range.last.saturating_add(1)]
+            });
+            let ports: Vec<u16> = edges.chain(ports).collect();
+            for address in addresses().into_iter().chain(elsewhere) {
+                for transport in Transport::ALL {
+                    for &port in &ports {
+                        let claimed = ruleset.claims().rule_at(address, transport, port);
+                        let expected = claimed.map(|rule| ids[rule as usize]);
+                        prop_assert_eq!(look(&image, address, transport, port), expected);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_most_addresses_that_can_be_claimed_are_all_found_and_no_others() {
+        let v4 = |number: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number * 3));
+        let v6 = |number: u32| IpAddr::V6(Ipv6Addr::from(u128::from(number) << 64 | 1));
+        let all = |address: fn(u32) -> IpAddr| (0..1 << 16).map(address);
+        let addresses = all(v4).chain(all(v6)).collect();
+        let port = PortRange {
+            transport: Transport::Tcp,
+            first: 443,
+            last: 443,
+        };
+        let rule = Rule {
+            name: "all".into(),
+            ports: vec![port],
+            addresses,
+            to: Destination::Local,
+            line: 0,
+        };
+        let ruleset = Ruleset::new(Defaults::default(), vec![rule]).unwrap();
+        let image = compile(&ruleset, &[7]);
+        assert_eq!(
+            image.header.spans, 1,
+            "addresses that claim the same share their spans"
+        );
+        for number in 0..1 << 16 {
+            for address in [v4(number), v6(number)] {
+                assert_eq!(look(&image, address, Transport::Tcp, 443), Some(7));
+                assert_eq!(look(&image, address, Transport::Tcp, 444), None);
+                assert_eq!(look(&image, address, Transport::Udp, 443), None);
+            }
+            let neighbour = IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + number * 3));
+            assert_eq!(look(&image, neighbour, Transport::Tcp, 443), None);
+        }
+    }
+
+    #[test]
+    fn an_entry_keeps_the_highest_id_and_its_action() {
+        for action in [Action::Local, Action::Drop] {
+            let entry = Entry::new((1 << 17) - 1, action);
+            assert!(entry.is_claimed());
+            assert_eq!(entry.rule(), (1 << 17) - 1);
+            assert_eq!(entry.action(), action);
+        }
+        assert!(!Entry::UNCLAIMED.is_claimed());
+    }
+}

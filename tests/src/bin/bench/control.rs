@@ -1,0 +1,165 @@
+//! What a change of the rules and a read of the counters cost.
+
+use std::{fmt::Write as _, fs, time::Instant};
+
+use anyhow::{Result, ensure};
+use portdemux::{image, rules::file, snapshot::Snapshot};
+use portdemux_tests::{
+    cli::Portdemux,
+    lab::{self, Lab},
+};
+use serde::Serialize;
+
+use super::{programs::Bench, statistics::Spread};
+
+/// How long something takes, in milliseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    what: &'static str,
+    milliseconds: Spread,
+}
+
+/// As many rules as there can be, a port each.
+fn full_ruleset(to: &str) -> String {
+    let mut text = String::new();
+    for port in 0..=u16::MAX {
+        let _ = write!(
+            text,
+            "[[rule]]\nname = \"rule-{port}\"\nport = \"{port}/tcp\"\nto = \"{to}\"\n\n"
+        );
+    }
+    text
+}
+
+/// Every port of every protocol, by three ranges.
+fn all_ports() -> String {
+    ["tcp", "udp", "sctp"]
+        .map(|protocol| format!("[[rule]]\nname = \"{protocol}\"\nport = \"0-65535/{protocol}\"\n"))
+        .concat()
+}
+
+pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = inside(rounds)?;
+    rows.extend(as_commands(rounds)?);
+    Ok(rows)
+}
+
+/// What the library does, without the start of a process.
+fn inside(rounds: usize) -> Result<Vec<Row>> {
+    let bench = Bench::new()?;
+    let rulesets = [full_ruleset("local"), full_ruleset("drop")];
+    let (mut switch, mut compile) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let ruleset = file::parse("bench.toml", &rulesets[round % 2])?;
+        let names: Vec<&str> = ruleset
+            .rules()
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        let ids: Vec<u32> = (0..).take(names.len()).collect();
+        let begun = Instant::now();
+        let image = image::compile(&ruleset, &ids);
+        compile.push(milliseconds(begun));
+        let begun = Instant::now();
+        bench.maps.install(&names, [0; 32], |_| image)?;
+        switch.push(milliseconds(begun));
+    }
+    let (mut ports, mut snapshot) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let all = bench.maps.counters.ports();
+        ports.push(milliseconds(begun));
+        ensure!(all.len() == 3 << 16, "not every port was read");
+        let begun = Instant::now();
+        std::hint::black_box(Snapshot::take(&bench.maps));
+        snapshot.push(milliseconds(begun));
+    }
+    Ok(vec![
+        Row {
+            what: "compile a ruleset of 65,536 rules",
+            milliseconds: Spread::of(&compile),
+        },
+        Row {
+            what: "switch to a compiled ruleset of 65,536 rules",
+            milliseconds: Spread::of(&switch),
+        },
+        Row {
+            what: "read the counters of all ports",
+            milliseconds: Spread::of(&ports),
+        },
+        Row {
+            what: "read all counters, claims and 65,536 names",
+            milliseconds: Spread::of(&snapshot),
+        },
+    ])
+}
+
+/// What a user waits for, with the start of the process.
+fn as_commands(rounds: usize) -> Result<Vec<Row>> {
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", lab::INTERFACE])?;
+    let directory = tempfile::tempdir()?;
+    let write = |name: &str, text: String| -> Result<String> {
+        let path = directory.path().join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let files = [
+        write("a.toml", full_ruleset("local"))?,
+        write("b.toml", full_ruleset("drop"))?,
+    ];
+    let ranges = [
+        write("c.toml", all_ports())?,
+        write("d.toml", all_ports().replace("0-", "1-"))?,
+    ];
+    let time = |arguments: &[&str]| -> Result<f64> {
+        let begun = Instant::now();
+        portdemux.ok(arguments)?;
+        Ok(milliseconds(begun))
+    };
+    let (mut full, mut range, mut add, mut stats) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        full.push(time(&["apply", &files[round % 2]])?);
+    }
+    for round in 0..rounds {
+        range.push(time(&["apply", &ranges[round % 2]])?);
+    }
+    let few = write("few.toml", "[[rule]]\nport = \"443/tcp\"\n".into())?;
+    time(&["apply", &few])?;
+    for round in 0..rounds {
+        add.push(time(&["add", &format!("{}/udp", 1000 + round)])?);
+        stats.push(time(&["stats", "--json"])?);
+    }
+    Ok(vec![
+        Row {
+            what: "portdemux apply, 65,536 rules",
+            milliseconds: Spread::of(&full),
+        },
+        Row {
+            what: "portdemux apply, all ports by range",
+            milliseconds: Spread::of(&range),
+        },
+        Row {
+            what: "portdemux add, one port",
+            milliseconds: Spread::of(&add),
+        },
+        Row {
+            what: "portdemux stats --json",
+            milliseconds: Spread::of(&stats),
+        },
+    ])
+}
+
+fn milliseconds(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1e3
+}
+
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = format!("{:<46}  {:>22}\n", "WHAT", "MILLISECONDS");
+    for row in rows {
+        let _ = writeln!(text, "{:<46}  {:>22}", row.what, row.milliseconds);
+    }
+    text
+}
