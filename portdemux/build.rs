@@ -18,14 +18,20 @@ const PACKAGE: &str = "portdemux-ebpf";
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    if let Err(err) = build() {
-        // Cargo shows this directive as one line and fails the build for it.
-        say(&format!("cargo::error={err}"));
+    match build() {
+        Ok(true) => ExitCode::SUCCESS,
+        // Cargo shows what a script that fails has written to standard error: the compiler's errors.
+        Ok(false) => ExitCode::FAILURE,
+        Err(err) => {
+            // Cargo shows this directive, and nothing else, as one line, and fails the build for it.
+            say(&format!("cargo::error={err}"));
+            ExitCode::SUCCESS
+        }
     }
-    ExitCode::SUCCESS
 }
 
-fn build() -> Result<()> {
+/// Builds the programs; returns whether they compile.
+fn build() -> Result<bool> {
     for path in [
         "build.rs",
         "../Cargo.lock",
@@ -67,9 +73,10 @@ fn build() -> Result<()> {
         cargo.env_remove(name);
     }
     if !cargo.status()?.success() {
-        return Err(format!("{PACKAGE} does not build for {target}, see above").into());
+        return Ok(false);
     }
-    copy_programs(&target_dir.join(target).join("release"), &out_dir)
+    copy_programs(&target_dir.join(target).join("release"), &out_dir)?;
+    Ok(true)
 }
 
 /// The compiler for the BPF target and where its `core` is.

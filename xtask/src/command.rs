@@ -156,7 +156,9 @@ fn text(command: &Command) -> String {
         let word = word.to_string_lossy();
         if word.contains('\n') {
             "'…'".to_owned()
-        } else if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "\"'$;*".contains(c)) {
+        } else if word.is_empty()
+            || word.contains(|c: char| c.is_whitespace() || "\"'$;*".contains(c))
+        {
             format!("'{word}'")
         } else {
             word.into_owned()

@@ -58,8 +58,8 @@ impl Plan {
         if command::find("rustup").is_some() {
             command::run(Command::new("rustup").args(["toolchain", "link", TOOLCHAIN, "/usr"]))?;
         }
-        let rust = rust::Rust::find()?;
-        if linker::check(&rust).is_ok() {
+        rust::Rust::find()?;
+        if linker::check().is_ok() {
             return Ok(());
         }
         linker::build(

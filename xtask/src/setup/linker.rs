@@ -2,18 +2,14 @@
 
 use std::{
     env, fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    Rust,
-    rust::{self, TARGET},
-};
+use super::rust::{self, TARGET};
 use crate::{
-    command::{self, Command, Stdio},
+    command::{self, Command},
     say,
 };
 
@@ -22,66 +18,52 @@ const VERSION: &str = "0.13.0";
 /// The LLVM releases that this version of bpf-linker can be built with.
 pub(super) const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
-/// The least that exercises compiler, `core` and linker.
-const TRIAL: &[u8] = br#"
+/// Enough that bitcode which an older LLVM cannot read contains some of what is new.
+const TRIAL: &[u8] = br"
 #![no_std]
-#![no_main]
 #[unsafe(no_mangle)]
-#[unsafe(link_section = "xdp")]
-fn pass(_: *mut core::ffi::c_void) -> u32 { 2 }
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
-"#;
+pub fn highest(from: &[u8], count: usize) -> Option<u8> {
+    let mut bytes = [0; 64];
+    bytes.get_mut(..count)?.copy_from_slice(from.get(..count)?);
+    bytes.iter().copied().max()
+}
+";
 
-/// Checks that the linker starts and understands what the compiler makes; returns its version.
-pub(super) fn check(rust: &Rust) -> Result<String> {
+/// Checks that the linker starts and reads what the compiler writes; returns its version.
+pub(super) fn check() -> Result<String> {
     let Some(linker) = command::find(PROGRAM) else {
         bail!("there is no {PROGRAM}");
     };
     let version = command::output(Command::new(&linker).arg("--version"))
         .with_context(|| format!("the {PROGRAM} here does not start"))?;
-    // Without a prebuilt `core`, a trial would have to build one.
-    if !rust.builds_core {
-        link_trial(&linker)?;
-    }
+    let directory = env::temp_dir().join(format!("portdemux-setup-{}", std::process::id()));
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let outcome = link_trial(&linker, &directory);
+    // Nothing depends on it.
+    let _ = fs::remove_dir_all(&directory);
+    outcome
+        .with_context(|| format!("the {PROGRAM} here does not read what the compiler writes"))?;
     Ok(version.trim().to_owned())
 }
 
-fn link_trial(linker: &Path) -> Result<()> {
-    let directory = env::temp_dir().join(format!("portdemux-setup-{}", std::process::id()));
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let outcome = compile_trial(linker, &directory.join("trial"));
-    // Nothing depends on it.
-    let _ = fs::remove_dir_all(&directory);
-    outcome.with_context(|| format!("the {PROGRAM} here does not fit the compiler"))
-}
-
-fn compile_trial(linker: &Path, object: &Path) -> Result<()> {
-    let mut rustc = rust::command("rustc");
-    rustc
-        .args(["--edition", "2024", "--target", TARGET, "-O"])
-        // Without it the linker optimizes the whole of `core`, ten times slower.
-        .args(["-C", "lto=fat", "-C"])
-        .arg(format!("linker={}", linker.display()))
-        .arg("-o")
-        .arg(object)
-        .arg("-");
-    let mut child = rustc
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start rustc")?;
-    if let Some(mut source) = child.stdin.take() {
-        source.write_all(TRIAL).context("write to rustc")?;
-    }
-    let output = child.wait_with_output().context("wait for rustc")?;
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let complaint = complaint
-            .lines()
-            .find(|line| line.starts_with("error"))
-            .unwrap_or("rustc failed");
-        bail!("{complaint}");
+/// Compiles for the host, whose `core` every toolchain has, and links that bitcode for BPF: the
+/// linker of an LLVM older than the compiler's fails to read it.
+fn link_trial(linker: &Path, directory: &Path) -> Result<()> {
+    let (source, bitcode) = (directory.join("trial.rs"), directory.join("trial.bc"));
+    fs::write(&source, TRIAL).with_context(|| format!("write {}", source.display()))?;
+    command::output(
+        rust::command("rustc")
+            .args(["--edition", "2024", "--crate-type", "lib", "-O", "-g"])
+            .args(["-C", "panic=abort", "--emit", "llvm-bc", "-o"])
+            .args([&bitcode, &source]),
+    )?;
+    let read = Command::new(linker)
+        .args([&format!("--target={TARGET}"), "--emit=llvm-bc", "-o"])
+        .args([&directory.join("trial.out"), &bitcode])
+        .output()
+        .context("start it")?;
+    if !read.status.success() {
+        bail!("it is built with an older LLVM");
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(crate) fn tests() -> Result<()> {
 
 fn ready() -> Result<Rust> {
     let rust = Rust::find()?;
-    let linker = linker::check(&rust)?;
+    let linker = linker::check()?;
     say::line(format_args!("ready: {rust}, {linker}"));
     Ok(rust)
 }

@@ -39,19 +39,30 @@ pub(super) fn install() -> Result<()> {
             .args(["toolchain", "link", rust::TOOLCHAIN])
             .arg(&sysroot),
     )?;
+    let linker = link_with();
+    if linker.is_err() {
+        // A toolchain that cannot link would make the build fail without saying what to do.
+        let mut rustup = Command::new("rustup");
+        command::run(rustup.args(["toolchain", "uninstall", rust::TOOLCHAIN]))?;
+    }
+    linker
+}
+
+/// Makes sure that there is a linker for this toolchain.
+fn link_with() -> Result<()> {
     let rust = rust::Rust::find()?;
-    if linker::check(&rust).is_ok() {
+    if linker::check().is_ok() {
         return Ok(());
     }
     say::step("installing bpf-linker");
     let Err(download) = linker::download() else {
-        return Ok(());
+        return linker::check().map(|_| ());
     };
     say::line(format_args!("not as a download: {download:#}"));
     let prefix = llvm_prefix(rust.llvm).with_context(|| {
         format!(
-            "bpf-linker is missing and could neither be downloaded ({download:#}) nor built: \
-             install the development files of LLVM {}",
+            "bpf-linker could neither be downloaded ({download:#}) nor built (that needs the \
+             development files of LLVM {})",
             rust.llvm
         )
     })?;
