@@ -26,7 +26,7 @@ pub struct Decision {
 #[must_use]
 pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
     if let Some(reason) = parsed.malformed {
-        let verdict = if ruleset.header.malformed_drop == 0 {
+        let verdict = if ruleset.header.malformed_pass != 0 {
             Verdict::Pass
         } else {
             Verdict::Drop

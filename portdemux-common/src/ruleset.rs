@@ -116,8 +116,8 @@ pub struct Header {
     pub v6_bucket_mask: u32,
     /// Number of spans.
     pub spans: u32,
-    /// 1 if malformed packets are dropped, 0 if they pass.
-    pub malformed_drop: u32,
+    /// 1 if malformed packets pass, 0 if they are dropped.
+    pub malformed_pass: u32,
     /// Fills the header up to a multiple of 64 bytes.
     pub reserved: [u32; 12],
 }
@@ -160,7 +160,7 @@ pub struct Span {
     pub entry: Entry,
 }
 
-/// A compiled ruleset.
+/// A compiled ruleset. All zeros are the ruleset without rules.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct RulesetImage {

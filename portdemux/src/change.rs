@@ -13,9 +13,9 @@ use crate::{
         maps::Maps,
         pins::{Lock, Places},
     },
-    error::Help as _,
     image,
     records::{Record, Records},
+    recover,
     rules::{Ruleset, file, plan::Plan},
 };
 
@@ -28,6 +28,8 @@ pub struct InForce {
     pub record: Record,
     /// What the text says.
     pub ruleset: Ruleset,
+    /// Why the text had to be rebuilt from the kernel, if it had to be.
+    pub lost: Option<String>,
 }
 
 /// What a change did.
@@ -45,48 +47,45 @@ pub struct Change {
 
 /// Reads the ruleset in force.
 ///
+/// If its record is lost, the text is rebuilt from the kernel.
+///
 /// # Errors
 ///
-/// Its record is missing or damaged.
+/// The text cannot be understood.
 pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
     let records = Records::new(places.records());
-    let mut header = maps.header();
-    if header.generation == 0 {
+    loop {
+        let header = maps.header();
+        let generation = Generation(header.generation);
+        if header.generation == 0 {
+            return Ok(InForce {
+                generation,
+                record: Record::default(),
+                ruleset: Ruleset::default(),
+                lost: None,
+            });
+        }
+        let (record, lost) = match records.read(&header.text_hash) {
+            Ok(record) => (record, None),
+            Err(error) => {
+                let image = maps.image();
+                let text = recover::text(&image, &maps.rule_names(&image));
+                (Record { source: None, text }, Some(format!("{error:#}")))
+            }
+        };
+        // A writer may have replaced the ruleset and removed its record meanwhile.
+        if maps.generation() != generation {
+            continue;
+        }
+        let ruleset = file::parse(&name(record.source.as_deref()), &record.text)
+            .context("understand the text of the ruleset in force")?;
         return Ok(InForce {
-            generation: Generation(0),
-            record: Record::default(),
-            ruleset: Ruleset::default(),
+            generation,
+            record,
+            ruleset,
+            lost,
         });
     }
-    let record = loop {
-        match records.read(&header.text_hash) {
-            Ok(record) => break record,
-            Err(error) => {
-                // A writer may have replaced the ruleset and removed its record meanwhile.
-                let now = maps.header();
-                if now.generation == header.generation {
-                    return Err(error)
-                        .with_context(|| {
-                            format!(
-                                "find the text of generation {}, which is in force",
-                                header.generation
-                            )
-                        })
-                        .help(|| {
-                            "apply the rules file again; until then the ruleset holds".into()
-                        });
-                }
-                header = now;
-            }
-        }
-    };
-    let ruleset = file::parse(&name(record.source.as_deref()), &record.text)
-        .context("understand the text of the ruleset in force")?;
-    Ok(InForce {
-        generation: Generation(header.generation),
-        record,
-        ruleset,
-    })
 }
 
 /// What is to become of the ruleset in force.

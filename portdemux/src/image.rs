@@ -22,9 +22,9 @@ use crate::rules::{Destination, Malformed, Ruleset, claims::Segment};
 #[must_use]
 pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
-    image.header.malformed_drop = match ruleset.defaults().malformed {
-        Malformed::Drop => 1,
-        Malformed::Pass => 0,
+    image.header.malformed_pass = match ruleset.defaults().malformed {
+        Malformed::Drop => 0,
+        Malformed::Pass => 1,
     };
     let entries: Vec<Entry> = ruleset
         .rules()

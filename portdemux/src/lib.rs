@@ -11,5 +11,6 @@ pub mod explain;
 pub mod image;
 pub mod interface;
 pub mod records;
+pub mod recover;
 pub mod rules;
 pub mod snapshot;

@@ -127,6 +127,9 @@ impl CaptureError {
                 Subject::File,
                 format!("is cut off in its header, at byte {}", grouped(*end)),
             ),
+            Problem::Read(error) if self.frames == 0 => {
+                (Subject::File, format!("cannot be read: {error}"))
+            }
             Problem::Read(error) => (Subject::Rest, format!("cannot be read further: {error}")),
             Problem::FrameCut { end } => (
                 Subject::Frame,

@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
-    let old = change::in_force(&context.places, &maps)?;
+    let old = context.in_force(&maps)?;
     let rule = edit::NewRule {
         name: args.name.clone(),
         ports: args.ports.clone(),

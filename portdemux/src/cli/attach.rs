@@ -87,7 +87,7 @@ fn attach_all(
     let change = match request {
         None => None,
         Some(rules) => {
-            let old = change::in_force(places, maps);
+            let old = context.in_force(maps);
             let old = old.as_ref().ok().map(|old| &old.ruleset);
             Some(change::change(
                 places,
@@ -120,7 +120,7 @@ fn attach_all(
     match change {
         Some(change) => report::change(context, &change)?,
         None if maps.generation().0 == 0 => context.output.line(format!(
-            "No rules: everything passes and is counted. Next: portdemux{} stats --watch",
+            "No rules: all that is well-formed passes and is counted. Next: portdemux{} stats --watch",
             instance_flag(context)
         ))?,
         None => context.output.line(format!(

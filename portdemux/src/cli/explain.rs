@@ -1,6 +1,9 @@
 //! `portdemux explain`: say what would become of a packet, or of every frame of a capture.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
@@ -8,10 +11,11 @@ use portdemux_common::wire::Transport;
 
 use super::{Context, output, report};
 use crate::{
-    capture::Capture,
+    attached::{self, State},
+    capture::{Capture, CaptureError},
     change,
-    dataplane::twin::Twin,
-    error::{Help as _, NothingLoaded},
+    dataplane::{maps::Maps, twin::Twin},
+    error::{Advice, Help as _, NothingLoaded},
     explain::{
         Basis,
         agreement::Agreement,
@@ -19,6 +23,7 @@ use crate::{
         packet::{self, Endpoint},
         report::report as report_on,
     },
+    records::Record,
 };
 
 /// Say what would become of a packet, and why
@@ -27,12 +32,17 @@ use crate::{
 /// code that the network card's path runs, under the rules in force or under those of a file;
 /// with a file it takes no privileges. Nothing is sent, nothing is counted.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "\
+portdemux explain [OPTIONS] PROTO SRC:PORT DST:PORT
+       portdemux explain [OPTIONS] --pcap FILE",
+    after_help = "\
 Examples:
   portdemux explain tcp 198.51.100.7:52341 203.0.113.10:22
   portdemux explain udp [2001:db8::7]:52341 [2001:db8::10]:53 --rules portdemux.toml
   portdemux explain --pcap trace.pcap --json
-  tcpdump -i eth0 -U -w - | portdemux explain --pcap -")]
+  tcpdump -i eth0 -U -w - | portdemux explain --pcap -"
+)]
 pub(super) struct Args {
     /// The packet's protocol
     #[arg(
@@ -41,7 +51,7 @@ pub(super) struct Args {
         requires = "source"
     )]
     protocol: Option<Protocol>,
-    /// Where the packet comes from, as in 198.51.100.7:52341 or [2001:db8::7]:52341
+    /// Where the packet comes from; an IPv6 address stands in brackets
     #[arg(value_name = "SRC:PORT", requires = "destination")]
     source: Option<Endpoint>,
     /// Where it is for
@@ -212,26 +222,69 @@ fn basis(args: &Args, context: &Context) -> Result<Basis> {
     };
     let generation = image.header.generation;
     let basis = Basis::in_force(image, names);
+    if args.kernel {
+        warn_of_other_versions(context, &maps)?;
+    }
     match change::in_force(&context.places, &maps) {
         Ok(in_force) if in_force.generation.0 == generation => {
-            let source = in_force.record.source.unwrap_or_default();
-            Ok(basis.with_text(source.display().to_string(), in_force.ruleset))
+            let file = file_in_sync(&in_force.record);
+            Ok(basis.with_text(file.unwrap_or_default(), in_force.ruleset))
         }
-        // Only where the rules stand is lost.
-        Ok(_) | Err(_) => Ok(basis),
+        // Another writer was quicker, or the record is lost: what is decided stands all the same.
+        Ok(_) => Ok(basis),
+        Err(error) => {
+            if args.pcap.is_none() && !args.json {
+                output::warn(
+                    format!(
+                        "what the rules say besides is not known: {}",
+                        error.root_cause()
+                    ),
+                    Some("apply the rules file again"),
+                );
+            }
+            Ok(basis)
+        }
     }
 }
 
-fn with_help(error: crate::capture::CaptureError) -> anyhow::Error {
+/// The file that the ruleset in force came from, if the same still stands there.
+fn file_in_sync(record: &Record) -> Option<String> {
+    let source = record.source.as_ref()?;
+    let text = fs::read_to_string(source).ok()?;
+    (text == record.text).then(|| source.display().to_string())
+}
+
+/// The twin is of this binary's program; what runs on an interface may be older.
+fn warn_of_other_versions(context: &Context, maps: &Maps) -> Result<()> {
+    const OWN: &str = env!("CARGO_PKG_VERSION");
+    for interface in attached::interfaces(&context.places, maps)? {
+        if interface.state == State::Attached && interface.version != OWN {
+            output::warn(
+                format!(
+                    "the program on {} is of version {}, its twin of version {OWN}",
+                    interface.name, interface.version
+                ),
+                Some(&format!("portdemux attach {} replaces it", interface.name)),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn with_help(error: CaptureError) -> anyhow::Error {
     match error.help() {
-        Some(help) => anyhow::Error::new(error).context(crate::error::Advice(help)),
+        Some(help) => anyhow::Error::new(error).context(Advice(help)),
         None => error.into(),
     }
 }
 
 /// Ends the process as clap does for arguments that make no sense.
 fn usage(message: &str) -> ! {
-    super::Cli::command()
+    let mut command = super::Cli::command();
+    command.build();
+    let command = command.find_subcommand_mut("explain");
+    command
+        .expect("invariant: this verb is one of the command's")
         .error(ErrorKind::ValueValidation, message)
         .exit()
 }

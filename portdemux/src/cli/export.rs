@@ -3,7 +3,6 @@
 use anyhow::Result;
 
 use super::Context;
-use crate::change;
 
 /// Print the rules in force as a rules file, comments included
 #[derive(Debug, clap::Args)]
@@ -14,7 +13,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
-    let in_force = change::in_force(&context.places, &maps)?;
+    let in_force = context.in_force(&maps)?;
     context.output.write(&in_force.record.text)?;
     Ok(())
 }

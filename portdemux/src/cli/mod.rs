@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 use output::Output;
 
 use crate::{
+    change::{self, InForce},
     dataplane::{
         links,
         maps::Maps,
@@ -102,6 +103,20 @@ impl Context {
     /// Opens the instance for reading.
     pub(crate) fn open(&self) -> Result<Maps> {
         self.places.open()
+    }
+
+    /// Reads the ruleset in force, and says so if its text had to be rebuilt.
+    pub(crate) fn in_force(&self, maps: &Maps) -> Result<InForce> {
+        let in_force = change::in_force(&self.places, maps)?;
+        if let Some(why) = &in_force.lost {
+            output::warn(
+                format!(
+                    "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments"
+                ),
+                Some("apply the rules file again"),
+            );
+        }
+        Ok(in_force)
     }
 
     /// Takes the lock and opens the instance for a change.

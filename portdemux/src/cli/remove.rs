@@ -25,7 +25,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
-    let old = change::in_force(&context.places, &maps)?;
+    let old = context.in_force(&maps)?;
     let request = Request {
         text: edit::remove("the rules in force", &old.record.text, &args.rules)?,
         source: old.record.source.clone(),

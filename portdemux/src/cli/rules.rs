@@ -9,7 +9,6 @@ use super::{
     output::{Align, Table, grouped, size},
     stats::Traffic,
 };
-use crate::change;
 
 /// Show the rules in force and what came for each
 #[derive(Debug, clap::Args)]
@@ -50,7 +49,7 @@ struct Rule<'a> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
-    let in_force = change::in_force(&context.places, &maps)?;
+    let in_force = context.in_force(&maps)?;
     let image = maps.image();
     let ids = maps.rule_names(&image);
     let count = ids.keys().max().map_or(0, |&last| last as usize + 1);
@@ -92,7 +91,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if rules.is_empty() {
         context
             .output
-            .line("No rules: everything passes and is counted")?;
+            .line("No rules: all that is well-formed passes and is counted")?;
         return Ok(());
     }
     let mut table = Table::new()

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     attached::{self, AttachedInterface, State},
-    change,
     records::Record,
 };
 
@@ -75,7 +74,7 @@ impl From<&AttachedInterface> for Interface {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
     let places = &context.places;
-    let in_force = change::in_force(places, &maps);
+    let in_force = context.in_force(&maps);
     let record = in_force.as_ref().ok().map(|in_force| &in_force.record);
     let in_sync = record.and_then(is_in_sync);
     let source = record.and_then(|record| record.source.as_ref());

@@ -26,12 +26,10 @@ use super::{
     links,
     mapped::Mapped,
     maps::{COUNTERS, GENERATION, RULESETS, possible_cpus},
+    objects,
 };
 
-/// The object that `portdemux-ebpf` compiles to.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
-
-/// The program's name in it.
+/// The program's name in its object.
 const PROGRAM: &str = "portdemux_twin";
 /// Name of the map in which the program writes down what it saw.
 const TRACE: &str = "TRACE";
@@ -78,7 +76,7 @@ impl Twin {
         let cpus = possible_cpus()?;
         let mut object = EbpfLoader::new()
             .map_max_entries(COUNTERS, u32::try_from(cpus)?)
-            .load(OBJECT)
+            .load(objects::TWIN)
             .context("prepare the program")?;
         let counters = map(&object, COUNTERS, size_of::<CpuCounters>() * cpus)?;
         let mut twin = Self {

@@ -160,9 +160,13 @@ const FIELDS: [(&str, Say); 15] = [
     ("reason", |trace| {
         named(trace.reason, Reason::ALL, Reason::name)
     }),
-    ("rule", |trace| match trace.entry.is_claimed() {
-        true => format!("id {}, {:?}", trace.entry.rule(), trace.entry.action()),
-        false => "none".into(),
+    ("rule", |trace| {
+        let entry = trace.entry;
+        if entry.is_claimed() {
+            format!("id {}, {:?}", entry.rule(), entry.action())
+        } else {
+            "none".into()
+        }
     }),
     ("class", |trace| named(trace.class, &CLASSES, class_name)),
     ("version", |trace| trace.version.to_string()),

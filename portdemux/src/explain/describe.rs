@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Display},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use portdemux_common::{
@@ -77,12 +77,8 @@ fn write_packet(f: &mut fmt::Formatter<'_>, bytes: &[u8], parsed: &Parsed) -> fm
             let destination = SocketAddr::new(destination, ports.destination.number());
             write!(f, "{source} > {destination}")
         }
-        None => write_addresses(f, source, destination),
+        None => write!(f, "{source} > {destination}"),
     }
-}
-
-fn write_addresses(f: &mut fmt::Formatter<'_>, source: IpAddr, destination: IpAddr) -> fmt::Result {
-    write!(f, "{source} > {destination}")
 }
 
 fn write_protocol(f: &mut fmt::Formatter<'_>, protocol: IpProto) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use portdemux_common::{
     decide::Decision,
     parse::{Address, Class, Fragment, Parsed},
+    reason::Reason,
     trace::Trace,
 };
 use serde::Serialize;
@@ -66,7 +67,7 @@ impl Explained<'_> {
         Line {
             frame: self.number,
             class: class_name(parsed.class()),
-            parse_reason: parsed.malformed.map(|reason| reason.name()),
+            parse_reason: parsed.malformed.map(Reason::name),
             protocol: parsed.version.map(|_| parsed.protocol.0),
             source: self.source(),
             destination: self.destination(),

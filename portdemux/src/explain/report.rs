@@ -2,10 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use portdemux_common::{
-    parse::{Ports, Version},
-    reason::Reason,
-};
+use portdemux_common::parse::{Ports, Version};
 
 use super::{Basis, Explained, packet};
 use crate::rules::claims::{self, Claim};
@@ -74,16 +71,17 @@ fn write_entry_point(
         place(file, first, "   ", "")
     );
     for other in others {
+        let _ = write!(
+            text,
+            "            also claimed by {} {}",
+            other.rule.name, other.ports
+        );
+        if other.address.is_some() {
+            let _ = write!(text, ", {}", at(other));
+        }
         let _ = writeln!(
             text,
-            "            also claimed by {} {}{}{}: {}",
-            other.rule.name,
-            other.ports,
-            if other.address.is_some() {
-                format!(", {}", at(other))
-            } else {
-                String::new()
-            },
+            "{}: {}",
             place(file, other, " (", ")"),
             why(first, other)
         );
@@ -91,13 +89,13 @@ fn write_entry_point(
 }
 
 fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool) {
-    let verdict = explained.decision.verdict.name();
-    let reason = explained.decision.reason;
     let agreed = if agreed { "   (the kernel agrees)" } else { "" };
-    let _ = match reason {
-        Reason::Unclaimed => writeln!(text, "verdict     {verdict}, {}{agreed}", reason.name()),
-        _ => writeln!(text, "verdict     {verdict}, {}{agreed}", reason.name()),
-    };
+    let _ = writeln!(
+        text,
+        "verdict     {}, {}{agreed}",
+        explained.decision.verdict.name(),
+        explained.decision.reason.name()
+    );
 }
 
 fn at(claim: &Claim<'_>) -> String {

@@ -1,0 +1,224 @@
+//! From an image back to the rules, for when their text is lost.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    net::IpAddr,
+};
+
+use portdemux_common::{
+    ruleset::{Action, Entry, RuleId, RulesetImage},
+    wire::{Port, Transport},
+};
+
+use crate::rules::{Destination, PortRange, edit};
+
+/// What a rule claims: at any address, or at some.
+#[derive(Default)]
+struct Claimed {
+    to: Destination,
+    any: Vec<PortRange>,
+    at: BTreeMap<Vec<PortRange>, Vec<IpAddr>>,
+}
+
+/// Writes a rules file that compiles to an image with the same decisions.
+///
+/// Comments and layout are lost, as are rules that never win a port. A range comes out in pieces where
+/// more specific rules cut it; a rule that claims different ports at different addresses comes out as
+/// several, numbered from `-2` on.
+#[must_use]
+pub fn text(image: &RulesetImage, names: &HashMap<RuleId, String>) -> String {
+    let mut rules: BTreeMap<RuleId, Claimed> = BTreeMap::new();
+    for transport in Transport::ALL {
+        let entry = |port: u16| image.ports[Port::new(port).index(transport)];
+        for (range, entry) in runs(transport, entry) {
+            let rule = claimed(&mut rules, entry);
+            rule.any.push(range);
+        }
+    }
+    for (address, first, count) in addresses(image) {
+        let mut ports: BTreeMap<RuleId, (Entry, Vec<PortRange>)> = BTreeMap::new();
+        let spans = image.spans.iter().skip(first as usize).take(count as usize);
+        for span in spans {
+            if let Some(range) = range(span.first, span.last) {
+                ports
+                    .entry(span.entry.rule())
+                    .or_insert((span.entry, Vec::new()))
+                    .1
+                    .push(range);
+            }
+        }
+        for (entry, ranges) in ports.into_values() {
+            claimed(&mut rules, entry)
+                .at
+                .entry(ranges)
+                .or_default()
+                .push(address);
+        }
+    }
+
+    let malformed = if image.header.malformed_pass == 0 {
+        "drop"
+    } else {
+        "pass"
+    };
+    let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
+    let _ = writeln!(text, "[default]\nmalformed = \"{malformed}\"");
+    for (id, Claimed { to, any, at }) in rules {
+        let name = names
+            .get(&id)
+            .cloned()
+            .unwrap_or_else(|| format!("rule-{id}"));
+        let whole = (!any.is_empty()).then_some((any, Vec::new()));
+        for (part, (ports, addresses)) in whole.into_iter().chain(at).enumerate() {
+            let name = if part == 0 {
+                name.clone()
+            } else {
+                format!("{name}-{}", part + 1)
+            };
+            let rule = edit::NewRule {
+                name: Some(name),
+                ports,
+                addresses,
+                to: Some(to),
+            };
+            text = edit::append(&text, &rule);
+        }
+    }
+    text
+}
+
+fn claimed(rules: &mut BTreeMap<RuleId, Claimed>, entry: Entry) -> &mut Claimed {
+    let rule = rules.entry(entry.rule()).or_default();
+    rule.to = match entry.action() {
+        Action::Local => Destination::Local,
+        Action::Drop => Destination::Drop,
+    };
+    rule
+}
+
+/// The claimed ports of a protocol, neighbours with the same entry together.
+fn runs(transport: Transport, entry: impl Fn(u16) -> Entry) -> Vec<(PortRange, Entry)> {
+    let mut runs: Vec<(PortRange, Entry)> = Vec::new();
+    for port in 0..=u16::MAX {
+        let here = entry(port);
+        match runs.last_mut() {
+            Some((range, entry)) if *entry == here && range.last + 1 == port => range.last = port,
+            _ if here.is_claimed() => {
+                runs.push((
+                    PortRange {
+                        transport,
+                        first: port,
+                        last: port,
+                    },
+                    here,
+                ));
+            }
+            _ => {}
+        }
+    }
+    runs
+}
+
+fn addresses(image: &RulesetImage) -> Vec<(IpAddr, u32, u32)> {
+    let v4 = image
+        .v4
+        .iter()
+        .map(|place| (IpAddr::from(place.address), place.first, place.count));
+    let v6 = image
+        .v6
+        .iter()
+        .map(|place| (IpAddr::from(place.address), place.first, place.count));
+    let mut addresses: Vec<_> = Vec::new();
+    if image.header.v4_mask != 0 {
+        addresses.extend(v4.take(image.header.v4_mask as usize + 1));
+    }
+    if image.header.v6_mask != 0 {
+        addresses.extend(v6.take(image.header.v6_mask as usize + 1));
+    }
+    addresses.retain(|&(_, _, count)| count > 0);
+    addresses.sort_unstable();
+    addresses
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low 16 bits of a span's key are the port"
+)]
+fn range(first: u32, last: u32) -> Option<PortRange> {
+    let transport = Transport::ALL
+        .into_iter()
+        .find(|&t| t as u32 == first >> 16)?;
+    Some(PortRange {
+        transport,
+        first: first as u16,
+        last: last as u16,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{image, rules::file};
+
+    /// The image of a text, with the names of its rules by id.
+    fn compile(text: &str) -> (Box<RulesetImage>, HashMap<RuleId, String>) {
+        let ruleset = file::parse("test.toml", text).unwrap();
+        let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
+        let names = ruleset.rules().iter().map(|rule| rule.name.clone());
+        (
+            image::compile(&ruleset, &ids),
+            ids.iter().copied().zip(names).collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_rebuilt_decides_as_the_original_and_is_a_fixed_point() {
+        let original = r#"
+            default.malformed = "pass"
+            [[rule]]
+            name = "web"
+            port = ["80/tcp", "8000-8999/tcp"]
+            [[rule]]
+            name = "admin"
+            port = "8080/tcp"
+            to = "drop"
+            [[rule]]
+            name = "dns"
+            port = ["53/udp", "53/tcp"]
+            address = ["192.0.2.53", "2001:db8::53", "192.0.2.54"]
+            [[rule]]
+            name = "one"
+            port = "53/tcp"
+            address = "192.0.2.60"
+            to = "drop"
+            [[rule]]
+            name = "all"
+            port = "0-65535/sctp"
+        "#;
+        let (image, names) = compile(original);
+        let rebuilt = text(&image, &names);
+        let (again, names_again) = compile(&rebuilt);
+        assert_eq!(text(&again, &names_again), rebuilt);
+        assert_eq!(again.header.malformed_pass, 1);
+        assert!(
+            rebuilt.contains("\"8000-8079/tcp\", \"8081-8999/tcp\""),
+            "{rebuilt}"
+        );
+        let say = |names: &HashMap<RuleId, String>, entry: Entry| {
+            entry
+                .is_claimed()
+                .then(|| (names[&entry.rule()].clone(), entry.action()))
+        };
+        for (one, other) in image.ports.iter().zip(&again.ports) {
+            assert_eq!(say(&names, *one), say(&names_again, *other));
+        }
+        let list = |image: &RulesetImage| -> Vec<IpAddr> {
+            addresses(image)
+                .into_iter()
+                .map(|(address, _, _)| address)
+                .collect()
+        };
+        assert_eq!(list(&image), list(&again));
+    }
+}
