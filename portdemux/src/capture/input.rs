@@ -117,15 +117,17 @@ impl<R: Read> Input<R> {
     /// Reads on until `count` bytes are there; says whether they are.
     fn fill(&mut self, count: usize) -> io::Result<bool> {
         while self.end - self.start < count {
-            if self.start > 0 {
-                self.buffer.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
+            let held = self.start..self.end;
             let wanted = count.max(CHUNK);
             if self.buffer.len() < wanted {
-                self.buffer.resize(wanted, 0);
+                // Fresh memory comes zeroed; to zero it here would cost a small file the most.
+                let mut buffer = vec![0; wanted];
+                buffer[..held.len()].copy_from_slice(&self.buffer[held.clone()]);
+                self.buffer = buffer;
+            } else {
+                self.buffer.copy_within(held.clone(), 0);
             }
+            (self.start, self.end) = (0, held.len());
             match self.source.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.end += read,
