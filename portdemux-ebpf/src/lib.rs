@@ -33,42 +33,49 @@ impl Witness for () {
 }
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.
+///
+/// With `FRAGS` a frame can lie in several buffers (`xdp.frags`, Linux 5.18 and newer).
 #[inline(always)]
-pub fn dispatch<W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
+pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
     // The map has an element for every generation: this cannot fail, and aborting drops.
     let Some(ruleset) = ruleset::in_force() else {
         return xdp_action::XDP_ABORTED;
     };
-    let finish = Finish {
+    let finish = Finish::<W, FRAGS> {
         ctx,
         ruleset,
         witness,
     };
-    if let Some(action) = parse::parse_sound(&LinearFrame::new(ctx), finish) {
+    let frame = LinearFrame::new(ctx);
+    if let Some(action) = parse::parse_sound(&frame, finish) {
         return action;
     }
-    // Malformed, or a frame in several buffers (jumbo MTU) that only looks cut off.
     cold_path();
+    if !FRAGS {
+        let parsed = parse::parse(&frame);
+        return finish.with_length(&frame, frame.length(), &parsed);
+    }
+    // Malformed, or a frame in several buffers (jumbo MTU) that only looks cut off.
     let whole = WholeFrame::new(ctx);
     let parsed = parse::parse(&whole);
     finish.with_length(&whole, whole.length(), &parsed)
 }
 
 #[derive(Clone, Copy)]
-struct Finish<'a, W> {
+struct Finish<'a, W, const FRAGS: bool> {
     ctx: &'a XdpContext,
     ruleset: &'static RulesetImage,
     witness: W,
 }
 
-impl<W: Witness> Continuation<LinearFrame> for Finish<'_, W> {
+impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, FRAGS> {
     type Output = xdp_action::Type;
 
     #[inline(always)]
     fn sound(self, frame: &LinearFrame, parsed: &Parsed) -> xdp_action::Type {
         // The packet ends within the first buffer. What may lie beyond is padding, of which only
         // the length counts.
-        let length = if frame.may_have_more() {
+        let length = if FRAGS && frame.may_have_more() {
             cold_path();
             WholeFrame::new(self.ctx).length()
         } else {
@@ -78,7 +85,7 @@ impl<W: Witness> Continuation<LinearFrame> for Finish<'_, W> {
     }
 }
 
-impl<W: Witness> Finish<'_, W> {
+impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
     #[inline(always)]
     fn with_length<P: Packet>(
         self,

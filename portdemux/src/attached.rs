@@ -76,14 +76,7 @@ pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>
     let attached = maps.interfaces().into_iter().map(|(place, known)| {
         let name = maps::text(&known.name);
         let link = pinned.iter().find(|link| link.place == place);
-        let carrier = link.and_then(|link| {
-            present.iter().find(|interface| {
-                interface
-                    .programs
-                    .iter()
-                    .any(|program| Some(program.id) == link.program)
-            })
-        });
+        let carrier = link.and_then(|link| link.carrier(&present));
         let state = match (link, carrier) {
             (None, _) => State::Detached,
             (Some(_), Some(_)) => State::Attached,

@@ -56,7 +56,7 @@ pub fn limit_random(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn portdemux_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
-    portdemux_ebpf::dispatch(&ctx, ())
+    portdemux_ebpf::dispatch::<true, _>(&ctx, ())
 }
 
 /// Steps a linear congruential generator whose state lies in the destination MAC address, and takes the

@@ -35,7 +35,7 @@ impl Witness for WriteDown {
 /// Dispatches a frame and writes down why.
 #[xdp(frags)]
 pub fn portdemux_twin(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch(&ctx, WriteDown)
+    portdemux_ebpf::dispatch::<true, _>(&ctx, WriteDown)
 }
 
 #[panic_handler]

@@ -1,13 +1,19 @@
-//! The program that is attached to interfaces.
+//! The program that is attached to interfaces, for kernels with and without frames in several buffers.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 
-/// Dispatches a frame.
+/// Dispatches a frame in any number of buffers (Linux 5.18 and newer).
 #[xdp(frags)]
 pub fn portdemux(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch(&ctx, ())
+    portdemux_ebpf::dispatch::<true, _>(&ctx, ())
+}
+
+/// Dispatches a frame in one buffer (Linux 5.15).
+#[xdp]
+pub fn portdemux_plain(ctx: XdpContext) -> u32 {
+    portdemux_ebpf::dispatch::<false, _>(&ctx, ())
 }
 
 #[panic_handler]

@@ -8,7 +8,7 @@ use portdemux_common::state::Mode;
 
 use super::{Context, output, report};
 use crate::{
-    change,
+    change::{self, Request},
     dataplane::{
         links::{self, Attachment, Wish},
         maps::Maps,
@@ -84,24 +84,42 @@ fn attach_all(
     request: Option<report::RulesText>,
 ) -> Result<()> {
     let places = &context.places;
-    let change = match request {
-        None => None,
-        Some(rules) => {
-            let old = context.in_force(maps);
-            let old = old.as_ref().ok().map(|old| &old.ruleset);
-            Some(change::change(
-                places,
-                maps,
-                lock,
-                old,
-                rules.request(false),
-            )?)
+    let old = context.in_force(maps)?;
+    let change = request
+        .map(|rules| change::change(places, maps, lock, Some(&old.ruleset), rules.request(false)))
+        .transpose()?;
+    if let Err(error) = attach_each(context, maps, interfaces, wish) {
+        if change.is_some() {
+            let before = Request {
+                text: old.record.text,
+                source: old.record.source,
+                name: "the rules before",
+                dry_run: false,
+            };
+            change::change(places, maps, lock, None, before)?;
         }
-    };
+        return Err(error);
+    }
+    match change {
+        Some(change) => report::change(context, &change)?,
+        None if maps.generation().0 == 0 => context.output.line(format!(
+            "No rules: all that is well-formed passes and is counted. Next: portdemux{} stats --watch",
+            instance_flag(context)
+        ))?,
+        None => context.output.line(format!(
+            "The rules of generation {} hold, counters kept",
+            maps.generation().0
+        ))?,
+    }
+    Ok(())
+}
+
+/// Attaches to every interface, or to none that had no program before.
+fn attach_each(context: &Context, maps: &Maps, interfaces: &[Interface], wish: Wish) -> Result<()> {
     let netns = interface::namespace()?;
     let mut fresh = Vec::new();
     for interface in interfaces {
-        match links::attach(places, maps, interface, netns, wish) {
+        match links::attach(&context.places, maps, interface, netns, wish) {
             Ok(attachment) => {
                 say(context, interface, &attachment)?;
                 if matches!(attachment, Attachment::Attached { .. }) {
@@ -116,17 +134,6 @@ fn attach_all(
                 return Err(error);
             }
         }
-    }
-    match change {
-        Some(change) => report::change(context, &change)?,
-        None if maps.generation().0 == 0 => context.output.line(format!(
-            "No rules: all that is well-formed passes and is counted. Next: portdemux{} stats --watch",
-            instance_flag(context)
-        ))?,
-        None => context.output.line(format!(
-            "The rules of generation {} hold, counters kept",
-            maps.generation().0
-        ))?,
     }
     Ok(())
 }

@@ -81,23 +81,26 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
     let mut found = Vec::new();
     for name in &args.interfaces {
         // By the program that runs on it, so that an interface is found under its new name too.
-        let by_program = present
+        let by_program = pinned
             .iter()
-            .find(|interface| interface.name == *name)
-            .and_then(|interface| {
-                pinned.iter().find(|link| {
-                    interface
-                        .programs
-                        .iter()
-                        .any(|program| Some(program.id) == link.program)
-                })
+            .find(|link| {
+                link.carrier(&present)
+                    .is_some_and(|carrier| carrier.name == *name)
             })
             .map(|link| link.place);
+        // Else by the name it had, in this network namespace or, if that is clear, in another.
         let by_name = || {
-            maps.interfaces()
-                .into_iter()
-                .find(|(_, known)| known.netns == netns && maps::text(&known.name) == *name)
-                .map(|(place, _)| place)
+            let mut named = maps.interfaces();
+            named.retain(|(place, known)| {
+                maps::text(&known.name) == *name && pinned.iter().any(|link| link.place == *place)
+            });
+            match named[..] {
+                [(place, _)] => Some(place),
+                _ => named
+                    .iter()
+                    .find(|(_, known)| known.netns == netns)
+                    .map(|&(place, _)| place),
+            }
         };
         let place = by_program.or_else(by_name);
         let place = place

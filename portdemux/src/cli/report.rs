@@ -65,9 +65,7 @@ pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
     if let Some(repaired) = &change.repaired {
         output::note(repaired);
     }
-    context
-        .output
-        .write(&change.plan.shortened(PLAN_LINES).to_string())?;
+    context.output.line(change.plan.shortened(PLAN_LINES))?;
     match change.generation {
         Some(generation) => context.output.line(format!(
             "generation {}, {}, counters kept",

@@ -10,6 +10,7 @@ use aya::{
         links::{FdLink, PinnedLink},
         xdp::XdpLink,
     },
+    util::KernelVersion,
 };
 use portdemux_common::{
     counters::MAX_INTERFACES,
@@ -23,11 +24,17 @@ use super::{
 };
 use crate::{
     error::{Advice, Help as _},
-    interface::Interface,
+    interface::{self, Interface},
 };
 
 /// The program's name in its object.
 pub const PROGRAM: &str = "portdemux";
+
+/// The same for kernels that have no frames in several buffers.
+pub const PLAIN_PROGRAM: &str = "portdemux_plain";
+
+/// The first kernel with `xdp.frags`.
+const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 
 /// In which mode to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,17 @@ pub struct Pinned {
     pub program: Option<u32>,
 }
 
+impl Pinned {
+    /// The interface that the program runs on, whatever it is called today.
+    #[must_use]
+    pub fn carrier<'a>(&self, present: &'a [Interface]) -> Option<&'a Interface> {
+        let id = self.program?;
+        present
+            .iter()
+            .find(|interface| interface.programs.iter().any(|program| program.id == id))
+    }
+}
+
 /// Attaches the program to an interface, or replaces the one that this instance has there.
 ///
 /// # Errors
@@ -85,24 +103,23 @@ pub fn attach(
         index: interface.index,
         mode: 0,
     };
-    let before = maps.interfaces();
-    let place = maps.enter_interface(&entry)?;
-    let old = before
-        .iter()
-        .find(|(known, _)| *known == place)
-        .map(|(_, old)| *old);
+    let present = interface::list()?;
+    let pinned = pinned(places);
+    let is_attached = |place| {
+        pinned
+            .iter()
+            .any(|link| link.place == place && link.carrier(&present).is_some())
+    };
+    let (place, old) = maps.place_for(&entry, is_attached)?;
+    maps.enter_interface(place, &entry);
     let result = attach_at(places, interface, place, old, wish);
-    match &result {
-        Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }) => {
+    match (&result, old) {
+        (Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }), _) => {
             entry.mode = *mode as u32;
-            maps.enter_interface(&entry)?;
+            maps.enter_interface(place, &entry);
         }
-        Err(_) => match old {
-            Some(old) => {
-                maps.enter_interface(&old)?;
-            }
-            None => maps.forget_interface(place),
-        },
+        (Err(_), Some(old)) => maps.enter_interface(place, &old),
+        (Err(_), None) => maps.forget_interface(place),
     }
     result
 }
@@ -115,9 +132,13 @@ fn attach_at(
     wish: Wish,
 ) -> Result<Attachment> {
     let pin = places.link(place);
+    let name = match KernelVersion::current() {
+        Ok(version) if version < FRAGS_SINCE => PLAIN_PROGRAM,
+        Ok(_) | Err(_) => PROGRAM,
+    };
     let mut object = load(objects::DISPATCHER, &places.pins(), place)?;
     let program: &mut Xdp = object
-        .program_mut(PROGRAM)
+        .program_mut(name)
         .context("the object has no program")?
         .try_into()?;
     program.load().context("load the program into the kernel")?;
@@ -262,7 +283,8 @@ fn refuse_foreign_program(interface: &Interface) -> Result<()> {
         .find(|info| info.id() == program.id)
         .and_then(|info| info.name_as_str().map(str::to_owned))
         .unwrap_or_else(|| "no name".into());
-    let whose = if name == PROGRAM {
+    let is_ours = name == PROGRAM || name == PLAIN_PROGRAM;
+    let whose = if is_ours {
         "another portdemux instance's"
     } else {
         "another"
@@ -274,7 +296,7 @@ fn refuse_foreign_program(interface: &Interface) -> Result<()> {
         program.hook.name()
     ))
     .help(|| {
-        if name == PROGRAM {
+        if is_ours {
             "detach it there first: portdemux --instance NAME detach".into()
         } else {
             format!(

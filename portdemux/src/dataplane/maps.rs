@@ -241,42 +241,52 @@ impl Maps {
         interface
     }
 
-    /// Enters an interface, at the place it had or at a free one, where its counters begin at zero.
+    /// Finds the place of an interface: the one it had, else a free one, else that of an interface
+    /// that is detached. Returns what stands there if it is its own.
+    ///
+    /// `is_attached` says whether a program runs on the interface that a place belongs to.
     ///
     /// # Errors
     ///
-    /// The instance has as many interfaces as it can have.
-    pub(super) fn enter_interface(&self, interface: &Interface) -> Result<usize> {
-        let known = self.interfaces();
-        let same = known.iter().find(|(_, old)| {
-            old.netns == interface.netns
-                && (old.name == interface.name || old.index == interface.index)
-        });
-        let place = match same {
-            Some(&(place, _)) => place,
-            None => {
-                let place = (0..MAX_INTERFACES)
-                    .find(|place| known.iter().all(|(taken, _)| taken != place))
-                    .with_context(|| {
-                        format!("an instance has at most {MAX_INTERFACES} interfaces")
-                    })?;
-                self.counters.reset_interface(place);
-                place
-            }
-        };
+    /// Every place belongs to an interface that a program runs on.
+    pub(super) fn place_for(
+        &self,
+        interface: &Interface,
+        is_attached: impl Fn(usize) -> bool,
+    ) -> Result<(usize, Option<Interface>)> {
+        let mut here = self.interfaces();
+        let all: Vec<usize> = here.iter().map(|&(place, _)| place).collect();
+        here.retain(|(_, known)| known.netns == interface.netns);
+        // By its index, as a name can have gone over to another interface.
+        let same = here
+            .iter()
+            .find(|(_, known)| known.index == interface.index)
+            .or_else(|| {
+                here.iter()
+                    .find(|(place, known)| known.name == interface.name && !is_attached(*place))
+            });
+        if let Some(&(place, known)) = same {
+            return Ok((place, Some(known)));
+        }
+        let place = (0..MAX_INTERFACES)
+            .find(|place| !all.contains(place))
+            .or_else(|| (0..MAX_INTERFACES).find(|&place| !is_attached(place)))
+            .with_context(|| format!("an instance has at most {MAX_INTERFACES} interfaces"))?;
+        self.counters.reset_interface(place);
+        Ok((place, None))
+    }
+
+    /// Writes down what interface a place belongs to.
+    pub(super) fn enter_interface(&self, place: usize, interface: &Interface) {
         self.ledger.write(
             interface_offset(place),
             bytemuck::cast_slice(std::slice::from_ref(interface)),
         );
-        Ok(place)
     }
 
     /// Forgets an interface; its place can be given to another.
     pub(super) fn forget_interface(&self, place: usize) {
-        self.ledger.write(
-            interface_offset(place),
-            bytemuck::cast_slice(std::slice::from_ref(&Interface::zeroed())),
-        );
+        self.enter_interface(place, &Interface::zeroed());
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Seek as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
     thread,
@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use portdemux_common::ABI;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use super::maps::Maps;
 use crate::error::{Help as _, NothingLoaded};
@@ -176,31 +179,30 @@ impl Places {
         fs::create_dir_all(self.root())
             .with_context(|| format!("create {}", self.root().display()))?;
         let records = self.records();
-        fs::create_dir_all(&records).with_context(|| format!("create {}", records.display()))?;
         let path = records.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-            .with_context(|| format!("open {}", path.display()))?;
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(error).with_context(|| format!("lock {}", path.display()));
+        let mut file = loop {
+            // Removing an instance removes its lock: what was locked must still be what has the name.
+            fs::create_dir_all(&records)
+                .with_context(|| format!("create {}", records.display()))?;
+            let file = open_lock(&path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_named(&file, &path) => break file,
+                Ok(()) => continue,
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("lock {}", path.display()));
+                }
             }
             if Instant::now() > deadline {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
+                let holder = fs::read_to_string(&path).unwrap_or_default();
                 bail!(
                     "another portdemux ({}) is changing this instance and does not end",
                     holder.trim()
                 );
             }
             thread::sleep(Duration::from_millis(2));
-        }
+        };
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "process {}", std::process::id())?;
@@ -252,6 +254,24 @@ impl Places {
             }
         }
         Ok(())
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))
+}
+
+fn is_named(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(named)) => (file.dev(), file.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 

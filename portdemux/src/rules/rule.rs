@@ -2,15 +2,17 @@
 
 use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr};
 
+use portdemux_common::state::RULE_NAME_LENGTH;
+
 use super::{error::Diagnostic, join::join_ranges, port::PortRange};
 
-/// How many characters a rule's name can have.
-pub const MAX_NAME: usize = 64;
+/// How many bytes of UTF-8 a rule's name can have.
+pub const MAX_NAME: usize = RULE_NAME_LENGTH;
 
 /// A claim to entry points.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// What it is called: 1 to [`MAX_NAME`] visible characters without spaces. Empty if it was given no
+    /// What it is called: 1 to [`MAX_NAME`] bytes of visible characters without spaces. Empty if it was given no
     /// name; [`super::Ruleset`] then calls it by its [`Rule::derived_name`].
     pub name: String,
     /// The ports it claims, in the order they were written.
@@ -44,8 +46,8 @@ pub enum RuleError {
     /// The name is empty.
     #[error("an empty name")]
     EmptyName,
-    /// The name is longer than [`MAX_NAME`] characters.
-    #[error("a name of {0} characters is too long")]
+    /// The name is longer than [`MAX_NAME`] bytes.
+    #[error("a name of {0} bytes is too long")]
     LongName(usize),
     /// A space, a control character or the like stands in the name.
     #[error("the name `{}` holds {bad:?}", .name.escape_debug())]
@@ -72,7 +74,7 @@ impl RuleError {
     pub fn help(&self) -> String {
         match self {
             Self::EmptyName => "give it a name, or leave `name` out".into(),
-            Self::LongName(_) => format!("names have at most {MAX_NAME} characters"),
+            Self::LongName(_) => format!("names have at most {MAX_NAME} bytes"),
             Self::BadName { .. } => {
                 "names have no spaces and no invisible characters, as in web-8080".into()
             }
@@ -190,7 +192,7 @@ impl Rule {
     }
 }
 
-/// Says whether a rule can have this name: 1 to [`MAX_NAME`] characters, all of them visible, none a
+/// Says whether a rule can have this name: 1 to [`MAX_NAME`] bytes, its characters all of them visible, none a
 /// space.
 pub fn check_name(name: &str) -> Result<(), RuleError> {
     if name.bytes().all(|byte| byte.is_ascii_graphic()) && (1..=MAX_NAME).contains(&name.len()) {
@@ -205,9 +207,9 @@ pub fn check_name(name: &str) -> Result<(), RuleError> {
             bad,
         });
     }
-    match name.chars().count() {
+    match name.len() {
         1..=MAX_NAME => Ok(()),
-        count => Err(RuleError::LongName(count)),
+        bytes => Err(RuleError::LongName(bytes)),
     }
 }
 
