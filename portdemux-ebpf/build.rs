@@ -8,10 +8,6 @@ fn main() {
         &[
             // Copies become loads and stores in whatever order is cheapest, not byte by byte.
             "--disable-expand-memcpy-in-order",
-            // One load for a field of a header, which need not be aligned. The verifier allows that
-            // for packets and map values on every platform where the CPU does, never for the stack;
-            // `cargo xtask load` shows that none is compiled there.
-            "--cpu-features=+allows-misaligned-mem-access",
         ]
     } else {
         &[]

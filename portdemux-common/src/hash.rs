@@ -23,9 +23,7 @@ pub fn v4(address: [u8; 4], seed: u64) -> Hashed {
 #[inline(always)]
 #[must_use]
 pub fn v6(address: [u8; 16], seed: u64) -> Hashed {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
-    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    let low = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+    let [high, low]: [u64; 2] = bytemuck::cast(address);
     // The seed takes part, so that no two addresses fold into one under every seed.
     let folded = high.wrapping_mul(seed | 1);
     mix((folded ^ (folded >> 32)).wrapping_add(low), seed)

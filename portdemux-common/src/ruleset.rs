@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     hash::{self, Hashed},
     parse::{Address, Ports, Version},
+    state::Generation,
     wire::{Port, Transport},
 };
 
@@ -180,6 +181,32 @@ pub struct RulesetImage {
     pub v6: [V6Place; ADDRESS_PLACES],
     /// The claims of ports at one address.
     pub spans: [Span; MAX_SPANS],
+}
+
+/// Two compiled rulesets and which of them is in force.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Rulesets {
+    /// The generation in force.
+    pub generation: Generation,
+    /// Fills the line of the cache, which every packet reads.
+    pub reserved: [u64; 7],
+    /// The images; [`Generation::half`] says which is in force.
+    pub images: [RulesetImage; 2],
+}
+
+impl Rulesets {
+    /// The ruleset in force, for the packet that is being looked at.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_force(&self) -> &RulesetImage {
+        let [even, odd] = &self.images;
+        if self.generation.half() == 0 {
+            even
+        } else {
+            odd
+        }
+    }
 }
 
 const _: () = {

@@ -18,6 +18,8 @@ const QUOTED_HEADER: usize = 8;
 ///
 /// A header that is not there in full has no ports, on a first fragment either: otherwise the rest
 /// could overwrite it (RFC 1858 §3). Lengths beyond the packet are the rule in a first fragment.
+///
+/// Each protocol hands the frame on by itself, so that what follows is compiled for it.
 #[inline(always)]
 pub(super) fn parse<P, E, C>(
     packet: &P,
@@ -31,30 +33,18 @@ where
     E: Complaint,
     C: Continuation<P>,
 {
-    let (transport, header) = match parsed.protocol {
-        IpProto::TCP => (Transport::Tcp, TCP_HEADER),
-        IpProto::UDP => (Transport::Udp, UDP_HEADER),
-        IpProto::SCTP => (Transport::Sctp, SCTP_HEADER),
-        _ => return Ok(then.sound(packet, parsed)),
-    };
-    let (header, transport_to_check) = match lengths {
-        Lengths::Enforced => (header, Some(transport)),
-        Lengths::Quoted => (QUOTED_HEADER, None),
-    };
-    if left < header {
-        return Err(E::about(Reason::L4Short));
-    }
-    let Some([s0, s1, d0, d1, len_high, len_low, _, _]) =
-        packet.read::<QUOTED_HEADER>(parsed.payload)
-    else {
-        return Err(E::about(Reason::L4Short));
-    };
     let may_end_early = matches!(parsed.fragment, Fragment::First);
-    match transport_to_check {
-        Some(Transport::Tcp) => {
-            let Some([data_offset]) = packet.read::<1>(parsed.payload + 12) else {
-                return Err(E::about(Reason::L4Short));
+    match (lengths, parsed.protocol) {
+        (Lengths::Quoted, protocol) => {
+            let Some(transport) = dispatched(protocol) else {
+                return Ok(then.sound(packet, parsed));
             };
+            let header = header::<P, E, QUOTED_HEADER>(packet, parsed, left)?;
+            Ok(finish(packet, parsed, transport, &header, then))
+        }
+        (Lengths::Enforced, IpProto::TCP) => {
+            let header = header::<P, E, TCP_HEADER>(packet, parsed, left)?;
+            let [.., data_offset, _, _, _, _, _, _, _] = header;
             let data_offset = usize::from(data_offset >> 4) * 4;
             if data_offset < TCP_HEADER {
                 return Err(E::about(Reason::TcpDoff));
@@ -62,20 +52,70 @@ where
             if data_offset > left && !may_end_early {
                 return Err(E::about(Reason::TcpDoffLong));
             }
+            Ok(finish(packet, parsed, Transport::Tcp, &header, then))
         }
-        Some(Transport::Udp) => {
-            let length = usize::from(u16::from_be_bytes([len_high, len_low]));
+        (Lengths::Enforced, IpProto::UDP) => {
+            let header = header::<P, E, UDP_HEADER>(packet, parsed, left)?;
+            let [_, _, _, _, high, low, _, _] = header;
+            let length = usize::from(u16::from_be_bytes([high, low]));
             if length < UDP_HEADER {
                 return Err(E::about(Reason::UdpLenSmall));
             }
             if length > left && !may_end_early {
                 return Err(E::about(Reason::UdpLenLong));
             }
+            Ok(finish(packet, parsed, Transport::Udp, &header, then))
         }
-        Some(Transport::Sctp) | None => {}
+        (Lengths::Enforced, IpProto::SCTP) => {
+            let header = header::<P, E, SCTP_HEADER>(packet, parsed, left)?;
+            Ok(finish(packet, parsed, Transport::Sctp, &header, then))
+        }
+        (Lengths::Enforced, _) => Ok(then.sound(packet, parsed)),
     }
-    parsed.transport = Some(transport);
-    parsed.source_port = Port([s0, s1]);
-    parsed.destination_port = Port([d0, d1]);
-    Ok(then.sound(packet, parsed))
+}
+
+/// Reads the `N` bytes that a header must have.
+#[inline(always)]
+fn header<P, E, const N: usize>(packet: &P, parsed: &Parsed, left: usize) -> Result<[u8; N], E>
+where
+    P: Packet + ?Sized,
+    E: Complaint,
+{
+    if left < N {
+        return Err(E::about(Reason::L4Short));
+    }
+    match packet.read(parsed.payload) {
+        Some(header) => Ok(header),
+        None => Err(E::about(Reason::L4Short)),
+    }
+}
+
+/// Notes the ports, with which every one of these headers begins, and hands the frame on.
+#[inline(always)]
+fn finish<P, C, const N: usize>(
+    packet: &P,
+    parsed: &mut Parsed,
+    transport: Transport,
+    header: &[u8; N],
+    then: C,
+) -> C::Output
+where
+    P: Packet + ?Sized,
+    C: Continuation<P>,
+{
+    if let [s0, s1, d0, d1, ..] = *header.as_slice() {
+        parsed.transport = Some(transport);
+        parsed.source_port = Port([s0, s1]);
+        parsed.destination_port = Port([d0, d1]);
+    }
+    then.sound(packet, parsed)
+}
+
+fn dispatched(protocol: IpProto) -> Option<Transport> {
+    match protocol {
+        IpProto::TCP => Some(Transport::Tcp),
+        IpProto::UDP => Some(Transport::Udp),
+        IpProto::SCTP => Some(Transport::Sctp),
+        _ => None,
+    }
 }

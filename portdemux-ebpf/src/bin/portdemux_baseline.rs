@@ -17,6 +17,7 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
+use portdemux_common::counters::Counter;
 
 const PORTS: usize = 4 << 16;
 
@@ -26,7 +27,7 @@ static LIMIT_PORTS: Array<[u32; PORTS], 1> = Array::new();
 
 /// Packets and bytes of each port; the loader sets one set per CPU.
 #[btf_map]
-static LIMIT_COUNTERS: Array<[[u64; 2]; PORTS], 1> = Array::new();
+static LIMIT_COUNTERS: Array<[Counter; PORTS], 1> = Array::new();
 
 /// Where the destination port stands in the frame, set by the benchmark; below 128.
 #[unsafe(no_mangle)]
@@ -34,12 +35,14 @@ static PORT_OFFSET: Global<u32> = Global::new(36);
 
 /// Passes everything.
 #[xdp(frags)]
+#[inline(always)]
 pub fn empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
 /// Puts a port into the frame and passes everything.
 #[xdp(frags)]
+#[inline(always)]
 pub fn empty_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
     xdp_action::XDP_PASS
@@ -47,6 +50,7 @@ pub fn empty_random(ctx: XdpContext) -> u32 {
 
 /// Puts a port into the frame, counts and polices by it.
 #[xdp(frags)]
+#[inline(always)]
 pub fn limit_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
     run(&ctx).unwrap_or(xdp_action::XDP_PASS)
@@ -54,6 +58,7 @@ pub fn limit_random(ctx: XdpContext) -> u32 {
 
 /// Puts a port into the frame and dispatches it.
 #[xdp(frags)]
+#[inline(always)]
 pub fn portdemux_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
     portdemux_ebpf::dispatch::<true, _>(&ctx, ())
@@ -83,6 +88,7 @@ fn shuffle(ctx: &XdpContext) {
 
 /// Counts and polices by destination port.
 #[xdp(frags)]
+#[inline(always)]
 pub fn limit(ctx: XdpContext) -> u32 {
     run(&ctx).unwrap_or(xdp_action::XDP_PASS)
 }
@@ -147,9 +153,9 @@ fn run(ctx: &XdpContext) -> Option<u32> {
     let cpu = unsafe { bpf_get_smp_processor_id() };
     // SAFETY: only this CPU writes its counters.
     let counters = unsafe { &mut *LIMIT_COUNTERS.get_ptr_mut(cpu)? };
-    let [packets, bytes] = counters.get_mut(place)?;
-    *packets += 1;
-    *bytes += (end - start) as u64;
+    let counter = counters.get_mut(place)?;
+    counter.packets += 1;
+    counter.bytes += (end - start) as u64;
     Some(if action == 0 {
         xdp_action::XDP_PASS
     } else {

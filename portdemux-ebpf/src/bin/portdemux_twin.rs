@@ -34,6 +34,7 @@ impl Witness for WriteDown {
 
 /// Dispatches a frame and writes down why.
 #[xdp(frags)]
+#[inline(always)]
 pub fn portdemux_twin(ctx: XdpContext) -> u32 {
     portdemux_ebpf::dispatch::<true, _>(&ctx, WriteDown)
 }

@@ -6,12 +6,14 @@ use aya_ebpf::{macros::xdp, programs::XdpContext};
 
 /// Dispatches a frame in any number of buffers (Linux 5.18 and newer).
 #[xdp(frags)]
+#[inline(always)]
 pub fn portdemux(ctx: XdpContext) -> u32 {
     portdemux_ebpf::dispatch::<true, _>(&ctx, ())
 }
 
 /// Dispatches a frame in one buffer (Linux 5.15).
 #[xdp]
+#[inline(always)]
 pub fn portdemux_plain(ctx: XdpContext) -> u32 {
     portdemux_ebpf::dispatch::<false, _>(&ctx, ())
 }

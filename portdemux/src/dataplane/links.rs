@@ -18,7 +18,7 @@ use portdemux_common::{
 };
 
 use super::{
-    maps::{COUNTERS, GENERATION, Maps, RULESETS, possible_cpus},
+    maps::{COUNTERS, Maps, RULESETS, possible_cpus},
     objects,
     pins::Places,
 };
@@ -246,7 +246,7 @@ pub fn load(object: &[u8], pins: &Path, place: usize) -> Result<Ebpf> {
     let place = u32::try_from(place)?;
     let cpus = u32::try_from(possible_cpus()?)?;
     let mut loader = EbpfLoader::new();
-    for name in [GENERATION, RULESETS, COUNTERS] {
+    for name in [RULESETS, COUNTERS] {
         loader.map_pin_path(name, pins.join(name));
     }
     loader

@@ -7,14 +7,12 @@ use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     counters::{CpuCounters, MAX_INTERFACES},
-    ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage},
+    ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
 use super::{counters::Counters, mapped::Mapped, quiesce};
 
-/// Name of the map that says which ruleset is in force.
-pub const GENERATION: &str = "GENERATION";
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
 /// Name of the map of counters.
@@ -22,7 +20,10 @@ pub const COUNTERS: &str = "COUNTERS";
 /// Name of the map that only the control plane uses.
 pub const LEDGER: &str = "LEDGER";
 /// Every map of an instance.
-pub const ALL: [&str; 4] = [GENERATION, RULESETS, COUNTERS, LEDGER];
+pub const ALL: [&str; 3] = [RULESETS, COUNTERS, LEDGER];
+
+/// Where the generation in force stands in its map.
+pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -30,7 +31,6 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// The maps of an instance, shared with the kernel and with other processes.
 #[derive(Debug)]
 pub struct Maps {
-    generation: Mapped,
     rulesets: Mapped,
     ledger: Mapped,
     /// The counters.
@@ -42,8 +42,7 @@ impl Maps {
     pub(super) fn create(directory: &Path) -> Result<()> {
         let cpus = u32::try_from(possible_cpus()?)?;
         for (name, size, count) in [
-            (GENERATION, size_of::<Generation>(), 1),
-            (RULESETS, size_of::<RulesetImage>(), 2),
+            (RULESETS, size_of::<Rulesets>(), 1),
             (COUNTERS, size_of::<CpuCounters>(), cpus),
             (LEDGER, size_of::<Ledger>(), 1),
         ] {
@@ -86,8 +85,7 @@ impl Maps {
         };
         let (counters, cpus) = map(COUNTERS, size_of::<CpuCounters>())?;
         Ok(Self {
-            generation: map(GENERATION, size_of::<Generation>())?.0,
-            rulesets: map(RULESETS, size_of::<RulesetImage>())?.0,
+            rulesets: map(RULESETS, size_of::<Rulesets>())?.0,
             ledger: map(LEDGER, size_of::<Ledger>())?.0,
             counters: Counters::new(counters, cpus),
         })
@@ -96,7 +94,7 @@ impl Maps {
     /// The generation in force.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        Generation(self.generation.word(0).load(Ordering::Acquire))
+        Generation(self.rulesets.word(GENERATION).load(Ordering::Acquire))
     }
 
     /// The header of the ruleset in force.
@@ -139,7 +137,7 @@ impl Maps {
     /// How much kernel memory the maps take, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let maps = [&self.generation, &self.rulesets, &self.ledger];
+        let maps = [&self.rulesets, &self.ledger];
         let bytes: usize = maps.iter().map(|map| size_of_val(map.words())).sum();
         (bytes + self.counters.memory()) as u64
     }
@@ -197,7 +195,9 @@ impl Maps {
         }
         let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&*image));
         self.rulesets.write(half(new), words);
-        self.generation.word(0).store(new.0, Ordering::Release);
+        self.rulesets
+            .word(GENERATION)
+            .store(new.0, Ordering::Release);
         Ok(new)
     }
 
@@ -304,8 +304,8 @@ fn bits(words: &RuleSet) -> impl Iterator<Item = RuleId> {
 }
 
 /// Where the ruleset of a generation begins.
-const fn half(generation: Generation) -> usize {
-    generation.half() as usize * size_of::<RulesetImage>()
+pub(super) const fn half(generation: Generation) -> usize {
+    offset_of!(Rulesets, images) + generation.half() as usize * size_of::<RulesetImage>()
 }
 
 const fn rule_name_offset(rule: RuleId) -> usize {

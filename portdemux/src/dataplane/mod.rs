@@ -2,7 +2,7 @@
 //!
 //! An instance ([`pins`]) is a set of maps and the links of the interfaces it is attached to, all
 //! pinned in bpffs: the kernel holds the truth and no process has to stay. Maps are read and written
-//! through shared memory ([`mapped`]), a ruleset is put in force with one 8-byte store ([`maps`]).
+//! through shared memory, a ruleset is put in force with one 8-byte store ([`maps`]).
 
 pub mod counters;
 pub mod links;

@@ -18,14 +18,18 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    counters::CpuCounters, reason::Verdict, ruleset::RulesetImage, state::Generation, trace::Trace,
+    counters::CpuCounters,
+    reason::Verdict,
+    ruleset::{RulesetImage, Rulesets},
+    state::Generation,
+    trace::Trace,
 };
 
 use super::{
     counters::Counters,
     links,
     mapped::Mapped,
-    maps::{COUNTERS, GENERATION, RULESETS, possible_cpus},
+    maps::{COUNTERS, GENERATION, RULESETS, half, possible_cpus},
     objects,
 };
 
@@ -44,7 +48,6 @@ const UNWRITTEN: u64 = u64::MAX;
 pub struct Twin {
     /// Holds the program and keeps its maps.
     object: Ebpf,
-    generation: Mapped,
     rulesets: Mapped,
     trace: Mapped,
     counters: Counters,
@@ -80,8 +83,7 @@ impl Twin {
             .context("prepare the program")?;
         let counters = map(&object, COUNTERS, size_of::<CpuCounters>() * cpus)?;
         let mut twin = Self {
-            generation: map(&object, GENERATION, size_of::<Generation>())?,
-            rulesets: map(&object, RULESETS, 2 * size_of::<RulesetImage>())?,
+            rulesets: map(&object, RULESETS, size_of::<Rulesets>())?,
             trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
             counters: Counters::new(counters, cpus),
             object: {
@@ -98,11 +100,11 @@ impl Twin {
     /// Puts a ruleset in force: in the half of its generation, as in an instance. Counters stay.
     pub fn set_ruleset(&mut self, image: &RulesetImage) {
         let generation = Generation(image.header.generation);
-        let half = generation.half() as usize * size_of::<RulesetImage>();
+        let half = half(generation);
         let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
         self.rulesets.write(half, words);
-        self.generation
-            .word(0)
+        self.rulesets
+            .word(GENERATION)
             .store(generation.0, Ordering::Release);
     }
 

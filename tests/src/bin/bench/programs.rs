@@ -10,7 +10,7 @@ use aya::{
 use portdemux::{
     dataplane::{
         links,
-        maps::{COUNTERS, GENERATION, Maps, RULESETS},
+        maps::{COUNTERS, Maps, RULESETS},
         objects,
         pins::{Lock, Places},
     },
@@ -127,7 +127,7 @@ impl Bench {
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let port_offset = u32::try_from(port_offset)?;
         let mut loader = EbpfLoader::new();
-        for name in [GENERATION, RULESETS, COUNTERS] {
+        for name in [RULESETS, COUNTERS] {
             loader.map_pin_path(name, self.places.pins().join(name));
         }
         let object = loader
