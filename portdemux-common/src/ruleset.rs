@@ -60,7 +60,7 @@ impl Entry {
     pub const UNCLAIMED: Self = Self(0);
 
     const CLAIMED: u32 = 1 << 17;
-    const RULE: u32 = RULE_PLACES as u32 - 1;
+    const RULE: u32 = 0x1_ffff;
 
     /// A claim by the rule of this id.
     #[must_use]
@@ -210,6 +210,7 @@ impl Rulesets {
 }
 
 const _: () = {
+    assert!(Entry::RULE as usize == RULE_PLACES - 1);
     assert!(size_of::<Header>() == 128 && align_of::<Header>() == 8);
     assert!(size_of::<V4Place>() == 12 && size_of::<V6Place>() == 24 && size_of::<Span>() == 12);
     assert!(size_of::<RulesetImage>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);

@@ -18,7 +18,7 @@ static INTERFACE: Global<u32> = Global::new(0);
 
 /// Counts a frame: for its interface, verdict and reason, for its port and for its rule.
 #[inline(always)]
-pub fn count(length: usize, parsed: &Parsed, decision: &Decision) {
+pub(crate) fn count(length: usize, parsed: &Parsed, decision: &Decision) {
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(counters) = COUNTERS.get_ptr_mut(cpu) else {

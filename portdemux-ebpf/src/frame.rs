@@ -16,7 +16,7 @@ const ONE_BUFFER: usize = 1_522;
 const MAX_OFFSET: usize = 20_000;
 
 /// The part of a frame that lies in its first buffer and can be read directly.
-pub struct LinearFrame {
+pub(crate) struct LinearFrame {
     start: usize,
     end: usize,
 }
@@ -24,8 +24,7 @@ pub struct LinearFrame {
 impl LinearFrame {
     /// The frame a program was handed.
     #[inline(always)]
-    #[must_use]
-    pub fn new(ctx: &XdpContext) -> Self {
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
         Self {
             start: ctx.data(),
             end: ctx.data_end(),
@@ -34,8 +33,7 @@ impl LinearFrame {
 
     /// Whether the frame is so long that further buffers may follow.
     #[inline(always)]
-    #[must_use]
-    pub fn may_have_more(&self) -> bool {
+    pub(crate) fn may_have_more(&self) -> bool {
         self.end - self.start > ONE_BUFFER
     }
 }

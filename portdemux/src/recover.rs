@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
+    hash::BuildHasher,
     net::IpAddr,
 };
 
@@ -27,7 +28,7 @@ struct Claimed {
 /// more specific rules cut it; a rule that claims different ports at different addresses comes out as
 /// several, numbered from `-2` on.
 #[must_use]
-pub fn text(image: &RulesetImage, names: &HashMap<RuleId, String>) -> String {
+pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String, S>) -> String {
     let mut rules: BTreeMap<RuleId, Claimed> = BTreeMap::new();
     for transport in Transport::ALL {
         let entry = |port: u16| image.ports[Port::new(port).index(transport)];

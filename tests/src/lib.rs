@@ -1,7 +1,7 @@
 //! What the tests of portdemux are built from.
 //!
 //! For the parser: [`frames`] builds frames byte by byte, [`rows`] says what is to be said about each,
-//! [`generate`] makes millions of them and [`reference`] is a second implementation to compare with.
+//! [`generate`] makes millions of them and [`mod@reference`] is a second implementation to compare with.
 //!
 //! For the network: [`lab`] joins a client and a server in namespaces of their own ([`netns`],
 //! [`veth`]), [`server`] runs real servers there, [`raw`] sends and receives single frames, [`cli`]

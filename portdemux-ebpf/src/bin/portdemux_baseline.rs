@@ -8,6 +8,12 @@
 //! at the frame, such a program puts another destination port into it, the same one in each.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    missing_docs,
+    unreachable_pub,
+    reason = "the form that the attribute `xdp` asks for and makes"
+)]
 
 use aya_ebpf::{
     Global,
@@ -80,7 +86,6 @@ fn shuffle(ctx: &XdpContext) {
     // SAFETY: the four bytes were read above.
     unsafe { core::ptr::write_unaligned(start as *mut u32, state) };
     // SAFETY: the two bytes end before the frame does.
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is taken")]
     unsafe {
         core::ptr::write_unaligned(port as *mut u16, (state >> 16) as u16);
     }

@@ -2,6 +2,12 @@
 //! record of what it saw.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    missing_docs,
+    unreachable_pub,
+    reason = "the form that the attribute `xdp` asks for and makes"
+)]
 
 use aya_ebpf::{
     btf_maps::Array,

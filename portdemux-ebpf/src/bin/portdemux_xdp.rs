@@ -1,6 +1,12 @@
 //! The program that is attached to interfaces, for kernels with and without frames in several buffers.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    missing_docs,
+    unreachable_pub,
+    reason = "the form that the attribute `xdp` asks for and makes"
+)]
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 

@@ -345,10 +345,10 @@ fn os_error(error: &ProgramError) -> Option<i32> {
         }
         cause = error.source();
     }
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
+    if let ProgramError::SyscallError(error) = error {
+        return error.io_error.raw_os_error();
     }
+    None
 }
 
 fn padded(text: &str) -> [u8; NAME_LENGTH] {

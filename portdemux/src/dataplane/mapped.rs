@@ -31,8 +31,8 @@ impl Mapped {
     }
 
     /// The shared words.
-
     #[expect(unsafe_code, reason = "a shared mapping has no safe view")]
+    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
     pub(super) fn words(&self) -> &[AtomicU64] {
         let length = self.memory.len() / size_of::<AtomicU64>();
         // SAFETY: the mapping is aligned to a page, stays while `self` does, and is as long as the
@@ -42,7 +42,6 @@ impl Mapped {
     }
 
     /// The word at `byte` bytes from the start of the map, which must be a multiple of 8.
-
     pub(super) fn word(&self, byte: usize) -> &AtomicU64 {
         &self.words()[byte / size_of::<AtomicU64>()]
     }

@@ -7,7 +7,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 pub use offloads::{Offloads, offloads};
 
@@ -115,10 +115,10 @@ fn read(message: &LinkMessage) -> Interface {
 }
 
 fn kind(detail: &LinkInfo) -> Option<String> {
-    match detail {
-        LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind.clone()),
-        LinkInfo::Kind(kind) => Some(kind.to_string()),
-        _ => None,
+    if let LinkInfo::Kind(kind) = detail {
+        Some(kind.to_string())
+    } else {
+        None
     }
 }
 
@@ -133,24 +133,30 @@ fn programs(attributes: &[LinkXdp]) -> Vec<AttachedProgram> {
     let mut single = None;
     let mut hook = None;
     for attribute in attributes {
-        match *attribute {
-            LinkXdp::DrvProgId(id) => programs.push(AttachedProgram {
+        if let LinkXdp::DrvProgId(id) = *attribute {
+            programs.push(AttachedProgram {
                 id,
                 hook: XdpHook::Native,
-            }),
-            LinkXdp::SkbProgId(id) => programs.push(AttachedProgram {
+            });
+        } else if let LinkXdp::SkbProgId(id) = *attribute {
+            programs.push(AttachedProgram {
                 id,
                 hook: XdpHook::Generic,
-            }),
-            LinkXdp::HwProgId(id) => programs.push(AttachedProgram {
+            });
+        } else if let LinkXdp::HwProgId(id) = *attribute {
+            programs.push(AttachedProgram {
                 id,
                 hook: XdpHook::Offload,
-            }),
-            LinkXdp::ProgId(id) => single = Some(id),
-            LinkXdp::Attached(XdpAttached::Driver) => hook = Some(XdpHook::Native),
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => hook = Some(XdpHook::Generic),
-            LinkXdp::Attached(XdpAttached::Hardware) => hook = Some(XdpHook::Offload),
-            _ => {}
+            });
+        } else if let LinkXdp::ProgId(id) = *attribute {
+            single = Some(id);
+        } else if let LinkXdp::Attached(attached) = *attribute {
+            hook = match attached {
+                XdpAttached::Driver => Some(XdpHook::Native),
+                XdpAttached::SocketBuffer => Some(XdpHook::Generic),
+                XdpAttached::Hardware => Some(XdpHook::Offload),
+                XdpAttached::None | XdpAttached::Multiple | XdpAttached::Other(_) | _ => None,
+            };
         }
     }
     if programs.is_empty()

@@ -9,9 +9,6 @@ use futures_util::TryStreamExt as _;
 pub struct Offloads {
     /// The card takes VLAN tags out of the frames it receives (`rxvlan`).
     pub strips_vlan: bool,
-    /// The peer's stack leaves VLAN tags out of the frames it sends (`txvlan`; matters on veth,
-    /// where nobody puts them in).
-    pub leaves_vlan_out: bool,
     /// The card joins received TCP segments (`lro`).
     pub large_receive: bool,
     /// The card joins received packets as the stack would (`rx-gro-hw`).
@@ -43,7 +40,6 @@ pub fn offloads(interface: &str) -> Result<Offloads> {
             for bit in bits.iter().filter(|bit| bit.value) {
                 match bit.name.as_str() {
                     "rx-vlan-hw-parse" => offloads.strips_vlan = true,
-                    "tx-vlan-hw-insert" => offloads.leaves_vlan_out = true,
                     "rx-lro" => offloads.large_receive = true,
                     "rx-gro-hw" => offloads.hardware_gro = true,
                     _ => {}

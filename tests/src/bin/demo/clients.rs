@@ -108,9 +108,6 @@ impl Clients {
         }
         Ok(())
     }
-
-    /// Ends them.
-    pub(crate) fn stop(self) {}
 }
 
 impl Drop for Clients {
@@ -129,6 +126,7 @@ impl Shared {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a client like the others")]
 fn ask_http(shared: &Shared, server: IpAddr) -> Result<()> {
     while shared.goes_on() {
         let page = || -> std::io::Result<String> {

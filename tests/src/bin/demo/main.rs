@@ -124,7 +124,7 @@ fn show(screen: &Screen, look: Duration) -> Result<()> {
 
     screen.head("Take everything off");
     run(screen, &portdemux, &["detach", "--all"])?;
-    clients.stop();
+    drop(clients);
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! What the demo shows.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+};
 
 /// Standard output.
 #[derive(Debug)]
@@ -9,6 +12,10 @@ pub(crate) struct Screen {
     colour: bool,
 }
 
+#[expect(
+    clippy::unused_self,
+    reason = "everything that is shown is shown on the screen"
+)]
 impl Screen {
     pub(crate) fn new() -> Self {
         let is_terminal = io::stdout().is_terminal();
@@ -20,22 +27,22 @@ impl Screen {
     }
 
     pub(crate) fn head(&self, text: &str) {
-        self.write(&format!("\n{}\n", self.styled("1", text)));
+        write(&format!("\n{}\n", self.styled("1", text)));
     }
 
     pub(crate) fn say(&self, text: &str) {
-        self.write(&format!("{text}\n"));
+        write(&format!("{text}\n"));
     }
 
     pub(crate) fn command(&self, arguments: &str) {
-        self.write(&format!(
+        write(&format!(
             "{}\n",
             self.styled("36", &format!("$ portdemux {arguments}"))
         ));
     }
 
     pub(crate) fn output(&self, text: &str) {
-        self.write(text);
+        write(text);
     }
 
     /// A place for a table that changes.
@@ -53,14 +60,6 @@ impl Screen {
             text.to_owned()
         }
     }
-
-    fn write(&self, text: &str) {
-        let mut stdout = io::stdout().lock();
-        // Whoever closed the output does not want to see more of it.
-        let _: io::Result<()> = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
-    }
 }
 
 /// A table that is drawn over itself on a terminal, and shown once elsewhere.
@@ -74,16 +73,24 @@ impl Table<'_> {
     pub(crate) fn show(&mut self, text: &str, is_last: bool) {
         if !self.screen.is_terminal {
             if is_last {
-                self.screen.write(text);
+                write(text);
             }
             return;
         }
         let mut drawn = String::new();
         if self.lines > 0 {
-            drawn.push_str(&format!("\x1b[{}F\x1b[J", self.lines));
+            let _ = write!(drawn, "\x1b[{}F\x1b[J", self.lines);
         }
         drawn.push_str(text);
         self.lines = text.lines().count();
-        self.screen.write(&drawn);
+        write(&drawn);
     }
+}
+
+fn write(text: &str) {
+    let mut stdout = io::stdout().lock();
+    // Whoever closed the output does not want to see more of it.
+    let _: io::Result<()> = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
 }
