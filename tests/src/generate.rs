@@ -3,6 +3,8 @@
 //! A frame is a function of its seed, so that a failure is a number and so that the kernel and the
 //! host can be shown the same millions.
 
+use std::net::IpAddr;
+
 use crate::frames::{
     self, DCCP, Extension, Frame, IPV4, IPV6, Payload, SERVICE_VLAN, UDP_LITE, VLAN, With as _,
     ethernet, ipv4, ipv6,
@@ -23,6 +25,9 @@ pub fn frame(seed: u64) -> Vec<u8> {
 pub struct Generator {
     /// Destination ports that a quarter of the frames use each; the rest use any port.
     pub ports: Vec<u16>,
+    /// Addresses that half of the packets of their version are for, if there are any; the rest are
+    /// for any address.
+    pub addresses: Vec<IpAddr>,
     /// The longest data after a transport header, in bytes.
     pub data: usize,
     /// Whether some frames are broken.
@@ -33,6 +38,7 @@ impl Default for Generator {
     fn default() -> Self {
         Self {
             ports: vec![53, 443, 8080],
+            addresses: Vec::new(),
             data: 64,
             breaks: true,
         }
@@ -87,6 +93,9 @@ impl Generator {
             ip.destination = random.double_word().into();
             ip.flags = random.pick(&[0, 0, 2, 2, 1, 4, 3]);
         });
+        if let Some(IpAddr::V4(address)) = self.address(random, IpAddr::is_ipv4) {
+            packet.destination = address;
+        }
         if random.one_in(4) {
             let length = 4 * (1 + random.below(10));
             packet.options = random.bytes(length);
@@ -112,6 +121,9 @@ impl Generator {
             ip.source = random.quad_word().into();
             ip.destination = random.quad_word().into();
         });
+        if let Some(IpAddr::V6(address)) = self.address(random, IpAddr::is_ipv6) {
+            packet.destination = address;
+        }
         let count = random.pick(&[0, 0, 0, 1, 1, 2, 3, 7, 8, 9]);
         for _ in 0..count {
             packet = packet.then(extension(random));
@@ -123,6 +135,22 @@ impl Generator {
             packet.version = Some(random.nibble());
         }
         packet.frame()
+    }
+
+    /// One of the addresses that the generator knows, half of the time. Without any, nothing is
+    /// drawn from `random`.
+    fn address(&self, random: &mut Random, is_wanted: fn(&IpAddr) -> bool) -> Option<IpAddr> {
+        let known: Vec<_> = self
+            .addresses
+            .iter()
+            .copied()
+            .filter(is_wanted)
+            .map(Some)
+            .collect();
+        if known.is_empty() || random.one_in(2) {
+            return None;
+        }
+        random.pick(&known)
     }
 
     fn payload(&self, random: &mut Random, is_v6: bool) -> Payload {

@@ -1,0 +1,173 @@
+//! What a ruleset does with a frame and what is counted then, written down a second time.
+//!
+//! Nothing here is compiled, indexed or hashed: every rule is looked at for every frame.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use portdemux::{
+    dataplane::counters::Counters,
+    rules::{Destination, Ruleset},
+};
+use portdemux_common::{
+    counters::{Counter, Traffic},
+    reason::Verdict,
+    ruleset::RuleId,
+    wire::{Port, Transport},
+};
+use portdemux_tests::answer::{Answer, Class, Fragment};
+
+/// What is to become of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    /// What happens to it.
+    pub(crate) verdict: Verdict,
+    /// Why.
+    pub(crate) reason: &'static str,
+    /// The place of the rule that claims its port.
+    pub(crate) rule: Option<RuleId>,
+}
+
+/// Says what is to become of a frame of which `answer` is to be said.
+pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> Judgement {
+    let without_rule = |verdict, reason| Judgement {
+        verdict,
+        reason,
+        rule: None,
+    };
+    match answer.class {
+        Class::Malformed => without_rule(malformed, answer.reason.unwrap_or("no reason")),
+        Class::NonIp => without_rule(Verdict::Pass, "non_ip"),
+        Class::NoPorts if answer.fragment == Fragment::Later => {
+            without_rule(Verdict::Pass, "later_fragment")
+        }
+        Class::NoPorts => without_rule(Verdict::Pass, "no_ports"),
+        Class::Ports => match claim(ruleset, answer) {
+            None => without_rule(Verdict::Pass, "unclaimed"),
+            Some((rule, to)) => {
+                let (verdict, reason) = match to {
+                    Destination::Local => (Verdict::Pass, "rule_local"),
+                    Destination::Drop => (Verdict::Drop, "rule_drop"),
+                };
+                Judgement {
+                    verdict,
+                    reason,
+                    rule: Some(rule),
+                }
+            }
+        },
+    }
+}
+
+/// The most specific claim: an exact address beats any, then the narrowest range counts.
+fn claim(ruleset: &Ruleset, answer: &Answer) -> Option<(RuleId, Destination)> {
+    let (transport, port) = entry_point(answer)?;
+    let address: IpAddr = answer.destination?;
+    let mut claims = Vec::new();
+    for (id, rule) in (0..).zip(ruleset.rules()) {
+        if !rule.addresses.is_empty() && !rule.addresses.contains(&address) {
+            continue;
+        }
+        for range in &rule.ports {
+            if range.transport == transport && range.first <= port && port <= range.last {
+                claims.push((
+                    rule.addresses.is_empty(),
+                    range.last - range.first,
+                    id,
+                    rule.to,
+                ));
+            }
+        }
+    }
+    let (_, _, id, to) = claims.into_iter().min()?;
+    Some((id, to))
+}
+
+fn entry_point(answer: &Answer) -> Option<(Transport, u16)> {
+    let (_, port) = answer.ports?;
+    let transport = match answer.protocol? {
+        6 => Transport::Tcp,
+        17 => Transport::Udp,
+        132 => Transport::Sctp,
+        _ => return None,
+    };
+    Some((transport, port))
+}
+
+/// All counters that are not zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    interface: BTreeMap<(Verdict, &'static str), Numbers>,
+    ports: BTreeMap<(Transport, u16), (Numbers, Numbers)>,
+    rules: BTreeMap<RuleId, (Numbers, Numbers)>,
+}
+
+/// Packets and bytes.
+type Numbers = (u64, u64);
+
+impl Tally {
+    /// What the kernel counted, for the first `rules` rules.
+    pub(crate) fn read(counters: &Counters, rules: usize) -> Self {
+        let outcomes = counters.outcomes();
+        assert_eq!(
+            outcomes,
+            counters.interface(0),
+            "another interface's counters moved"
+        );
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            let key = (outcome.verdict, outcome.reason.name());
+            tally.interface.insert(key, numbers(outcome.counter));
+        }
+        let ports = counters.ports();
+        for transport in Transport::ALL {
+            for port in 0..=u16::MAX {
+                let traffic = ports[Port::new(port).index(transport)];
+                if traffic != Traffic::default() {
+                    tally.ports.insert((transport, port), both(traffic));
+                }
+            }
+        }
+        for (id, traffic) in (0..).zip(counters.rules(rules)) {
+            if traffic != Traffic::default() {
+                tally.rules.insert(id, both(traffic));
+            }
+        }
+        tally
+    }
+
+    /// Counts a frame as it is to be counted.
+    pub(crate) fn add(&mut self, frame: &[u8], answer: &Answer, judgement: Judgement) {
+        let bytes = frame.len() as u64;
+        let count = |numbers: &mut Numbers| {
+            numbers.0 += 1;
+            numbers.1 += bytes;
+        };
+        let count_both = |(received, dropped): &mut (Numbers, Numbers)| {
+            count(received);
+            if judgement.verdict == Verdict::Drop {
+                count(dropped);
+            }
+        };
+        let outcome = (judgement.verdict, judgement.reason);
+        count(self.interface.entry(outcome).or_default());
+        if let Some(port) = entry_point(answer) {
+            count_both(self.ports.entry(port).or_default());
+        }
+        if let Some(rule) = judgement.rule {
+            count_both(self.rules.entry(rule).or_default());
+        }
+    }
+
+    /// How many rules met a frame.
+    pub(crate) fn rules_met(&self) -> usize {
+        self.rules.len()
+    }
+}
+
+fn both(traffic: Traffic) -> (Numbers, Numbers) {
+    (numbers(traffic.received), numbers(traffic.dropped))
+}
+
+fn numbers(counter: Counter) -> Numbers {
+    (counter.packets, counter.bytes)
+}
