@@ -35,16 +35,6 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What came in for a port or a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Traffic {
-    /// Everything that came, dropped or not.
-    pub received: Counter,
-    /// The part of it that was dropped.
-    pub dropped: Counter,
-}
-
 /// What an interface's packets came to: by verdict, then by reason.
 pub type Outcomes = [[Counter; REASON_PLACES]; VERDICT_PLACES];
 
@@ -54,14 +44,21 @@ pub type Outcomes = [[Counter; REASON_PLACES]; VERDICT_PLACES];
 pub struct CpuCounters {
     /// Every frame of an interface, by its place in [`crate::state::Ledger`].
     pub interfaces: [Outcomes; MAX_INTERFACES],
-    /// The traffic of each rule, by rule id.
-    pub rules: [Traffic; RULE_PLACES],
-    /// The traffic of each port, by [`crate::wire::Port::index`].
-    pub ports: [Traffic; PORT_PLACES],
+    /// Everything that came for each rule, by rule id.
+    pub rules: [Counter; RULE_PLACES],
+    /// The part of it that was dropped.
+    ///
+    /// Apart from the rest, and so for ports: a packet that passes touches 16 bytes and not 32, and
+    /// twice as many ports fit in a cache.
+    pub rules_dropped: [Counter; RULE_PLACES],
+    /// Everything that came for each port, by [`crate::wire::Port::index`].
+    pub ports: [Counter; PORT_PLACES],
+    /// The part of it that was dropped.
+    pub ports_dropped: [Counter; PORT_PLACES],
 }
 
 const _: () = {
-    assert!(size_of::<Traffic>() == 32 && align_of::<CpuCounters>() == 8);
+    assert!(size_of::<Counter>() == 16 && align_of::<CpuCounters>() == 8);
     assert!(size_of::<CpuCounters>().is_multiple_of(4096));
 };
 
@@ -71,16 +68,5 @@ impl Counter {
     pub const fn count(&mut self, bytes: u64) {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(bytes);
-    }
-}
-
-impl Traffic {
-    /// Counts one frame of `bytes` bytes that came to `verdict`.
-    #[inline(always)]
-    pub const fn count(&mut self, bytes: u64, verdict: Verdict) {
-        self.received.count(bytes);
-        if matches!(verdict, Verdict::Drop) {
-            self.dropped.count(bytes);
-        }
     }
 }

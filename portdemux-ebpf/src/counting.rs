@@ -1,7 +1,7 @@
 //! The map that holds the counters.
 
 use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
-use portdemux_common::{counters::CpuCounters, decide::Decision, parse::Parsed};
+use portdemux_common::{counters::CpuCounters, decide::Decision, parse::Parsed, reason::Verdict};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -38,16 +38,25 @@ pub(crate) fn count(length: usize, parsed: &Parsed, decision: &Decision) {
     {
         counter.count(bytes);
     }
-    let Some(ports) = parsed.ports() else { return };
-    if let Some(traffic) = counters
-        .ports
-        .get_mut(ports.destination.index(ports.transport))
-    {
-        traffic.count(bytes, decision.verdict);
+    let Some(ports) = parsed.ports() else {
+        return;
+    };
+    let is_dropped = matches!(decision.verdict, Verdict::Drop);
+    let port = ports.destination.index(ports.transport);
+    if let Some(counter) = counters.ports.get_mut(port) {
+        counter.count(bytes);
     }
-    if decision.entry.is_claimed()
-        && let Some(traffic) = counters.rules.get_mut(decision.entry.rule() as usize)
-    {
-        traffic.count(bytes, decision.verdict);
+    if is_dropped && let Some(counter) = counters.ports_dropped.get_mut(port) {
+        counter.count(bytes);
+    }
+    if !decision.entry.is_claimed() {
+        return;
+    }
+    let rule = decision.entry.rule() as usize;
+    if let Some(counter) = counters.rules.get_mut(rule) {
+        counter.count(bytes);
+    }
+    if is_dropped && let Some(counter) = counters.rules_dropped.get_mut(rule) {
+        counter.count(bytes);
     }
 }

@@ -3,12 +3,15 @@
 use std::{collections::HashMap, time::Instant};
 
 use portdemux_common::{
-    counters::{Counter, Traffic},
+    counters::Counter,
     ruleset::{Entry, RuleId, RulesetImage, Span},
     wire::{Port, Transport},
 };
 
-use crate::dataplane::{counters::Outcome, maps::Maps};
+use crate::dataplane::{
+    counters::{Outcome, Traffic},
+    maps::Maps,
+};
 
 /// A port of a protocol.
 pub type PortKey = (Transport, u16);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     attached,
-    dataplane::maps::Maps,
+    dataplane::{counters, maps::Maps},
     rules::PortRange,
     snapshot::{PortKey, Snapshot},
 };
@@ -248,7 +248,7 @@ fn print_json(args: &Args, context: &Context, maps: &Maps, snapshot: &Snapshot) 
 }
 
 /// The rules and what came for them, the busiest first.
-fn rules(snapshot: &Snapshot) -> Vec<(&str, portdemux_common::counters::Traffic)> {
+fn rules(snapshot: &Snapshot) -> Vec<(&str, counters::Traffic)> {
     let mut rules: Vec<_> = snapshot
         .names
         .iter()

@@ -1,9 +1,10 @@
 //! Counters, summed over all CPUs.
 
+use std::sync::atomic::Ordering;
+
 use portdemux_common::{
     counters::{
-        Counter, CpuCounters, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, Traffic,
-        VERDICT_PLACES,
+        Counter, CpuCounters, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, VERDICT_PLACES,
     },
     reason::{Reason, Verdict},
     ruleset::RuleId,
@@ -14,7 +15,9 @@ use super::mapped::Mapped;
 
 const INTERFACES: usize = std::mem::offset_of!(CpuCounters, interfaces);
 const RULES: usize = std::mem::offset_of!(CpuCounters, rules);
+const RULES_DROPPED: usize = std::mem::offset_of!(CpuCounters, rules_dropped);
 const PORTS: usize = std::mem::offset_of!(CpuCounters, ports);
+const PORTS_DROPPED: usize = std::mem::offset_of!(CpuCounters, ports_dropped);
 const OUTCOMES: usize = size_of::<Outcomes>();
 
 /// The counters map.
@@ -22,6 +25,15 @@ const OUTCOMES: usize = size_of::<Outcomes>();
 pub struct Counters {
     memory: Mapped,
     cpus: usize,
+}
+
+/// What came for a port or a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Everything that came, dropped or not.
+    pub received: Counter,
+    /// The part of it that was dropped.
+    pub dropped: Counter,
 }
 
 /// What an interface's frames came to.
@@ -47,28 +59,20 @@ impl Counters {
     /// The traffic of one port.
     #[must_use]
     pub fn port(&self, transport: Transport, port: u16) -> Traffic {
-        let mut sum = [Traffic::default()];
-        self.sum(
-            PORTS + Port::new(port).index(transport) * size_of::<Traffic>(),
-            &mut sum,
-        );
-        sum[0]
+        let place = Port::new(port).index(transport) * size_of::<Counter>();
+        self.traffic(PORTS + place, PORTS_DROPPED + place, 1)[0]
     }
 
     /// The traffic of every port, by [`Port::index`].
     #[must_use]
     pub fn ports(&self) -> Vec<Traffic> {
-        let mut sums = vec![Traffic::default(); PORT_PLACES];
-        self.sum(PORTS, &mut sums);
-        sums
+        self.traffic(PORTS, PORTS_DROPPED, PORT_PLACES)
     }
 
     /// The traffic of the first `count` rules, by rule id.
     #[must_use]
     pub fn rules(&self, count: usize) -> Vec<Traffic> {
-        let mut sums = vec![Traffic::default(); count];
-        self.sum(RULES, &mut sums);
-        sums
+        self.traffic(RULES, RULES_DROPPED, count)
     }
 
     /// What the frames of the interface at `place` came to, nothing left out but what is zero.
@@ -114,10 +118,9 @@ impl Counters {
 
     /// Sets a rule's counters to zero. No program may use the rule.
     pub(super) fn reset_rule(&self, rule: RuleId) {
-        self.reset(
-            RULES + rule as usize * size_of::<Traffic>(),
-            size_of::<Traffic>(),
-        );
+        let place = rule as usize * size_of::<Counter>();
+        self.reset(RULES + place, size_of::<Counter>());
+        self.reset(RULES_DROPPED + place, size_of::<Counter>());
     }
 
     /// Sets an interface's counters to zero. No program may be attached to it.
@@ -133,14 +136,25 @@ impl Counters {
         }
     }
 
+    fn traffic(&self, received: usize, dropped: usize, count: usize) -> Vec<Traffic> {
+        let mut all = vec![Counter::default(); count];
+        let mut lost = all.clone();
+        self.sum(received, &mut all);
+        self.sum(dropped, &mut lost);
+        all.into_iter()
+            .zip(lost)
+            .map(|(received, dropped)| Traffic { received, dropped })
+            .collect()
+    }
+
     /// Adds up what every CPU has at `offset`.
-    fn sum<T: bytemuck::Pod>(&self, offset: usize, into: &mut [T]) {
+    fn sum(&self, offset: usize, into: &mut [Counter]) {
         let sums: &mut [u64] = bytemuck::cast_slice_mut(into);
         let words = self.memory.words();
         for cpu in 0..self.cpus {
             let start = (cpu * size_of::<CpuCounters>() + offset) / size_of::<u64>();
             for (sum, word) in sums.iter_mut().zip(&words[start..]) {
-                *sum += word.load(std::sync::atomic::Ordering::Relaxed);
+                *sum += word.load(Ordering::Relaxed);
             }
         }
     }
