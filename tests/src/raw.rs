@@ -43,6 +43,13 @@ const LONGEST: usize = 65_550;
 /// Enough for thousands of frames that arrive before the first is read.
 const BUFFER: usize = 16 << 20;
 
+/// Which way a frame went through the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
+}
+
 /// A packet socket on one interface.
 #[derive(Debug)]
 pub struct RawSocket {
@@ -97,13 +104,27 @@ impl RawSocket {
         Ok(())
     }
 
-    /// The next frame that came in, or nothing if none does within `timeout`. A VLAN tag that the
-    /// kernel took out of it is put back.
+    /// The next frame that came in, or nothing if none does within `timeout`; those that went out
+    /// before it are skipped. A VLAN tag that the kernel took out of it is put back.
     ///
     /// # Errors
     ///
     /// If the interface is gone or down.
     pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        self.next(Way::In, timeout)
+    }
+
+    /// The next frame that went out, whoever sent it, or nothing if none does within `timeout`; those
+    /// that came in before it are skipped.
+    ///
+    /// # Errors
+    ///
+    /// If the interface is gone or down.
+    pub fn sent(&self, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        self.next(Way::Out, timeout)
+    }
+
+    fn next(&self, way: Way, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let end = Instant::now() + timeout;
         loop {
             let left = end.saturating_duration_since(Instant::now()).as_micros();
@@ -125,8 +146,7 @@ impl RawSocket {
                 Err(err) => return Err(err).context("receive a frame"),
             };
             let is_ours = message.address.is_some_and(|from| {
-                // A packet socket also sees what its own host sends.
-                from.ifindex() == self.address.ifindex() && !is_outgoing(&from)
+                from.ifindex() == self.address.ifindex() && way_of(&from) == way
             });
             let tag = message.cmsgs()?.find_map(|message| {
                 if let ControlMessageOwned::Unknown(auxiliary) = message {
@@ -170,8 +190,13 @@ impl RawSocket {
     }
 }
 
-fn is_outgoing(from: &LinkAddr) -> bool {
-    from.pkttype() == libc::PACKET_OUTGOING
+/// A packet socket also sees what its own host sends.
+fn way_of(from: &LinkAddr) -> Way {
+    if from.pkttype() == libc::PACKET_OUTGOING {
+        Way::Out
+    } else {
+        Way::In
+    }
 }
 
 /// The tag in `struct tpacket_auxdata`: status, three lengths, two offsets of 2 bytes, then the

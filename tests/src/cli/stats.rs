@@ -1,5 +1,7 @@
 //! Counters, as `portdemux stats --json` prints them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
@@ -37,19 +39,39 @@ impl Stats {
             .context("stats have no generation")
     }
 
+    /// All ports that are listed, with what came for them.
+    ///
+    /// # Errors
+    ///
+    /// If an entry is not as documented.
+    pub fn ports(&self) -> Result<BTreeMap<String, Traffic>> {
+        let entries = self.list("ports")?.iter();
+        entries
+            .map(|entry| Ok((port_of(entry), traffic(Some(entry))?)))
+            .collect()
+    }
+
+    /// What came in through the interface that had this name when it was attached.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such interface, or the entry is not as documented.
+    pub fn interface(&self, name: &str) -> Result<Traffic> {
+        let entry = self
+            .list("interfaces")?
+            .iter()
+            .find(|entry| entry["name"] == name)
+            .with_context(|| format!("stats have no interface {name}"))?;
+        traffic(Some(entry))
+    }
+
     /// The traffic of a port such as `443/tcp`; nothing if it is not listed.
     ///
     /// # Errors
     ///
     /// If the entry is not as documented.
     pub fn port(&self, port: &str) -> Result<Traffic> {
-        let is_it = |entry: &&Value| {
-            format!(
-                "{}/{}",
-                entry["port"],
-                entry["protocol"].as_str().unwrap_or_default()
-            ) == port
-        };
+        let is_it = |entry: &&Value| port_of(entry) == port;
         traffic(self.list("ports")?.iter().find(is_it))
     }
 
@@ -59,13 +81,7 @@ impl Stats {
     ///
     /// If the document has no ports.
     pub fn rule_of(&self, port: &str) -> Result<Option<String>> {
-        let is_it = |entry: &&Value| {
-            format!(
-                "{}/{}",
-                entry["port"],
-                entry["protocol"].as_str().unwrap_or_default()
-            ) == port
-        };
+        let is_it = |entry: &&Value| port_of(entry) == port;
         let entry = self.list("ports")?.iter().find(is_it);
         Ok(entry
             .and_then(|entry| entry["rule"].as_str())
@@ -123,6 +139,11 @@ impl Stats {
             .as_array()
             .with_context(|| format!("stats have no {name}: {}", self.0))
     }
+}
+
+fn port_of(entry: &Value) -> String {
+    let protocol = entry["protocol"].as_str().unwrap_or_default();
+    format!("{}/{protocol}", entry["port"])
 }
 
 fn traffic(entry: Option<&Value>) -> Result<Traffic> {
