@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -103,6 +104,8 @@ pub struct Request<'a> {
 
 /// Puts a new text in force.
 ///
+/// `old` is asked for the ruleset in force, to say what changes, while the new text is read.
+///
 /// # Errors
 ///
 /// The text does not hold together or something cannot be written; the ruleset in force stays.
@@ -110,16 +113,20 @@ pub fn change(
     places: &Places,
     maps: &Maps,
     lock: &Lock,
-    old: Option<&Ruleset>,
+    old: impl FnOnce() -> Option<Ruleset> + Send,
     request: Request<'_>,
 ) -> Result<Change> {
     let begun = Instant::now();
     let records = Records::new(places.records());
     let hash_in_force = maps.header().text_hash;
     let repaired = repair(&records, maps, &hash_in_force, lock)?;
-    let ruleset = file::parse(request.name, &request.text)?;
-    let empty = Ruleset::default();
-    let plan = Plan::between(old.unwrap_or(&empty), &ruleset);
+    let (old, ruleset) = thread::scope(|scope| {
+        let old = scope.spawn(old);
+        let new = file::parse(request.name, &request.text);
+        (old.join().ok().flatten(), new)
+    });
+    let ruleset = ruleset?;
+    let plan = Plan::between(&old.unwrap_or_default(), &ruleset);
     let record = Record {
         source: request.source,
         text: request.text,
@@ -134,7 +141,7 @@ pub fn change(
         return Ok(change);
     }
     let hash = record.hash();
-    records.write(&record, lock)?;
+    records.write(&record, &hash, lock)?;
     if hash == hash_in_force && maps.generation().0 != 0 {
         change.generation = Some(maps.generation());
     } else {

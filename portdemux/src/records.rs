@@ -62,13 +62,13 @@ impl Records {
         Ok(record)
     }
 
-    /// Keeps a record, beside the one of the ruleset in force.
+    /// Keeps a record under the hash of its text, beside the one of the ruleset in force.
     ///
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn write(&self, record: &Record, _lock: &Lock) -> Result<()> {
-        let path = self.path(&record.hash());
+    pub fn write(&self, record: &Record, hash: &TextHash, _lock: &Lock) -> Result<()> {
+        let path = self.path(hash);
         // Under another name first: a record is there whole or not at all.
         let unfinished = path.with_extension("new");
         let write = || -> io::Result<()> {

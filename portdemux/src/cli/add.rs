@@ -49,6 +49,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         name: "the rules in force with the new one",
         dry_run: false,
     };
-    let change = change::change(&context.places, &maps, &lock, Some(&old.ruleset), request)?;
+    let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)?;
     report::change(context, &change)
 }

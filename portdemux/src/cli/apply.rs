@@ -32,8 +32,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
     let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.
-    let old = context.in_force(&maps);
-    let old = old.as_ref().ok().map(|old| &old.ruleset);
+    let old = || context.in_force(&maps).ok().map(|old| old.ruleset);
     let change = change::change(places, &maps, &lock, old, rules.request(args.dry_run))?;
     report::change(context, &change)
 }

@@ -86,7 +86,15 @@ fn attach_all(
     let places = &context.places;
     let old = context.in_force(maps)?;
     let change = request
-        .map(|rules| change::change(places, maps, lock, Some(&old.ruleset), rules.request(false)))
+        .map(|rules| {
+            change::change(
+                places,
+                maps,
+                lock,
+                || Some(old.ruleset),
+                rules.request(false),
+            )
+        })
         .transpose()?;
     if let Err(error) = attach_each(context, maps, interfaces, wish) {
         if change.is_some() {
@@ -96,7 +104,7 @@ fn attach_all(
                 name: "the rules before",
                 dry_run: false,
             };
-            change::change(places, maps, lock, None, before)?;
+            change::change(places, maps, lock, || None, before)?;
         }
         return Err(error);
     }

@@ -32,6 +32,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         name: "the rules in force without these",
         dry_run: false,
     };
-    let change = change::change(&context.places, &maps, &lock, Some(&old.ruleset), request)?;
+    let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)?;
     report::change(context, &change)
 }
