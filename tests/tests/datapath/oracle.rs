@@ -5,11 +5,11 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use portdemux::{
-    dataplane::counters::Counters,
+    dataplane::counters::{Counters, Traffic},
     rules::{Destination, Ruleset},
 };
 use portdemux_common::{
-    counters::{Counter, Traffic},
+    counters::Counter,
     reason::Verdict,
     ruleset::RuleId,
     wire::{Port, Transport},
