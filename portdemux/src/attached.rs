@@ -86,6 +86,15 @@ pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>
             }
             (Some(_), None) => State::Vanished,
         };
+        // What was written down is for an interface that cannot be asked.
+        let mode = link
+            .zip(carrier)
+            .and_then(|(link, carrier)| links::mode_of(link.program?, carrier))
+            .unwrap_or(if known.mode == Mode::Generic as u32 {
+                Mode::Generic
+            } else {
+                Mode::Native
+            });
         let (mut received, mut dropped) = (Counter::default(), Counter::default());
         for outcome in maps.counters.interface(place) {
             add(&mut received, outcome.counter);
@@ -100,11 +109,7 @@ pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>
                 .filter(|today| *today != name),
             name,
             index: known.index,
-            mode: if known.mode == Mode::Generic as u32 {
-                "generic"
-            } else {
-                "native"
-            },
+            mode: links::mode_name(mode),
             state,
             version: maps::text(&known.version),
             received,

@@ -78,7 +78,24 @@ impl<'a> Portdemux<'a> {
     #[must_use]
     pub fn command_in<S: AsRef<OsStr>>(&self, namespace: &Netns, arguments: &[S]) -> Command {
         // Building it succeeded, or there would be no instance.
-        let mut command = namespace.command(binary().unwrap_or_else(|_| Path::new("portdemux")));
+        let program = binary().unwrap_or_else(|_| Path::new("portdemux"));
+        self.complete(namespace.command(program), arguments)
+    }
+
+    /// The command with these arguments, started by other words: those of a program that gives
+    /// privileges up, for example, and the path of the command itself.
+    #[must_use]
+    pub fn command_through<S: AsRef<OsStr>>(&self, words: &[S], arguments: &[S]) -> Command {
+        let (program, rest) = words.split_first().map_or_else(
+            || (OsStr::new("portdemux"), words),
+            |(program, rest)| (program.as_ref(), rest),
+        );
+        let mut command = self.namespace.command(program);
+        command.args(rest);
+        self.complete(command, arguments)
+    }
+
+    fn complete<S: AsRef<OsStr>>(&self, mut command: Command, arguments: &[S]) -> Command {
         command
             .args(arguments)
             .args(["--instance", &self.instance])
@@ -87,6 +104,34 @@ impl<'a> Portdemux<'a> {
             .env_remove("PORTDEMUX_INSTANCE")
             .env("NO_COLOR", "1");
         command
+    }
+
+    /// The pins of its instance.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        let instance = self.bpffs().join("portdemux").join(&self.instance);
+        instance.join(format!("abi{}", portdemux_common::ABI))
+    }
+
+    /// The names of its instance's records, finished or not.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be listed.
+    pub fn records(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(self.state().join(&self.instance)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "lock" {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// Runs the command to its end, whatever that is.

@@ -7,7 +7,8 @@
 //! [`veth`]), [`server`] runs real servers there, [`raw`] sends and receives single frames, [`cli`]
 //! runs the `portdemux` command on a BPF file system of its own ([`bpffs`]). Everything is gone when
 //! it is dropped, also when a test panics; what a killed test leaves, the next one removes.
-//! [`require`] says what a test needs, [`wait`] waits for a condition instead of for a time.
+//! [`probe`] asks which ports let a packet through, [`steps`] kills a program before any of its system
+//! calls, [`terminal`] shows what a person sees. [`require`] says what a test needs, [`wait`] waits for a condition instead of for a time.
 
 pub mod answer;
 pub mod bpffs;
@@ -17,11 +18,14 @@ pub mod generate;
 pub mod lab;
 mod leftovers;
 pub mod netns;
+pub mod probe;
 pub mod raw;
 pub mod reference;
 pub mod require;
 pub mod rows;
 pub mod run;
 pub mod server;
+pub mod steps;
+pub mod terminal;
 pub mod veth;
 pub mod wait;

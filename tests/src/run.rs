@@ -217,7 +217,7 @@ impl Captured {
 
     fn finish(&self) -> String {
         // A daemon that the program left behind may hold the pipe open for ever.
-        let _: Result<()> = wait_until("the end of a pipe", Duration::from_millis(200), || {
+        let _: Result<()> = wait_until("the end of a pipe", Duration::from_secs(2), || {
             Ok(self.reader.is_finished())
         });
         self.text()

@@ -16,6 +16,7 @@ use crate::{
     },
     error::Help as _,
     interface::{self, Interface},
+    records::{Records, TextHash},
 };
 
 /// Put the program on interfaces
@@ -55,7 +56,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         ModeArg::Native => Wish::Native,
         ModeArg::Generic => Wish::Generic,
     };
-    let interfaces = find(&args.interfaces)?;
+    find(&args.interfaces)?;
     links::check_capabilities()?;
     let request = args
         .rules
@@ -67,6 +68,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let lock = places.lock()?;
     let is_new = !places.exists();
     let maps = places.open_or_create(&lock)?;
+    if is_new {
+        // A text that outlived its instance is not this one's.
+        Records::new(places.records()).sweep(&TextHash::default(), &lock)?;
+    }
+    // Another writer may have come first, or what was left of a removed instance be gone.
+    let interfaces = find(&args.interfaces)?;
     let result = attach_all(context, &lock, &maps, &interfaces, wish, request);
     if result.is_err() && is_new {
         // Nothing was there before, nothing stays.

@@ -1,7 +1,5 @@
 //! `portdemux detach`: take the program off interfaces.
 
-use std::fs;
-
 use anyhow::{Context as _, Result};
 
 use super::Context;
@@ -40,7 +38,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn detach_all(context: &Context) -> Result<()> {
     let places = &context.places;
-    if !places.exists() {
+    if !places.exists() && !places.is_dying() {
         return Err(NothingLoaded {
             instance: places.instance.to_string(),
         }
@@ -63,8 +61,6 @@ fn detach_all(context: &Context) -> Result<()> {
     for name in names {
         context.output.line(format!("{name}  detached"))?;
     }
-    let records = places.records();
-    fs::remove_dir_all(&records).with_context(|| format!("remove {}", records.display()))?;
     context.output.line(format!(
         "instance {} removed: rules and counters are gone",
         places.instance

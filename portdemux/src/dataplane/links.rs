@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{Advice, Help as _},
-    interface::{self, Interface},
+    interface::{self, Interface, XdpHook},
 };
 
 /// The program's name in its object.
@@ -101,7 +101,11 @@ pub fn attach(
         version: padded(env!("CARGO_PKG_VERSION")),
         netns,
         index: interface.index,
-        mode: 0,
+        // What is asked for, until it is known.
+        mode: match wish {
+            Wish::Auto | Wish::Native => Mode::Native,
+            Wish::Generic => Mode::Generic,
+        } as u32,
     };
     let present = interface::list()?;
     let pinned = pinned(places);
@@ -112,7 +116,7 @@ pub fn attach(
     };
     let (place, old) = maps.place_for(&entry, is_attached)?;
     maps.enter_interface(place, &entry);
-    let result = attach_at(places, interface, place, old, wish);
+    let result = attach_at(places, interface, place, wish);
     match (&result, old) {
         (Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }), _) => {
             entry.mode = *mode as u32;
@@ -128,7 +132,6 @@ fn attach_at(
     places: &Places,
     interface: &Interface,
     place: usize,
-    old: Option<state::Interface>,
     wish: Wish,
 ) -> Result<Attachment> {
     let pin = places.link(place);
@@ -143,7 +146,7 @@ fn attach_at(
         .try_into()?;
     program.load().context("load the program into the kernel")?;
 
-    if let Some(mode) = replaceable(&pin, interface, old) {
+    if let Some(mode) = replaceable(&pin, interface) {
         if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {
             return Err(anyhow::anyhow!(
                 "{} is attached in {} mode, which cannot change while it is attached",
@@ -257,15 +260,19 @@ pub fn load(object: &[u8], pins: &Path, place: usize) -> Result<Ebpf> {
 }
 
 /// The mode of the link at `pin`, if it still holds a program on this very interface.
-fn replaceable(pin: &Path, interface: &Interface, old: Option<state::Interface>) -> Option<Mode> {
-    let id = program_id(pin)?;
-    let attached = interface.programs.iter().any(|program| program.id == id);
-    let mode = old?.mode;
-    match attached {
-        true if mode == Mode::Generic as u32 => Some(Mode::Generic),
-        true => Some(Mode::Native),
-        false => None,
-    }
+fn replaceable(pin: &Path, interface: &Interface) -> Option<Mode> {
+    mode_of(program_id(pin)?, interface)
+}
+
+/// The mode in which a program runs on an interface, if it does.
+#[must_use]
+pub fn mode_of(program: u32, interface: &Interface) -> Option<Mode> {
+    let mut programs = interface.programs.iter();
+    let found = programs.find(|found| found.id == program)?;
+    Some(match found.hook {
+        XdpHook::Generic => Mode::Generic,
+        XdpHook::Native | XdpHook::Offload => Mode::Native,
+    })
 }
 
 fn program_id(pin: &Path) -> Option<u32> {

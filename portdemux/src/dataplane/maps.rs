@@ -64,7 +64,7 @@ impl Maps {
 
     /// Opens the maps pinned in a directory.
     pub(super) fn open(directory: &Path) -> Result<Self> {
-        let map = |name: &str, size: usize| -> Result<(Mapped, usize)> {
+        let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
             let path = directory.join(name);
             let data = MapData::from_pin(&path)
                 .with_context(|| format!("open the pinned map {}", path.display()))?;
@@ -78,16 +78,21 @@ impl Maps {
                     info.value_size()
                 );
             }
-            let count = info.max_entries() as usize;
-            let memory = Mapped::new(data.fd(), size * count)
-                .with_context(|| format!("map {} into memory", path.display()))?;
-            Ok((memory, count))
+            if info.max_entries() as usize != count {
+                bail!(
+                    "{} has {} entries and not {count}: it is not a map of this version and machine",
+                    path.display(),
+                    info.max_entries()
+                );
+            }
+            Mapped::new(data.fd(), size * count)
+                .with_context(|| format!("map {} into memory", path.display()))
         };
-        let (counters, cpus) = map(COUNTERS, size_of::<CpuCounters>())?;
+        let cpus = possible_cpus()?;
         Ok(Self {
-            rulesets: map(RULESETS, size_of::<Rulesets>())?.0,
-            ledger: map(LEDGER, size_of::<Ledger>())?.0,
-            counters: Counters::new(counters, cpus),
+            rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
+            ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
+            counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
         })
     }
 

@@ -23,6 +23,9 @@ use crate::error::{Help as _, NothingLoaded};
 /// Type of a bpffs (Linux `include/uapi/linux/magic.h`, `BPF_FS_MAGIC`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
+/// What helps whoever may not read the pins.
+const FORBIDDEN: &str = "run it as root, or let this user read the pins";
+
 /// How long a writer waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -106,12 +109,7 @@ impl Places {
         self.check_bpffs()?;
         let pins = self.pins();
         match fs::metadata(&pins) {
-            Ok(_) => Maps::open(&pins).help(|| {
-                format!(
-                    "portdemux --instance {} detach --all removes it",
-                    self.instance
-                )
-            }),
+            Ok(_) => self.open_pinned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.refuse_other_abi()?;
                 Err(NothingLoaded {
@@ -121,7 +119,7 @@ impl Places {
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error)
                 .with_context(|| format!("read {}", pins.display()))
-                .help(|| "run it as root, or let this user search the directory".to_owned()),
+                .help(|| FORBIDDEN.into()),
             Err(error) => Err(error).with_context(|| format!("read {}", pins.display())),
         }
     }
@@ -150,23 +148,59 @@ impl Places {
                 return Err(error);
             }
         }
-        Maps::open(&pins)
+        self.open_pinned()
     }
 
-    /// Removes every pin of the instance, whatever is left of it. Programs are detached with it.
+    fn open_pinned(&self) -> Result<Maps> {
+        let opened = Maps::open(&self.pins());
+        let is_forbidden = opened.as_ref().is_err_and(is_permission_denied);
+        opened.help(|| {
+            if is_forbidden {
+                FORBIDDEN.into()
+            } else {
+                format!(
+                    "portdemux --instance {} detach --all removes it",
+                    self.instance
+                )
+            }
+        })
+    }
+
+    /// Removes every pin and record of the instance, whatever is left of it. Programs are detached with
+    /// it.
     ///
     /// # Errors
     ///
-    /// A pin cannot be removed.
+    /// A pin or a record cannot be removed.
     pub fn remove(&self, _lock: &Lock) -> Result<()> {
+        // Moved away whole, then removed: a crash leaves no half of an instance in its place.
+        match fs::rename(self.instance_pins(), self.dying()) {
+            Ok(()) => {}
+            // Something stands there from a crash, or the move is refused: piece by piece, then.
+            Err(_) => remove_tree(&self.instance_pins())?,
+        }
         self.sweep()?;
-        remove_tree(&self.instance_pins())
+        let records = self.records();
+        match fs::remove_dir_all(&records) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A writer that waits has made a lock of its own.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("remove {}", records.display())),
+        }
     }
 
     /// Whether there are pins of the instance, of whatever version and in whatever state.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.instance_pins().exists()
+    }
+
+    /// Whether a writer that was killed while it removed the instance left pins, which can hold
+    /// programs on interfaces.
+    #[must_use]
+    pub fn is_dying(&self) -> bool {
+        self.dying().exists()
     }
 
     /// Takes the right to change an instance, waiting for another writer for a while.
@@ -213,9 +247,14 @@ impl Places {
         self.root().join(format!("{}~new", self.instance))
     }
 
-    /// Removes what a writer that was killed left half made.
+    fn dying(&self) -> PathBuf {
+        self.root().join(format!("{}~old", self.instance))
+    }
+
+    /// Removes what a writer that was killed left half made or half removed.
     fn sweep(&self) -> Result<()> {
-        remove_tree(&self.unborn())
+        remove_tree(&self.unborn())?;
+        remove_tree(&self.dying())
     }
 
     fn check_bpffs(&self) -> Result<()> {
@@ -224,6 +263,9 @@ impl Places {
             Ok(stat) if stat.f_type.cast_unsigned() == BPF_FS_MAGIC => Ok(()),
             Ok(_) => Err(anyhow::anyhow!("no bpffs is mounted at {path}"))
                 .help(|| format!("mount -t bpf bpf {path}")),
+            Err(Errno::ACCESS) => Err(Errno::ACCESS)
+                .with_context(|| format!("look for a bpffs at {path}"))
+                .help(|| FORBIDDEN.into()),
             Err(error) => Err(error)
                 .with_context(|| format!("look for a bpffs at {path}"))
                 .help(|| format!("mount -t bpf bpf {path}, after making the directory")),
@@ -255,6 +297,13 @@ impl Places {
         }
         Ok(())
     }
+}
+
+fn is_permission_denied(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn open_lock(path: &Path) -> Result<File> {

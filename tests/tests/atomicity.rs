@@ -1,0 +1,277 @@
+//! While one ruleset takes the place of another, a packet meets the one or the other, never a mix.
+//!
+//! The two rulesets disagree about everything, and yet drop the same packets: each claims two ports,
+//! one that it lets through at any address but drops at the server's, and one that it drops at any
+//! address. The other ruleset has them the other way round.
+//!
+//! | port | A, any address | A, server's | B, any address | B, server's |
+//! |------|----------------|-------------|----------------|-------------|
+//! | 1001 | local          | **drop**    | **drop**       |             |
+//! | 1002 | **drop**       |             | local          | **drop**    |
+//!
+//! Whoever decides by the ports of the one and the addresses of the other lets a packet through.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::{
+    Ebpf,
+    programs::{TestRun as _, TestRunOptions, Xdp},
+};
+use portdemux::{
+    dataplane::{
+        counters::Outcome,
+        links,
+        maps::Maps,
+        objects,
+        pins::{Lock, Places},
+    },
+    image,
+    rules::{Ruleset, file},
+};
+use portdemux_common::{
+    reason::{Reason, Verdict},
+    wire::Transport,
+};
+use portdemux_tests::{
+    bpffs::Bpffs,
+    cli::Portdemux,
+    frames,
+    lab::{INTERFACE, Lab},
+    probe::Probe,
+    require,
+    run::Running,
+    wait::PATIENCE,
+};
+
+/// The ports that both rulesets drop.
+const PORTS: [u16; 2] = [1001, 1002];
+/// Rules that only make the tables larger, so that writing them takes longer.
+const FILLERS: u16 = 3_000;
+/// How often one ruleset takes the place of the other.
+const CHANGES: usize = 2_000;
+/// How often the program runs for one system call.
+const REPEAT: u32 = 20_000;
+/// `XDP_PASS` of Linux `include/uapi/linux/bpf.h`.
+const XDP_PASS: u32 = 2;
+
+/// One of the two rulesets.
+fn text(is_a: bool) -> String {
+    let (local, dropped) = if is_a { (1001, 1002) } else { (1002, 1001) };
+    let mut text = format!(
+        "[[rule]]\nname = \"here\"\nport = \"{local}/udp\"\naddress = \"192.0.2.2\"\nto = \"drop\"\n\
+         [[rule]]\nname = \"anywhere\"\nport = \"{local}/udp\"\n\
+         [[rule]]\nname = \"nowhere\"\nport = \"{dropped}/udp\"\nto = \"drop\"\n"
+    );
+    for number in 0..FILLERS {
+        // Rules and addresses that the other ruleset does not have.
+        let name = if is_a { 'a' } else { 'b' };
+        let (high, low) = (number / 250, number % 250 + 1);
+        let port = 2_000 + 2 * number + u16::from(is_a);
+        let _ = writeln!(
+            text,
+            "[[rule]]\nname = \"{name}{number}\"\nport = \"{port}/udp\"\naddress = \"198.51.{high}.{low}\""
+        );
+    }
+    text
+}
+
+/// An instance that no interface has.
+struct Instance {
+    places: Places,
+    maps: Maps,
+    _lock: Lock,
+    _bpffs: Bpffs,
+    _state: tempfile::TempDir,
+}
+
+impl Instance {
+    fn new() -> Result<Self> {
+        let bpffs = Bpffs::new()?;
+        let state = tempfile::tempdir()?;
+        let places = Places {
+            instance: "atomicity".parse().map_err(anyhow::Error::msg)?,
+            bpffs: bpffs.path().into(),
+            state: state.path().into(),
+        };
+        let lock = places.lock()?;
+        let maps = places.open_or_create(&lock)?;
+        Ok(Self {
+            places,
+            maps,
+            _lock: lock,
+            _bpffs: bpffs,
+            _state: state,
+        })
+    }
+
+    fn put_in_force(&self, ruleset: &Ruleset) -> Result<()> {
+        let names: Vec<&str> = ruleset
+            .rules()
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        self.maps
+            .install(&names, [0; 32], |ids| image::compile(ruleset, ids))?;
+        Ok(())
+    }
+
+    /// The program that interfaces have, on this instance's maps.
+    fn program(&self) -> Result<Ebpf> {
+        let mut object = links::load(objects::DISPATCHER, &self.places.pins(), 0)?;
+        let program: &mut Xdp = object
+            .program_mut(links::PROGRAM)
+            .context("no program")?
+            .try_into()?;
+        program.load()?;
+        Ok(object)
+    }
+
+    /// How many packets for either port were received and dropped.
+    fn counted(&self) -> [(u64, u64); 2] {
+        PORTS.map(|port| {
+            let traffic = self.maps.counters.port(Transport::Udp, port);
+            (traffic.received.packets, traffic.dropped.packets)
+        })
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.maps.counters.outcomes()
+    }
+}
+
+/// Runs the program on packets for both ports, on every CPU and without a pause, while `change`
+/// does. Returns how many runs there were, and how many system calls ended with a packet let through.
+fn run_while(instance: &Instance, change: impl FnOnce() -> Result<()>) -> Result<(u64, u64)> {
+    let object = instance.program()?;
+    let program: &Xdp = object
+        .program(links::PROGRAM)
+        .context("no program")?
+        .try_into()?;
+    let is_over = AtomicBool::new(false);
+    let (runs, passed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let traffic = |port: u16| -> Result<()> {
+        let frame = frames::ipv4(frames::udp(40_000, port)).frame().bytes();
+        while !is_over.load(Ordering::Relaxed) {
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(&frame);
+            options.repeat = REPEAT;
+            let result = program.test_run(options).context("run the program")?;
+            runs.fetch_add(u64::from(REPEAT), Ordering::Relaxed);
+            passed.fetch_add(
+                u64::from(result.return_value == XDP_PASS),
+                Ordering::Relaxed,
+            );
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads = PORTS.map(|port| scope.spawn(move || traffic(port)));
+        let changed = change();
+        is_over.store(true, Ordering::Relaxed);
+        for thread in threads {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("a thread panicked")))?;
+        }
+        changed
+    })?;
+    Ok((runs.into_inner(), passed.into_inner()))
+}
+
+#[test]
+fn no_run_of_the_program_sees_a_mix_of_two_rulesets() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let instance = Instance::new()?;
+    let rulesets = [false, true].map(|is_a| file::parse("rules", &text(is_a)));
+    let [b, a] = rulesets;
+    let (a, b) = (a?, b?);
+    instance.put_in_force(&a)?;
+    let (runs, passed) = run_while(&instance, || {
+        for _ in 0..CHANGES / 2 {
+            instance.put_in_force(&b)?;
+            instance.put_in_force(&a)?;
+        }
+        Ok(())
+    })?;
+    ensure!(instance.maps.generation().0 == CHANGES as u64 + 1);
+    let counted = instance.counted();
+    ensure!(passed == 0, "{passed} packets passed");
+    ensure!(
+        counted
+            .iter()
+            .all(|(received, dropped)| received == dropped),
+        "{counted:?}"
+    );
+    ensure!(
+        counted.iter().map(|(received, _)| received).sum::<u64>() == runs,
+        "{counted:?}"
+    );
+    for outcome in instance.outcomes() {
+        ensure!(
+            outcome.verdict == Verdict::Drop && outcome.reason == Reason::RuleDrop,
+            "{outcome:?}"
+        );
+    }
+    ensure!(
+        runs > CHANGES as u64,
+        "only {runs} packets met {CHANGES} changes"
+    );
+    Ok(())
+}
+
+#[test]
+fn no_packet_on_a_wire_sees_a_mix_of_two_rulesets() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    for mode in ["native", "generic"] {
+        let lab = Lab::new()?;
+        let portdemux = Portdemux::new(&lab.server)?;
+        let probe = Probe::new(&lab)?;
+        portdemux.ok(&["attach", INTERFACE, "--mode", mode])?;
+        portdemux.apply(&text(true))?;
+        let files = [false, true].map(|is_a| -> Result<String> {
+            let path = portdemux.state().join(format!("{is_a}.toml"));
+            std::fs::write(&path, text(is_a))?;
+            Ok(path.display().to_string())
+        });
+        let [b, a] = files;
+        let script = format!(
+            "set -e; for i in $(seq 50); do for f in {} {}; do \"$0\" apply $f --instance default; done; done",
+            b?, a?
+        );
+        let binary = portdemux_tests::cli::binary()?.display().to_string();
+        let words = ["sh", "-c", &script, &binary];
+        let mut changing = Running::spawn(portdemux.command_through(&words, &[]))?;
+        // One more that is let through under either, so that silence is no success.
+        let burst: Vec<u16> = PORTS.iter().copied().cycle().take(200).chain([9]).collect();
+        let mut rounds = 0;
+        while changing.is_running()? {
+            let passing = probe.passing(&burst)?;
+            ensure!(passing.iter().eq([&9]), "{mode}: {passing:?} passed");
+            rounds += 1;
+        }
+        changing.wait(PATIENCE)?.success()?;
+        let stats = portdemux.stats()?;
+        ensure!(stats.generation()? == 101 && rounds > 20, "{rounds} rounds");
+        for port in PORTS {
+            let traffic = stats.port(&format!("{port}/udp"))?;
+            ensure!(
+                traffic.received == traffic.dropped,
+                "{mode}: {port}: {traffic:?}"
+            );
+            ensure!(
+                traffic.received.packets == rounds * 100,
+                "{mode}: {port}: {traffic:?}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! What becomes of an instance when programs are killed, pins are damaged, interfaces come and go.
+
+mod bed;
+mod damage;
+mod foreign;
+mod interfaces;
+mod killed_apply;
+mod killed_attach;
+mod modes;
+mod privileges;
+mod replace;
+mod writers;
