@@ -5,7 +5,6 @@ mod damage;
 mod foreign;
 mod interfaces;
 mod killed_apply;
-mod killed_attach;
 mod modes;
 mod privileges;
 mod replace;
