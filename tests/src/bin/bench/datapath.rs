@@ -48,10 +48,14 @@ fn frames() -> [(&'static str, Vec<u8>, usize); 5] {
     ]
 }
 
-pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<Vec<Row>> {
+/// Measures every kind of frame, under the rules whose name holds `only`.
+pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<Vec<Row>> {
     let bench = Bench::new()?;
     let mut rows = Vec::new();
-    for rules in Rules::ALL {
+    for rules in Rules::ALL
+        .into_iter()
+        .filter(|rules| rules.name().contains(only))
+    {
         bench.put_in_force(rules)?;
         for (name, frame, port_offset) in frames() {
             let hot = [

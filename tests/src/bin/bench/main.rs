@@ -22,6 +22,9 @@ struct Args {
     /// How often a program runs in a round
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
+    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …
+    #[arg(long, value_name = "RULES")]
+    only: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -37,8 +40,12 @@ struct Report {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let packets = datapath::measure(args.rounds, args.repeat)?;
-    let control = control::measure(args.rounds)?;
+    let only = args.only.as_deref();
+    let packets = datapath::measure(args.rounds, args.repeat, only.unwrap_or_default())?;
+    let control = match only {
+        Some(_) => Vec::new(),
+        None => control::measure(args.rounds)?,
+    };
     let report = Report {
         rounds: args.rounds,
         repeat: args.repeat,
