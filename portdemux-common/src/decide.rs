@@ -2,7 +2,7 @@
 
 use crate::{
     packet::Packet,
-    parse::{Fragment, Parsed},
+    parse::{Fragment, Parsed, Version},
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RuleId, RulesetImage},
 };
@@ -46,11 +46,19 @@ pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &Ruleset
             Fragment::None | Fragment::First => Reason::NoPorts,
         });
     };
-    let entry = if ruleset.claims_addresses(version) {
-        ruleset.lookup(parsed.destination(packet), ports)
-    } else {
-        ruleset.at_any_address(ports)
+    // Each version by itself: an address that may be of either would be put together on the stack.
+    let exact = match version {
+        _ if !ruleset.claims_addresses(version) => None,
+        Version::V4 => parsed
+            .destination_v4(packet)
+            .map(|address| ruleset.at_v4(address, ports)),
+        Version::V6 => parsed
+            .destination_v6(packet)
+            .map(|address| ruleset.at_v6(address, ports)),
     };
+    let entry = exact
+        .unwrap_or(Entry::UNCLAIMED)
+        .or_else(|| ruleset.at_any_address(ports));
     if !entry.is_claimed() {
         return Decision::pass(Reason::Unclaimed);
     }

@@ -75,6 +75,13 @@ impl Entry {
         self.0 & Self::CLAIMED != 0
     }
 
+    /// This claim, or what `other` says if there is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn or_else(self, other: impl FnOnce() -> Self) -> Self {
+        if self.is_claimed() { self } else { other() }
+    }
+
     /// The claiming rule's id, which is the index of its counters; 0 for an unclaimed port.
     #[inline(always)]
     #[must_use]
@@ -236,7 +243,6 @@ impl RulesetImage {
 
     /// What the rules say about the ports of a packet for `destination`: a claim of this very
     /// address, else one of any address, else nothing.
-    #[inline(always)]
     #[must_use]
     pub fn lookup(&self, destination: Option<Address>, ports: Ports) -> Entry {
         let exact = match destination {
@@ -244,11 +250,7 @@ impl RulesetImage {
             Some(Address::V6(address)) => self.at_v6(address, ports),
             None => Entry::UNCLAIMED,
         };
-        if exact.is_claimed() {
-            exact
-        } else {
-            self.at_any_address(ports)
-        }
+        exact.or_else(|| self.at_any_address(ports))
     }
 
     /// What the rules that name no address say about a packet's ports.
@@ -261,8 +263,10 @@ impl RulesetImage {
         }
     }
 
+    /// What the rules that name this IPv4 address say about a packet's ports.
     #[inline(always)]
-    fn at_v4(&self, address: [u8; 4], ports: Ports) -> Entry {
+    #[must_use]
+    pub fn at_v4(&self, address: [u8; 4], ports: Ports) -> Entry {
         let header = &self.header;
         let hashed = hash::v4(address, header.v4_seed);
         let place = place(
@@ -277,8 +281,10 @@ impl RulesetImage {
         }
     }
 
+    /// What the rules that name this IPv6 address say about a packet's ports.
     #[inline(always)]
-    fn at_v6(&self, address: [u8; 16], ports: Ports) -> Entry {
+    #[must_use]
+    pub fn at_v6(&self, address: [u8; 16], ports: Ports) -> Entry {
         let header = &self.header;
         let hashed = hash::v6(address, header.v6_seed);
         let place = place(

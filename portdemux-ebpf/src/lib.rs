@@ -18,7 +18,6 @@ use portdemux_common::{
     packet::Packet,
     parse::{self, Continuation, Parsed},
     reason::Verdict,
-    ruleset::RulesetImage,
 };
 
 /// Sees every decision. The attached program has none, its twin writes them down.
@@ -37,15 +36,7 @@ impl Witness for () {
 /// With `FRAGS` a frame can lie in several buffers (`xdp.frags`, Linux 5.18 and newer).
 #[inline(always)]
 pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
-    // The map has an element for every generation: this cannot fail, and aborting drops.
-    let Some(ruleset) = ruleset::in_force() else {
-        return xdp_action::XDP_ABORTED;
-    };
-    let finish = Finish::<W, FRAGS> {
-        ctx,
-        ruleset,
-        witness,
-    };
+    let finish = Finish::<W, FRAGS> { ctx, witness };
     let frame = LinearFrame::new(ctx);
     if let Some(action) = parse::parse_sound(&frame, finish) {
         return action;
@@ -64,7 +55,6 @@ pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> 
 #[derive(Clone, Copy)]
 struct Finish<'a, W, const FRAGS: bool> {
     ctx: &'a XdpContext,
-    ruleset: &'static RulesetImage,
     witness: W,
 }
 
@@ -93,7 +83,12 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
         length: usize,
         parsed: &Parsed,
     ) -> xdp_action::Type {
-        let decision = decide::decide(packet, parsed, self.ruleset);
+        // The map has an element for every generation: this cannot fail, and aborting drops. Asked for
+        // only here, the ruleset takes no register from the parser.
+        let Some(ruleset) = ruleset::in_force() else {
+            return xdp_action::XDP_ABORTED;
+        };
+        let decision = decide::decide(packet, parsed, ruleset);
         counting::count(length, parsed, &decision);
         self.witness.see(self.ctx, parsed, &decision);
         match decision.verdict {

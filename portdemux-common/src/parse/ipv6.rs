@@ -77,24 +77,24 @@ where
     E: Complaint,
     C: Continuation<P>,
 {
-    let mut left = left;
+    let end = parsed.payload + left;
     for walked in 0..=MAX_EXTENSIONS {
         // The size is that of the header that stands here, by its own type; `parsed.protocol` turns
         // to the next one only afterwards.
         let Some(unit) = length_unit(parsed.protocol) else {
-            return transport::parse(packet, left, lengths, parsed, then);
+            return transport::parse(packet, end - parsed.payload, lengths, parsed, then);
         };
         if walked == MAX_EXTENSIONS {
             break;
         }
-        if left < EXTENSION {
+        if parsed.payload + EXTENSION > end {
             return Err(E::about(Reason::Ip6ExtShort));
         }
         let Some([next, length, high, low]) = packet.read::<4>(parsed.payload) else {
             return Err(E::about(Reason::Ip6ExtShort));
         };
         let size = EXTENSION + usize::from(length) * unit;
-        if size > left {
+        if parsed.payload + size > end {
             return Err(E::about(Reason::Ip6ExtShort));
         }
         let is_fragment = parsed.protocol == IpProto::FRAGMENT;
@@ -111,7 +111,6 @@ where
             }
         }
         parsed.payload += size;
-        left -= size;
     }
     Err(E::about(Reason::Ip6ExtLimit))
 }

@@ -170,13 +170,23 @@ impl Parsed {
     #[must_use]
     pub fn destination<P: Packet + ?Sized>(&self, packet: &P) -> Option<Address> {
         match self.version? {
-            Version::V4 => packet
-                .read(self.network + ipv4::DESTINATION)
-                .map(Address::V4),
-            Version::V6 => packet
-                .read(self.network + ipv6::DESTINATION)
-                .map(Address::V6),
+            Version::V4 => self.destination_v4(packet).map(Address::V4),
+            Version::V6 => self.destination_v6(packet).map(Address::V6),
         }
+    }
+
+    /// The destination address of an IPv4 packet, big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination_v4<P: Packet + ?Sized>(&self, packet: &P) -> Option<[u8; 4]> {
+        packet.read(self.network + ipv4::DESTINATION)
+    }
+
+    /// The destination address of an IPv6 packet, big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination_v6<P: Packet + ?Sized>(&self, packet: &P) -> Option<[u8; 16]> {
+        packet.read(self.network + ipv6::DESTINATION)
     }
 
     #[inline(always)]
