@@ -8,6 +8,7 @@ pub mod cli;
 pub mod dataplane;
 pub mod error;
 pub mod explain;
+mod figures;
 pub mod image;
 pub mod interface;
 pub mod records;

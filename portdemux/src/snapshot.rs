@@ -96,6 +96,17 @@ impl Snapshot {
         self.names.get(&entry.rule()).map(String::as_str)
     }
 
+    /// The rules and what came for them, the busiest first.
+    #[must_use]
+    pub fn rules_by_traffic(&self) -> Vec<(&str, Traffic)> {
+        let rules = self.names.iter();
+        let mut rules: Vec<_> = rules
+            .map(|(&id, name)| (name.as_str(), self.rules[id as usize]))
+            .collect();
+        rules.sort_by_key(|&(name, traffic)| (std::cmp::Reverse(traffic.received.packets), name));
+        rules
+    }
+
     /// What all frames came to, whatever was done with them: packets and bytes of each reason.
     #[must_use]
     pub fn reasons(&self) -> Vec<(&'static str, Counter)> {

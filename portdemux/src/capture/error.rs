@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{input::Input, link_type::LinkType};
+use crate::figures::grouped;
 
 /// A capture file that cannot be read, or not to its end.
 #[derive(Debug)]
@@ -270,19 +271,6 @@ pub(super) const fn compression(magic: [u8; 4]) -> Option<(&'static str, &'stati
         [b'B', b'Z', b'h', _] => Some(("bzip2", "bzcat")),
         _ => None,
     }
-}
-
-/// A number with commas between its thousands.
-pub(crate) fn grouped(number: impl Into<u64>) -> String {
-    let digits = number.into().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.char_indices() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -23,7 +23,6 @@ use std::{
     path::Path,
 };
 
-pub(crate) use error::grouped;
 pub use error::{CaptureError, Problem};
 use input::Input;
 pub use link_type::LinkType;

@@ -21,16 +21,16 @@ Examples:
   portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
 pub(super) struct Args {
     /// What is claimed: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; tcp, udp or sctp
-    #[arg(required = true, value_name = "PORT")]
+    #[arg(required = true, value_name = "PORT", value_parser = super::port)]
     ports: Vec<PortRange>,
     /// The rule's name; without it the rule is called by its first port
     #[arg(long)]
     name: Option<String>,
     /// A destination address to claim the ports at, and only there; can be given more than once
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = super::address)]
     address: Vec<IpAddr>,
     /// Where packets go: local or drop
-    #[arg(long, value_name = "DESTINATION", default_value_t)]
+    #[arg(long, value_name = "DESTINATION", default_value_t, value_parser = super::destination)]
     to: Destination,
 }
 

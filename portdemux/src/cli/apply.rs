@@ -28,7 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let rules = report::read_rules_file(&args.file)?;
+    let rules = report::read_rules_to_apply(&args.file)?;
     let (lock, maps) = context.open_to_change()?;
     let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.

@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let request = args
         .rules
         .as_deref()
-        .map(report::read_rules_file)
+        .map(report::read_rules_to_apply)
         .transpose()?;
 
     let places = &context.places;
@@ -167,7 +167,7 @@ fn find(names: &[String]) -> Result<Vec<Interface>> {
                 return Err(anyhow::anyhow!(
                     "no interface {name} in this network namespace"
                 ))
-                .help(|| format!("there are {}", names.join(", ")));
+                .help(|| format!("there are {}; nothing was changed", names.join(", ")));
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::{
         packet::{self, Endpoint},
         report::report as report_on,
     },
+    figures::grouped,
     records::Record,
 };
 
@@ -147,8 +148,8 @@ fn explain_capture(
             format!(
                 "{} of {} frames were captured in part: they are explained as they stand, \
                  malformed if the packet is cut",
-                output::grouped(cut),
-                output::grouped(tally.frames())
+                grouped(cut),
+                grouped(tally.frames())
             ),
             Some("capture whole frames: tcpdump -s 0"),
         );
@@ -177,16 +178,16 @@ fn tell(agreement: &Agreement) {
     if agreement.result().is_ok() {
         output::note(format!(
             "the kernel agrees about {} frames",
-            output::grouped(agreement.compared)
+            grouped(agreement.compared)
         ));
     }
     if agreement.host_only > 0 {
         output::note(format!(
             "{} frames were explained on the host only: the kernel tries programs on frames of {} \
              to {} bytes",
-            output::grouped(agreement.host_only),
+            grouped(agreement.host_only),
             Twin::MIN_FRAME,
-            output::grouped(Twin::MAX_FRAME as u64)
+            grouped(Twin::MAX_FRAME as u64)
         ));
     }
 }
@@ -201,7 +202,7 @@ fn agreement(args: &Args, basis: &Basis) -> Result<Option<Agreement>> {
 /// The rules of the file, or those in force.
 fn basis(args: &Args, context: &Context) -> Result<Basis> {
     if let Some(path) = &args.rules {
-        let rules = report::read_rules_file(path)?;
+        let rules = report::read_rules(path)?;
         return Ok(Basis::from_text(&rules.name, &rules.text)?);
     }
     let maps = match context.open() {

@@ -16,7 +16,7 @@ mod rules;
 mod stats;
 mod status;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -30,6 +30,7 @@ use crate::{
         pins::{InstanceName, Lock, Places},
     },
     error::NothingLoaded,
+    rules::{Destination, PortRange, port::PortError, rule},
 };
 
 /// A port dispatcher: says which port goes where, in the network card's own path, and counts.
@@ -169,6 +170,27 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Reads ports of the command line, and says how to write them.
+fn port(text: &str) -> Result<PortRange, String> {
+    let port: Result<PortRange, PortError> = text.parse();
+    port.map_err(|error| with_help(&error, &error.help()))
+}
+
+/// Reads an address of the command line, and says how to write one.
+fn address(text: &str) -> Result<IpAddr, String> {
+    rule::parse_address(text).map_err(|error| with_help(&error, &error.help()))
+}
+
+/// Reads a destination of the command line, and says which there are.
+fn destination(text: &str) -> Result<Destination, String> {
+    let destination: Result<Destination, rule::UnknownDestination> = text.parse();
+    destination.map_err(|error| with_help(&error, "the destinations are local and drop"))
+}
+
+fn with_help(error: &dyn std::error::Error, help: &str) -> String {
+    format!("{error}\n help: {help}")
 }
 
 /// Whether the reader of the output went away, as `head` does when it has enough.

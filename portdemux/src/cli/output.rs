@@ -1,6 +1,7 @@
 //! Everything the command prints goes through here.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Display, Write as _},
     io::{self, IsTerminal as _, Write as _},
 };
@@ -163,61 +164,6 @@ fn wants_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A number with separators between thousands, as in `8,214,503`.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A size in bytes with a binary prefix, as in `6.1 GiB`.
-#[must_use]
-pub fn size(bytes: u64) -> String {
-    scaled(
-        bytes,
-        1024,
-        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
-        " ",
-    )
-}
-
-/// A rate with a decimal prefix, as in `12.4k`.
-#[must_use]
-pub fn rate(per_second: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "rates are far below 2⁶⁴"
-    )]
-    let rounded = per_second.round() as u64;
-    scaled(rounded, 1000, &["", "k", "M", "G", "T", "P", "E"], "")
-}
-
-fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
-    if number < step {
-        return format!("{number}{space}{}", units[0]);
-    }
-    let mut unit = 1;
-    let mut divisor = step;
-    while number / divisor >= step && unit + 1 < units.len() {
-        divisor = divisor.saturating_mul(step);
-        unit += 1;
-    }
-    let (whole, tenths) = (number / divisor, number % divisor / (divisor / 10).max(1));
-    if whole >= 100 {
-        format!("{whole}{space}{}", units[unit])
-    } else {
-        format!("{whole}.{}{space}{}", tenths.min(9), units[unit])
-    }
-}
-
 /// Which side a column's cells stand on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
@@ -235,6 +181,11 @@ pub struct Column {
     /// Columns of the highest weight go first where the table is too wide; 0 stays.
     weight: u8,
 }
+
+/// To how many characters a column of words is cut before another column goes.
+const LEGIBLE: usize = 24;
+/// To how many it is cut when no other column can go.
+const NARROWEST: usize = 8;
 
 /// A table with aligned columns.
 #[derive(Debug, Default)]
@@ -274,24 +225,29 @@ impl Table {
     /// Lays the table out in as many columns of text as there are.
     #[must_use]
     pub fn render(&self, output: &Output) -> String {
-        let widths: Vec<usize> = (0..self.columns.len())
+        let mut widths: Vec<usize> = (0..self.columns.len())
             .map(|at| {
                 let cells = self.rows.iter().map(|row| width(&row[at]));
                 cells.max().unwrap_or(0).max(width(self.columns[at].head))
             })
             .collect();
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
-        let room = output.size().0;
-        while shown.iter().map(|&at| widths[at] + 2).sum::<usize>() > room.saturating_add(2) {
-            let heaviest = shown
-                .iter()
-                .copied()
-                .max_by_key(|&at| self.columns[at].weight);
-            match heaviest {
-                Some(at) if self.columns[at].weight > 0 => shown.retain(|&kept| kept != at),
-                _ => break,
+        let room = output.size().0.saturating_add(2);
+        let excess = loop {
+            let taken: usize = shown.iter().map(|&at| widths[at] + 2).sum();
+            let excess = taken.saturating_sub(room);
+            let words = shown.iter().filter(|&&at| self.has_words(at));
+            let spare = words.map(|&at| widths[at].saturating_sub(LEGIBLE));
+            if excess <= spare.sum() {
+                break excess;
             }
-        }
+            let heaviest = shown.iter().copied();
+            match heaviest.max_by_key(|&at| self.columns[at].weight) {
+                Some(at) if self.columns[at].weight > 0 => shown.retain(|&kept| kept != at),
+                _ => break excess,
+            }
+        };
+        self.narrow(&mut widths, &shown, excess);
         let mut text = String::new();
         let head = self
             .columns
@@ -306,10 +262,27 @@ impl Table {
         text
     }
 
+    /// Takes so many characters from the columns of words, always from the widest.
+    fn narrow(&self, widths: &mut [usize], shown: &[usize], excess: usize) {
+        let words = shown.iter().copied().filter(|&at| self.has_words(at));
+        let words: Vec<usize> = words.collect();
+        for _ in 0..excess {
+            let widest = words.iter().copied().max_by_key(|&at| widths[at]);
+            match widest {
+                Some(at) if widths[at] > NARROWEST => widths[at] -= 1,
+                _ => return,
+            }
+        }
+    }
+
+    fn has_words(&self, at: usize) -> bool {
+        self.columns[at].align == Align::Left
+    }
+
     fn lay_out(&self, cells: &[String], shown: &[usize], widths: &[usize]) -> String {
         let mut line = String::new();
         for &at in shown {
-            let cell = &cells[at];
+            let cell = &cut(&cells[at], widths[at]);
             let space = " ".repeat(widths[at].saturating_sub(width(cell)));
             let between = if line.is_empty() { "" } else { "  " };
             let _ = match self.columns[at].align {
@@ -328,30 +301,15 @@ impl Display for Style {
     }
 }
 
-fn width(text: &str) -> usize {
-    text.chars().count()
+/// A text in at most `room` characters; what does not fit is cut off its end.
+fn cut(text: &str, room: usize) -> Cow<'_, str> {
+    if width(text) <= room {
+        return text.into();
+    }
+    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
+    format!("{kept}…").into()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_000), "1,000");
-        assert_eq!(grouped(8_214_503), "8,214,503");
-    }
-
-    #[test]
-    fn sizes_are_binary_and_rates_are_decimal() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1_023), "1023 B");
-        assert_eq!(size(1_536), "1.5 KiB");
-        assert_eq!(size(6_549_000_000), "6.0 GiB");
-        assert_eq!(rate(12_449.0), "12.4k");
-        assert_eq!(rate(999.4), "999");
-        assert_eq!(rate(1_210_000.0), "1.2M");
-    }
+fn width(text: &str) -> usize {
+    text.chars().count()
 }

@@ -39,8 +39,20 @@ impl RulesText {
     }
 }
 
-/// Reads a rules file; `-` is standard input.
-pub(super) fn read_rules_file(path: &Path) -> Result<RulesText> {
+/// What there is to do about a rules file that cannot be read.
+const READABLE: &str = "a rules file is a file of text, - is standard input";
+
+/// Reads a rules file that is to be put in force; `-` is standard input.
+pub(super) fn read_rules_to_apply(path: &Path) -> Result<RulesText> {
+    read(path).help(|| format!("{READABLE}; nothing was changed"))
+}
+
+/// Reads a rules file that somebody wants to know something about; `-` is standard input.
+pub(super) fn read_rules(path: &Path) -> Result<RulesText> {
+    read(path).help(|| READABLE.into())
+}
+
+fn read(path: &Path) -> Result<RulesText> {
     let name = path.display().to_string();
     if name == "-" {
         let text = std::io::read_to_string(std::io::stdin()).context("read standard input")?;
@@ -50,9 +62,7 @@ pub(super) fn read_rules_file(path: &Path) -> Result<RulesText> {
             source: None,
         });
     }
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("read {name}"))
-        .help(|| "nothing was changed".into())?;
+    let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
     Ok(RulesText {
         name,
         text,

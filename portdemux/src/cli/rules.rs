@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::{
     Context,
-    output::{Align, Table, grouped, size},
+    output::{Align, Table},
     stats::Traffic,
 };
+use crate::figures::{grouped, size};
 
 /// Show the rules in force and what came for each
 #[derive(Debug, clap::Args)]

@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::{
     Context,
-    output::{self, Align, Table, grouped, rate, size},
+    output::{self, Align, Table},
     stats::Traffic,
 };
 use crate::{
     attached::{self, AttachedInterface, State},
+    figures::{grouped, rate, size},
     records::Record,
 };
 

@@ -14,8 +14,8 @@ use super::{
     explained::{class_name, fragment_name},
 };
 use crate::{
-    capture::grouped,
     dataplane::twin::{self, Twin, TwinRun},
+    figures::grouped,
 };
 
 /// How many disagreements are written out; of more only the number is told.

@@ -29,7 +29,7 @@ impl Basis {
     ///
     /// Names every mistake in the text with its line.
     pub fn from_text(file: &str, text: &str) -> Result<Self, RulesError> {
-        let ruleset = file::parse(file, text)?;
+        let ruleset = file::parse(file, text).map_err(RulesError::of_a_reader)?;
         let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
         let names = ruleset.rules().iter().map(|rule| rule.name.clone());
         Ok(Self {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use portdemux_common::reason::{Reason, Verdict};
 
 use super::{Basis, Explained};
-use crate::capture::grouped;
+use crate::figures::grouped;
 
 /// The widest that the column of rules' names is made; longer names stand out.
 const RULE_WIDTH: usize = 16;

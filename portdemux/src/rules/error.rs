@@ -7,13 +7,15 @@ const SHOWN: usize = 20;
 
 /// Everything that is wrong with a ruleset, in the order of its lines.
 ///
-/// Displays as `error:` blocks, the last of which ends by saying that nothing was changed.
+/// Displays as `error:` blocks. If a change was asked for, the last ends by saying that there was none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct RulesError {
     /// Where the rules come from, as it stands before `:LINE`; empty if they have no file.
     pub file: String,
     /// The mistakes; at least one.
     pub diagnostics: Vec<Diagnostic>,
+    /// Whether the ruleset was to be put in force.
+    pub was_to_change: bool,
 }
 
 /// One mistake.
@@ -123,7 +125,15 @@ impl RulesError {
         Self {
             file: file.into(),
             diagnostics,
+            was_to_change: true,
         }
+    }
+
+    /// The same mistakes, told to somebody who asked for no change.
+    #[must_use]
+    pub fn of_a_reader(mut self) -> Self {
+        self.was_to_change = false;
+        self
     }
 }
 
@@ -132,6 +142,7 @@ impl From<Diagnostic> for RulesError {
         Self {
             file: String::new(),
             diagnostics: vec![diagnostic],
+            was_to_change: true,
         }
     }
 }
@@ -139,17 +150,18 @@ impl From<Diagnostic> for RulesError {
 impl fmt::Display for RulesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.diagnostics.len().min(SHOWN);
+        let ends_here = self.was_to_change && self.diagnostics.len() == 1;
         for (number, diagnostic) in self.diagnostics.iter().take(shown).enumerate() {
             if number > 0 {
                 f.write_str("\n")?;
             }
             diagnostic.write(f, &self.file)?;
             match &diagnostic.help {
-                Some(help) if self.diagnostics.len() == 1 => {
+                Some(help) if ends_here => {
                     write!(f, "\n help: {help}; nothing was changed")?;
                 }
                 Some(help) => write!(f, "\n help: {help}")?,
-                None if self.diagnostics.len() == 1 => f.write_str("\n  nothing was changed")?,
+                None if ends_here => f.write_str("\n  nothing was changed")?,
                 None => {}
             }
         }
@@ -157,11 +169,10 @@ impl fmt::Display for RulesError {
             write!(f, "\n… and {} more errors", self.diagnostics.len() - shown)?;
         }
         if self.diagnostics.len() > 1 {
-            write!(
-                f,
-                "\n{} errors; nothing was changed",
-                self.diagnostics.len()
-            )?;
+            write!(f, "\n{} errors", self.diagnostics.len())?;
+            if self.was_to_change {
+                f.write_str("; nothing was changed")?;
+            }
         }
         Ok(())
     }
@@ -202,6 +213,19 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("nothing was changed").count(), 1);
+    }
+
+    #[test]
+    fn a_reader_is_not_told_that_nothing_changed() {
+        let one = RulesError::from(clash()).of_a_reader().to_string();
+        assert!(
+            one.ends_with("\n help: give one an address or split a range"),
+            "{one}"
+        );
+        let two = RulesError::new("f", vec![clash(); 2])
+            .of_a_reader()
+            .to_string();
+        assert!(two.ends_with("split a range\n2 errors"), "{two}");
     }
 
     #[test]

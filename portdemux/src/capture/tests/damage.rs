@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::figures::grouped;
 
 #[test]
 fn a_file_cut_off_anywhere_gives_all_frames_before_and_says_where_it_ends() {

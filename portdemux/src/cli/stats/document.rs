@@ -1,0 +1,120 @@
+//! Counters as JSON.
+
+use std::{
+    cmp::Reverse,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Result;
+use portdemux_common::counters::Counter;
+use serde::Serialize;
+
+use super::{Args, chosen};
+use crate::{
+    attached,
+    cli::{Context, status::Interface},
+    dataplane::maps::Maps,
+    snapshot::Snapshot,
+};
+
+/// Packets and bytes, as they stand in JSON.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(in crate::cli) struct Traffic {
+    pub(in crate::cli) packets: u64,
+    pub(in crate::cli) bytes: u64,
+}
+
+impl From<Counter> for Traffic {
+    fn from(counter: Counter) -> Self {
+        Self {
+            packets: counter.packets,
+            bytes: counter.bytes,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    instance: String,
+    generation: u64,
+    time: f64,
+    interfaces: Vec<Interface>,
+    ports: Vec<PortReport<'a>>,
+    rules: Vec<RuleReport<'a>>,
+    reasons: Vec<ReasonReport>,
+}
+
+#[derive(Serialize)]
+struct PortReport<'a> {
+    protocol: &'static str,
+    port: u16,
+    rule: Option<&'a str>,
+    received: Traffic,
+    dropped: Traffic,
+}
+
+#[derive(Serialize)]
+struct RuleReport<'a> {
+    rule: &'a str,
+    received: Traffic,
+    dropped: Traffic,
+}
+
+#[derive(Serialize)]
+struct ReasonReport {
+    reason: &'static str,
+    packets: u64,
+    bytes: u64,
+}
+
+/// Everything as one document, on a line.
+pub(super) fn line(
+    args: &Args,
+    context: &Context,
+    maps: &Maps,
+    snapshot: &Snapshot,
+) -> Result<String> {
+    let mut keys = chosen(args, snapshot);
+    keys.sort_by_cached_key(|&key| (Reverse(snapshot.traffic(key).received.packets), key));
+    let ports = keys.into_iter().map(|key| {
+        let traffic = snapshot.traffic(key);
+        PortReport {
+            protocol: key.0.name(),
+            port: key.1,
+            rule: snapshot.rule(key),
+            received: traffic.received.into(),
+            dropped: traffic.dropped.into(),
+        }
+    });
+    let rules = snapshot.rules_by_traffic().into_iter();
+    let reasons = snapshot.reasons().into_iter();
+    let report = Report {
+        instance: context.places.instance.to_string(),
+        generation: snapshot.generation,
+        time: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |now| now.as_secs_f64()),
+        interfaces: attached::interfaces(&context.places, maps)?
+            .iter()
+            .map(Interface::from)
+            .collect(),
+        ports: ports.collect(),
+        rules: rules
+            .map(|(rule, traffic)| RuleReport {
+                rule,
+                received: traffic.received.into(),
+                dropped: traffic.dropped.into(),
+            })
+            .collect(),
+        reasons: reasons
+            .map(|(reason, counter)| ReasonReport {
+                reason,
+                packets: counter.packets,
+                bytes: counter.bytes,
+            })
+            .collect(),
+    };
+    let mut line = serde_json::to_string(&report)?;
+    line.push('\n');
+    Ok(line)
+}

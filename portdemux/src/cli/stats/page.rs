@@ -1,0 +1,255 @@
+//! Counters as tables.
+
+use std::cmp::Reverse;
+
+use portdemux_common::{counters::Counter, ruleset::Action};
+
+use super::{Args, chosen, is_single};
+use crate::{
+    cli::output::{Align, Output, Style, Table},
+    dataplane::counters::Traffic,
+    figures::{grouped, rate, size},
+    rules::PortRange,
+    snapshot::{PortKey, Snapshot},
+};
+
+/// How many ports are shown where nobody asked for all.
+const PORTS_SHOWN: usize = 20;
+/// How many rules are shown where nobody asked for all.
+const RULES_SHOWN: usize = 10;
+/// How many lines a screen has at least that shows parts of all tables.
+const SMALL: usize = 14;
+
+/// Everything as tables; `screen` is how many lines there are to hold them, if there is an end.
+pub(super) fn text(
+    args: &Args,
+    output: &Output,
+    before: &Snapshot,
+    now: &Snapshot,
+    screen: Option<usize>,
+) -> String {
+    let ports = busiest_first(folded(args, before, now), before, now);
+    let rules = now.rules_by_traffic();
+    let reasons = now.reasons();
+    let limit = |count: usize, shown: usize| {
+        if args.all {
+            count
+        } else {
+            // A line that says that there is one more takes as much room as the one.
+            count.min(shown + 1)
+        }
+    };
+    let wanted = [
+        limit(ports.len(), PORTS_SHOWN),
+        limit(rules.len(), RULES_SHOWN),
+        reasons.len(),
+    ];
+    let room = match screen {
+        // On a small screen there is room for one table only.
+        Some(lines @ ..SMALL) => [
+            ports.len().min(lines.saturating_sub(1)),
+            wanted[1],
+            wanted[2],
+        ],
+        // Each has a head and a blank line before it, save for the first.
+        Some(lines) => shared(lines - 5, [ports.len(), wanted[1], wanted[2]]),
+        None => wanted,
+    };
+
+    let mut text = if ports.is_empty() {
+        "no port saw traffic yet\n".to_owned()
+    } else {
+        let shown = shown(ports.len(), room[0]);
+        let hidden = ports[shown..]
+            .iter()
+            .map(|range| range.len() as usize)
+            .sum();
+        port_table(&ports[..shown], before, now).render(output)
+            + &more(args, output, hidden, "ports saw traffic or are claimed")
+    };
+    if !rules.is_empty() {
+        let shown = shown(rules.len(), room[1]);
+        text.push('\n');
+        text.push_str(&rule_table(&rules[..shown]).render(output));
+        text.push_str(&more(args, output, rules.len() - shown, "rules"));
+    }
+    if !reasons.is_empty() {
+        let shown = shown(reasons.len(), room[2]);
+        text.push('\n');
+        text.push_str(&reason_table(&reasons[..shown]).render(output));
+        text.push_str(&more(args, output, reasons.len() - shown, "reasons"));
+    }
+    text
+}
+
+/// How many lines of a screen each table gets: a third, and of what others leave the first table first.
+fn shared(lines: usize, wanted: [usize; 3]) -> [usize; 3] {
+    let mut given = wanted.map(|wanted| wanted.min(lines / 3));
+    for place in 0..given.len() {
+        let left = lines - given.iter().sum::<usize>();
+        given[place] += left.min(wanted[place] - given[place]);
+    }
+    given
+}
+
+/// How many of the rows have room in so many lines; one of these says how many have not.
+const fn shown(rows: usize, lines: usize) -> usize {
+    if rows <= lines {
+        rows
+    } else {
+        lines.saturating_sub(1)
+    }
+}
+
+fn more(args: &Args, output: &Output, hidden: usize, what: &str) -> String {
+    if hidden == 0 {
+        return String::new();
+    }
+    let how = if args.all { "" } else { " (--all)" };
+    let text = format!("… {} more {what}{how}", grouped(hidden as u64));
+    output.styled(Style::Faint, &text) + "\n"
+}
+
+/// The ports that are shown, ascending. Neighbours to which nothing came and that one rule claims are
+/// one range, save for those that were asked for one by one.
+fn folded(args: &Args, before: &Snapshot, now: &Snapshot) -> Vec<PortRange> {
+    let is_named = |(transport, port): PortKey| {
+        let mut named = args.ports.iter().filter(|range| is_single(**range));
+        named.any(|range| range.transport == transport && range.first == port)
+    };
+    let is_idle = |key| {
+        let packets = now.traffic(key).received.packets;
+        packets == 0 && before.traffic(key).received.packets == 0 && now.entry(key).is_claimed()
+    };
+    let mut ranges: Vec<PortRange> = Vec::new();
+    // The last port of the last range, if more can join it.
+    let mut open: Option<PortKey> = None;
+    for key in chosen(args, now) {
+        let (transport, port) = key;
+        let joins = is_idle(key) && !is_named(key);
+        let follows = open.is_some_and(|(open_transport, last)| {
+            transport == open_transport
+                && last.checked_add(1) == Some(port)
+                && now.entry(key) == now.entry((open_transport, last))
+        });
+        match ranges.last_mut() {
+            Some(range) if joins && follows => range.last = port,
+            _ => ranges.push(PortRange {
+                transport,
+                first: port,
+                last: port,
+            }),
+        }
+        open = joins.then_some(key);
+    }
+    ranges
+}
+
+/// Puts first what is busiest now, then what was in all.
+fn busiest_first(mut ranges: Vec<PortRange>, before: &Snapshot, now: &Snapshot) -> Vec<PortRange> {
+    ranges.sort_by_cached_key(|range| {
+        let key = first(*range);
+        let received = now.traffic(key).received.packets;
+        let new = received.saturating_sub(before.traffic(key).received.packets);
+        (Reverse(new), Reverse(received), key)
+    });
+    ranges
+}
+
+const fn first(range: PortRange) -> PortKey {
+    (range.transport, range.first)
+}
+
+fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table {
+    let seconds = (now.taken - before.taken).as_secs_f64();
+    let mut table = Table::new()
+        .column("PORT", Align::Left, 0)
+        .column("RULE", Align::Left, 0)
+        .column("RECEIVED", Align::Right, 0)
+        .column("BYTES", Align::Right, 2)
+        .column("PKT/S", Align::Right, 1)
+        .column("DROPPED", Align::Right, 0)
+        .column("WHY", Align::Left, 3);
+    for range in ranges {
+        let key = first(*range);
+        let traffic = now.traffic(key);
+        let packets = traffic.received.packets;
+        let new = packets.saturating_sub(before.traffic(key).received.packets);
+        #[expect(clippy::cast_precision_loss, reason = "a rate is read by people")]
+        let per_second = if seconds > 0.0 {
+            new as f64 / seconds
+        } else {
+            0.0
+        };
+        let entry = now.entry(key);
+        let why = match (entry.is_claimed(), entry.action()) {
+            (false, _) => "unclaimed",
+            (true, Action::Drop) => "rule_drop",
+            (true, Action::Local) => "",
+        };
+        table.row([
+            range.to_string(),
+            now.rule(key).unwrap_or_default().to_owned(),
+            grouped(packets),
+            size(traffic.received.bytes),
+            rate(per_second),
+            grouped(traffic.dropped.packets),
+            why.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn rule_table(rules: &[(&str, Traffic)]) -> Table {
+    let mut table = Table::new()
+        .column("RULE", Align::Left, 0)
+        .column("RECEIVED", Align::Right, 0)
+        .column("BYTES", Align::Right, 1)
+        .column("DROPPED", Align::Right, 0);
+    for (name, traffic) in rules {
+        table.row([
+            (*name).to_owned(),
+            grouped(traffic.received.packets),
+            size(traffic.received.bytes),
+            grouped(traffic.dropped.packets),
+        ]);
+    }
+    table
+}
+
+fn reason_table(reasons: &[(&'static str, Counter)]) -> Table {
+    let mut table = Table::new()
+        .column("REASON", Align::Left, 0)
+        .column("PACKETS", Align::Right, 0)
+        .column("BYTES", Align::Right, 1);
+    for (reason, counter) in reasons {
+        table.row([
+            (*reason).to_owned(),
+            grouped(counter.packets),
+            size(counter.bytes),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_table_leaves_of_a_screen_the_others_get_the_first_before_the_rest() {
+        assert_eq!(shared(18, [100, 100, 100]), [6, 6, 6]);
+        assert_eq!(shared(18, [100, 2, 3]), [13, 2, 3]);
+        assert_eq!(shared(18, [3, 10, 3]), [3, 10, 3]);
+        assert_eq!(shared(18, [1, 1, 1]), [1, 1, 1]);
+        assert_eq!(shared(0, [5, 5, 5]), [0, 0, 0]);
+        assert_eq!(shared(2, [5, 5, 5]), [2, 0, 0]);
+    }
+
+    #[test]
+    fn a_table_that_is_cut_keeps_a_line_to_say_so() {
+        assert_eq!(shown(5, 5), 5);
+        assert_eq!(shown(6, 5), 4);
+        assert_eq!(shown(1, 0), 0);
+    }
+}

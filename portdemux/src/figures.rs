@@ -1,0 +1,77 @@
+//! Numbers as people read them.
+
+/// A number with separators between thousands, as in `8,214,503`.
+pub(crate) fn grouped(number: impl Into<u64>) -> String {
+    let digits = number.into().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.char_indices() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in bytes with a binary prefix, as in `6.1 GiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    scaled(
+        bytes,
+        1024,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+        " ",
+    )
+}
+
+/// A rate with a decimal prefix, as in `12.4k`.
+pub(crate) fn rate(per_second: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rates are far below 2⁶⁴"
+    )]
+    let rounded = per_second.round() as u64;
+    scaled(rounded, 1000, &["", "k", "M", "G", "T", "P", "E"], "")
+}
+
+fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
+    if number < step {
+        return format!("{number}{space}{}", units[0]);
+    }
+    let mut unit = 1;
+    let mut divisor = step;
+    while number / divisor >= step && unit + 1 < units.len() {
+        divisor = divisor.saturating_mul(step);
+        unit += 1;
+    }
+    let (whole, tenths) = (number / divisor, number % divisor / (divisor / 10).max(1));
+    if whole >= 100 {
+        format!("{whole}{space}{}", units[unit])
+    } else {
+        format!("{whole}.{}{space}{}", tenths.min(9), units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(0u8), "0");
+        assert_eq!(grouped(999u16), "999");
+        assert_eq!(grouped(1_000u32), "1,000");
+        assert_eq!(grouped(8_214_503u64), "8,214,503");
+    }
+
+    #[test]
+    fn sizes_are_binary_and_rates_are_decimal() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1_023), "1023 B");
+        assert_eq!(size(1_536), "1.5 KiB");
+        assert_eq!(size(6_549_000_000), "6.0 GiB");
+        assert_eq!(rate(12_449.0), "12.4k");
+        assert_eq!(rate(999.4), "999");
+        assert_eq!(rate(1_210_000.0), "1.2M");
+    }
+}
