@@ -186,7 +186,7 @@ impl Drop for Running {
 
 /// What comes out of a pipe, collected by a thread so that the writer never blocks.
 #[derive(Debug)]
-struct Captured {
+pub(crate) struct Captured {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
 }
@@ -210,12 +210,12 @@ impl<R: Read + Send + 'static> From<Option<R>> for Captured {
 }
 
 impl Captured {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn finish(&self) -> String {
+    pub(crate) fn finish(&self) -> String {
         // A daemon that the program left behind may hold the pipe open for ever.
         let _: Result<()> = wait_until("the end of a pipe", Duration::from_secs(2), || {
             Ok(self.reader.is_finished())

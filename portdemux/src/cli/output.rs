@@ -302,7 +302,7 @@ impl Display for Style {
 }
 
 /// A text in at most `room` characters; what does not fit is cut off its end.
-fn cut(text: &str, room: usize) -> Cow<'_, str> {
+pub(super) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return text.into();
     }

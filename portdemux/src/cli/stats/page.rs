@@ -6,7 +6,7 @@ use portdemux_common::{counters::Counter, ruleset::Action};
 
 use super::{Args, chosen, is_single};
 use crate::{
-    cli::output::{Align, Output, Style, Table},
+    cli::output::{Align, Output, Style, Table, cut},
     dataplane::counters::Traffic,
     figures::{grouped, rate, size},
     rules::PortRange,
@@ -107,7 +107,7 @@ fn more(args: &Args, output: &Output, hidden: usize, what: &str) -> String {
     }
     let how = if args.all { "" } else { " (--all)" };
     let text = format!("… {} more {what}{how}", grouped(hidden as u64));
-    output.styled(Style::Faint, &text) + "\n"
+    output.styled(Style::Faint, &cut(&text, output.size().0)) + "\n"
 }
 
 /// The ports that are shown, ascending. Neighbours to which nothing came and that one rule claims are

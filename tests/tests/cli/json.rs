@@ -1,0 +1,350 @@
+//! Documents for programs: they have the keys that are documented, and values of these types.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use portdemux_tests::{
+    cli::Portdemux,
+    frames::{self, ARP, TCP, UDP, VLAN, With as _},
+    lab::{INTERFACE, Lab},
+    require,
+};
+use serde_json::{Map, Value, json};
+
+use crate::bed::busy;
+
+/// A page of the documentation.
+fn page(name: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(name);
+    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+/// The keys in the first column of each table of a page.
+fn documented(page: &str) -> Vec<Vec<&str>> {
+    let mut tables = Vec::new();
+    let mut is_inside = false;
+    for line in page.lines() {
+        let Some(row) = line.strip_prefix('|') else {
+            is_inside = false;
+            continue;
+        };
+        if !is_inside {
+            tables.push(Vec::new());
+        }
+        is_inside = true;
+        let cell = row.split('|').next().unwrap_or_default();
+        let keys = cell.split(',').map(str::trim);
+        let keys = keys.filter_map(|key| key.strip_prefix('`')?.strip_suffix('`'));
+        if let Some(table) = tables.last_mut() {
+            table.extend(keys);
+        }
+    }
+    tables
+}
+
+/// The document with the name of the type in the place of each value. Of a list, the types of its
+/// elements, each once.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::Number(number) if number.is_u64() => "integer".into(),
+        Value::Number(_) => "number".into(),
+        Value::String(_) => "string".into(),
+        Value::Array(values) => {
+            let mut shapes: Vec<Value> = Vec::new();
+            for shape in values.iter().map(shape) {
+                if !shapes.contains(&shape) {
+                    shapes.push(shape);
+                }
+            }
+            Value::Array(shapes)
+        }
+        Value::Object(values) => {
+            let shapes: Map<String, Value> = values
+                .iter()
+                .map(|(key, value)| (key.clone(), shape(value)))
+                .collect();
+            Value::Object(shapes)
+        }
+    }
+}
+
+/// Whether an object has these keys and no others.
+fn has_keys(object: &Value, keys: &[&str]) -> Result<()> {
+    let mut keys = keys.to_vec();
+    keys.sort_unstable();
+    let mut found: Vec<&str> = object
+        .as_object()
+        .with_context(|| format!("{object} is no object"))?
+        .keys()
+        .map(String::as_str)
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, keys);
+    Ok(())
+}
+
+fn traffic() -> Value {
+    json!({"packets": "integer", "bytes": "integer"})
+}
+
+fn interface() -> Value {
+    json!({
+        "name": "string", "renamed": "null", "index": "integer", "hook": "string", "mode": "string",
+        "state": "string", "program_version": "string", "received": traffic(), "dropped": traffic(),
+    })
+}
+
+#[test]
+fn documents_have_the_keys_that_are_documented() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, _) = busy(&lab)?;
+    let page = page("json.md")?;
+    let tables = documented(&page);
+    let [stats_keys, rules_keys, keys_of_status, interface] = &tables[..] else {
+        anyhow::bail!("the page has {} tables", tables.len());
+    };
+    let document = portdemux.json(&["stats"])?;
+    has_keys(&document, stats_keys)?;
+    has_keys(&document["interfaces"][0], interface)?;
+    let (_, example) = page.split_once("```json\n").context("no example")?;
+    let (example, _) = example.split_once('\n').context("no line")?;
+    assert_eq!(
+        shape(&document["ports"][0]),
+        shape(&serde_json::from_str(example)?)
+    );
+    has_keys(&portdemux.json(&["rules"])?, rules_keys)?;
+    let document = portdemux.json(&["status"])?;
+    has_keys(&document, keys_of_status)?;
+    has_keys(&document["interfaces"][0], interface)
+}
+
+#[test]
+fn the_document_of_stats_has_values_of_the_documented_types() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, _) = busy(&lab)?;
+    let port = |rule: &str| {
+        json!({
+            "protocol": "string", "port": "integer", "rule": rule, "received": traffic(),
+            "dropped": traffic(),
+        })
+    };
+    let stats = portdemux.json(&["stats", "20/udp", "30/udp"])?;
+    assert_eq!(
+        shape(&stats),
+        json!({
+            "instance": "string", "generation": "integer", "time": "number",
+            "interfaces": [interface()],
+            "ports": [port("string"), port("null")],
+            "rules": [{"rule": "string", "received": traffic(), "dropped": traffic()}],
+            "reasons": [{"reason": "string", "packets": "integer", "bytes": "integer"}],
+        })
+    );
+    assert_eq!(stats["instance"], "default");
+    assert_eq!(stats["generation"], 1);
+    let name = "a-rule-with-a-name-that-is-rather-long-for-a-table";
+    let three = json!({"packets": 3, "bytes": 150});
+    let none = json!({"packets": 0, "bytes": 0});
+    assert_eq!(
+        stats["ports"],
+        json!([
+            {"protocol": "udp", "port": 20, "rule": name, "received": three, "dropped": three},
+            {
+                "protocol": "udp", "port": 30, "rule": null,
+                "received": {"packets": 2, "bytes": 100}, "dropped": none,
+            },
+        ])
+    );
+    assert_eq!(
+        stats["rules"],
+        json!([
+            {"rule": name, "received": three, "dropped": three},
+            {"rule": "quiet", "received": none, "dropped": none},
+        ])
+    );
+    assert_eq!(
+        stats["reasons"],
+        json!([
+            {"reason": "unclaimed", "packets": 3, "bytes": 150},
+            {"reason": "rule_drop", "packets": 3, "bytes": 150},
+            {"reason": "non_ip", "packets": 1, "bytes": 60},
+        ])
+    );
+    Ok(())
+}
+
+#[test]
+fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, probe) = busy(&lab)?;
+    portdemux.apply(
+        "[default]\nmalformed = \"pass\"\n\n[[rule]]\nname = \"no\"\nport = [\"7/udp\", \
+         \"8000-8999/tcp\"]\naddress = [\"192.0.2.2\", \"2001:db8::2\"]\nto = \"drop\"\n\n[[rule]]\nport \
+         = \"22/tcp\"\n",
+    )?;
+    probe.passing(&[7, 7])?;
+    let two = json!({"packets": 2, "bytes": 100});
+    let none = json!({"packets": 0, "bytes": 0});
+    assert_eq!(
+        portdemux.json(&["rules"])?,
+        json!({
+            "instance": "default", "generation": 2,
+            "defaults": {"inbound": "pass", "malformed": "pass"},
+            "rules": [
+                {
+                    "name": "no", "ports": ["7/udp", "8000-8999/tcp"],
+                    "addresses": ["192.0.2.2", "2001:db8::2"], "to": "drop", "line": 4,
+                    "received": two, "dropped": two,
+                },
+                {
+                    "name": "22/tcp", "ports": ["22/tcp"], "addresses": [], "to": "local",
+                    "line": 10, "received": none, "dropped": none,
+                },
+            ],
+        })
+    );
+    Ok(())
+}
+
+#[test]
+fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let mut expected = json!({
+        "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
+        "in_sync": "null", "interfaces": [interface()], "kernel_memory_bytes": "integer",
+        "version": "string",
+    });
+    let status = portdemux.json(&["status"])?;
+    assert_eq!(shape(&status), expected);
+    ensure!(
+        status["generation"] == 0 && status["rules"] == 0,
+        "{status}"
+    );
+    drop(portdemux);
+
+    let (portdemux, _) = busy(&lab)?;
+    let status = portdemux.json(&["status"])?;
+    expected["source"] = "string".into();
+    expected["in_sync"] = "bool".into();
+    assert_eq!(shape(&status), expected);
+    ensure!(
+        status["generation"] == 1 && status["rules"] == 2,
+        "{status}"
+    );
+    let known = &status["interfaces"][0];
+    for (key, value) in [
+        ("name", json!(INTERFACE)),
+        ("hook", json!("xdp")),
+        ("mode", json!("native")),
+        ("state", json!("attached")),
+        ("received", json!({"packets": 7, "bytes": 360})),
+        ("dropped", json!({"packets": 3, "bytes": 150})),
+    ] {
+        assert_eq!(known[key], value, "{key}");
+    }
+
+    assert_eq!(status["in_sync"], true);
+    let file = portdemux.rules_file("# edited\n")?;
+    assert_eq!(portdemux.json(&["status"])?["in_sync"], false);
+    fs::remove_file(file)?;
+    assert_eq!(portdemux.json(&["status"])?["in_sync"], Value::Null);
+    Ok(())
+}
+
+/// A capture file with these frames, in microseconds and little-endian.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let words = |words: &[u32]| -> Vec<u8> {
+        let bytes = words.iter().copied().map(u32::to_le_bytes);
+        bytes.flatten().collect()
+    };
+    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1]);
+    for frame in frames {
+        #[expect(clippy::cast_possible_truncation, reason = "frames are short")]
+        let length = frame.len() as u32;
+        file.extend(words(&[0, 0, length, length]));
+        file.extend(frame);
+    }
+    file
+}
+
+#[test]
+fn explain_prints_what_its_page_shows() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, _) = busy(&lab)?;
+    let file =
+        portdemux.rules_file("[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nto = \"drop\"\n")?;
+    let file = file.display().to_string();
+    let ssh = frames::ipv4(frames::tcp(52_341, 22)).with(|ip| {
+        ip.source = [198, 51, 100, 7].into();
+        ip.destination = [203, 0, 113, 10].into();
+    });
+    // A first fragment that ends within its UDP header.
+    let broken = frames::ipv6(frames::other(UDP, [0; 4]))
+        .then(frames::first_fragment())
+        .with(|ip| {
+            ip.source = "2001:db8::7".parse().unwrap_or(ip.source);
+            ip.destination = "2001:db8::10".parse().unwrap_or(ip.destination);
+        });
+    let capture = portdemux.state().join("frames.pcap");
+    fs::write(
+        &capture,
+        pcap(&[
+            ssh.frame().bytes(),
+            broken.frame().tag(VLAN, 100).bytes(),
+            frames::ethernet(ARP, [0; 28]).bytes(),
+        ]),
+    )?;
+    let capture = capture.display().to_string();
+    let explain = ["explain", "--pcap", &capture, "--json"];
+    let page = page("json-explain.md")?;
+    let (_, example) = page.split_once("```json\n").context("no example")?;
+    let (example, _) = example.split_once("```").context("no end")?;
+    let lines = portdemux.ok(&[&explain[..], &["--rules", &file]].concat())?;
+    assert_eq!(lines.stdout, example);
+    // Under the rules in force it is the same, but for the claim.
+    let lines = portdemux.ok(&explain)?.stdout;
+    let unclaimed = example.replace(
+        "\"drop\",\"reason\":\"rule_drop\",\"rule\":\"ssh\"",
+        "\"pass\",\"reason\":\"unclaimed\",\"rule\":null",
+    );
+    assert_eq!(lines, unclaimed);
+
+    // Every key of the table, in its order.
+    let tables = documented(&page);
+    let keys = tables.first().context("no table")?;
+    for line in lines.lines() {
+        has_keys(&serde_json::from_str(line)?, keys)?;
+        let places: Option<Vec<usize>> = keys
+            .iter()
+            .map(|key| line.find(&format!("\"{key}\":")))
+            .collect();
+        ensure!(places.context("a key")?.is_sorted(), "{line}");
+    }
+    // And so for a single packet.
+    let packet = ["explain", "tcp", "198.51.100.7:52341", "203.0.113.10:22"];
+    let line = portdemux.json(&[&packet[..], &["--rules", &file]].concat())?;
+    let first = example.lines().next().context("no line")?;
+    assert_eq!(line, serde_json::from_str::<Value>(first)?);
+    assert_eq!(line["protocol"], u64::from(TCP));
+    Ok(())
+}

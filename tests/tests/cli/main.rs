@@ -1,0 +1,13 @@
+//! What users of the command see: what it says, how it ends, and that a refusal changes nothing.
+
+mod bed;
+mod changes;
+mod failures;
+mod help;
+mod json;
+mod mistakes;
+mod pipes;
+mod stats;
+mod tables;
+mod usage;
+mod watch;
