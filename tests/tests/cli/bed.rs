@@ -54,14 +54,18 @@ impl Told {
     }
 }
 
-/// Runs a command that has to fail in this way and to change nothing: neither generation nor rules nor
-/// counters. Returns what it said on standard error.
-pub(crate) fn refused(portdemux: &Portdemux, code: i32, arguments: &[&str]) -> Result<String> {
-    let before = Told::by(portdemux)?;
+/// Runs a command that has to fail in this way and to leave everything as it was before: generation,
+/// rules and counters. Returns what it said on standard error.
+pub(crate) fn refused(
+    portdemux: &Portdemux,
+    before: &Told,
+    code: i32,
+    arguments: &[&str],
+) -> Result<String> {
     let Output { stdout, stderr, .. } = portdemux.fails(code, arguments)?;
     let after = Told::by(portdemux)?;
     ensure!(
-        before == after,
+        *before == after,
         "{arguments:?}: {before:?} became {after:?}"
     );
     ensure!(stdout.is_empty(), "{arguments:?} printed {stdout}");

@@ -8,7 +8,7 @@ use portdemux_tests::{
     require,
 };
 
-use crate::bed::{busy, refused};
+use crate::bed::{Told, busy, refused};
 
 #[test]
 fn where_nothing_is_loaded_every_command_says_so_and_ends_with_3() -> Result<()> {
@@ -76,10 +76,11 @@ fn an_interface_that_does_not_exist_is_named_with_those_that_do() -> Result<()> 
     }
 
     let (portdemux, _) = busy(&lab)?;
-    assert_eq!(refused(&portdemux, 1, &["attach", "eth9"])?, said);
+    let before = Told::by(&portdemux)?;
+    assert_eq!(refused(&portdemux, &before, 1, &["attach", "eth9"])?, said);
     for interfaces in [&["eth9"][..], &[INTERFACE, "eth9"]] {
         assert_eq!(
-            refused(&portdemux, 1, &[&["detach"], interfaces].concat())?,
+            refused(&portdemux, &before, 1, &[&["detach"], interfaces].concat())?,
             "error: eth9 is not attached to instance default\n help: portdemux status shows what is; \
              nothing was changed\n"
         );
@@ -96,9 +97,10 @@ fn a_capture_that_is_not_there_is_named() -> Result<()> {
     }
     let lab = Lab::new()?;
     let (portdemux, _) = busy(&lab)?;
+    let before = Told::by(&portdemux)?;
     let absent = portdemux.state().join("absent.pcap").display().to_string();
     assert_eq!(
-        refused(&portdemux, 1, &["explain", "--pcap", &absent])?,
+        refused(&portdemux, &before, 1, &["explain", "--pcap", &absent])?,
         format!("error: {absent}: cannot be opened: No such file or directory (os error 2)\n")
     );
     Ok(())

@@ -2,6 +2,7 @@
 
 mod bed;
 mod changes;
+mod explain;
 mod failures;
 mod help;
 mod json;

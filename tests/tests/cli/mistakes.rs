@@ -10,7 +10,7 @@ use portdemux_tests::{
     require,
 };
 
-use crate::bed::{busy, refused};
+use crate::bed::{Told, busy, refused};
 
 /// A file and what is said about it.
 struct Row {
@@ -102,6 +102,7 @@ fn every_mistake_in_a_file_is_told_with_its_line_and_a_way_out_and_changes_nothi
     }
     let lab = Lab::new()?;
     let (portdemux, _) = busy(&lab)?;
+    let before = Told::by(&portdemux)?;
     for Row { text, said } in ROWS {
         let file = portdemux.rules_file(text)?.display().to_string();
         let said = said.replace("FILE", &file);
@@ -110,13 +111,13 @@ fn every_mistake_in_a_file_is_told_with_its_line_and_a_way_out_and_changes_nothi
             &["apply", &file, "--dry-run"],
             &["attach", INTERFACE, "--rules", &file],
         ] {
-            let told = refused(&portdemux, 1, command).context(*text)?;
+            let told = refused(&portdemux, &before, 1, command).context(*text)?;
             assert_eq!(told, said, "{command:?}");
         }
         // Who asks what would be is told the same, but not that nothing was changed.
         let packet = ["explain", "tcp", "192.0.2.1:1024", "192.0.2.2:80"];
         let explain = [&packet[..], &["--rules", &file]].concat();
-        let told = refused(&portdemux, 1, &explain)?;
+        let told = refused(&portdemux, &before, 1, &explain)?;
         assert_eq!(told, said.replace("; nothing was changed", ""));
     }
     Ok(())
@@ -129,6 +130,7 @@ fn a_file_that_cannot_be_read_is_named() -> Result<()> {
     }
     let lab = Lab::new()?;
     let (portdemux, _) = busy(&lab)?;
+    let before = Told::by(&portdemux)?;
     let directory = portdemux.state().display().to_string();
     let absent = format!("{directory}/absent.toml");
     let binary = format!("{directory}/binary.toml");
@@ -146,7 +148,7 @@ fn a_file_that_cannot_be_read_is_named() -> Result<()> {
             &["apply", file, "--dry-run"],
             &["attach", INTERFACE, "--rules", file],
         ] {
-            let told = refused(&portdemux, 1, command)?;
+            let told = refused(&portdemux, &before, 1, command)?;
             assert_eq!(
                 told,
                 format!("{said}; nothing was changed\n"),
@@ -154,7 +156,12 @@ fn a_file_that_cannot_be_read_is_named() -> Result<()> {
             );
         }
         let packet = ["explain", "tcp", "192.0.2.1:1024", "192.0.2.2:80"];
-        let told = refused(&portdemux, 1, &[&packet[..], &["--rules", file]].concat())?;
+        let told = refused(
+            &portdemux,
+            &before,
+            1,
+            &[&packet[..], &["--rules", file]].concat(),
+        )?;
         assert_eq!(told, format!("{said}\n"));
     }
     Ok(())
@@ -186,6 +193,7 @@ fn a_clash_with_the_rules_in_force_names_both_and_changes_nothing() -> Result<()
     let portdemux = Portdemux::new(&lab.server)?;
     portdemux.ok(&["attach", INTERFACE])?;
     portdemux.apply("[[rule]]\nname = \"web\"\nport = \"80-90/tcp\"\n")?;
+    let before = Told::by(&portdemux)?;
     for (command, said) in [
         (
             &["add", "80-90/tcp", "--name", "other"][..],
@@ -236,7 +244,11 @@ fn a_clash_with_the_rules_in_force_names_both_and_changes_nothing() -> Result<()
              in 443/tcp; nothing was changed\n",
         ),
     ] {
-        assert_eq!(refused(&portdemux, 1, command)?, said, "{command:?}");
+        assert_eq!(
+            refused(&portdemux, &before, 1, command)?,
+            said,
+            "{command:?}"
+        );
     }
     // A claim that is more specific is no clash.
     portdemux.ok(&["add", "80-90/tcp", "--address", &SERVER_V4.to_string()])?;

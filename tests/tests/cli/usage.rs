@@ -6,7 +6,7 @@ use portdemux_tests::{
     require, run,
 };
 
-use crate::bed::{busy, refused};
+use crate::bed::{Told, busy, refused};
 
 /// What stands below every message about wrong usage.
 const MORE: &str = "\n\nFor more information, try '--help'.\n";
@@ -18,6 +18,7 @@ fn an_argument_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() 
     }
     let lab = Lab::new()?;
     let (portdemux, _) = busy(&lab)?;
+    let before = Told::by(&portdemux)?;
     let ports = |of: &str, message: &str, help: &str| {
         format!("error: invalid value {of}: {message}\n help: {help}{MORE}")
     };
@@ -58,12 +59,12 @@ fn an_argument_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() 
             "the protocols are tcp, udp and sctp",
         ),
     ] {
-        let told = refused(&portdemux, 2, &["add", "1/tcp", argument])?;
+        let told = refused(&portdemux, &before, 2, &["add", "1/tcp", argument])?;
         assert_eq!(
             told,
             ports(&format!("'{argument}' for '<PORT>...'"), message, help)
         );
-        let told = refused(&portdemux, 2, &["stats", argument])?;
+        let told = refused(&portdemux, &before, 2, &["stats", argument])?;
         assert_eq!(
             told,
             ports(&format!("'{argument}' for '[PORT]...'"), message, help)
@@ -81,11 +82,16 @@ fn an_argument_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() 
             "list the addresses one by one, or leave `address` out for any",
         ),
     ] {
-        let told = refused(&portdemux, 2, &["add", "1/tcp", "--address", argument])?;
+        let told = refused(
+            &portdemux,
+            &before,
+            2,
+            &["add", "1/tcp", "--address", argument],
+        )?;
         let of = format!("'{argument}' for '--address <ADDRESS>'");
         assert_eq!(told, ports(&of, message, help));
     }
-    let told = refused(&portdemux, 2, &["add", "1/tcp", "--to", "nowhere"])?;
+    let told = refused(&portdemux, &before, 2, &["add", "1/tcp", "--to", "nowhere"])?;
     assert_eq!(
         told,
         ports(
@@ -104,6 +110,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
     }
     let lab = Lab::new()?;
     let (portdemux, _) = busy(&lab)?;
+    let before = Told::by(&portdemux)?;
     for (arguments, said) in [
         (
             &["frobnicate"][..],
@@ -186,7 +193,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
         ),
     ] {
         // The flag is the harness's.
-        let told = refused(&portdemux, 2, arguments)?.replace(" --instance <NAME>", "");
+        let told = refused(&portdemux, &before, 2, arguments)?.replace(" --instance <NAME>", "");
         assert_eq!(told.strip_suffix(MORE), Some(said), "{arguments:?}: {told}");
     }
     Ok(())
