@@ -85,7 +85,7 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<Vec<Row>
 }
 
 /// Runs the programs in turn, so that whatever else the machine does falls on all of them.
-fn interleave<const N: usize>(
+pub(crate) fn interleave<const N: usize>(
     programs: &[Program; N],
     frame: &[u8],
     rounds: usize,

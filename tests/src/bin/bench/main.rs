@@ -4,6 +4,7 @@
 
 mod control;
 mod datapath;
+mod peer;
 mod programs;
 mod statistics;
 
@@ -35,6 +36,7 @@ struct Report {
     rounds: usize,
     repeat: u32,
     packets: Vec<datapath::Row>,
+    xdp_filter: Option<Vec<peer::Row>>,
     control: Vec<control::Row>,
 }
 
@@ -42,20 +44,29 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let only = args.only.as_deref();
     let packets = datapath::measure(args.rounds, args.repeat, only.unwrap_or_default())?;
-    let control = match only {
-        Some(_) => Vec::new(),
-        None => control::measure(args.rounds)?,
+    let (xdp_filter, control) = match only {
+        Some(_) => (None, Vec::new()),
+        None => (
+            peer::measure(args.rounds, args.repeat)?,
+            control::measure(args.rounds)?,
+        ),
     };
     let report = Report {
         rounds: args.rounds,
         repeat: args.repeat,
         packets,
+        xdp_filter,
         control,
     };
     let text = if args.json {
         serde_json::to_string(&report)? + "\n"
     } else {
-        datapath::table(&report.packets) + "\n" + &control::table(&report.control)
+        let mut tables = vec![datapath::table(&report.packets)];
+        if only.is_none() {
+            tables.push(peer::table(report.xdp_filter.as_deref()));
+            tables.push(control::table(&report.control));
+        }
+        tables.join("\n")
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())

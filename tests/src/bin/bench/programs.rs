@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use portdemux::{
     dataplane::{
@@ -36,6 +36,8 @@ pub(crate) enum Rules {
     One,
     AllPorts,
     Addresses,
+    /// 443 of TCP and UDP is dropped. Compared with another program and not with the limit.
+    Dropped,
 }
 
 impl Rules {
@@ -47,6 +49,7 @@ impl Rules {
             Self::One => "1 rule",
             Self::AllPorts => "all ports",
             Self::Addresses => "1,000 addresses",
+            Self::Dropped => "443 dropped",
         }
     }
 
@@ -55,6 +58,9 @@ impl Rules {
         match self {
             Self::None => {}
             Self::One => text.push_str("[[rule]]\nname = \"one\"\nport = \"443/tcp\"\n"),
+            Self::Dropped => text.push_str(
+                "[[rule]]\nname = \"no\"\nport = [\"443/tcp\", \"443/udp\"]\nto = \"drop\"\n",
+            ),
             Self::AllPorts => {
                 for protocol in ["tcp", "udp", "sctp"] {
                     let _ = writeln!(
@@ -139,30 +145,42 @@ impl Bench {
     }
 }
 
+/// Linux, include/uapi/linux/bpf.h, enum xdp_action.
+const XDP_DROP: u32 = 1;
+
 /// A program that is loaded.
-pub(crate) struct Program {
-    object: Ebpf,
-    name: &'static str,
+pub(crate) enum Program {
+    /// One of this project's, and the object it is part of.
+    Ours { object: Ebpf, name: &'static str },
+    /// One that somebody else has loaded.
+    Loaded(Xdp),
 }
 
 impl Program {
     fn load(mut object: Ebpf, name: &'static str) -> Result<Self> {
         let program: &mut Xdp = object.program_mut(name).context(name)?.try_into()?;
         program.load()?;
-        Ok(Self { object, name })
+        Ok(Self::Ours { object, name })
     }
 
     /// Nanoseconds for a run on `frame`, as the kernel measures them over `repeat` runs.
     pub(crate) fn time(&self, frame: &[u8], repeat: u32) -> Result<f64> {
-        let program: &Xdp = self
-            .object
-            .program(self.name)
-            .context(self.name)?
-            .try_into()?;
+        Ok(self.run(frame, repeat)?.duration.as_secs_f64() * 1e9)
+    }
+
+    /// Whether it drops `frame`.
+    pub(crate) fn drops(&self, frame: &[u8]) -> Result<bool> {
+        Ok(self.run(frame, 1)?.return_value == XDP_DROP)
+    }
+
+    fn run(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult> {
+        let program: &Xdp = match self {
+            Self::Ours { object, name } => object.program(name).context(*name)?.try_into()?,
+            Self::Loaded(program) => program,
+        };
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = repeat;
-        let result = program.test_run(options).context("run the program")?;
-        Ok(result.duration.as_secs_f64() * 1e9)
+        program.test_run(options).context("run the program")
     }
 }
