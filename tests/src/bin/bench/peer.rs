@@ -125,7 +125,7 @@ impl Filter {
             .find(|info| info.id() == self.program)
             .with_context(|| format!("no program in {}", self.namespace.name()))?;
         let program = Xdp::from_program_info(info, PROGRAM.into(), XdpAttachType::Interface)?;
-        Ok(Program::Loaded(program))
+        Ok(Program::Loaded(Box::new(program)))
     }
 }
 

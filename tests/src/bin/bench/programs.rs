@@ -145,7 +145,7 @@ impl Bench {
     }
 }
 
-/// Linux, include/uapi/linux/bpf.h, enum xdp_action.
+/// Linux, include/uapi/linux/bpf.h, `enum xdp_action`.
 const XDP_DROP: u32 = 1;
 
 /// A program that is loaded.
@@ -153,7 +153,7 @@ pub(crate) enum Program {
     /// One of this project's, and the object it is part of.
     Ours { object: Ebpf, name: &'static str },
     /// One that somebody else has loaded.
-    Loaded(Xdp),
+    Loaded(Box<Xdp>),
 }
 
 impl Program {
