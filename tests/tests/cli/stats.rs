@@ -100,7 +100,8 @@ fn of_the_ports_that_are_asked_for_a_single_one_is_always_there() -> Result<()> 
         let (rows, _) = table(&text);
         let rows: Vec<_> = rows.iter().map(|row| (row.0, row.2)).collect();
         if expected.is_empty() {
-            ensure!(text.starts_with("no port saw traffic yet\n"), "{text}");
+            let said = "none of these ports saw traffic or is claimed\n\nRULE ";
+            ensure!(text.starts_with(said), "{text}");
         } else {
             assert_eq!(rows, expected, "{asked:?}");
         }
@@ -174,6 +175,26 @@ fn idle_neighbours_of_one_rule_share_a_line_and_busy_ones_stand_out() -> Result<
     let listed = spelled(&stats["ports"])?;
     assert_eq!(listed.len(), 100);
     assert_eq!(listed[..2], ["120/udp", "100/udp"]);
+    Ok(())
+}
+
+#[test]
+fn before_there_is_anything_to_show_that_is_said() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    assert_eq!(
+        portdemux.ok(&["stats"])?.stdout,
+        "no port saw traffic yet\n"
+    );
+    assert_eq!(
+        portdemux.ok(&["rules"])?.stdout,
+        "No rules: all that is well-formed passes and is counted\n"
+    );
+    assert_eq!(portdemux.ok(&["export"])?.stdout, "");
     Ok(())
 }
 

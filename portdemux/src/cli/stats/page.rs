@@ -56,8 +56,10 @@ pub(super) fn text(
         None => wanted,
     };
 
-    let mut text = if ports.is_empty() {
+    let mut text = if ports.is_empty() && args.ports.is_empty() {
         "no port saw traffic yet\n".to_owned()
+    } else if ports.is_empty() {
+        "none of these ports saw traffic or is claimed\n".to_owned()
     } else {
         let shown = shown(ports.len(), room[0]);
         let hidden = ports[shown..]
