@@ -20,6 +20,9 @@ use crate::{
     rules::{Ruleset, file, plan::Plan},
 };
 
+/// How many bytes a text has that takes longer to read than another thread to start.
+const LONG: usize = 1 << 16;
+
 /// The ruleset in force and the text it came from.
 #[derive(Debug)]
 pub struct InForce {
@@ -120,13 +123,17 @@ pub fn change(
     let records = Records::new(places.records());
     let hash_in_force = maps.header().text_hash;
     let repaired = repair(&records, maps, &hash_in_force, lock)?;
-    let (old, ruleset) = thread::scope(|scope| {
-        let old = scope.spawn(old);
-        let new = file::parse(request.name, &request.text);
-        (old.join().ok().flatten(), new)
-    });
+    let (old, ruleset) = if request.text.len() < LONG {
+        (old(), file::parse(request.name, &request.text))
+    } else {
+        thread::scope(|scope| {
+            let old = scope.spawn(old);
+            let new = file::parse(request.name, &request.text);
+            (old.join().ok().flatten(), new)
+        })
+    };
     let ruleset = ruleset?;
-    let plan = Plan::between(&old.unwrap_or_default(), &ruleset);
+    let plan = Plan::between(old.unwrap_or_default(), ruleset);
     let record = Record {
         source: request.source,
         text: request.text,
@@ -145,12 +152,13 @@ pub fn change(
     if hash == hash_in_force && maps.generation().0 != 0 {
         change.generation = Some(maps.generation());
     } else {
+        let ruleset = change.plan.new_ruleset();
         let names: Vec<&str> = ruleset
             .rules()
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        let installed = maps.install(&names, hash, |ids| image::compile(&ruleset, ids));
+        let installed = maps.install(&names, hash, |ids| image::compile(ruleset, ids));
         if installed.is_err() {
             records.sweep(&hash_in_force, lock)?;
         }

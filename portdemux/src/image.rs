@@ -1,11 +1,12 @@
 //! From a ruleset to the image of it that packets are decided by.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, mem::offset_of, net::IpAddr, ops::Range};
 
 use portdemux_common::{
     hash::{self, Hashed},
     ruleset::{
-        Action, DISPLACEMENTS, Entry, RuleId, RulesetImage, Span, V4Place, V6Place, place, span_key,
+        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, RuleId, RulesetImage,
+        Span, V4Place, V6Place, place, span_key,
     },
     wire::Port,
 };
@@ -49,6 +50,49 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     place_v4(&mut image, &v4);
     place_v6(&mut image, &v6);
     image
+}
+
+/// The parts of an image that a decision under this header can read, as ranges of 64-bit words; what
+/// lies between them has no meaning.
+///
+/// An image has nine megabytes, most rulesets need one of them.
+#[must_use]
+pub fn parts(header: &Header) -> [Range<usize>; 6] {
+    fn part(start: usize, size: usize, count: usize, most: usize) -> Range<usize> {
+        let bytes = size * count.min(most);
+        start / size_of::<u64>()..(start + bytes).div_ceil(size_of::<u64>())
+    }
+    let places = |mask: u32| mask as usize + 1;
+    let buckets = |start, mask| part(start, size_of::<u32>(), places(mask), DISPLACEMENTS);
+    [
+        0..offset_of!(RulesetImage, v4_displacements) / size_of::<u64>(),
+        buckets(
+            offset_of!(RulesetImage, v4_displacements),
+            header.v4_bucket_mask,
+        ),
+        buckets(
+            offset_of!(RulesetImage, v6_displacements),
+            header.v6_bucket_mask,
+        ),
+        part(
+            offset_of!(RulesetImage, v4),
+            size_of::<V4Place>(),
+            places(header.v4_mask),
+            ADDRESS_PLACES,
+        ),
+        part(
+            offset_of!(RulesetImage, v6),
+            size_of::<V6Place>(),
+            places(header.v6_mask),
+            ADDRESS_PLACES,
+        ),
+        part(
+            offset_of!(RulesetImage, spans),
+            size_of::<Span>(),
+            header.spans as usize,
+            MAX_SPANS,
+        ),
+    ]
 }
 
 /// An address and where its spans lie: index of the first, and how many.
@@ -311,6 +355,39 @@ mod tests {
                         let claimed = ruleset.claims().rule_at(address, transport, port);
                         let expected = claimed.map(|rule| ids[rule as usize]);
                         prop_assert_eq!(look(&image, address, transport, port), expected);
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_of_an_image_written_over_another_decide_as_on_their_own(
+            old in rules(),
+            new in rules(),
+            ports in prop::collection::vec(prop_oneof![438..452u16, any::<u16>()], 8),
+        ) {
+            let compile = |rules| {
+                let ruleset = Ruleset::new(Defaults::default(), rules).unwrap();
+                let ids: Vec<u32> = (0..).take(ruleset.rules().len()).collect();
+                compile(&ruleset, &ids)
+            };
+            let (mut over, new) = (compile(old), compile(new));
+            let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&*new));
+            let over_words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *over));
+            for part in parts(&new.header) {
+                over_words[part.clone()].copy_from_slice(&words[part]);
+            }
+            prop_assert_eq!(over.header, new.header);
+            let elsewhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+            for address in addresses().into_iter().chain(elsewhere) {
+                for transport in Transport::ALL {
+                    for &port in &ports {
+                        prop_assert_eq!(
+                            look(&over, address, transport, port),
+                            look(&new, address, transport, port)
+                        );
                     }
                 }
             }

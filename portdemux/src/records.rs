@@ -11,15 +11,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
 
 use crate::dataplane::pins::Lock;
 
 /// The hash of a ruleset's text.
 pub type TextHash = [u8; 32];
 
+/// How a record begins: with a line that says, in JSON, where the text that follows it came from.
+const SOURCE: &str = "# source = ";
+
 /// What is kept about a ruleset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The file it was applied from, if it came from one and was not changed since.
     pub source: Option<PathBuf>,
@@ -55,14 +57,25 @@ impl Records {
     /// It is missing, damaged, or may not be read.
     pub fn read(&self, hash: &TextHash) -> Result<Record> {
         let path = self.path(hash);
-        let json = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let record: Record = serde_json::from_slice(&json)
-            .with_context(|| format!("understand {}", path.display()))?;
+        let kept = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let parts = kept
+            .split_once('\n')
+            .and_then(|(line, text)| Some((line.strip_prefix(SOURCE)?, text)));
+        let (source, text) =
+            parts.with_context(|| format!("{} does not begin as a record", path.display()))?;
+        let record = Record {
+            source: serde_json::from_str(source)
+                .with_context(|| format!("understand {}", path.display()))?,
+            text: text.into(),
+        };
         anyhow::ensure!(record.hash() == *hash, "{} is damaged", path.display());
         Ok(record)
     }
 
     /// Keeps a record under the hash of its text, beside the one of the ruleset in force.
+    ///
+    /// It need not reach a disk: the ruleset that it belongs to lives no longer than the kernel, and
+    /// what a process has written stays when that process is killed.
     ///
     /// # Errors
     ///
@@ -72,9 +85,10 @@ impl Records {
         // Under another name first: a record is there whole or not at all.
         let unfinished = path.with_extension("new");
         let write = || -> io::Result<()> {
+            let source = serde_json::to_string(&record.source)?;
             let mut file = File::create(&unfinished)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            file.sync_data()?;
+            file.write_all(format!("{SOURCE}{source}\n").as_bytes())?;
+            file.write_all(record.text.as_bytes())?;
             fs::rename(&unfinished, &path)
         };
         write().with_context(|| format!("write {}", path.display()))
@@ -101,7 +115,7 @@ impl Records {
 
     fn path(&self, hash: &TextHash) -> PathBuf {
         self.directory.join(format!(
-            "{}.json",
+            "{}.toml",
             &blake3::Hash::from(*hash).to_hex()[..32]
         ))
     }
@@ -109,5 +123,5 @@ impl Records {
 
 fn is_record(path: &Path) -> bool {
     path.extension()
-        .is_some_and(|extension| extension == "json" || extension == "new")
+        .is_some_and(|extension| extension == "toml" || extension == "new")
 }

@@ -83,7 +83,8 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
                 addresses,
                 to: Some(to),
             };
-            text = edit::append(&text, &rule);
+            text.push('\n');
+            text.push_str(&edit::append("", &rule));
         }
     }
     text

@@ -52,8 +52,8 @@ impl Counters {
         Self { memory, cpus }
     }
 
-    pub(super) fn memory(&self) -> usize {
-        size_of_val(self.memory.words())
+    pub(super) const fn memory(&self) -> usize {
+        self.memory.bytes()
     }
 
     /// The traffic of one port.
@@ -150,11 +150,15 @@ impl Counters {
     /// Adds up what every CPU has at `offset`.
     fn sum(&self, offset: usize, into: &mut [Counter]) {
         let sums: &mut [u64] = bytemuck::cast_slice_mut(into);
-        let words = self.memory.words();
         for cpu in 0..self.cpus {
-            let start = (cpu * size_of::<CpuCounters>() + offset) / size_of::<u64>();
-            for (sum, word) in sums.iter_mut().zip(&words[start..]) {
-                *sum += word.load(Ordering::Relaxed);
+            let start = cpu * size_of::<CpuCounters>() + offset;
+            let mut left = &mut *sums;
+            for run in self.memory.runs(start, left.len()) {
+                let (here, next) = left.split_at_mut(run.len());
+                for (sum, word) in here.iter_mut().zip(run) {
+                    *sum += word.load(Ordering::Relaxed);
+                }
+                left = next;
             }
         }
     }

@@ -1,12 +1,22 @@
 //! Memory of a BPF array that user space shares with the kernel.
 
 use std::{
-    io,
-    os::fd::{AsFd, AsRawFd as _},
-    sync::atomic::{AtomicU64, Ordering},
+    io, iter,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use memmap2::{MmapOptions, MmapRaw};
+
+/// How many bytes are mapped at a time, a multiple of every size of a page.
+///
+/// The kernel enters every page of such a mapping at once: the maps of an instance have tens of
+/// megabytes, more on more CPUs, and most commands need a few pages of them.
+const PIECE: usize = 512 << 10;
+const WORD: usize = size_of::<AtomicU64>();
 
 /// The values of an array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
 ///
@@ -14,41 +24,82 @@ use memmap2::{MmapOptions, MmapRaw};
 /// some value that was written, never a mix of two.
 #[derive(Debug)]
 pub(super) struct Mapped {
-    memory: MmapRaw,
+    map: OwnedFd,
+    bytes: usize,
+    pieces: Box<[OnceLock<MmapRaw>]>,
 }
 
 impl Mapped {
-    /// Maps the first `bytes` bytes of an array map for reading and writing.
+    /// The first `bytes` bytes of an array map, for reading and writing.
     ///
     /// # Errors
     ///
     /// The map is smaller, was not made to be mapped, or was opened for reading only.
     pub(super) fn new<Fd: AsFd>(map: Fd, bytes: usize) -> io::Result<Self> {
-        let memory = MmapOptions::new()
-            .len(bytes)
-            .map_raw(map.as_fd().as_raw_fd())?;
-        Ok(Self { memory })
+        let mapped = Self {
+            map: map.as_fd().try_clone_to_owned()?,
+            bytes,
+            pieces: iter::repeat_with(OnceLock::new)
+                .take(bytes.div_ceil(PIECE))
+                .collect(),
+        };
+        // The last piece says most about the map; it is needed the least, and is not kept.
+        if let Some(last) = mapped.pieces.len().checked_sub(1) {
+            mapped.map_piece(last)?;
+        }
+        Ok(mapped)
     }
 
-    /// The shared words.
+    /// How many bytes there are.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn map_piece(&self, number: usize) -> io::Result<MmapRaw> {
+        let begin = number * PIECE;
+        MmapOptions::new()
+            .offset(begin as u64)
+            .len((self.bytes - begin).min(PIECE))
+            .map_raw(self.map.as_raw_fd())
+    }
+
     #[expect(unsafe_code, reason = "a shared mapping has no safe view")]
     #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
-    pub(super) fn words(&self) -> &[AtomicU64] {
-        let length = self.memory.len() / size_of::<AtomicU64>();
+    fn piece(&self, number: usize) -> &[AtomicU64] {
+        let memory = self.pieces[number].get_or_init(|| {
+            self.map_piece(number)
+                .expect("invariant: a map that could be mapped in part can be mapped")
+        });
+        let length = memory.len() / WORD;
         // SAFETY: the mapping is aligned to a page, stays while `self` does, and is as long as the
         // slice; the kernel keeps the map while it is mapped. Whoever else writes the memory does
         // so by whole aligned words, as an atomic does.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), length) }
+        unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<AtomicU64>(), length) }
+    }
+
+    /// The words from `byte` bytes on, a multiple of 8, `count` of them or as many as there are, in
+    /// the runs in which they are mapped.
+    pub(super) fn runs(&self, byte: usize, count: usize) -> impl Iterator<Item = &[AtomicU64]> {
+        const PIECE_WORDS: usize = PIECE / WORD;
+        let mut next = byte / WORD;
+        let end = (next + count).min(self.bytes / WORD);
+        iter::from_fn(move || {
+            let left = end.checked_sub(next).filter(|&left| left > 0)?;
+            let rest = &self.piece(next / PIECE_WORDS)[next % PIECE_WORDS..];
+            let run = &rest[..rest.len().min(left)];
+            next += run.len();
+            Some(run)
+        })
     }
 
     /// The word at `byte` bytes from the start of the map, which must be a multiple of 8.
     pub(super) fn word(&self, byte: usize) -> &AtomicU64 {
-        &self.words()[byte / size_of::<AtomicU64>()]
+        &self.piece(byte / PIECE)[byte % PIECE / WORD]
     }
 
     /// Copies as many words as `into` holds, from `byte` bytes on.
     pub(super) fn read(&self, byte: usize, into: &mut [u64]) {
-        let from = &self.words()[byte / size_of::<AtomicU64>()..];
+        let from = self.runs(byte, into.len()).flatten();
         for (to, from) in into.iter_mut().zip(from) {
             *to = from.load(Ordering::Relaxed);
         }
@@ -56,8 +107,8 @@ impl Mapped {
 
     /// Writes those of the words that differ from what stands at `byte` bytes.
     pub(super) fn write(&self, byte: usize, words: &[u64]) {
-        let to = &self.words()[byte / size_of::<AtomicU64>()..];
-        for (to, &word) in to.iter().zip(words) {
+        let to = self.runs(byte, words.len()).flatten();
+        for (to, &word) in to.zip(words) {
             if to.load(Ordering::Relaxed) != word {
                 to.store(word, Ordering::Relaxed);
             }

@@ -12,6 +12,7 @@ use portdemux_common::{
 };
 
 use super::{counters::Counters, mapped::Mapped, quiesce};
+use crate::image;
 
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
@@ -24,6 +25,9 @@ pub const ALL: [&str; 3] = [RULESETS, COUNTERS, LEDGER];
 
 /// Where the generation in force stands in its map.
 pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
+
+/// A rule's name, padded with zeros.
+type RuleName = [u64; RULE_NAME_LENGTH / 8];
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -120,10 +124,14 @@ impl Maps {
     pub fn image(&self) -> Box<RulesetImage> {
         self.read_consistently(|start| {
             let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
-            self.rulesets.read(
-                start,
-                bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image)),
-            );
+            let header = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.header));
+            self.rulesets.read(start, header);
+            let parts = image::parts(&image.header);
+            let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image));
+            for part in parts {
+                let begin = start + part.start * size_of::<u64>();
+                self.rulesets.read(begin, &mut words[part]);
+            }
             image
         })
     }
@@ -143,7 +151,7 @@ impl Maps {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let maps = [&self.rulesets, &self.ledger];
-        let bytes: usize = maps.iter().map(|map| size_of_val(map.words())).sum();
+        let bytes: usize = maps.iter().map(|map| map.bytes()).sum();
         (bytes + self.counters.memory()) as u64
     }
 
@@ -156,9 +164,13 @@ impl Maps {
     }
 
     fn rule_name(&self, rule: RuleId) -> String {
-        let mut name = [0u64; RULE_NAME_LENGTH / 8];
+        text(bytemuck::cast_slice(&self.padded_name(rule)))
+    }
+
+    fn padded_name(&self, rule: RuleId) -> RuleName {
+        let mut name = RuleName::default();
         self.ledger.read(rule_name_offset(rule), &mut name);
-        text(bytemuck::cast_slice(&name))
+        name
     }
 
     /// Puts a ruleset in force and returns its generation.
@@ -198,8 +210,7 @@ impl Maps {
                 self.ledger.write(rule_name_offset(id), &padded(name));
             }
         }
-        let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&*image));
-        self.rulesets.write(half(new), words);
+        write_image(&self.rulesets, half(new), &image);
         self.rulesets
             .word(GENERATION)
             .store(new.0, Ordering::Release);
@@ -212,13 +223,29 @@ impl Maps {
         let mut rules: RuleSet = [0; RULE_PLACES / 64];
         let start = half(self.generation()) + offset_of!(RulesetImage, rules);
         self.rulesets.read(start, &mut rules);
-        let mut known: HashMap<String, RuleId> = bits(&rules)
-            .map(|rule| (self.rule_name(rule), rule))
-            .collect();
+        let in_force: Vec<RuleId> = bits(&rules).collect();
         let mut free = all_ids().filter(|&id| rules[id as usize / 64] & 1 << (id % 64) == 0);
+        // Rules mostly stand in the order of their ids, as they were given them in that order: the
+        // one that is next is the one, and only where it is not the others are searched.
+        let mut next = 0;
+        let mut places_by_name: Option<HashMap<RuleName, usize>> = None;
+        let mut find = |name: &RuleName| {
+            let is_next = in_force
+                .get(next)
+                .is_some_and(|&id| self.padded_name(id) == *name);
+            if !is_next {
+                let places = places_by_name.get_or_insert_with(|| {
+                    let names = in_force.iter().map(|&id| self.padded_name(id));
+                    names.zip(0..).collect()
+                });
+                next = *places.get(name)?;
+            }
+            next += 1;
+            Some(in_force[next - 1])
+        };
         names
             .iter()
-            .map(|&name| match known.remove(name) {
+            .map(|name| match find(&padded(name)) {
                 Some(id) => Ok((id, false)),
                 None => free
                     .next()
@@ -295,6 +322,15 @@ impl Maps {
     }
 }
 
+/// Writes an image over the one that stands at `start` bytes: all that a decision under its header
+/// reads, and no more.
+pub(super) fn write_image(rulesets: &Mapped, start: usize, image: &RulesetImage) {
+    let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
+    for part in image::parts(&image.header) {
+        rulesets.write(start + part.start * size_of::<u64>(), &words[part]);
+    }
+}
+
 /// The ids of the rules that a ruleset uses, ascending.
 pub fn used(image: &RulesetImage) -> impl Iterator<Item = RuleId> {
     bits(&image.rules)
@@ -305,7 +341,12 @@ fn all_ids() -> impl Iterator<Item = RuleId> {
 }
 
 fn bits(words: &RuleSet) -> impl Iterator<Item = RuleId> {
-    all_ids().filter(|&bit| words[bit as usize / 64] & 1 << (bit % 64) != 0)
+    let words = words.iter().zip((0..).step_by(64));
+    words
+        .filter(|&(&word, _)| word != 0)
+        .flat_map(|(&word, first)| {
+            (first..first + 64).filter(move |bit| word & 1 << (bit % 64) != 0)
+        })
 }
 
 /// Where the ruleset of a generation begins.
@@ -321,8 +362,8 @@ const fn interface_offset(place: usize) -> usize {
     offset_of!(Ledger, interfaces) + place * size_of::<Interface>()
 }
 
-fn padded(name: &str) -> [u64; RULE_NAME_LENGTH / 8] {
-    let mut words = [0; RULE_NAME_LENGTH / 8];
+fn padded(name: &str) -> RuleName {
+    let mut words = RuleName::default();
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {
         *to = from;

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
     thread,
@@ -215,7 +215,7 @@ impl Places {
         let records = self.records();
         let path = records.join("lock");
         let deadline = Instant::now() + PATIENCE;
-        let mut file = loop {
+        let file = loop {
             // Removing an instance removes its lock: what was locked must still be what has the name.
             fs::create_dir_all(&records)
                 .with_context(|| format!("create {}", records.display()))?;
@@ -237,9 +237,9 @@ impl Places {
             }
             thread::sleep(Duration::from_millis(2));
         };
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "process {}", std::process::id())?;
+        // As long whoever writes it, so that nothing of another's is left behind it.
+        let holder = format!("process {:<10}\n", std::process::id());
+        file.write_all_at(holder.as_bytes(), 0)?;
         Ok(Lock { _file: file })
     }
 

@@ -29,7 +29,7 @@ use super::{
     counters::Counters,
     links,
     mapped::Mapped,
-    maps::{COUNTERS, GENERATION, RULESETS, half, possible_cpus},
+    maps::{COUNTERS, GENERATION, RULESETS, half, possible_cpus, write_image},
     objects,
 };
 
@@ -100,9 +100,7 @@ impl Twin {
     /// Puts a ruleset in force: in the half of its generation, as in an instance. Counters stay.
     pub fn set_ruleset(&mut self, image: &RulesetImage) {
         let generation = Generation(image.header.generation);
-        let half = half(generation);
-        let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
-        self.rulesets.write(half, words);
+        write_image(&self.rulesets, half(generation), image);
         self.rulesets
             .word(GENERATION)
             .store(generation.0, Ordering::Release);
@@ -121,9 +119,7 @@ impl Twin {
     /// The kernel does not run it, as with a frame that it does not take ([`Self::takes`]), or the
     /// program ended without a decision.
     pub fn run(&mut self, frame: &[u8]) -> Result<TwinRun> {
-        for word in &self.trace.words()[..TRACE_WORDS] {
-            word.store(UNWRITTEN, Ordering::Relaxed);
-        }
+        self.trace.write(0, &[UNWRITTEN; TRACE_WORDS]);
         let result = program(&mut self.object)?
             .test_run(TestRunOptions {
                 data_in: Some(frame),

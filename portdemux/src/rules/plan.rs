@@ -4,138 +4,129 @@ use std::{collections::HashMap, fmt, fmt::Write as _, net::IpAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    port::PortRange,
-    rule::{Destination, Rule},
-    ruleset::{Malformed, Ruleset},
-};
+use super::{port::PortRange, rule::Rule, ruleset::Ruleset};
 
 /// The difference between two rulesets. Rules are the same rule if they have the same name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug)]
 pub struct Plan {
-    /// Rules that only the new ruleset has, in its order.
-    pub added: Vec<RuleSummary>,
-    /// Rules that say something else in the new ruleset, in its order.
-    pub changed: Vec<RuleChange>,
-    /// Rules that only the old ruleset has, in its order.
-    pub removed: Vec<RuleSummary>,
+    old: Ruleset,
+    new: Ruleset,
+    /// The places of rules that only the new ruleset has, in its order.
+    added: Vec<usize>,
+    /// The places in the old and in the new ruleset of rules that say something else, in the order
+    /// of the new one.
+    changed: Vec<(usize, usize)>,
+    /// The places of rules that only the old ruleset has, in its order.
+    removed: Vec<usize>,
     /// How many rules say the same in both.
-    pub unchanged: usize,
+    unchanged: usize,
+}
+
+/// A plan as it is serialized.
+#[derive(Serialize)]
+#[serde(rename = "Plan")]
+struct Written<'p> {
+    added: Vec<RuleSummary<'p>>,
+    changed: Vec<RuleChange<'p>>,
+    removed: Vec<RuleSummary<'p>>,
+    unchanged: usize,
     /// What happens to malformed packets, if that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub malformed: Option<Change<&'static str>>,
+    malformed: Option<Change<&'static str>>,
 }
 
 /// What a rule says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RuleSummary {
-    /// What it is called.
-    pub name: String,
-    /// The ports it claims.
+#[derive(Serialize)]
+struct RuleSummary<'p> {
+    name: &'p str,
     #[serde(serialize_with = "as_text")]
-    pub ports: Vec<PortRange>,
-    /// The addresses it claims them at; none for any.
-    pub addresses: Vec<IpAddr>,
-    /// Where the packets go.
-    #[serde(serialize_with = "as_word")]
-    pub to: Destination,
+    ports: &'p [PortRange],
+    addresses: &'p [IpAddr],
+    to: &'static str,
 }
 
 /// A rule that says something else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RuleChange {
-    /// What it is called.
-    pub name: String,
-    /// What it said.
-    pub old: RuleSummary,
-    /// What it says.
-    pub new: RuleSummary,
+#[derive(Serialize)]
+struct RuleChange<'p> {
+    name: &'p str,
+    old: RuleSummary<'p>,
+    new: RuleSummary<'p>,
 }
 
 /// A value that differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Change<T> {
-    /// What it was.
-    pub old: T,
-    /// What it is.
-    pub new: T,
+#[derive(Clone, Copy, Serialize)]
+struct Change<T> {
+    old: T,
+    new: T,
 }
 
-impl RuleSummary {
-    fn of(rule: &Rule) -> Self {
+impl<'p> RuleSummary<'p> {
+    fn of(rule: &'p Rule) -> Self {
         Self {
-            name: rule.name.clone(),
-            ports: rule.ports.clone(),
-            addresses: rule.addresses.clone(),
-            to: rule.to,
+            name: &rule.name,
+            ports: &rule.ports,
+            addresses: &rule.addresses,
+            to: rule.to.name(),
         }
-    }
-
-    fn ports_text(&self) -> String {
-        joined(&self.ports)
-    }
-
-    fn addresses_text(&self) -> String {
-        if self.addresses.is_empty() {
-            "any address".into()
-        } else {
-            joined(&self.addresses)
-        }
-    }
-}
-
-impl RuleChange {
-    /// The parts that differ, as in `443/tcp → 443/tcp 443/udp, local → drop`.
-    fn difference(&self) -> String {
-        let Self { old, new, .. } = self;
-        let parts = [
-            (old.ports_text(), new.ports_text()),
-            (old.addresses_text(), new.addresses_text()),
-            (old.to.to_string(), new.to.to_string()),
-        ];
-        let differing = parts.iter().filter(|(old, new)| old != new);
-        let texts: Vec<_> = differing
-            .map(|(old, new)| format!("{old} → {new}"))
-            .collect();
-        texts.join(", ")
     }
 }
 
 impl Plan {
     /// What it takes to get from one ruleset to another.
     #[must_use]
-    pub fn between(old: &Ruleset, new: &Ruleset) -> Self {
-        let mut gone: HashMap<&str, &Rule> =
-            old.rules().iter().map(|rule| (&*rule.name, rule)).collect();
+    pub fn between(old: Ruleset, new: Ruleset) -> Self {
         let (mut added, mut changed, mut unchanged) = (Vec::new(), Vec::new(), 0);
-        for rule in new.rules() {
-            match gone.remove(&*rule.name) {
-                None => added.push(RuleSummary::of(rule)),
-                Some(before) if before.says_the_same(rule) => unchanged += 1,
-                Some(before) => changed.push(RuleChange {
-                    name: rule.name.clone(),
-                    old: RuleSummary::of(before),
-                    new: RuleSummary::of(rule),
-                }),
+        let mut stays = vec![false; old.rules().len()];
+        // Most rules follow the one that they followed before; only where one does not the others
+        // are searched.
+        let mut next = 0;
+        let mut places_by_name: Option<HashMap<&str, usize>> = None;
+        let mut find = |name: &str| {
+            if old.rules().get(next).is_none_or(|rule| rule.name != name) {
+                let places = places_by_name.get_or_insert_with(|| {
+                    let names = old.rules().iter().map(|rule| &*rule.name);
+                    names.zip(0..).collect()
+                });
+                next = *places.get(name)?;
+            }
+            next += 1;
+            Some(next - 1)
+        };
+        for (after, rule) in new.rules().iter().enumerate() {
+            let Some(before) = find(&rule.name) else {
+                added.push(after);
+                continue;
+            };
+            stays[before] = true;
+            if old.rules()[before].says_the_same(rule) {
+                unchanged += 1;
+            } else {
+                changed.push((before, after));
             }
         }
-        let removed = old
-            .rules()
-            .iter()
-            .filter(|rule| gone.contains_key(&*rule.name));
-        let removed = removed.map(RuleSummary::of).collect();
-        let (before, after) = (old.defaults().malformed, new.defaults().malformed);
-        let malformed = (before != after).then(|| Change {
-            old: Malformed::name(before),
-            new: Malformed::name(after),
-        });
+        let removed = (0..stays.len()).filter(|&place| !stays[place]).collect();
         Self {
+            old,
+            new,
             added,
             changed,
             removed,
             unchanged,
-            malformed,
         }
+    }
+
+    /// The ruleset that it leads to.
+    #[must_use]
+    pub const fn new_ruleset(&self) -> &Ruleset {
+        &self.new
+    }
+
+    fn malformed(&self) -> Option<Change<&'static str>> {
+        let (old, new) = (self.old.defaults().malformed, self.new.defaults().malformed);
+        (old != new).then(|| Change {
+            old: old.name(),
+            new: new.name(),
+        })
     }
 
     /// Whether both rulesets say the same.
@@ -152,13 +143,14 @@ impl Plan {
 
     fn lines(&self) -> usize {
         let rules = self.added.len() + self.changed.len() + self.removed.len();
-        rules + usize::from(self.malformed.is_some())
+        rules + usize::from(self.malformed().is_some())
     }
 
     /// The line at a place, as its sign, the rule's name, its ports and the rest.
     fn line(&self, place: usize) -> Option<[String; 4]> {
-        let Some(place) = place.checked_sub(usize::from(self.malformed.is_some())) else {
-            let Change { old, new } = self.malformed?;
+        let malformed = self.malformed();
+        let Some(place) = place.checked_sub(usize::from(malformed.is_some())) else {
+            let Change { old, new } = malformed?;
             let name = "[default]".into();
             return Some([
                 "~".into(),
@@ -167,22 +159,77 @@ impl Plan {
                 String::new(),
             ]);
         };
-        if let Some(rule) = self.added.get(place) {
-            let rest = format!("{} → {}", rule.addresses_text(), rule.to);
-            return Some(["+".into(), rule.name.clone(), rule.ports_text(), rest]);
+        if let Some(&place) = self.added.get(place) {
+            let rule = &self.new.rules()[place];
+            let rest = format!("{} → {}", addresses_text(rule), rule.to);
+            return Some(["+".into(), rule.name.clone(), joined(&rule.ports), rest]);
         }
         let place = place - self.added.len();
-        if let Some(change) = self.changed.get(place) {
-            let name = change.name.clone();
-            return Some(["~".into(), name, change.difference(), String::new()]);
+        if let Some(&(old, new)) = self.changed.get(place) {
+            let (old, new) = (&self.old.rules()[old], &self.new.rules()[new]);
+            let name = new.name.clone();
+            return Some(["~".into(), name, difference(old, new), String::new()]);
         }
-        let rule = self.removed.get(place - self.changed.len())?;
+        let place = *self.removed.get(place - self.changed.len())?;
+        let rule = &self.old.rules()[place];
         Some([
             "-".into(),
             rule.name.clone(),
-            rule.ports_text(),
+            joined(&rule.ports),
             String::new(),
         ])
+    }
+}
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (old, new) = (self.old.rules(), self.new.rules());
+        Written {
+            added: self
+                .added
+                .iter()
+                .map(|&place| RuleSummary::of(&new[place]))
+                .collect(),
+            changed: self
+                .changed
+                .iter()
+                .map(|&(before, after)| RuleChange {
+                    name: &new[after].name,
+                    old: RuleSummary::of(&old[before]),
+                    new: RuleSummary::of(&new[after]),
+                })
+                .collect(),
+            removed: self
+                .removed
+                .iter()
+                .map(|&place| RuleSummary::of(&old[place]))
+                .collect(),
+            unchanged: self.unchanged,
+            malformed: self.malformed(),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// The parts that differ, as in `443/tcp → 443/tcp 443/udp, local → drop`.
+fn difference(old: &Rule, new: &Rule) -> String {
+    let parts = [
+        (joined(&old.ports), joined(&new.ports)),
+        (addresses_text(old), addresses_text(new)),
+        (old.to.to_string(), new.to.to_string()),
+    ];
+    let differing = parts.iter().filter(|(old, new)| old != new);
+    let texts: Vec<_> = differing
+        .map(|(old, new)| format!("{old} → {new}"))
+        .collect();
+    texts.join(", ")
+}
+
+fn addresses_text(rule: &Rule) -> String {
+    if rule.addresses.is_empty() {
+        "any address".into()
+    } else {
+        joined(&rule.addresses)
     }
 }
 
@@ -251,14 +298,6 @@ fn as_text<S: Serializer>(ports: &[PortRange], serializer: S) -> Result<S::Ok, S
     serializer.collect_seq(ports.iter().map(PortRange::to_string))
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
-fn as_word<S: Serializer>(to: &Destination, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(to.name())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -267,7 +306,7 @@ mod tests {
     use crate::rules::file::parse;
 
     fn between(old: &str, new: &str) -> Plan {
-        Plan::between(&parse("old", old).unwrap(), &parse("new", new).unwrap())
+        Plan::between(parse("old", old).unwrap(), parse("new", new).unwrap())
     }
 
     const OLD: &str = "[[rule]]\nname = \"telnet\"\nport = \"23/tcp\"\n[[rule]]\nname = \
@@ -302,6 +341,34 @@ mod tests {
         );
         assert!(plan.is_empty());
         assert_eq!(plan.to_string(), "= 2 unchanged");
+    }
+
+    #[test]
+    fn rules_are_found_wherever_they_went() {
+        let text = |ports: &[u16]| -> String {
+            let rules = ports.iter().map(|port| {
+                let to = if port % 2 == 0 { "drop" } else { "local" };
+                format!(
+                    "[[rule]]\nname = \"r{}\"\nport = \"{port}/tcp\"\nto = \"{to}\"\n",
+                    port / 2
+                )
+            });
+            rules.collect()
+        };
+        let old = text(&[10, 20, 30, 40, 50]);
+        for (new, lines) in [
+            (&[20, 30, 40, 50][..], "- r5  10/tcp\n= 4 unchanged"),
+            (&[10, 30, 50], "- r10  20/tcp\n- r20  40/tcp\n= 3 unchanged"),
+            (&[50, 40, 30, 20, 10], "= 5 unchanged"),
+            (&[40, 50, 10, 20, 30], "= 5 unchanged"),
+            (
+                &[10, 60, 20, 31, 40, 70, 50],
+                "+ r30  60/tcp  any address → drop\n+ r35  70/tcp  any address → drop\n\
+                 ~ r15  30/tcp → 31/tcp, drop → local\n= 4 unchanged",
+            ),
+        ] {
+            assert_eq!(between(&old, &text(new)).to_string(), lines, "{new:?}");
+        }
     }
 
     #[test]
