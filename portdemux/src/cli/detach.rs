@@ -45,11 +45,11 @@ fn detach_all(context: &Context) -> Result<()> {
         .into());
     }
     let lock = places.lock()?;
+    let pinned = links::pinned(places);
     // Damaged maps name no interfaces; they go all the same.
     let names: Vec<String> = places.open().map_or_else(
         |_| Vec::new(),
         |maps| {
-            let pinned = links::pinned(places);
             maps.interfaces()
                 .into_iter()
                 .filter(|(place, _)| pinned.iter().any(|link| link.place == *place))
@@ -58,6 +58,8 @@ fn detach_all(context: &Context) -> Result<()> {
         },
     );
     places.remove(&lock)?;
+    let programs: Vec<u32> = pinned.iter().filter_map(|link| link.program).collect();
+    links::wait_until_gone(&programs)?;
     for name in names {
         context.output.line(format!("{name}  detached"))?;
     }

@@ -1,6 +1,11 @@
 //! Programs on interfaces: loading, attaching, replacing, detaching.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -35,6 +40,9 @@ pub const PLAIN_PROGRAM: &str = "portdemux_plain";
 
 /// The first kernel with `xdp.frags`.
 const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
+
+/// How long a program may take to leave an interface when its link is gone.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// In which mode to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +179,13 @@ fn attach_at(
         }
         Ok(()) | Err(_) => {}
     }
-    refuse_foreign_program(interface)?;
+    if let Some(program) = interface.programs.first()
+        && is_parting(places, program.id)
+    {
+        wait_until_gone(&[program.id])?;
+    } else {
+        refuse_foreign_program(interface)?;
+    }
     let (id, mode, refused) = match wish {
         Wish::Generic => (
             program.attach_to_if_index(interface.index, XdpMode::Skb),
@@ -209,14 +223,66 @@ fn attach_at(
 ///
 /// # Errors
 ///
-/// The pin cannot be removed.
+/// The pin cannot be removed, or something else holds the link.
 pub fn detach(places: &Places, place: usize) -> Result<()> {
     let pin = places.link(place);
+    let program = program_id(&pin);
     match fs::remove_file(&pin) {
-        Ok(()) => Ok(()),
+        Ok(()) => wait_until_gone(program.as_slice()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("remove {}", pin.display())),
     }
+}
+
+/// Waits until none of these programs, whose links are gone, is on an interface of this network
+/// namespace.
+///
+/// The kernel takes a program off some time after the pin of its link was removed: when a grace
+/// period is over and a work queue comes to it (Linux `kernel/bpf/inode.c`, `bpf_free_inode`;
+/// `kernel/bpf/syscall.c`, `bpf_link_put`).
+///
+/// # Errors
+///
+/// One stays, as where something else holds its link; or the interfaces cannot be listed.
+pub fn wait_until_gone(programs: &[u32]) -> Result<()> {
+    let deadline = Instant::now() + PARTING;
+    loop {
+        let present = interface::list()?;
+        let staying = present.iter().find_map(|interface| {
+            let mut on_it = interface.programs.iter();
+            let program = on_it.find(|program| programs.contains(&program.id))?;
+            Some((interface, program.id))
+        });
+        let Some((interface, id)) = staying else {
+            return Ok(());
+        };
+        if Instant::now() > deadline {
+            let name = &interface.name;
+            return Err(anyhow::anyhow!(
+                "the kernel does not take program {id} off {name} although its link is removed"
+            ))
+            .help(|| {
+                format!(
+                    "something else holds the link: bpftool link show, bpftool net show dev {name}"
+                )
+            });
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a program is one of portdemux whose link no instance has: its pin was removed a moment
+/// ago, or it belongs to an instance in another bpffs.
+fn is_parting(places: &Places, program: u32) -> bool {
+    let is_ours = aya::programs::loaded_programs()
+        .flatten()
+        .find(|info| info.id() == program)
+        .is_some_and(|info| matches!(info.name_as_str(), Some(PROGRAM | PLAIN_PROGRAM)));
+    is_ours
+        && !places
+            .all_links()
+            .iter()
+            .any(|pin| program_id(pin) == Some(program))
 }
 
 /// The links that are pinned.

@@ -1,6 +1,7 @@
 //! Where an instance lies in bpffs, and who may change it.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -91,6 +92,21 @@ impl Places {
     #[must_use]
     pub fn link(&self, place: usize) -> PathBuf {
         self.pins().join(format!("link{place}"))
+    }
+
+    /// Where links are pinned, those of all instances.
+    pub(super) fn all_links(&self) -> Vec<PathBuf> {
+        let below = |directory: PathBuf| -> Vec<PathBuf> {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        let instances = below(self.root()).into_iter();
+        let pins = instances.flat_map(below).flat_map(below);
+        let is_link = |path: &PathBuf| {
+            let name = path.file_name().and_then(OsStr::to_str);
+            name.is_some_and(|name| name.starts_with("link"))
+        };
+        pins.filter(is_link).collect()
     }
 
     /// The directory of the instance's records.

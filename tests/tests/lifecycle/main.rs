@@ -5,6 +5,7 @@ mod damage;
 mod foreign;
 mod interfaces;
 mod killed_apply;
+mod killed_attach;
 mod modes;
 mod privileges;
 mod replace;
