@@ -61,17 +61,23 @@ const XDP_PASS: u32 = 2;
 
 /// One of the two rulesets.
 fn text(is_a: bool) -> String {
-    let (local, dropped) = if is_a { (1001, 1002) } else { (1002, 1001) };
+    text_of(is_a, is_a)
+}
+
+/// The claims at any address of one of the rulesets, and those at the server's of one.
+fn text_of(any_is_a: bool, exact_is_a: bool) -> String {
+    let (local, dropped) = if any_is_a { (1001, 1002) } else { (1002, 1001) };
+    let here = if exact_is_a { 1001 } else { 1002 };
     let mut text = format!(
-        "[[rule]]\nname = \"here\"\nport = \"{local}/udp\"\naddress = \"192.0.2.2\"\nto = \"drop\"\n\
+        "[[rule]]\nname = \"here\"\nport = \"{here}/udp\"\naddress = \"192.0.2.2\"\nto = \"drop\"\n\
          [[rule]]\nname = \"anywhere\"\nport = \"{local}/udp\"\n\
          [[rule]]\nname = \"nowhere\"\nport = \"{dropped}/udp\"\nto = \"drop\"\n"
     );
     for number in 0..FILLERS {
         // Rules and addresses that the other ruleset does not have.
-        let name = if is_a { 'a' } else { 'b' };
+        let name = if exact_is_a { 'a' } else { 'b' };
         let (high, low) = (number / 250, number % 250 + 1);
-        let port = 2_000 + 2 * number + u16::from(is_a);
+        let port = 2_000 + 2 * number + u16::from(exact_is_a);
         let _ = writeln!(
             text,
             "[[rule]]\nname = \"{name}{number}\"\nport = \"{port}/udp\"\naddress = \"198.51.{high}.{low}\""
@@ -142,6 +148,40 @@ impl Instance {
     fn outcomes(&self) -> Vec<Outcome> {
         self.maps.counters.outcomes()
     }
+
+    /// Makes sure that each of so many packets, of which so many were seen to be let through, met
+    /// the one ruleset or the other.
+    fn none_met_a_mix(&self, packets: u64, passed: u64) -> Result<()> {
+        let counted = self.counted();
+        ensure!(passed == 0, "{passed} packets passed");
+        ensure!(
+            counted
+                .iter()
+                .all(|(received, dropped)| received == dropped),
+            "{counted:?}"
+        );
+        ensure!(
+            counted.iter().map(|(received, _)| received).sum::<u64>() == packets,
+            "{counted:?}"
+        );
+        for outcome in self.outcomes() {
+            ensure!(
+                outcome.verdict == Verdict::Drop && outcome.reason == Reason::RuleDrop,
+                "{outcome:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Runs the program so often on a packet for a port, and says whether the last one passed.
+fn run(program: &Xdp, port: u16, repeat: u32) -> Result<bool> {
+    let frame = frames::ipv4(frames::udp(40_000, port)).frame().bytes();
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&frame);
+    options.repeat = repeat;
+    let result = program.test_run(options).context("run the program")?;
+    Ok(result.return_value == XDP_PASS)
 }
 
 /// Runs the program on packets for both ports, on every CPU and without a pause, while `change`
@@ -155,17 +195,10 @@ fn run_while(instance: &Instance, change: impl FnOnce() -> Result<()>) -> Result
     let is_over = AtomicBool::new(false);
     let (runs, passed) = (AtomicU64::new(0), AtomicU64::new(0));
     let traffic = |port: u16| -> Result<()> {
-        let frame = frames::ipv4(frames::udp(40_000, port)).frame().bytes();
         while !is_over.load(Ordering::Relaxed) {
-            let mut options = TestRunOptions::new();
-            options.data_in = Some(&frame);
-            options.repeat = REPEAT;
-            let result = program.test_run(options).context("run the program")?;
+            let has_passed = run(program, port, REPEAT)?;
             runs.fetch_add(u64::from(REPEAT), Ordering::Relaxed);
-            passed.fetch_add(
-                u64::from(result.return_value == XDP_PASS),
-                Ordering::Relaxed,
-            );
+            passed.fetch_add(u64::from(has_passed), Ordering::Relaxed);
         }
         Ok(())
     };
@@ -201,28 +234,66 @@ fn no_run_of_the_program_sees_a_mix_of_two_rulesets() -> Result<()> {
         Ok(())
     })?;
     ensure!(instance.maps.generation().0 == CHANGES as u64 + 1);
-    let counted = instance.counted();
-    ensure!(passed == 0, "{passed} packets passed");
-    ensure!(
-        counted
-            .iter()
-            .all(|(received, dropped)| received == dropped),
-        "{counted:?}"
-    );
-    ensure!(
-        counted.iter().map(|(received, _)| received).sum::<u64>() == runs,
-        "{counted:?}"
-    );
-    for outcome in instance.outcomes() {
-        ensure!(
-            outcome.verdict == Verdict::Drop && outcome.reason == Reason::RuleDrop,
-            "{outcome:?}"
-        );
-    }
+    instance.none_met_a_mix(runs, passed)?;
     ensure!(
         runs > CHANGES as u64,
         "only {runs} packets met {CHANGES} changes"
     );
+    Ok(())
+}
+
+/// The control of the test above: what it looks at shows one packet that met a mix among many that
+/// did not, whichever mix it is.
+#[test]
+fn one_run_that_saw_a_mix_would_be_noticed() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    for (any_is_a, through) in [(true, 0), (false, 1)] {
+        let instance = Instance::new()?;
+        let object = instance.program()?;
+        let program: &Xdp = object
+            .program(links::PROGRAM)
+            .context("no program")?
+            .try_into()?;
+        let [a, b, mix] = [text(true), text(false), text_of(any_is_a, !any_is_a)]
+            .map(|text| file::parse("rules", &text));
+        let (a, b, mix) = (a?, b?, mix?);
+        let mut packets = 0;
+        let mut met = |ruleset, repeat| -> Result<[bool; 2]> {
+            instance.put_in_force(ruleset)?;
+            let [one, other] = PORTS.map(|port| run(program, port, repeat));
+            packets += 2 * u64::from(repeat);
+            Ok([one?, other?])
+        };
+        for ruleset in [&a, &b] {
+            ensure!(met(ruleset, REPEAT)? == [false; 2]);
+        }
+        instance.none_met_a_mix(2 * 2 * u64::from(REPEAT), 0)?;
+
+        // One packet for each port, of which one meets what it should not.
+        let mut expected = [false; 2];
+        expected[through] = true;
+        ensure!(met(&mix, 1)? == expected, "not {expected:?}");
+        for ruleset in [&b, &a] {
+            ensure!(met(ruleset, REPEAT)? == [false; 2]);
+        }
+
+        ensure!(instance.none_met_a_mix(packets, 1).is_err());
+        // Had it not been the last of a system call, the counters would tell as well.
+        ensure!(instance.none_met_a_mix(packets, 0).is_err());
+        let each = 4 * u64::from(REPEAT) + 1;
+        let mut counted = [(each, each); 2];
+        counted[through].1 -= 1;
+        ensure!(instance.counted() == counted, "{:?}", instance.counted());
+        let passed: u64 = instance
+            .outcomes()
+            .iter()
+            .filter(|outcome| outcome.verdict == Verdict::Pass)
+            .map(|outcome| outcome.counter.packets)
+            .sum();
+        ensure!(passed == 1, "{:?}", instance.outcomes());
+    }
     Ok(())
 }
 
@@ -270,6 +341,40 @@ fn no_packet_on_a_wire_sees_a_mix_of_two_rulesets() -> Result<()> {
             ensure!(
                 traffic.received.packets == rounds * 100,
                 "{mode}: {port}: {traffic:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The control of the test above: what it looks at shows packets that met a mix.
+#[test]
+fn packets_on_a_wire_that_saw_a_mix_would_be_noticed() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    for mode in ["native", "generic"] {
+        let lab = Lab::new()?;
+        let portdemux = Portdemux::new(&lab.server)?;
+        let probe = Probe::new(&lab)?;
+        portdemux.ok(&["attach", INTERFACE, "--mode", mode])?;
+        for (any_is_a, through) in [(true, 1001), (false, 1002)] {
+            portdemux.apply(&text(any_is_a))?;
+            let passing = probe.passing(&[1001, 1002, 9])?;
+            ensure!(passing.iter().eq([&9]), "{mode}: {passing:?} passed");
+            let before = portdemux.stats()?.port(&format!("{through}/udp"))?;
+
+            portdemux.apply(&text_of(any_is_a, !any_is_a))?;
+            let passing = probe.passing(&[1001, 1002, 9])?;
+            ensure!(
+                passing.iter().eq([&9, &through]),
+                "{mode}: {passing:?} passed"
+            );
+            let after = portdemux.stats()?.port(&format!("{through}/udp"))?;
+            ensure!(
+                after.received.packets == before.received.packets + 1
+                    && after.dropped == before.dropped,
+                "{mode}: {before:?}, then {after:?}"
             );
         }
     }
