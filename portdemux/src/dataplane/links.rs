@@ -42,7 +42,7 @@ pub const PLAIN_PROGRAM: &str = "portdemux_plain";
 const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 
 /// How long a program may take to leave an interface when its link is gone.
-const PARTING: Duration = Duration::from_secs(5);
+const PARTING: Duration = Duration::from_secs(3);
 
 /// In which mode to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,13 +179,7 @@ fn attach_at(
         }
         Ok(()) | Err(_) => {}
     }
-    if let Some(program) = interface.programs.first()
-        && is_parting(places, program.id)
-    {
-        wait_until_gone(&[program.id])?;
-    } else {
-        refuse_foreign_program(interface)?;
-    }
+    refuse_foreign_program(places, interface)?;
     let (id, mode, refused) = match wish {
         Wish::Generic => (
             program.attach_to_if_index(interface.index, XdpMode::Skb),
@@ -271,20 +265,6 @@ pub fn wait_until_gone(programs: &[u32]) -> Result<()> {
     }
 }
 
-/// Whether a program is one of portdemux whose link no instance has: its pin was removed a moment
-/// ago, or it belongs to an instance in another bpffs.
-fn is_parting(places: &Places, program: u32) -> bool {
-    let is_ours = aya::programs::loaded_programs()
-        .flatten()
-        .find(|info| info.id() == program)
-        .is_some_and(|info| matches!(info.name_as_str(), Some(PROGRAM | PLAIN_PROGRAM)));
-    is_ours
-        && !places
-            .all_links()
-            .iter()
-            .any(|pin| program_id(pin) == Some(program))
-}
-
 /// The links that are pinned.
 #[must_use]
 pub fn pinned(places: &Places) -> Vec<Pinned> {
@@ -347,16 +327,30 @@ fn program_id(pin: &Path) -> Option<u32> {
 }
 
 /// Stops where another program is: it is somebody's, and works.
-fn refuse_foreign_program(interface: &Interface) -> Result<()> {
-    let Some(program) = interface.programs.first() else {
-        return Ok(());
+///
+/// One that can be on its way off the interface is waited for: a program of portdemux that no
+/// instance in this bpffs has, or one that is not there any more when it is asked for its name.
+fn refuse_foreign_program(places: &Places, interface: &Interface) -> Result<()> {
+    let deadline = Instant::now() + PARTING;
+    let (program, name) = loop {
+        let present = interface::list()?;
+        let on_it = present.iter().find(|other| other.index == interface.index);
+        let Some(&program) = on_it.and_then(|on_it| on_it.programs.first()) else {
+            return Ok(());
+        };
+        let name = aya::programs::loaded_programs()
+            .flatten()
+            .find(|info| info.id() == program.id)
+            .and_then(|info| info.name_as_str().map(str::to_owned));
+        let can_be_parting = name
+            .as_ref()
+            .is_none_or(|name| is_our_name(name) && !is_pinned(places, program.id));
+        if !can_be_parting || Instant::now() > deadline {
+            break (program, name.unwrap_or_else(|| "no name".into()));
+        }
+        thread::sleep(Duration::from_millis(1));
     };
-    let name = aya::programs::loaded_programs()
-        .flatten()
-        .find(|info| info.id() == program.id)
-        .and_then(|info| info.name_as_str().map(str::to_owned))
-        .unwrap_or_else(|| "no name".into());
-    let is_ours = name == PROGRAM || name == PLAIN_PROGRAM;
+    let is_ours = is_our_name(&name);
     let whose = if is_ours {
         "another portdemux instance's"
     } else {
@@ -379,6 +373,16 @@ fn refuse_foreign_program(interface: &Interface) -> Result<()> {
             )
         }
     })
+}
+
+fn is_our_name(name: &str) -> bool {
+    name == PROGRAM || name == PLAIN_PROGRAM
+}
+
+/// Whether an instance in this bpffs has the link of a program.
+fn is_pinned(places: &Places, program: u32) -> bool {
+    let links = places.all_links();
+    links.iter().any(|pin| program_id(pin) == Some(program))
 }
 
 fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::Error {
