@@ -96,7 +96,11 @@ fn an_ordinary_user_is_told_what_it_takes_to_read() -> Result<()> {
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
     let binary = directory.path().join("portdemux");
-    fs::copy(cli::binary()?, &binary)?;
+    // By another process: a child that another thread starts meanwhile would hold the copy open for
+    // writing, and what is open for writing cannot be run.
+    let mut copy = std::process::Command::new("cp");
+    copy.arg(cli::binary()?).arg(&binary);
+    run::run(copy)?.success()?;
     let user = format!("--reuid={NOBODY}");
     let group = format!("--regid={NOBODY}");
     let binary = binary.display().to_string();
