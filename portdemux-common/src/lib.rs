@@ -17,9 +17,10 @@ pub mod packet;
 pub mod parse;
 pub mod reason;
 pub mod ruleset;
+pub mod sources;
 pub mod state;
 pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;

@@ -64,6 +64,10 @@ reasons! {
     RuleLocal = "rule_local",
     /// A rule claims the port and drops what comes to it.
     RuleDrop = "rule_drop",
+    /// The source is on the list of those who may not use the rule's ports.
+    SourceDenied = "source_denied",
+    /// The source is not on the list of those who may use the rule's ports.
+    SourceNotAllowed = "source_not_allowed",
     /// No rule claims the port.
     Unclaimed = "unclaimed",
     /// Valid IP whose protocol has no ports to dispatch on.
@@ -163,6 +167,8 @@ mod tests {
             [
                 "rule_local",
                 "rule_drop",
+                "source_denied",
+                "source_not_allowed",
                 "unclaimed",
                 "no_ports",
                 "later_fragment",

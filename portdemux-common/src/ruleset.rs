@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     hash::{self, Hashed},
     parse::{Address, Ports, Version},
+    sources::{Sizes, Sources},
     state::Generation,
     wire::{Port, Transport},
 };
@@ -50,7 +51,8 @@ pub enum Action {
 
 /// What a table says about a port: nothing, or the rule that claims it and the rule's action.
 ///
-/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bits 24 to 31: [`Action`].
+/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bit 18: the rule has lists of sources. Bits 24 to 31:
+/// [`Action`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Entry(u32);
@@ -60,12 +62,26 @@ impl Entry {
     pub const UNCLAIMED: Self = Self(0);
 
     const CLAIMED: u32 = 1 << 17;
+    const RESTRICTED: u32 = 1 << 18;
     const RULE: u32 = 0x1_ffff;
 
     /// A claim by the rule of this id.
     #[must_use]
     pub const fn new(rule: RuleId, action: Action) -> Self {
         Self(rule & Self::RULE | Self::CLAIMED | (action as u32) << 24)
+    }
+
+    /// This claim by a rule that has lists of sources.
+    #[must_use]
+    pub const fn restricted(self) -> Self {
+        Self(self.0 | Self::RESTRICTED)
+    }
+
+    /// Whether the claiming rule has lists of sources.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_restricted(self) -> bool {
+        self.0 & Self::RESTRICTED != 0
     }
 
     /// Whether a rule claims the port.
@@ -126,8 +142,10 @@ pub struct Header {
     pub spans: u32,
     /// 1 if malformed packets pass, 0 if they are dropped.
     pub malformed_pass: u32,
+    /// How many ranges and classes the sources have.
+    pub sources: Sizes,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 12],
+    pub reserved: [u32; 2],
 }
 
 /// A claimed address and where the spans of its ports lie.
@@ -188,6 +206,8 @@ pub struct RulesetImage {
     pub v6: [V6Place; ADDRESS_PLACES],
     /// The claims of ports at one address.
     pub spans: [Span; MAX_SPANS],
+    /// Who may use the ports of which rules.
+    pub sources: Sources,
 }
 
 /// Two compiled rulesets and which of them is in force.
@@ -203,16 +223,13 @@ pub struct Rulesets {
 }
 
 impl Rulesets {
-    /// The ruleset in force, for the packet that is being looked at.
+    /// The ruleset of a generation: of the one in force, which is read once for a packet, or of the one
+    /// before.
     #[inline(always)]
     #[must_use]
-    pub const fn in_force(&self) -> &RulesetImage {
+    pub const fn of(&self, generation: Generation) -> &RulesetImage {
         let [even, odd] = &self.images;
-        if self.generation.half() == 0 {
-            even
-        } else {
-            odd
-        }
+        if generation.half() == 0 { even } else { odd }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The map that holds the counters.
 
 use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
-use portdemux_common::{counters::CpuCounters, decide::Decision, parse::Parsed, reason::Verdict};
+use portdemux_common::{counters::CpuCounters, decide::Decision, reason::Verdict};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -16,9 +16,10 @@ static COUNTERS: Array<CpuCounters, 1, MMAPABLE> = Array::new();
 #[unsafe(no_mangle)]
 static INTERFACE: Global<u32> = Global::new(0);
 
-/// Counts a frame: for its interface, verdict and reason, for its port and for its rule.
+/// Counts a frame of `bytes` bytes: for its interface, verdict and reason, for its port, given by its
+/// index, and for its rule.
 #[inline(always)]
-pub(crate) fn count(length: usize, parsed: &Parsed, decision: &Decision) {
+pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(counters) = COUNTERS.get_ptr_mut(cpu) else {
@@ -28,7 +29,6 @@ pub(crate) fn count(length: usize, parsed: &Parsed, decision: &Decision) {
     // before this one returns. The control plane reads them as they stand, and resets only those of
     // a place that no program uses.
     let counters = unsafe { &mut *counters };
-    let bytes = length as u64;
 
     if let Some(counter) = counters
         .interfaces
@@ -38,11 +38,10 @@ pub(crate) fn count(length: usize, parsed: &Parsed, decision: &Decision) {
     {
         counter.count(bytes);
     }
-    let Some(ports) = parsed.ports() else {
+    let Some(port) = port else {
         return;
     };
     let is_dropped = matches!(decision.verdict, Verdict::Drop);
-    let port = ports.destination.index(ports.transport);
     if let Some(counter) = counters.ports.get_mut(port) {
         counter.count(bytes);
     }

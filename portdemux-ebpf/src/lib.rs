@@ -6,6 +6,7 @@
 
 mod counting;
 mod frame;
+mod restricted;
 mod ruleset;
 
 use core::hint::cold_path;
@@ -14,7 +15,7 @@ use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use frame::LinearFrame;
 pub use frame::WholeFrame;
 use portdemux_common::{
-    decide::{self, Decision},
+    decide::{self, Decision, Restricted},
     packet::Packet,
     parse::{self, Continuation, Parsed},
     reason::Verdict,
@@ -22,13 +23,19 @@ use portdemux_common::{
 
 /// Sees every decision. The attached program has none, its twin writes them down.
 pub trait Witness: Copy {
-    /// Sees what was decided about a frame.
+    /// Sees what was decided about a frame, as if everyone might use every port.
     fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision);
+
+    /// Sees what came of the last frame after its source was judged.
+    fn see_judged(self, decision: &Decision);
 }
 
 impl Witness for () {
     #[inline(always)]
     fn see(self, _ctx: &XdpContext, _parsed: &Parsed, _decision: &Decision) {}
+
+    #[inline(always)]
+    fn see_judged(self, _decision: &Decision) {}
 }
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.
@@ -36,10 +43,25 @@ impl Witness for () {
 /// With `FRAGS` a frame can lie in several buffers (`xdp.frags`, Linux 5.18 and newer).
 #[inline(always)]
 pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
+    let first = decide_by_port::<FRAGS, W>(ctx, witness);
+    let Some(verdict) = first.or_else(|| restricted::judge(witness)) else {
+        // A map has no element: this cannot happen, and aborting drops.
+        return xdp_action::XDP_ABORTED;
+    };
+    match verdict {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// Decides about a frame and counts it, or leaves what is to be judged about its source to
+/// [`restricted`].
+#[inline(always)]
+fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> Option<Verdict> {
     let finish = Finish::<W, FRAGS> { ctx, witness };
     let frame = LinearFrame::new(ctx);
-    if let Some(action) = parse::parse_sound(&frame, finish) {
-        return action;
+    if let Some(verdict) = parse::parse_sound(&frame, finish) {
+        return verdict;
     }
     cold_path();
     if !FRAGS {
@@ -59,10 +81,10 @@ struct Finish<'a, W, const FRAGS: bool> {
 }
 
 impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, FRAGS> {
-    type Output = xdp_action::Type;
+    type Output = Option<Verdict>;
 
     #[inline(always)]
-    fn sound(self, frame: &LinearFrame, parsed: &Parsed) -> xdp_action::Type {
+    fn sound(self, frame: &LinearFrame, parsed: &Parsed) -> Option<Verdict> {
         // The packet ends within the first buffer. What may lie beyond is padding, of which only
         // the length counts.
         let length = if FRAGS && frame.may_have_more() {
@@ -77,23 +99,21 @@ impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, 
 
 impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
     #[inline(always)]
-    fn with_length<P: Packet>(
-        self,
-        packet: &P,
-        length: usize,
-        parsed: &Parsed,
-    ) -> xdp_action::Type {
-        // The map has an element for every generation: this cannot fail, and aborting drops. Asked for
-        // only here, the ruleset takes no register from the parser.
-        let Some(ruleset) = ruleset::in_force() else {
-            return xdp_action::XDP_ABORTED;
-        };
-        let decision = decide::decide(packet, parsed, ruleset);
-        counting::count(length, parsed, &decision);
+    fn with_length<P: Packet>(self, packet: &P, length: usize, parsed: &Parsed) -> Option<Verdict> {
+        // Asked for only here, the ruleset takes no register from the parser.
+        let (generation, ruleset) = ruleset::in_force()?;
+        let decision = decide::by_port(packet, parsed, ruleset);
+        let port = parsed
+            .ports()
+            .map(|ports| ports.destination.index(ports.transport));
         self.witness.see(self.ctx, parsed, &decision);
-        match decision.verdict {
-            Verdict::Pass => xdp_action::XDP_PASS,
-            Verdict::Drop => xdp_action::XDP_DROP,
+        if decision.entry.is_restricted() {
+            cold_path();
+            let restricted = Restricted::new(packet, parsed, decision.entry);
+            restricted::leave(generation, restricted, port, length as u64);
+            return None;
         }
+        counting::count(length as u64, port, &decision);
+        Some(decision.verdict)
     }
 }

@@ -1,7 +1,10 @@
 //! The map that holds the rulesets.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use portdemux_common::ruleset::{RulesetImage, Rulesets};
+use portdemux_common::{
+    ruleset::{RulesetImage, Rulesets},
+    state::Generation,
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -9,9 +12,18 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[btf_map]
 static RULESETS: Array<Rulesets, 1, MMAPABLE> = Array::new();
 
-/// The ruleset that is in force, for the packet that is being looked at.
+/// The generation in force, and its ruleset, for the packet that is being looked at.
 #[inline(always)]
 #[must_use]
-pub(crate) fn in_force() -> Option<&'static RulesetImage> {
-    RULESETS.get(0).map(Rulesets::in_force)
+pub(crate) fn in_force() -> Option<(Generation, &'static RulesetImage)> {
+    let rulesets = RULESETS.get(0)?;
+    let generation = rulesets.generation;
+    Some((generation, rulesets.of(generation)))
+}
+
+/// The ruleset of a generation that was in force when the packet came.
+#[inline(always)]
+#[must_use]
+pub(crate) fn of(generation: Generation) -> Option<&'static RulesetImage> {
+    Some(RULESETS.get(0)?.of(generation))
 }

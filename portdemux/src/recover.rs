@@ -9,15 +9,20 @@ use std::{
 
 use portdemux_common::{
     ruleset::{Action, Entry, RuleId, RulesetImage},
+    sources::Policy,
     wire::{Port, Transport},
 };
 
-use crate::rules::{Destination, PortRange, edit};
+use crate::{
+    image,
+    rules::{Destination, PortRange, edit, source::Source},
+};
 
 /// What a rule claims: at any address, or at some.
 #[derive(Default)]
 struct Claimed {
     to: Destination,
+    policy: Policy,
     any: Vec<PortRange>,
     at: BTreeMap<Vec<PortRange>, Vec<IpAddr>>,
 }
@@ -33,7 +38,7 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
     for transport in Transport::ALL {
         let entry = |port: u16| image.ports[Port::new(port).index(transport)];
         for (range, entry) in runs(transport, entry) {
-            let rule = claimed(&mut rules, entry);
+            let rule = claimed(&mut rules, image, entry);
             rule.any.push(range);
         }
     }
@@ -50,7 +55,7 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
             }
         }
         for (entry, ranges) in ports.into_values() {
-            claimed(&mut rules, entry)
+            claimed(&mut rules, image, entry)
                 .at
                 .entry(ranges)
                 .or_default()
@@ -65,7 +70,20 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
     };
     let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
     let _ = writeln!(text, "[default]\nmalformed = \"{malformed}\"");
-    for (id, Claimed { to, any, at }) in rules {
+    let mut lists = Lists {
+        image,
+        known: HashMap::new(),
+    };
+    for (
+        id,
+        Claimed {
+            to,
+            policy,
+            any,
+            at,
+        },
+    ) in rules
+    {
         let name = names
             .get(&id)
             .cloned()
@@ -81,6 +99,8 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
                 name: Some(name),
                 ports,
                 addresses,
+                from: lists.sources(policy.from),
+                deny: lists.sources(policy.deny),
                 to: Some(to),
             };
             text.push('\n');
@@ -90,8 +110,39 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
     text
 }
 
-fn claimed(rules: &mut BTreeMap<RuleId, Claimed>, entry: Entry) -> &mut Claimed {
+/// The prefixes of the lists that rules have.
+struct Lists<'i> {
+    image: &'i RulesetImage,
+    known: HashMap<u16, Vec<Source>>,
+}
+
+impl Lists<'_> {
+    /// What a list of this number holds, in as few prefixes as say it; nothing for 0.
+    fn sources(&mut self, number: u16) -> Vec<Source> {
+        let Some(list) = number.checked_sub(1) else {
+            return Vec::new();
+        };
+        self.known
+            .entry(number)
+            .or_insert_with(|| {
+                image::prefixes(self.image, list)
+                    .into_iter()
+                    .map(Source::Prefix)
+                    .collect()
+            })
+            .clone()
+    }
+}
+
+fn claimed<'r>(
+    rules: &'r mut BTreeMap<RuleId, Claimed>,
+    image: &RulesetImage,
+    entry: Entry,
+) -> &'r mut Claimed {
     let rule = rules.entry(entry.rule()).or_default();
+    if entry.is_restricted() {
+        rule.policy = image.sources.policies[entry.rule() as usize];
+    }
     rule.to = match entry.action() {
         Action::Local => Destination::Local,
         Action::Drop => Destination::Drop,
@@ -197,6 +248,17 @@ mod tests {
             [[rule]]
             name = "all"
             port = "0-65535/sctp"
+            [[rule]]
+            name = "ssh"
+            port = "22/tcp"
+            from = ["@office", "198.51.100.0/25", "198.51.100.128/25"]
+            deny = "192.0.2.66"
+            [[rule]]
+            name = "private"
+            port = "23/tcp"
+            deny = ["0.0.0.0/0", "::/0"]
+            [sets]
+            office = ["192.0.2.0/24", "2001:db8:1::/48"]
         "#;
         let (image, names) = compile(original);
         let rebuilt = text(&image, &names);
@@ -214,6 +276,13 @@ mod tests {
         };
         for (one, other) in image.ports.iter().zip(&again.ports) {
             assert_eq!(say(&names, *one), say(&names_again, *other));
+        }
+        for part in [
+            r#"from = ["192.0.2.0/24", "198.51.100.0/24", "2001:db8:1::/48"]"#,
+            r#"deny = "192.0.2.66""#,
+            r#"deny = ["0.0.0.0/0", "::/0"]"#,
+        ] {
+            assert!(rebuilt.contains(part), "{part}\n{rebuilt}");
         }
         let list = |image: &RulesetImage| -> Vec<IpAddr> {
             addresses(image)

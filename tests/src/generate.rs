@@ -28,6 +28,8 @@ pub struct Generator {
     /// Addresses that half of the packets of their version are for, if there are any; the rest are
     /// for any address.
     pub addresses: Vec<IpAddr>,
+    /// Source addresses that come up in about half of the packets of their family.
+    pub sources: Vec<IpAddr>,
     /// The longest data after a transport header, in bytes.
     pub data: usize,
     /// Whether some frames are broken.
@@ -39,6 +41,7 @@ impl Default for Generator {
         Self {
             ports: vec![53, 443, 8080],
             addresses: Vec::new(),
+            sources: Vec::new(),
             data: 64,
             breaks: true,
         }
@@ -93,8 +96,11 @@ impl Generator {
             ip.destination = random.double_word().into();
             ip.flags = random.pick(&[0, 0, 2, 2, 1, 4, 3]);
         });
-        if let Some(IpAddr::V4(address)) = self.address(random, IpAddr::is_ipv4) {
+        if let Some(IpAddr::V4(address)) = Self::address(&self.addresses, random, IpAddr::is_ipv4) {
             packet.destination = address;
+        }
+        if let Some(IpAddr::V4(address)) = Self::address(&self.sources, random, IpAddr::is_ipv4) {
+            packet.source = address;
         }
         if random.one_in(4) {
             let length = 4 * (1 + random.below(10));
@@ -121,8 +127,11 @@ impl Generator {
             ip.source = random.quad_word().into();
             ip.destination = random.quad_word().into();
         });
-        if let Some(IpAddr::V6(address)) = self.address(random, IpAddr::is_ipv6) {
+        if let Some(IpAddr::V6(address)) = Self::address(&self.addresses, random, IpAddr::is_ipv6) {
             packet.destination = address;
+        }
+        if let Some(IpAddr::V6(address)) = Self::address(&self.sources, random, IpAddr::is_ipv6) {
+            packet.source = address;
         }
         let count = random.pick(&[0, 0, 0, 1, 1, 2, 3, 7, 8, 9]);
         for _ in 0..count {
@@ -139,14 +148,12 @@ impl Generator {
 
     /// One of the addresses that the generator knows, half of the time. Without any, nothing is
     /// drawn from `random`.
-    fn address(&self, random: &mut Random, is_wanted: fn(&IpAddr) -> bool) -> Option<IpAddr> {
-        let known: Vec<_> = self
-            .addresses
-            .iter()
-            .copied()
-            .filter(is_wanted)
-            .map(Some)
-            .collect();
+    fn address(
+        known: &[IpAddr],
+        random: &mut Random,
+        is_wanted: fn(&IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let known: Vec<_> = known.iter().copied().filter(is_wanted).map(Some).collect();
         if known.is_empty() || random.one_in(2) {
             return None;
         }

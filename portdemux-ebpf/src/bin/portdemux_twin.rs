@@ -36,6 +36,17 @@ impl Witness for WriteDown {
         // SAFETY: the one value of the array, which the control plane reads only after the run.
         unsafe { *trace = trace_now };
     }
+
+    #[inline(always)]
+    fn see_judged(self, decision: &Decision) {
+        let Some(trace) = TRACE.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: as above.
+        let trace = unsafe { &mut *trace };
+        trace.verdict = decision.verdict as u8;
+        trace.reason = decision.reason as u8;
+    }
 }
 
 /// Dispatches a frame and writes down why.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Context, report};
 use crate::{
     change::{self, Request},
-    rules::{Destination, PortRange, edit},
+    rules::{Destination, PortRange, Source, edit},
 };
 
 /// Claim ports with one new rule
@@ -18,6 +18,7 @@ use crate::{
 Examples:
   portdemux add 443/tcp 443/udp --name https
   portdemux add 8000-8999/tcp --to drop
+  portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
   portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
 pub(super) struct Args {
     /// What is claimed: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; tcp, udp or sctp
@@ -29,6 +30,12 @@ pub(super) struct Args {
     /// A destination address to claim the ports at, and only there; can be given more than once
     #[arg(long, value_name = "ADDRESS", value_parser = super::address)]
     address: Vec<IpAddr>,
+    /// Who may use the ports: a prefix, an address, or a set of the rules as @NAME; left out: anyone
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
+    from: Vec<Source>,
+    /// Who may not, whatever --from says
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
+    deny: Vec<Source>,
     /// Where packets go: local or drop
     #[arg(long, value_name = "DESTINATION", default_value_t, value_parser = super::destination)]
     to: Destination,
@@ -41,6 +48,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         name: args.name.clone(),
         ports: args.ports.clone(),
         addresses: args.address.clone(),
+        from: args.from.clone(),
+        deny: args.deny.clone(),
         to: Some(args.to),
     };
     let request = Request {

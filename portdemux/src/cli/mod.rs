@@ -30,7 +30,7 @@ use crate::{
         pins::{InstanceName, Lock, Places},
     },
     error::NothingLoaded,
-    rules::{Destination, PortRange, port::PortError, rule},
+    rules::{Destination, PortRange, Source, port::PortError, rule, source::SourceError},
 };
 
 /// A port dispatcher: says which port goes where, in the network card's own path, and counts.
@@ -181,6 +181,12 @@ fn port(text: &str) -> Result<PortRange, String> {
 /// Reads an address of the command line, and says how to write one.
 fn address(text: &str) -> Result<IpAddr, String> {
     rule::parse_address(text).map_err(|error| with_help(&error, &error.help()))
+}
+
+/// Reads a source of the command line, and says how to write one.
+fn source(text: &str) -> Result<Source, String> {
+    let source: Result<Source, SourceError> = text.parse();
+    source.map_err(|error| with_help(&error, &error.help()))
 }
 
 /// Reads a destination of the command line, and says which there are.

@@ -28,7 +28,14 @@ struct Report<'a> {
     instance: String,
     generation: u64,
     defaults: Defaults,
+    sets: Vec<Set<'a>>,
     rules: Vec<Rule<'a>>,
+}
+
+#[derive(Serialize)]
+struct Set<'a> {
+    name: &'a str,
+    prefixes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +49,8 @@ struct Rule<'a> {
     name: &'a str,
     ports: Vec<String>,
     addresses: Vec<String>,
+    from: Vec<String>,
+    deny: Vec<String>,
     to: &'static str,
     line: usize,
     received: Traffic,
@@ -70,6 +79,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 name: &rule.name,
                 ports: rule.ports.iter().map(ToString::to_string).collect(),
                 addresses: rule.addresses.iter().map(ToString::to_string).collect(),
+                from: rule.from.iter().map(ToString::to_string).collect(),
+                deny: rule.deny.iter().map(ToString::to_string).collect(),
                 to: rule.to.name(),
                 line: rule.line,
                 received: counted.received.into(),
@@ -85,6 +96,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 inbound: "pass",
                 malformed: in_force.ruleset.defaults().malformed.name(),
             },
+            sets: in_force
+                .ruleset
+                .sets()
+                .iter()
+                .map(|set| Set {
+                    name: &set.name,
+                    prefixes: set.prefixes.iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
             rules,
         };
         return Ok(context.output.line(serde_json::to_string(&report)?)?);
@@ -95,10 +115,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             .line("No rules: all that is well-formed passes and is counted")?;
         return Ok(());
     }
+    // Who may use the ports takes a column only where not everyone may.
+    let lists_sources = rules
+        .iter()
+        .any(|rule| !rule.from.is_empty() || !rule.deny.is_empty());
     let mut table = Table::new()
         .column("RULE", Align::Left, 0)
         .column("PORTS", Align::Left, 0)
-        .column("ADDRESS", Align::Left, 2)
+        .column("ADDRESS", Align::Left, 2);
+    if lists_sources {
+        table = table.column("FROM", Align::Left, 0);
+    }
+    table = table
         .column("TO", Align::Left, 0)
         .column("RECEIVED", Align::Right, 0)
         .column("BYTES", Align::Right, 3)
@@ -109,16 +137,32 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         } else {
             rule.addresses.join(" ")
         };
-        table.row([
-            rule.name.to_owned(),
-            rule.ports.join(" "),
-            addresses,
+        let mut row = vec![rule.name.to_owned(), rule.ports.join(" "), addresses];
+        if lists_sources {
+            row.push(sources(rule));
+        }
+        row.extend([
             rule.to.to_owned(),
             grouped(rule.received.packets),
             size(rule.received.bytes),
             grouped(rule.dropped.packets),
         ]);
+        table.row(row);
     }
     context.output.write(&table.render(&context.output))?;
     Ok(())
+}
+
+/// Who may use a rule's ports, as in `@office` or `any but 192.0.2.66`.
+fn sources(rule: &Rule<'_>) -> String {
+    let from = if rule.from.is_empty() {
+        "any".into()
+    } else {
+        rule.from.join(" ")
+    };
+    if rule.deny.is_empty() {
+        from
+    } else {
+        format!("{from} but {}", rule.deny.join(" "))
+    }
 }

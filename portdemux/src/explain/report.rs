@@ -2,10 +2,16 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use portdemux_common::parse::{Ports, Version};
+use portdemux_common::{
+    parse::{Ports, Version},
+    reason::Reason,
+};
 
 use super::{Basis, Explained, packet};
-use crate::rules::claims::{self, Claim};
+use crate::rules::{
+    Rule,
+    claims::{self, Claim},
+};
 
 /// Writes the report about a packet with ports; `agreed` says that the kernel was asked and says the
 /// same.
@@ -85,6 +91,30 @@ fn write_entry_point(
             place(file, other, " (", ")"),
             why(first, other)
         );
+    }
+    if let Some(source) = explained.source() {
+        write_policy(text, source, first.rule, explained.decision.reason);
+    }
+}
+
+/// Why the rule's lists of sources let a packet in or not, if it has any.
+fn write_policy(text: &mut String, source: IpAddr, rule: &Rule, reason: Reason) {
+    let (is, list) = if reason == Reason::SourceDenied {
+        ("is denied: it is in", &rule.deny)
+    } else if reason == Reason::SourceNotAllowed {
+        ("is not in", &rule.from)
+    } else if rule.from.is_empty() {
+        ("is not denied: it is not in", &rule.deny)
+    } else {
+        ("may: it is in", &rule.from)
+    };
+    if let [first, others @ ..] = &list[..] {
+        let more = match others.len() {
+            0 => String::new(),
+            1 => format!(" or {}", others[0]),
+            more => format!(" or {more} more"),
+        };
+        let _ = writeln!(text, "policy      {source} {is} {first}{more}");
     }
 }
 

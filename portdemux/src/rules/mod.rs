@@ -14,10 +14,13 @@ pub mod error;
 pub mod file;
 mod intervals;
 mod join;
+pub mod lists;
+mod nearest;
 pub mod plan;
 pub mod port;
 pub mod rule;
 pub mod ruleset;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
@@ -25,3 +28,4 @@ pub use error::{Diagnostic, RulesError};
 pub use port::PortRange;
 pub use rule::{Destination, MAX_NAME, Rule};
 pub use ruleset::{Defaults, Malformed, Ruleset};
+pub use source::{Set, Source};

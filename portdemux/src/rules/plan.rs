@@ -1,10 +1,21 @@
 //! What applying a ruleset would change.
 
-use std::{collections::HashMap, fmt, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    fmt::Write as _,
+    net::IpAddr,
+};
 
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::{port::PortRange, rule::Rule, ruleset::Ruleset};
+use super::{
+    port::PortRange,
+    rule::Rule,
+    ruleset::Ruleset,
+    source::{Set, Source},
+};
 
 /// The difference between two rulesets. Rules are the same rule if they have the same name.
 #[derive(Debug)]
@@ -20,6 +31,16 @@ pub struct Plan {
     removed: Vec<usize>,
     /// How many rules say the same in both.
     unchanged: usize,
+    /// Sets that differ.
+    sets: Vec<SetChange>,
+}
+
+/// A set that differs: how many prefixes it has, if it exists.
+#[derive(Debug, Serialize)]
+struct SetChange {
+    name: String,
+    old: Option<usize>,
+    new: Option<usize>,
 }
 
 /// A plan as it is serialized.
@@ -33,6 +54,9 @@ struct Written<'p> {
     /// What happens to malformed packets, if that differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     malformed: Option<Change<&'static str>>,
+    /// The sets that differ, by the numbers of their prefixes.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sets: &'p [SetChange],
 }
 
 /// What a rule says.
@@ -42,6 +66,10 @@ struct RuleSummary<'p> {
     #[serde(serialize_with = "as_text")]
     ports: &'p [PortRange],
     addresses: &'p [IpAddr],
+    #[serde(serialize_with = "as_text", skip_serializing_if = "<[_]>::is_empty")]
+    from: &'p [Source],
+    #[serde(serialize_with = "as_text", skip_serializing_if = "<[_]>::is_empty")]
+    deny: &'p [Source],
     to: &'static str,
 }
 
@@ -66,6 +94,8 @@ impl<'p> RuleSummary<'p> {
             name: &rule.name,
             ports: &rule.ports,
             addresses: &rule.addresses,
+            from: &rule.from,
+            deny: &rule.deny,
             to: rule.to.name(),
         }
     }
@@ -105,6 +135,7 @@ impl Plan {
             }
         }
         let removed = (0..stays.len()).filter(|&place| !stays[place]).collect();
+        let sets = changed_sets(old.sets(), new.sets());
         Self {
             old,
             new,
@@ -112,6 +143,7 @@ impl Plan {
             changed,
             removed,
             unchanged,
+            sets,
         }
     }
 
@@ -143,7 +175,7 @@ impl Plan {
 
     fn lines(&self) -> usize {
         let rules = self.added.len() + self.changed.len() + self.removed.len();
-        rules + usize::from(self.malformed().is_some())
+        rules + self.sets.len() + usize::from(self.malformed().is_some())
     }
 
     /// The line at a place, as its sign, the rule's name, its ports and the rest.
@@ -159,9 +191,16 @@ impl Plan {
                 String::new(),
             ]);
         };
+        if let Some(set) = self.sets.get(place) {
+            return Some(set.line());
+        }
+        let place = place - self.sets.len();
         if let Some(&place) = self.added.get(place) {
             let rule = &self.new.rules()[place];
-            let rest = format!("{} → {}", addresses_text(rule), rule.to);
+            let mut rest = format!("{} → {}", addresses_text(rule), rule.to);
+            for text in [from_text(rule), deny_text(rule)].into_iter().flatten() {
+                let _ = write!(rest, ", {text}");
+            }
             return Some(["+".into(), rule.name.clone(), joined(&rule.ports), rest]);
         }
         let place = place - self.added.len();
@@ -206,6 +245,7 @@ impl Serialize for Plan {
                 .collect(),
             unchanged: self.unchanged,
             malformed: self.malformed(),
+            sets: &self.sets,
         }
         .serialize(serializer)
     }
@@ -216,6 +256,8 @@ fn difference(old: &Rule, new: &Rule) -> String {
     let parts = [
         (joined(&old.ports), joined(&new.ports)),
         (addresses_text(old), addresses_text(new)),
+        or(from_text(old), from_text(new), "from anyone"),
+        or(deny_text(old), deny_text(new), "deny nobody"),
         (old.to.to_string(), new.to.to_string()),
     ];
     let differing = parts.iter().filter(|(old, new)| old != new);
@@ -223,6 +265,60 @@ fn difference(old: &Rule, new: &Rule) -> String {
         .map(|(old, new)| format!("{old} → {new}"))
         .collect();
     texts.join(", ")
+}
+
+fn or(old: Option<String>, new: Option<String>, nothing: &str) -> (String, String) {
+    let text = |text: Option<String>| text.unwrap_or_else(|| nothing.into());
+    (text(old), text(new))
+}
+
+fn from_text(rule: &Rule) -> Option<String> {
+    (!rule.from.is_empty()).then(|| format!("from {}", joined(&rule.from)))
+}
+
+fn deny_text(rule: &Rule) -> Option<String> {
+    (!rule.deny.is_empty()).then(|| format!("deny {}", joined(&rule.deny)))
+}
+
+impl SetChange {
+    /// Its line of a plan, as [`Plan::line`] gives it.
+    fn line(&self) -> [String; 4] {
+        let count = |count: usize| match count {
+            1 => "1 prefix".into(),
+            count => format!("{count} prefixes"),
+        };
+        let (sign, says) = match (self.old, self.new) {
+            (Some(old), Some(new)) if old == new => ("~", format!("{} → {new} others", count(old))),
+            (Some(old), Some(new)) => ("~", format!("{} → {}", count(old), count(new))),
+            (None, Some(new)) => ("+", count(new)),
+            (Some(_) | None, None) => ("-", String::new()),
+        };
+        [sign.into(), format!("@{}", self.name), says, String::new()]
+    }
+}
+
+/// The sets of which one side has none of the name, or other prefixes; those of the new side first.
+fn changed_sets(old: &[Set], new: &[Set]) -> Vec<SetChange> {
+    let find = |sets: &'_ [Set], name: &str| sets.iter().position(|set| set.name == name);
+    let members = |set: &Set| -> BTreeSet<IpNet> { set.prefixes.iter().copied().collect() };
+    let mut changes = Vec::new();
+    for set in new {
+        let before = find(old, &set.name).map(|place| &old[place]);
+        if before.is_none_or(|before| members(before) != members(set)) {
+            changes.push(SetChange {
+                name: set.name.clone(),
+                old: before.map(|set| set.prefixes.len()),
+                new: Some(set.prefixes.len()),
+            });
+        }
+    }
+    let gone = old.iter().filter(|set| find(new, &set.name).is_none());
+    changes.extend(gone.map(|set| SetChange {
+        name: set.name.clone(),
+        old: Some(set.prefixes.len()),
+        new: None,
+    }));
+    changes
 }
 
 fn addresses_text(rule: &Rule) -> String {
@@ -261,14 +357,15 @@ impl fmt::Display for Shortened<'_> {
             .chain(all - tail..all)
             .filter_map(|place| self.plan.line(place))
             .collect();
-        let width = |column: usize, signs: &str| {
-            let of_sign = lines.iter().filter(|line| signs.contains(&*line[0]));
-            of_sign
+        let width = |column: usize, has_width: fn(&[String; 4]) -> bool| {
+            let lines = lines.iter().filter(|line| has_width(line));
+            lines
                 .map(|line| line[column].chars().count())
                 .max()
                 .unwrap_or_default()
         };
-        let (name_width, ports_width) = (width(1, "+~-"), width(2, "+").min(40));
+        let name_width = width(1, |_| true);
+        let ports_width = width(2, |[.., rest]| !rest.is_empty()).min(40);
         for (place, [sign, name, ports, rest]) in lines.iter().enumerate() {
             if place == head && left_out > 0 {
                 writeln!(f, "… {left_out} more")?;
@@ -294,8 +391,8 @@ fn joined<T: ToString>(items: &[T]) -> String {
     texts.join(" ")
 }
 
-fn as_text<S: Serializer>(ports: &[PortRange], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(ports.iter().map(PortRange::to_string))
+fn as_text<T: ToString, S: Serializer>(items: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().map(T::to_string))
 }
 
 #[cfg(test)]

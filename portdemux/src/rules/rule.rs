@@ -1,10 +1,10 @@
 //! One rule: which entry points it claims and where their packets go.
 
-use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr};
+use std::{collections::HashSet, fmt, hash::Hash, net::IpAddr, str::FromStr};
 
 use portdemux_common::state::RULE_NAME_LENGTH;
 
-use super::{error::Diagnostic, join::join_ranges, port::PortRange};
+use super::{error::Diagnostic, join::join_ranges, port::PortRange, source::Source};
 
 /// How many bytes of UTF-8 a rule's name can have.
 pub const MAX_NAME: usize = RULE_NAME_LENGTH;
@@ -19,6 +19,10 @@ pub struct Rule {
     pub ports: Vec<PortRange>,
     /// The destination addresses it claims them at, in the order they were written; none for any.
     pub addresses: Vec<IpAddr>,
+    /// Who may use them, in the order they were written; none for anyone.
+    pub from: Vec<Source>,
+    /// Who may not, whatever `from` says, in the order they were written.
+    pub deny: Vec<Source>,
     /// Where the packets go.
     pub to: Destination,
     /// The line of the file it begins in, from 1; 0 if it stands in no file.
@@ -153,6 +157,8 @@ impl Rule {
         self.to == other.to
             && same_members(&self.ports, &other.ports)
             && same_members(&self.addresses, &other.addresses)
+            && same_members(&self.from, &other.from)
+            && same_members(&self.deny, &other.deny)
     }
 
     /// Brings ports and addresses into the form that [`super::Ruleset`] holds: none twice, and ranges
@@ -161,10 +167,9 @@ impl Rule {
         if self.ports.len() > 1 {
             join_ranges(&mut self.ports);
         }
-        if self.addresses.len() > 1 {
-            let mut seen = HashSet::with_capacity(self.addresses.len());
-            self.addresses.retain(|address| seen.insert(*address));
-        }
+        drop_repeated(&mut self.addresses);
+        drop_repeated(&mut self.from);
+        drop_repeated(&mut self.deny);
     }
 
     /// What is wrong with it alone.
@@ -245,6 +250,13 @@ fn check_address(address: IpAddr) -> Result<(), RuleError> {
 fn is_visible(character: char) -> bool {
     !character.is_whitespace()
         && (matches!(character, '\'' | '"' | '\\') || character.escape_debug().count() == 1)
+}
+
+fn drop_repeated<T: Clone + Eq + Hash>(items: &mut Vec<T>) {
+    if items.len() > 1 {
+        let mut seen = HashSet::with_capacity(items.len());
+        items.retain(|item| seen.insert(item.clone()));
+    }
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -1,7 +1,8 @@
 //! All rules at one time, known to hold together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use ipnet::IpNet;
 use portdemux_common::ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS};
 
 use super::{
@@ -9,7 +10,10 @@ use super::{
     conflict,
     error::{Diagnostic, RulesError},
     intervals::Intervals,
+    lists::Lists,
+    nearest::nearest,
     rule::Rule,
+    source::{Set, Source},
 };
 
 /// What happens to packets that no rule can decide about.
@@ -46,7 +50,9 @@ impl Malformed {
 pub struct Ruleset {
     defaults: Defaults,
     rules: Vec<Rule>,
+    sets: Vec<Set>,
     claims: Claims,
+    lists: Lists,
 }
 
 impl Ruleset {
@@ -57,7 +63,7 @@ impl Ruleset {
     /// Names everything that keeps them from holding together.
     pub fn new(defaults: Defaults, rules: Vec<Rule>) -> Result<Self, RulesError> {
         let mut diagnostics = Vec::new();
-        match Self::assemble(defaults, rules, &mut diagnostics) {
+        match Self::assemble(defaults, Vec::new(), rules, &mut diagnostics) {
             Some(ruleset) if diagnostics.is_empty() => Ok(ruleset),
             Some(_) | None => Err(RulesError::new("", diagnostics)),
         }
@@ -66,6 +72,7 @@ impl Ruleset {
     /// Puts rules together, or says why that cannot be done.
     pub(super) fn assemble(
         defaults: Defaults,
+        sets: Vec<Set>,
         mut rules: Vec<Rule>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
@@ -88,6 +95,7 @@ impl Ruleset {
             }
         }
         find_duplicate_names(&rules, &derived, diagnostics);
+        find_unknown_sets(&rules, &sets, diagnostics);
         let intervals = match Intervals::of(&rules) {
             Ok(intervals) => intervals,
             Err(too_many) => {
@@ -106,10 +114,19 @@ impl Ruleset {
             diagnostics.push(too_many_spans(claims.exact_segments()));
             return None;
         }
+        let lists = match Lists::build(&rules, |sources| prefixes(&sets, sources)) {
+            Ok(lists) => lists,
+            Err(diagnostic) => {
+                diagnostics.push(diagnostic);
+                return None;
+            }
+        };
         Some(Self {
             defaults,
             rules,
+            sets,
             claims,
+            lists,
         })
     }
 
@@ -131,10 +148,66 @@ impl Ruleset {
         &self.claims
     }
 
+    /// The sets, in the order of the file.
+    #[must_use]
+    pub fn sets(&self) -> &[Set] {
+        &self.sets
+    }
+
+    /// Which lists of sources hold which addresses.
+    #[must_use]
+    pub const fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
     /// The rule of this name.
     #[must_use]
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.name == name)
+    }
+}
+
+/// The prefixes that sources stand for, in order and none twice.
+fn prefixes(sets: &[Set], sources: &[Source]) -> Vec<IpNet> {
+    let mut prefixes: Vec<IpNet> = Vec::new();
+    for source in sources {
+        match source {
+            Source::Prefix(prefix) => prefixes.push(*prefix),
+            Source::Set(name) => prefixes.extend(
+                sets.iter()
+                    .filter(|set| set.name == *name)
+                    .flat_map(|set| &set.prefixes),
+            ),
+        }
+    }
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+fn find_unknown_sets(rules: &[Rule], sets: &[Set], diagnostics: &mut Vec<Diagnostic>) {
+    let names: Vec<&str> = sets.iter().map(|set| &*set.name).collect();
+    let known: HashSet<&str> = names.iter().copied().collect();
+    for rule in rules {
+        let mut used = rule.from.iter().chain(&rule.deny);
+        let unknown = used.find_map(|source| match source {
+            Source::Set(name) => (!known.contains(&**name)).then_some(name),
+            Source::Prefix(_) => None,
+        });
+        if let Some(name) = unknown {
+            let help = match nearest(name, &names) {
+                Some(nearest) => format!("did you mean @{nearest}"),
+                None if names.is_empty() => {
+                    format!("define it: [sets], then {name} = [\"192.0.2.0/24\"]")
+                }
+                None => format!("define it in [sets], which has {}", names.join(", ")),
+            };
+            diagnostics.push(
+                Diagnostic::new(format!("no set is called `{name}`"))
+                    .at(rule.line, [rule.name.clone(), rule.ports_text()])
+                    .help(help),
+            );
+        }
     }
 }
 

@@ -44,6 +44,7 @@ fn rules(count: usize) -> impl Strategy<Value = Vec<Rule>> {
                     addresses,
                     to,
                     line,
+                    ..Rule::default()
                 };
                 rule.normalize();
                 rule
@@ -213,8 +214,8 @@ fn rule(name: &str, ports: &[&str], addresses: &[&str], line: usize) -> Rule {
             .iter()
             .map(|address| address.parse().unwrap())
             .collect(),
-        to: Destination::Local,
         line,
+        ..Rule::default()
     }
 }
 

@@ -191,7 +191,8 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
     portdemux.apply(
         "[default]\nmalformed = \"pass\"\n\n[[rule]]\nname = \"no\"\nport = [\"7/udp\", \
          \"8000-8999/tcp\"]\naddress = [\"192.0.2.2\", \"2001:db8::2\"]\nto = \"drop\"\n\n[[rule]]\nport \
-         = \"22/tcp\"\n",
+         = \"22/tcp\"\nfrom = [\"@lan\", \"::1\"]\ndeny = \"10.0.0.0/8\"\n[sets]\nlan = \
+         [\"fe80::/10\", \"192.0.2.0/24\"]\n",
     )?;
     probe.passing(&[7, 7])?;
     let two = json!({"packets": 2, "bytes": 100});
@@ -201,15 +202,17 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
         json!({
             "instance": "default", "generation": 2,
             "defaults": {"inbound": "pass", "malformed": "pass"},
+            "sets": [{"name": "lan", "prefixes": ["fe80::/10", "192.0.2.0/24"]}],
             "rules": [
                 {
                     "name": "no", "ports": ["7/udp", "8000-8999/tcp"],
-                    "addresses": ["192.0.2.2", "2001:db8::2"], "to": "drop", "line": 4,
+                    "addresses": ["192.0.2.2", "2001:db8::2"], "from": [], "deny": [],
+                    "to": "drop", "line": 4,
                     "received": two, "dropped": two,
                 },
                 {
-                    "name": "22/tcp", "ports": ["22/tcp"], "addresses": [], "to": "local",
-                    "line": 10, "received": none, "dropped": none,
+                    "name": "22/tcp", "ports": ["22/tcp"], "addresses": [],
+                    "from": ["@lan", "::1"], "deny": ["10.0.0.0/8"], "to": "local", "line": 10, "received": none, "dropped": none,
                 },
             ],
         })

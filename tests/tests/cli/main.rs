@@ -8,6 +8,7 @@ mod help;
 mod json;
 mod mistakes;
 mod pipes;
+mod sources;
 mod stats;
 mod tables;
 mod usage;

@@ -27,7 +27,7 @@ const ROWS: &[Row] = &[
     Row {
         text: "[[rule]]\nname = \"web\"\nport = \"443/tcp\"\ncolour = \"red\"\n",
         said: "error: unknown key `colour` in a rule\n  colour = \"red\"  FILE:4\n help: a rule has the \
-               keys name, port, address, to; nothing was changed\n",
+               keys name, port, address, from, deny, to; nothing was changed\n",
     },
     Row {
         text: "[defaults]\nmalformed = \"pass\"\n",
@@ -87,6 +87,22 @@ const ROWS: &[Row] = &[
                or \"drop\"\nerror: `1-/tcp`: `` is not a port number\n  port = \"1-/tcp\"  FILE:4\n \
                help: ports are decimal numbers, as in 443/tcp or 8000-8999/tcp\n2 errors; nothing was \
                changed\n",
+    },
+    Row {
+        text: "[sets]\noffice = \"192.0.2.0/24\"\n[[rule]]\nport = \"1/tcp\"\nfrom = \"@ofice\"\n",
+        said: "error: no set is called `ofice`\n  1/tcp  1/tcp  FILE:3\n help: did you mean @office; \
+               nothing was changed\n",
+    },
+    Row {
+        text: "[sets]\noffice = \"192.0.2.7/24\"\n",
+        said: "error: `192.0.2.7/24` has bits behind its first 24\n  office = \"192.0.2.7/24\"  \
+               FILE:2\n help: write 192.0.2.0/24, or 192.0.2.7 for the one address; nothing was \
+               changed\n",
+    },
+    Row {
+        text: "[[rule]]\nport = \"1/tcp\"\nfrom = []\n",
+        said: "error: `from` is an empty list\n  from = []  FILE:3\n help: leave `from` out for \
+               anyone, or write to = \"drop\" for nobody; nothing was changed\n",
     },
     Row {
         text: "[[rule]]\nport = \"1/tcp\n",

@@ -129,6 +129,64 @@ port = ["8080/udp"]
 to = "drop"
 "#;
 
+const SOURCES: &str = r#"
+[sets]
+clients = ["192.0.2.1", "2001:db8::1"]
+half = ["0.0.0.0/1", "::/1", "8000::/2"]
+nobody = []
+
+[[rule]]
+name = "web"
+port = ["443/tcp", "443/udp"]
+from = "@half"
+deny = ["192.0.2.0/24", "2001:db8::/126"]
+
+[[rule]]
+name = "clients"
+port = ["53/udp", "8080/tcp"]
+from = ["@clients", "@nobody"]
+
+[[rule]]
+name = "others"
+port = ["8080/udp", "0-1023/sctp", "8000/tcp"]
+deny = "@clients"
+to = "drop"
+
+[[rule]]
+name = "here"
+port = "443/tcp"
+address = ["192.0.2.2", "2001:db8::2"]
+from = ["128.0.0.0/1", "2000::/3"]
+
+[[rule]]
+name = "free"
+port = "0-65535/tcp"
+"#;
+
+/// Sources at both sides of where the lists of [`SOURCES`] begin and end.
+const AT_EDGES: [&str; 20] = [
+    "0.0.0.0",
+    "127.255.255.255",
+    "128.0.0.0",
+    "192.0.1.255",
+    "192.0.2.0",
+    "192.0.2.1",
+    "192.0.2.2",
+    "192.0.2.255",
+    "192.0.3.0",
+    "255.255.255.255",
+    "::",
+    "2001:db8::",
+    "2001:db8::1",
+    "2001:db8::3",
+    "2001:db8::4",
+    "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    "4000::",
+    "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    "bfff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    "c000::",
+];
+
 const MALFORMED_PASS: &str = r#"
 [default]
 malformed = "pass"
@@ -254,9 +312,10 @@ fn said(run: &TwinRun) -> Result<(Answer, Judgement)> {
         0 => Verdict::Pass,
         _ => Verdict::Drop,
     };
+    let is_refused = matches!(reason, Reason::SourceDenied | Reason::SourceNotAllowed);
     ensure!(
         !trace.entry.is_claimed()
-            || (trace.entry.action() == Action::Drop) == (verdict == Verdict::Drop),
+            || (trace.entry.action() == Action::Drop || is_refused) == (verdict == Verdict::Drop),
         "the rule says otherwise: {trace:?}"
     );
     let judgement = Judgement {
@@ -300,6 +359,10 @@ fn generated_frames_under(text: &str) -> Result<()> {
     let generator = Generator {
         ports: vec![53, 443, 8080, 0, 65_535, 1023, 8000],
         addresses: CLAIMED.to_vec(),
+        sources: AT_EDGES
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()?,
         ..Generator::default()
     };
     generated_by(&generator, FRAMES, text)
@@ -350,6 +413,11 @@ fn rows_are_decided_and_counted_alike_where_malformed_frames_pass() -> Result<()
 }
 
 #[test]
+fn rows_are_decided_and_counted_alike_under_lists_of_sources() -> Result<()> {
+    rows_under(SOURCES)
+}
+
+#[test]
 fn generated_frames_are_decided_and_counted_alike_without_rules() -> Result<()> {
     generated_frames_under(NO_RULES)
 }
@@ -375,6 +443,11 @@ fn generated_frames_are_decided_and_counted_alike_where_malformed_frames_pass() 
 }
 
 #[test]
+fn generated_frames_are_decided_and_counted_alike_under_lists_of_sources() -> Result<()> {
+    generated_frames_under(SOURCES)
+}
+
+#[test]
 fn generated_frames_in_several_buffers_are_decided_and_counted_alike() -> Result<()> {
     if !require::have(NEEDS) {
         return Ok(());
@@ -382,6 +455,10 @@ fn generated_frames_in_several_buffers_are_decided_and_counted_alike() -> Result
     let generator = Generator {
         data: 20_000,
         addresses: CLAIMED.to_vec(),
+        sources: AT_EDGES
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()?,
         ..Generator::default()
     };
     generated_by(&generator, FRAMES / 10, SOME_PORTS_DROPPED)

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use portdemux::{
     dataplane::counters::{Counters, Traffic},
-    rules::{Destination, Ruleset},
+    rules::{Destination, Ruleset, source::Source},
 };
 use portdemux_common::{
     counters::Counter,
@@ -44,9 +44,10 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
         Class::Ports => match claim(ruleset, answer) {
             None => without_rule(Verdict::Pass, "unclaimed"),
             Some((rule, to)) => {
-                let (verdict, reason) = match to {
-                    Destination::Local => (Verdict::Pass, "rule_local"),
-                    Destination::Drop => (Verdict::Drop, "rule_drop"),
+                let (verdict, reason) = match (refusal(ruleset, rule, answer), to) {
+                    (Some(reason), _) => (Verdict::Drop, reason),
+                    (None, Destination::Local) => (Verdict::Pass, "rule_local"),
+                    (None, Destination::Drop) => (Verdict::Drop, "rule_drop"),
                 };
                 Judgement {
                     verdict,
@@ -80,6 +81,29 @@ fn claim(ruleset: &Ruleset, answer: &Answer) -> Option<(RuleId, Destination)> {
     }
     let (_, _, id, to) = claims.into_iter().min()?;
     Some((id, to))
+}
+
+/// Why the source of a packet may not use a rule's ports: every prefix of the rule is looked at.
+fn refusal(ruleset: &Ruleset, rule: RuleId, answer: &Answer) -> Option<&'static str> {
+    let rule = &ruleset.rules()[rule as usize];
+    let source = answer.source?;
+    let is_in = |list: &[Source]| {
+        list.iter().any(|entry| match entry {
+            Source::Prefix(prefix) => prefix.contains(&source),
+            Source::Set(name) => ruleset
+                .sets()
+                .iter()
+                .filter(|set| set.name == *name)
+                .any(|set| set.prefixes.iter().any(|prefix| prefix.contains(&source))),
+        })
+    };
+    if is_in(&rule.deny) {
+        Some("source_denied")
+    } else if !rule.from.is_empty() && !is_in(&rule.from) {
+        Some("source_not_allowed")
+    } else {
+        None
+    }
 }
 
 fn entry_point(answer: &Answer) -> Option<(Transport, u16)> {

@@ -9,6 +9,7 @@ mod dispatch;
 mod interfaces;
 mod jumbo;
 mod servers;
+mod sources;
 mod tap;
 
 use std::{net::IpAddr, thread, time::Duration};

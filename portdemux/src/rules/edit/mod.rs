@@ -17,6 +17,7 @@ use super::{
     port::PortRange,
     rule::Destination,
     ruleset::Ruleset,
+    source::Source,
 };
 
 /// A rule to be written into a file; what is not set is left out.
@@ -28,6 +29,10 @@ pub struct NewRule {
     pub ports: Vec<PortRange>,
     /// The addresses it claims them at; none for any.
     pub addresses: Vec<IpAddr>,
+    /// Who may use them; none for anyone.
+    pub from: Vec<Source>,
+    /// Who may not.
+    pub deny: Vec<Source>,
     /// Where the packets go.
     pub to: Option<Destination>,
 }
@@ -44,6 +49,11 @@ pub fn append(text: &str, rule: &NewRule) -> String {
     keys.push(("port", one_or_list(&rule.ports)));
     if !rule.addresses.is_empty() {
         keys.push(("address", one_or_list(&rule.addresses)));
+    }
+    for (key, sources) in [("from", &rule.from), ("deny", &rule.deny)] {
+        if !sources.is_empty() {
+            keys.push((key, one_or_list(sources)));
+        }
     }
     keys.extend(rule.to.iter().map(|to| ("to", quoted(to.name()))));
     let width = keys

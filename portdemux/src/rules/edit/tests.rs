@@ -181,7 +181,7 @@ fn an_appended_rule_has_only_the_keys_that_are_set() {
         ports: vec!["23/tcp".parse().unwrap()],
         addresses: vec!["2001:db8::1".parse().unwrap()],
         to: Some(Destination::Drop),
-        name: None,
+        ..NewRule::default()
     };
     assert_eq!(
         append("", &drop),

@@ -5,17 +5,22 @@
 //! inbound   = "pass"              # what no rule claims: only "pass" in this version
 //! malformed = "drop"              # or "pass"
 //!
+//! [sets]
+//! office = ["192.0.2.0/24", "2001:db8:1::/48"]    # or one; prefixes and addresses
+//!
 //! [[rule]]
 //! name    = "https"               # left out: derived from the ports and the address
 //! port    = ["443/tcp", "443/udp"]    # or one; PORT/PROTOCOL or FIRST-LAST/PROTOCOL
 //! address = "203.0.113.10"        # or a list; left out: any
+//! from    = ["@office", "198.51.100.7"]   # who may, or one; left out: anyone
+//! deny    = "192.0.2.66"          # who may not, whatever `from` says
 //! to      = "local"               # or "drop"; left out: "local"
 //! ```
 
 mod defaults;
 mod lines;
-mod nearest;
 mod rule;
+mod sets;
 #[cfg(test)]
 mod tests;
 
@@ -23,16 +28,18 @@ use std::collections::HashMap;
 
 use toml_parser::{Expected, ParseError};
 
-use self::{defaults::DEFAULT_KEYS, lines::Lines, nearest::nearest, rule::RULE_KEYS};
+use self::{defaults::DEFAULT_KEYS, lines::Lines, rule::RULE_KEYS};
 use super::{
     document::{self, Entry, Kind, Section},
     error::{Diagnostic, RulesError},
+    nearest::nearest,
     rule::Rule,
     ruleset::{Defaults, Ruleset},
+    source::Set,
 };
 
 /// The tables of a rules file.
-const TABLES: [&str; 2] = ["default", "rule"];
+const TABLES: [&str; 3] = ["default", "rule", "sets"];
 
 /// Reads the text of a rules file; `file` is its name in errors.
 ///
@@ -48,6 +55,9 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
         default_line: None,
         rules: Vec::new(),
         list_line: None,
+        sets: Vec::new(),
+        set_lines: HashMap::new(),
+        sets_line: None,
     };
     let errors = document::read(text, &mut |section| schema.section(section));
     let Schema {
@@ -55,6 +65,7 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
         mut diagnostics,
         defaults,
         rules,
+        sets,
         ..
     } = schema;
     let mut syntax: Vec<_> = errors
@@ -64,7 +75,7 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
     // What follows a first mistake in the same line is as a rule its echo.
     syntax.dedup_by_key(|diagnostic| diagnostic.line());
     diagnostics.append(&mut syntax);
-    match Ruleset::assemble(defaults, rules, &mut diagnostics) {
+    match Ruleset::assemble(defaults, sets, rules, &mut diagnostics) {
         Some(ruleset) if diagnostics.is_empty() => Ok(ruleset),
         Some(_) | None => Err(RulesError::new(file, diagnostics)),
     }
@@ -112,6 +123,11 @@ struct Schema<'t> {
     rules: Vec<Rule>,
     /// Where `rule = [ … ]` was given.
     list_line: Option<usize>,
+    sets: Vec<Set>,
+    /// The names of sets that were given, and where.
+    set_lines: HashMap<String, usize>,
+    /// Where `[sets]` was given as a whole.
+    sets_line: Option<usize>,
 }
 
 impl<'t> Schema<'t> {
@@ -146,6 +162,8 @@ impl<'t> Schema<'t> {
                 self.whole_default(header.offset);
                 self.default(&section.entries);
             }
+            (["sets"], false) => self.sets(header.offset, &section.entries),
+            (["sets"], true) => self.error(header.offset, "`sets` is one table", "write [sets]"),
             (["rule"], false) => {
                 self.error(
                     header.offset,
@@ -157,6 +175,14 @@ impl<'t> Schema<'t> {
                 self.error(header.offset, "`default` is one table", "write [default]");
             }
             _ if section.broken => {}
+            (["sets", ..], _) => {
+                let help = "write it in [sets], as in office = [\"192.0.2.0/24\"]";
+                self.error(
+                    header.offset,
+                    "a set is a list of prefixes, not a table",
+                    help,
+                );
+            }
             (["rule", key, ..], _) => self.unknown_key(header.offset, key, "a rule", &RULE_KEYS),
             (["default", key, ..], _) => {
                 self.unknown_key(header.offset, key, "[default]", &DEFAULT_KEYS);
@@ -188,6 +214,15 @@ impl<'t> Schema<'t> {
                 format!("`default` is {}, not a table", value.kind.name()),
                 "write [default]",
             ),
+            ("sets", [], Kind::Table(entries)) => self.sets(key.offset, entries),
+            ("sets", [name], _) => {
+                if let Some(first) = self.sets_line {
+                    let help = format!("write it where line {first} begins `sets`");
+                    self.error(key.offset, "`sets` is given in two ways", help);
+                }
+                self.set(name, value);
+            }
+            ("sets", ..) => self.error(key.offset, "`sets` is a table of sets", "write [sets]"),
             ("rule", [], Kind::List(values)) => {
                 if self.list_line.is_some() {
                     self.error(key.offset, "`rule` is given twice", "join the lists");
@@ -218,8 +253,9 @@ impl<'t> Schema<'t> {
     fn unknown_table(&mut self, offset: usize, name: &str) {
         let help = match nearest(name, &TABLES) {
             Some("default") => "did you mean [default]",
+            Some("sets") => "did you mean [sets]",
             Some(_) => "did you mean [[rule]]",
-            None => "a rules file has one [default] and any number of [[rule]]",
+            None => "a rules file has one [default], one [sets] and any number of [[rule]]",
         };
         self.error(
             offset,

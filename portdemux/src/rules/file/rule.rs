@@ -2,15 +2,17 @@
 
 use std::slice;
 
-use super::{Schema, nearest::nearest};
+use super::Schema;
 use crate::rules::{
     document::{Entry, Kind, Value},
+    nearest::nearest,
     port::PortError,
     rule::{Destination, Rule, check_name, parse_address},
+    source::Source,
 };
 
 /// Their keys.
-pub(super) const RULE_KEYS: [&str; 4] = ["name", "port", "address", "to"];
+pub(super) const RULE_KEYS: [&str; 6] = ["name", "port", "address", "from", "deny", "to"];
 
 impl<'t> Schema<'t> {
     /// Reads the entries of one, which begins at `offset`.
@@ -43,6 +45,8 @@ impl<'t> Schema<'t> {
                 "name" => self.name(value, &mut rule),
                 "port" => self.ports(value, &mut rule),
                 "address" => self.addresses(value, &mut rule),
+                "from" => self.sources("from", value, &mut rule.from),
+                "deny" => self.sources("deny", value, &mut rule.deny),
                 _ => self.to(value, &mut rule),
             }
         }
@@ -112,6 +116,17 @@ impl<'t> Schema<'t> {
         );
     }
 
+    fn sources(&mut self, key: &str, value: &Value<'t>, sources: &mut Vec<Source>) {
+        self.each_text(
+            key,
+            value,
+            &mut |schema, text, offset| match text.parse::<Source>() {
+                Ok(source) => sources.push(source),
+                Err(error) => schema.error(offset, error.to_string(), error.help()),
+            },
+        );
+    }
+
     /// Reads a key that takes one text or a list of texts.
     fn each_text(
         &mut self,
@@ -126,6 +141,8 @@ impl<'t> Schema<'t> {
         if values.is_empty() {
             let help = match key {
                 "address" => "leave `address` out to claim the ports at any address",
+                "from" => "leave `from` out for anyone, or write to = \"drop\" for nobody",
+                "deny" => "leave `deny` out to deny nobody",
                 _ => "say which ports it claims, as in port = \"443/tcp\"",
             };
             self.error(value.offset, format!("`{key}` is an empty list"), help);
@@ -139,6 +156,9 @@ impl<'t> Schema<'t> {
                         format!("{}, in quotes", PortError::NoProtocol(raw.into()).help())
                     }
                     ("port", _) => "as in port = [\"443/tcp\", \"443/udp\"]".into(),
+                    ("from" | "deny", _) => {
+                        format!("as in {key} = [\"@office\", \"198.51.100.0/24\"]")
+                    }
                     _ => "as in address = [\"203.0.113.10\", \"2001:db8::10\"]".into(),
                 };
                 self.error(value.offset, message, help);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{parse, *};
-use crate::rules::{Destination, Malformed};
+use crate::rules::{Destination, Malformed, Source};
 
 fn refusal(text: &str) -> String {
     parse("f.toml", text).expect_err(text).to_string()
@@ -43,6 +43,72 @@ to = "drop"
     assert_eq!(https.addresses_text(), "203.0.113.10 2001:db8::10");
     assert_eq!((range.line, range.to), (12, Destination::Drop));
     assert_eq!(range.name, "8000-8999/tcp@203.0.113.10");
+}
+
+#[test]
+fn sets_and_sources_are_read_and_mean_their_prefixes() {
+    let table =
+        "[sets]\noffice = [\"192.0.2.0/24\", \"2001:db8:1::/48\"]\n\"the-boss\" = \"192.0.2.7\"\n";
+    let inline =
+        "sets = { office = [\"192.0.2.0/24\", \"2001:db8:1::/48\"], the-boss = \"192.0.2.7\" }\n";
+    let dotted = "sets.office = [\"192.0.2.0/24\", \"2001:db8:1::/48\"]\nsets.the-boss = [\"192.0.2.7/32\"]\n";
+    let rule = "[[rule]]\nport = \"22/tcp\"\nfrom = [\"@office\", \"::1\", \"@office\"]\ndeny = \"@the-boss\"\n";
+    for sets in [table, inline, dotted] {
+        // Where a table stands does not matter; what stands before the first header is no table.
+        let mut texts = vec![format!("{sets}{rule}")];
+        if sets == table {
+            texts.push(format!("{rule}{sets}"));
+        }
+        for text in texts {
+            let ruleset = parse("f.toml", &text).unwrap();
+            let [ssh] = ruleset.rules() else {
+                panic!("one rule")
+            };
+            let texts =
+                |sources: &[Source]| -> Vec<_> { sources.iter().map(Source::to_string).collect() };
+            assert_eq!(texts(&ssh.from), ["@office", "::1"]);
+            assert_eq!(texts(&ssh.deny), ["@the-boss"]);
+            let sets: Vec<_> = ruleset
+                .sets()
+                .iter()
+                .map(|set| (&*set.name, set.prefixes.len()))
+                .collect();
+            assert_eq!(sets, [("office", 2), ("the-boss", 1)]);
+            let policy = ruleset.lists().policy(0);
+            assert_eq!((policy.from, policy.deny), (1, 2));
+            // Nobody, the office, the boss in it, the office again, nobody.
+            assert_eq!(ruleset.lists().v4().len(), 5);
+            // Nobody, ::1, nobody, the office, nobody.
+            assert_eq!(ruleset.lists().v6().len(), 5);
+        }
+    }
+}
+
+#[test]
+fn more_lists_and_prefixes_than_there_is_room_for_are_refused() {
+    use std::fmt::Write as _;
+    let mut lists = String::new();
+    for port in 0..=1024 {
+        let _ = writeln!(
+            lists,
+            "[[rule]]\nport = \"{port}/tcp\"\nfrom = \"10.0.{}.{}\"",
+            port >> 8,
+            port & 255
+        );
+    }
+    assert!(refusal(&lists).contains("1025 different lists of sources, 1024 at most"));
+    let prefixes: Vec<_> = (0..=65_536_u32)
+        .map(|number| format!("\"{}\"", std::net::Ipv4Addr::from(0x0a00_0000 + 2 * number)))
+        .collect();
+    let text = format!("[sets]\nmany = [{}]\n", prefixes.join(", "));
+    assert!(
+        parse("f.toml", &text).is_ok(),
+        "a set that no rule uses takes no room"
+    );
+    let text = format!("{text}[[rule]]\nport = \"1/tcp\"\ndeny = \"@many\"\n");
+    assert!(
+        refusal(&text).contains("65537 prefixes of IPv4 in the lists of all rules, 65536 at most")
+    );
 }
 
 #[test]
@@ -148,7 +214,71 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "rules are given both",
     ),
     ("[[rules]]\nport = \"1/tcp\"", ":1", "did you mean [[rule]]"),
-    ("[sets]\noffice = []", ":1", "unknown table `sets`"),
+    ("[set]\noffice = []", ":1", "did you mean [sets]"),
+    ("[[sets]]\noffice = []", ":1", "write [sets]"),
+    ("sets = 1", ":1", "`sets` is a table of sets"),
+    (
+        "[sets.office]\nv4 = []",
+        ":1",
+        "a set is a list of prefixes",
+    ),
+    (
+        "[sets]\na = []\n[sets]\nb = []",
+        ":3",
+        "`sets` is given twice",
+    ),
+    (
+        "[sets]\na = []\na = \"::1\"",
+        ":3",
+        "two sets are called `a`",
+    ),
+    (
+        "sets.a = []\n[sets]\nb = []",
+        ":2",
+        "`sets` is given in two ways",
+    ),
+    ("[sets]\nv1.2 = []", ":2", "put the name into quotes"),
+    ("[sets]\n\"a b\" = []", ":2", "the name `a b` holds ' '"),
+    (
+        "[sets]\noffice = 192",
+        ":2",
+        "a set takes text, not a number",
+    ),
+    (
+        "[sets]\noffice = [\"192.0.2.1/24\"]",
+        ":2",
+        "write 192.0.2.0/24, or 192.0.2.1 for the one address",
+    ),
+    (
+        "[sets]\na = \"@b\"\nb = []",
+        ":2",
+        "a set cannot hold the set `@b`",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nfrom = \"@office\"",
+        ":1",
+        "define it: [sets], then office = [",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\ndeny = \"@ofice\"\n[sets]\noffice = []",
+        ":1",
+        "did you mean @office",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nfrom = [1]",
+        ":3",
+        "as in from = [\"@office\"",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nfrom = \"lan\"",
+        ":3",
+        "`lan` is not a prefix",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\ndeny = []",
+        ":3",
+        "leave `deny` out",
+    ),
     (
         "port = \"443/tcp\"",
         ":1",
@@ -160,9 +290,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "`inbound` stands outside of [default]",
     ),
     (
-        "[[rule]]\nport = \"1/tcp\"\nfrom = []",
+        "[[rule]]\nport = \"1/tcp\"\nrate = []",
         ":3",
-        "the keys name, port, address, to",
+        "the keys name, port, address, from, deny, to",
     ),
     (
         "[[rule]]\nport = \"1/tcp\"\n[rule.to]",

@@ -1,6 +1,6 @@
 //! The programs that are compared, and how long one of them takes.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -36,12 +36,23 @@ pub(crate) enum Rules {
     One,
     AllPorts,
     Addresses,
+    /// One rule that lists one source.
+    OneList,
+    /// Twenty rules, 443's the last of them, each with a list of its own, of 60,000 prefixes in all.
+    ManyLists,
     /// 443 of TCP and UDP is dropped. Compared with another program and not with the limit.
     Dropped,
 }
 
 impl Rules {
-    pub(crate) const ALL: [Self; 4] = [Self::None, Self::One, Self::AllPorts, Self::Addresses];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::None,
+        Self::One,
+        Self::AllPorts,
+        Self::Addresses,
+        Self::OneList,
+        Self::ManyLists,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -49,6 +60,8 @@ impl Rules {
             Self::One => "1 rule",
             Self::AllPorts => "all ports",
             Self::Addresses => "1,000 addresses",
+            Self::OneList => "1 source",
+            Self::ManyLists => "60,000 sources",
             Self::Dropped => "443 dropped",
         }
     }
@@ -66,6 +79,29 @@ impl Rules {
                     let _ = writeln!(
                         text,
                         "[[rule]]\nname = \"{protocol}\"\nport = \"0-65535/{protocol}\""
+                    );
+                }
+            }
+            Self::OneList => text.push_str(
+                "[[rule]]\nport = [\"443/tcp\", \"443/udp\"]\nfrom = [\"192.0.2.0/24\", \"2001:db8::/32\"]\n",
+            ),
+            Self::ManyLists => {
+                for list in 0..20 {
+                    let prefixes = (0..1500).flat_map(|number| {
+                        let (v4, v6) = (number * 20 + list, number * 20 + list);
+                        [
+                            format!("\"{}\"", Ipv4Addr::from(0x0b00_0000 + 64 * v4)),
+                            format!("\"2001:db8:{:x}:{:x}::/64\"", v6 >> 8, v6 & 0xff),
+                        ]
+                    });
+                    let mut prefixes: Vec<_> = prefixes.collect();
+                    prefixes.extend(["\"192.0.2.0/24\"".into(), "\"2001:db8::/64\"".into()]);
+                    prefixes.dedup();
+                    let port = 424 + list;
+                    let _ = writeln!(
+                        text,
+                        "[[rule]]\nport = [\"{port}/tcp\", \"{port}/udp\"]\nfrom = [{}]",
+                        prefixes.join(", ")
                     );
                 }
             }

@@ -1,13 +1,17 @@
 //! From a ruleset to the image of it that packets are decided by.
 
+mod sources;
+
 use std::{collections::HashMap, mem::offset_of, net::IpAddr, ops::Range};
 
+use ipnet::IpNet;
 use portdemux_common::{
     hash::{self, Hashed},
     ruleset::{
         ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, RuleId, RulesetImage,
         Span, V4Place, V6Place, place, span_key,
     },
+    sources::Policy,
     wire::Port,
 };
 
@@ -31,12 +35,18 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
         .rules()
         .iter()
         .zip(ids)
-        .map(|(rule, &id)| {
+        .enumerate()
+        .map(|(place, (rule, &id))| {
             let action = match rule.to {
                 Destination::Local => Action::Local,
                 Destination::Drop => Action::Drop,
             };
-            Entry::new(id, action)
+            let entry = Entry::new(id, action);
+            if ruleset.lists().policy(place) == Policy::default() {
+                entry
+            } else {
+                entry.restricted()
+            }
         })
         .collect();
 
@@ -49,6 +59,7 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     let (v4, v6) = place_spans(&mut image, claims.by_address(), &entries);
     place_v4(&mut image, &v4);
     place_v6(&mut image, &v6);
+    sources::place(&mut image, ruleset.lists(), ids);
     image
 }
 
@@ -57,15 +68,14 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
 ///
 /// An image has nine megabytes, most rulesets need one of them.
 #[must_use]
-pub fn parts(header: &Header) -> [Range<usize>; 6] {
-    fn part(start: usize, size: usize, count: usize, most: usize) -> Range<usize> {
-        let bytes = size * count.min(most);
-        start / size_of::<u64>()..(start + bytes).div_ceil(size_of::<u64>())
+pub fn parts(header: &Header) -> Vec<Range<usize>> {
+    fn part(start: usize, size: usize, count: usize, most: usize) -> (usize, usize) {
+        (start, size * count.min(most))
     }
     let places = |mask: u32| mask as usize + 1;
     let buckets = |start, mask| part(start, size_of::<u32>(), places(mask), DISPLACEMENTS);
-    [
-        0..offset_of!(RulesetImage, v4_displacements) / size_of::<u64>(),
+    let claims = [
+        (0, offset_of!(RulesetImage, v4_displacements)),
         buckets(
             offset_of!(RulesetImage, v4_displacements),
             header.v4_bucket_mask,
@@ -92,7 +102,23 @@ pub fn parts(header: &Header) -> [Range<usize>; 6] {
             header.spans as usize,
             MAX_SPANS,
         ),
-    ]
+    ];
+    let sources = sources::parts(&header.sources)
+        .map(|(start, length)| (offset_of!(RulesetImage, sources) + start, length));
+    claims
+        .into_iter()
+        .chain(sources)
+        .map(|(start, length)| {
+            let words = size_of::<u64>();
+            start / words..(start + length).div_ceil(words)
+        })
+        .collect()
+}
+
+/// The prefixes that an image has in one of its lists of sources, in as few as say it, IPv4 first.
+#[must_use]
+pub fn prefixes(image: &RulesetImage, list: u16) -> Vec<IpNet> {
+    sources::prefixes(image, list)
 }
 
 /// An address and where its spans lie: index of the first, and how many.
@@ -303,7 +329,7 @@ mod tests {
                     ports,
                     addresses,
                     to,
-                    line: 0,
+                    ..Rule::default()
                 };
                 // A rule that clashes with those before it is left out.
                 let mut with = kept.clone();
@@ -409,8 +435,7 @@ mod tests {
             name: "all".into(),
             ports: vec![port],
             addresses,
-            to: Destination::Local,
-            line: 0,
+            ..Rule::default()
         };
         let ruleset = Ruleset::new(Defaults::default(), vec![rule]).unwrap();
         let image = compile(&ruleset, &[7]);
