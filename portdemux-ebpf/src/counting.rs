@@ -1,7 +1,11 @@
 //! The map that holds the counters.
 
 use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
-use portdemux_common::{counters::CpuCounters, decide::Decision, reason::Verdict};
+use portdemux_common::{
+    counters::{CpuCounters, REASON_PLACES},
+    decide::Decision,
+    reason::Verdict,
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -30,11 +34,11 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     // a place that no program uses.
     let counters = unsafe { &mut *counters };
 
+    let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
     if let Some(counter) = counters
         .interfaces
         .get_mut(INTERFACE.load() as usize)
-        .and_then(|verdicts| verdicts.get_mut(decision.verdict as usize))
-        .and_then(|reasons| reasons.get_mut(decision.reason as usize))
+        .and_then(|outcomes| outcomes.as_flattened_mut().get_mut(outcome))
     {
         counter.count(bytes);
     }

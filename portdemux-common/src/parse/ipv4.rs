@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791 §3.1).
 
-use super::{Complaint, Continuation, Fragment, Lengths, Parsed, Version, transport};
+use super::{Complaint, Continuation, Fragment, Lengths, Parsed, Version, header, transport};
 use crate::{packet::Packet, reason::Reason, wire::IpProto};
 
 /// Offset of the total length.
@@ -34,23 +34,11 @@ where
     let Some(header) = packet.read::<HEADER>(offset) else {
         return Err(E::about(Reason::Ip4Short));
     };
-    let [
-        version_ihl,
-        _,
-        len_high,
-        len_low,
-        _,
-        _,
-        frag_high,
-        frag_low,
-        _,
-        protocol,
-        ..,
-    ] = header;
-    if version_ihl >> 4 != 4 {
+    let header: header::Ipv4 = bytemuck::cast(header);
+    if header.version_ihl >> 4 != 4 {
         return Err(E::about(Reason::Ip4Version));
     }
-    let header_length = usize::from(version_ihl & 0x0f) * 4;
+    let header_length = usize::from(header.version_ihl & 0x0f) * 4;
     if header_length < HEADER {
         return Err(E::about(Reason::Ip4Ihl));
     }
@@ -60,7 +48,7 @@ where
     }
     let payload_length = match lengths {
         Lengths::Enforced => {
-            let total_length = usize::from(u16::from_be_bytes([len_high, len_low]));
+            let total_length = usize::from(u16::from_be_bytes(header.total_length));
             if total_length < header_length {
                 return Err(E::about(Reason::Ip4TotlenSmall));
             }
@@ -73,10 +61,10 @@ where
     };
     parsed.version = Some(Version::V4);
     parsed.network = offset;
-    parsed.protocol = IpProto(protocol);
+    parsed.protocol = IpProto(header.protocol);
     parsed.payload = offset + header_length;
 
-    let fragmentation = u16::from_be_bytes([frag_high, frag_low]);
+    let fragmentation = u16::from_be_bytes(header.fragment);
     if fragmentation & FRAGMENT_OFFSET != 0 {
         parsed.fragment = Fragment::Later;
         return Ok(then.sound(packet, parsed));

@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200 §3, §4).
 
-use super::{Complaint, Continuation, Fragment, Lengths, Parsed, Version, transport};
+use super::{Complaint, Continuation, Fragment, Lengths, Parsed, Version, header, transport};
 use crate::{packet::Packet, reason::Reason, wire::IpProto};
 
 /// How many extension headers are walked; one more is malformed.
@@ -37,19 +37,19 @@ where
     let Some(header) = packet.read::<HEADER>(offset) else {
         return Err(E::about(Reason::Ip6Short));
     };
-    let [version, _, _, _, len_high, len_low, next_header, ..] = header;
-    if version >> 4 != 6 {
+    let header: header::Ipv6 = bytemuck::cast(header);
+    if header.version >> 4 != 6 {
         return Err(E::about(Reason::Ip6Version));
     }
     let left = packet.length() - offset - HEADER;
     let payload_length = match lengths {
         Lengths::Enforced => {
-            let payload_length = usize::from(u16::from_be_bytes([len_high, len_low]));
+            let payload_length = usize::from(u16::from_be_bytes(header.payload_length));
             if payload_length > left {
                 return Err(E::about(Reason::Ip6PlenLong));
             }
             // RFC 2675 §3: a jumbogram's length stands in a hop-by-hop option.
-            if payload_length == 0 && IpProto(next_header) == IpProto::HOP_BY_HOP {
+            if payload_length == 0 && IpProto(header.next_header) == IpProto::HOP_BY_HOP {
                 return Err(E::about(Reason::Ip6Jumbo));
             }
             payload_length
@@ -58,7 +58,7 @@ where
     };
     parsed.version = Some(Version::V6);
     parsed.network = offset;
-    parsed.protocol = IpProto(next_header);
+    parsed.protocol = IpProto(header.next_header);
     parsed.payload = offset + HEADER;
     walk(packet, payload_length, lengths, parsed, then)
 }
@@ -90,17 +90,18 @@ where
         if parsed.payload + EXTENSION > end {
             return Err(E::about(Reason::Ip6ExtShort));
         }
-        let Some([next, length, high, low]) = packet.read::<4>(parsed.payload) else {
+        let Some(header) = packet.read::<4>(parsed.payload) else {
             return Err(E::about(Reason::Ip6ExtShort));
         };
-        let size = EXTENSION + usize::from(length) * unit;
+        let header: header::Extension = bytemuck::cast(header);
+        let size = EXTENSION + usize::from(header.length) * unit;
         if parsed.payload + size > end {
             return Err(E::about(Reason::Ip6ExtShort));
         }
         let is_fragment = parsed.protocol == IpProto::FRAGMENT;
-        parsed.protocol = IpProto(next);
+        parsed.protocol = IpProto(header.next_header);
         if is_fragment {
-            let fragmentation = u16::from_be_bytes([high, low]);
+            let fragmentation = u16::from_be_bytes(header.fragment);
             if fragmentation & FRAGMENT_OFFSET != 0 {
                 parsed.fragment = Fragment::Later;
                 return Ok(then.sound(packet, parsed));

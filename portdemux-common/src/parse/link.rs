@@ -1,6 +1,6 @@
 //! Ethernet II with VLAN tags (IEEE 802.3 §3, IEEE 802.1Q §9).
 
-use super::{Complaint, Vlans};
+use super::{Complaint, Vlans, header};
 use crate::{packet::Packet, reason::Reason, wire::EtherType};
 
 /// How many VLAN tags are read; one more is malformed.
@@ -24,13 +24,13 @@ pub(super) fn parse<P: Packet + ?Sized, E: Complaint>(
         if !ether_type.is_tag() {
             return Ok((ether_type, offset));
         }
-        let Some([control_high, control_low, type_high, type_low]) = packet.read::<TAG>(offset)
-        else {
+        let Some(tag) = packet.read::<TAG>(offset) else {
             return Err(E::about(Reason::VlanShort));
         };
-        *id = u16::from_be_bytes([control_high, control_low]) & 0x0fff;
+        let tag: header::Tag = bytemuck::cast(tag);
+        *id = u16::from_be_bytes(tag.control) & 0x0fff;
         vlans.count += 1;
-        ether_type = EtherType(u16::from_be_bytes([type_high, type_low]));
+        ether_type = EtherType(u16::from_be_bytes(tag.ether_type));
         offset += TAG;
     }
     if ether_type.is_tag() {

@@ -5,6 +5,7 @@
 //! around every rule. All arithmetic is on `usize`, offsets are bounded by the sum of what the
 //! length fields can say (below 20,000 bytes), and every byte is read through [`Packet::read`].
 
+mod header;
 mod ipv4;
 mod ipv6;
 mod link;

@@ -1,6 +1,6 @@
 //! The headers that carry ports: TCP (RFC 9293 §3.1), UDP (RFC 768), SCTP (RFC 9260 §3.1).
 
-use super::{Complaint, Continuation, Fragment, Lengths, Parsed};
+use super::{Complaint, Continuation, Fragment, Lengths, Parsed, header};
 use crate::{
     packet::Packet,
     reason::Reason,
@@ -39,36 +39,38 @@ where
             let Some(transport) = dispatched(protocol) else {
                 return Ok(then.sound(packet, parsed));
             };
-            let header = header::<P, E, QUOTED_HEADER>(packet, parsed, left)?;
-            Ok(finish(packet, parsed, transport, &header, then))
+            let header: header::Quoted =
+                bytemuck::cast(read::<P, E, QUOTED_HEADER>(packet, parsed, left)?);
+            Ok(finish(packet, parsed, transport, header.ports, then))
         }
         (Lengths::Enforced, IpProto::TCP) => {
-            let header = header::<P, E, TCP_HEADER>(packet, parsed, left)?;
-            let [.., data_offset, _, _, _, _, _, _, _] = header;
-            let data_offset = usize::from(data_offset >> 4) * 4;
+            let header: header::Tcp =
+                bytemuck::cast(read::<P, E, TCP_HEADER>(packet, parsed, left)?);
+            let data_offset = usize::from(header.data_offset >> 4) * 4;
             if data_offset < TCP_HEADER {
                 return Err(E::about(Reason::TcpDoff));
             }
             if data_offset > left && !may_end_early {
                 return Err(E::about(Reason::TcpDoffLong));
             }
-            Ok(finish(packet, parsed, Transport::Tcp, &header, then))
+            Ok(finish(packet, parsed, Transport::Tcp, header.ports, then))
         }
         (Lengths::Enforced, IpProto::UDP) => {
-            let header = header::<P, E, UDP_HEADER>(packet, parsed, left)?;
-            let [_, _, _, _, high, low, _, _] = header;
-            let length = usize::from(u16::from_be_bytes([high, low]));
+            let header: header::Udp =
+                bytemuck::cast(read::<P, E, UDP_HEADER>(packet, parsed, left)?);
+            let length = usize::from(u16::from_be_bytes(header.length));
             if length < UDP_HEADER {
                 return Err(E::about(Reason::UdpLenSmall));
             }
             if length > left && !may_end_early {
                 return Err(E::about(Reason::UdpLenLong));
             }
-            Ok(finish(packet, parsed, Transport::Udp, &header, then))
+            Ok(finish(packet, parsed, Transport::Udp, header.ports, then))
         }
         (Lengths::Enforced, IpProto::SCTP) => {
-            let header = header::<P, E, SCTP_HEADER>(packet, parsed, left)?;
-            Ok(finish(packet, parsed, Transport::Sctp, &header, then))
+            let header: header::Sctp =
+                bytemuck::cast(read::<P, E, SCTP_HEADER>(packet, parsed, left)?);
+            Ok(finish(packet, parsed, Transport::Sctp, header.ports, then))
         }
         (Lengths::Enforced, _) => Ok(then.sound(packet, parsed)),
     }
@@ -76,7 +78,7 @@ where
 
 /// Reads the `N` bytes that a header must have.
 #[inline(always)]
-fn header<P, E, const N: usize>(packet: &P, parsed: &Parsed, left: usize) -> Result<[u8; N], E>
+fn read<P, E, const N: usize>(packet: &P, parsed: &Parsed, left: usize) -> Result<[u8; N], E>
 where
     P: Packet + ?Sized,
     E: Complaint,
@@ -92,22 +94,20 @@ where
 
 /// Notes the ports, with which every one of these headers begins, and hands the frame on.
 #[inline(always)]
-fn finish<P, C, const N: usize>(
+fn finish<P, C>(
     packet: &P,
     parsed: &mut Parsed,
     transport: Transport,
-    header: &[u8; N],
+    ports: header::Ports,
     then: C,
 ) -> C::Output
 where
     P: Packet + ?Sized,
     C: Continuation<P>,
 {
-    if let [s0, s1, d0, d1, ..] = *header.as_slice() {
-        parsed.transport = Some(transport);
-        parsed.source_port = Port([s0, s1]);
-        parsed.destination_port = Port([d0, d1]);
-    }
+    parsed.transport = Some(transport);
+    parsed.source_port = Port(ports.source);
+    parsed.destination_port = Port(ports.destination);
     then.sound(packet, parsed)
 }
 
