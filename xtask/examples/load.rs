@@ -20,6 +20,10 @@ const CALL: u8 = 0x85;
 /// Where the source register holds this, a call leads to another function of the object.
 const PSEUDO_CALL: u8 = 1;
 const TAIL_CALL: i32 = 12;
+/// The object that may log, as it is attached to nothing.
+const TWIN: &str = "portdemux-twin";
+/// The map of `aya-log-ebpf`.
+const LOG: &str = "AYA_LOGS";
 
 fn main() -> ExitCode {
     match run() {
@@ -72,18 +76,21 @@ fn run() -> Result<()> {
                     .map_or_else(|| "–".to_owned(), |size| (size / 8).to_string()),
             )?;
         }
+        if name != TWIN && bpf.map(LOG).is_some() {
+            faults.push(format!("{name} logs"));
+        }
         for function in &functions {
-            for callee in function.calls.iter().filter(|callee| is_memory(callee)) {
+            // Memory functions are loops over single bytes. The words that the twin logs differ in
+            // length, which takes one.
+            let is_fault =
+                |callee: &&String| is_memory(callee) && (name != TWIN || *callee != "memcpy");
+            for callee in function.calls.iter().filter(is_fault) {
                 faults.push(format!("{name}: {} calls {callee}", function.name));
             }
         }
     }
     if !faults.is_empty() {
-        // They are loops over single bytes.
-        bail!(
-            "memory functions are called, not inlined: {}",
-            faults.join(", ")
-        );
+        bail!("this must not be: {}", faults.join(", "));
     }
     Ok(())
 }

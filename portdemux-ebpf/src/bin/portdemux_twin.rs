@@ -1,5 +1,5 @@
 //! The twin of the attached program: the same decision and counting, in maps of its own, and a
-//! record of what it saw.
+//! record of what it saw. If it is loaded to log, it says so in words, too.
 #![no_std]
 #![no_main]
 #![expect(
@@ -14,7 +14,13 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use portdemux_common::{decide::Decision, parse::Parsed, trace::Trace};
+use aya_log_ebpf::info;
+use portdemux_common::{
+    decide::Decision,
+    parse::{Class, Parsed},
+    reason::{Reason, Verdict},
+    trace::Trace,
+};
 use portdemux_ebpf::{WholeFrame, Witness};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -53,7 +59,63 @@ impl Witness for WriteDown {
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux_twin(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<true, _>(&ctx, WriteDown)
+    let action = portdemux_ebpf::dispatch::<true, _>(&ctx, WriteDown);
+    log(&ctx);
+    action
+}
+
+/// Says what was written down. Here, after the decision, since `see` is compiled into every place
+/// where parsing ends. Unless the level is set, the verifier takes the records out.
+#[inline(always)]
+fn log(ctx: &XdpContext) {
+    const PORTS: u8 = Class::Ports as u8;
+    const NO_PORTS: u8 = Class::NoPorts as u8;
+    const NON_IP: u8 = Class::NonIp as u8;
+    const MALFORMED: u8 = Class::Malformed as u8;
+
+    let Some(trace) = TRACE.get_ptr(0) else {
+        return;
+    };
+    // SAFETY: the one value of the array, which nothing writes to until the program has ended.
+    let trace = unsafe { &*trace };
+    let (length, version, protocol) = (trace.length, trace.version, trace.protocol);
+    match trace.class {
+        PORTS => {
+            let source = u16::from_be_bytes(trace.source_port);
+            let destination = u16::from_be_bytes(trace.destination_port);
+            info!(
+                ctx,
+                "{} bytes: IPv{}, protocol {}, port {} to port {}",
+                length,
+                version,
+                protocol,
+                source,
+                destination
+            );
+        }
+        NO_PORTS => info!(
+            ctx,
+            "{} bytes: IPv{}, protocol {}, no ports", length, version, protocol
+        ),
+        NON_IP => info!(ctx, "{} bytes: not IP", length),
+        MALFORMED => info!(ctx, "{} bytes: malformed", length),
+        _ => return,
+    }
+    let verdict = if trace.verdict == Verdict::Drop as u8 {
+        Verdict::Drop
+    } else {
+        Verdict::Pass
+    };
+    // Their names are looked for only if they are logged.
+    let Some(reason) = Reason::from_index(usize::from(trace.reason)) else {
+        return;
+    };
+    if trace.entry.is_claimed() {
+        let id = trace.entry.rule();
+        info!(ctx, "rule id {}: {}, {}", id, verdict.name(), reason.name());
+    } else {
+        info!(ctx, "no rule: {}, {}", verdict.name(), reason.name());
+    }
 }
 
 #[panic_handler]

@@ -42,6 +42,7 @@ Examples:
   portdemux explain tcp 198.51.100.7:52341 203.0.113.10:22
   portdemux explain udp [2001:db8::7]:52341 [2001:db8::10]:53 --rules portdemux.toml
   portdemux explain --pcap trace.pcap --json
+  portdemux explain --pcap trace.pcap --kernel --log
   tcpdump -i eth0 -U -w - | portdemux explain --pcap -"
 )]
 pub(super) struct Args {
@@ -67,6 +68,12 @@ pub(super) struct Args {
     /// Give each frame to a twin of the program in the kernel, too, and fail if it disagrees
     #[arg(long)]
     kernel: bool,
+    /// With --kernel, show what the twin logs about each frame
+    ///
+    /// These are the program's own words, written while it runs: what it read in the frame, and what it
+    /// decided by which rule. They stand below the frame, in JSON as a list with the key log.
+    #[arg(long, requires = "kernel")]
+    log: bool,
     /// Print a JSON object for each frame
     #[arg(long)]
     json: bool,
@@ -109,20 +116,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let basis = basis(args, context)?;
     let mut agreement = agreement(args, &basis)?;
     let explained = basis.explain(1, &frame);
-    if let Some(agreement) = &mut agreement {
-        agreement.check(&explained)?;
-    }
+    let log = match &mut agreement {
+        Some(agreement) => agreement.check(&explained)?,
+        None => None,
+    };
     if args.json {
         context
             .output
-            .line(serde_json::to_string(&explained.line())?)?;
+            .line(serde_json::to_string(&explained.line(log))?)?;
     } else {
         let agrees = agreement
             .as_ref()
             .is_some_and(|agreement| agreement.result().is_ok());
+        let log = log.unwrap_or_default();
         context
             .output
-            .write(&report_on(&basis, &explained, agrees))?;
+            .write(&report_on(&basis, &explained, agrees, &log))?;
     }
     agreement.map_or(Ok(()), |agreement| Ok(agreement.result()?))
 }
@@ -196,7 +205,12 @@ fn agreement(args: &Args, basis: &Basis) -> Result<Option<Agreement>> {
     if !args.kernel {
         return Ok(None);
     }
-    Ok(Some(Agreement::new(Twin::load(&basis.image)?)))
+    let load = if args.log {
+        Twin::load_logging
+    } else {
+        Twin::load
+    };
+    Ok(Some(Agreement::new(load(&basis.image)?)))
 }
 
 /// The rules of the file, or those in force.

@@ -6,6 +6,7 @@
 
 pub mod counters;
 pub mod links;
+mod log;
 mod mapped;
 pub mod maps;
 pub mod objects;

@@ -28,6 +28,7 @@ use portdemux_common::{
 use super::{
     counters::Counters,
     links,
+    log::ProgramLog,
     mapped::Mapped,
     maps::{COUNTERS, GENERATION, RULESETS, half, possible_cpus, write_image},
     objects,
@@ -42,6 +43,8 @@ const TRACE: &str = "TRACE";
 const TRACE_WORDS: usize = size_of::<Trace>().div_ceil(size_of::<u64>());
 /// What no program writes into a trace, for [`Trace::class`] and all else.
 const UNWRITTEN: u64 = u64::MAX;
+/// The level at which a program logs nothing, and the verifier takes out what would do it.
+const LOG_NOTHING: u8 = 0;
 
 /// A copy of the program in the kernel that is attached to nothing.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub struct Twin {
     rulesets: Mapped,
     trace: Mapped,
     counters: Counters,
+    log: Option<ProgramLog>,
 }
 
 /// What the program did with a frame.
@@ -75,10 +79,24 @@ impl Twin {
     ///
     /// The capabilities for it are missing, or the kernel refuses the program.
     pub fn load(image: &RulesetImage) -> Result<Self> {
+        Self::load_at(image, LOG_NOTHING)
+    }
+
+    /// Loads the program into the kernel with a ruleset, to log what it does with a frame.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::load`].
+    pub fn load_logging(image: &RulesetImage) -> Result<Self> {
+        Self::load_at(image, aya_log::Level::Info as u8)
+    }
+
+    fn load_at(image: &RulesetImage, level: u8) -> Result<Self> {
         links::check_capabilities()?;
         let cpus = possible_cpus()?;
         let mut object = EbpfLoader::new()
             .map_max_entries(COUNTERS, u32::try_from(cpus)?)
+            .override_global(aya_log::LEVEL, &level, true)
             .load(objects::TWIN)
             .context("prepare the program")?;
         let counters = map(&object, COUNTERS, size_of::<CpuCounters>() * cpus)?;
@@ -86,6 +104,10 @@ impl Twin {
             rulesets: map(&object, RULESETS, size_of::<Rulesets>())?,
             trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
             counters: Counters::new(counters, cpus),
+            log: match level {
+                LOG_NOTHING => None,
+                _ => Some(ProgramLog::new(&mut object)?),
+            },
             object: {
                 program(&mut object)?
                     .load()
@@ -141,6 +163,11 @@ impl Twin {
             action: result.return_value,
             trace,
         })
+    }
+
+    /// Takes what the program logged since the last time, if it was loaded to log.
+    pub fn take_log(&mut self) -> Option<Vec<String>> {
+        self.log.as_mut().map(ProgramLog::take)
     }
 
     /// What the program counted since it was loaded; its frames are those of the interface at

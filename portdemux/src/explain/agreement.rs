@@ -55,21 +55,23 @@ impl Agreement {
         }
     }
 
-    /// Gives a frame to the kernel, too, and notes where it says something else.
+    /// Gives a frame to the kernel, too, and notes where it says something else. Returns what the
+    /// program logged, if it was loaded to log; of a frame that the kernel does not take, nothing.
     ///
     /// # Errors
     ///
     /// The kernel does not run the program.
-    pub fn check(&mut self, explained: &Explained<'_>) -> Result<()> {
+    pub fn check(&mut self, explained: &Explained<'_>) -> Result<Option<Vec<String>>> {
         if !Twin::takes(explained.bytes.len()) {
             self.host_only += 1;
-            return Ok(());
+            return Ok(self.twin.take_log());
         }
         let run = self.twin.run(explained.bytes)?;
+        let log = self.twin.take_log();
         self.compared += 1;
         let differences = differences(explained, &run);
         if differences.is_empty() {
-            return Ok(());
+            return Ok(log);
         }
         self.disagreements += 1;
         if self.disagreements <= SHOWN as u64 {
@@ -82,7 +84,7 @@ impl Agreement {
                 let _ = write!(self.shown, "\n    {what}: host {host}, kernel {kernel}");
             }
         }
-        Ok(())
+        Ok(log)
     }
 
     /// Says whether both sides agreed about every frame.

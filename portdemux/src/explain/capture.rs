@@ -74,15 +74,16 @@ pub fn explain<R: Read>(
         findings.cut += u64::from(frame.is_cut());
         let explained = basis.explain(frame.number, frame.bytes);
         findings.tally.count(&explained);
+        let log = match &mut agreement {
+            Some(agreement) => agreement.check(&explained)?,
+            None => None,
+        };
         match format {
             Format::Json => {
-                text.push_str(&serde_json::to_string(&explained.line())?);
+                text.push_str(&serde_json::to_string(&explained.line(log))?);
                 text.push('\n');
             }
-            Format::Table => table.row(&explained, &mut text),
-        }
-        if let Some(agreement) = &mut agreement {
-            agreement.check(&explained)?;
+            Format::Table => table.row(&explained, log.as_deref(), &mut text),
         }
     }
     if format == Format::Table {

@@ -56,12 +56,15 @@ pub struct Line<'a> {
     pub reason: &'static str,
     /// The name of the claiming rule.
     pub rule: Option<&'a str>,
+    /// What the kernel's program logged, if it was loaded to log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Vec<String>>,
 }
 
 impl Explained<'_> {
-    /// What programs read.
+    /// What programs read; `log` is what the kernel's program logged.
     #[must_use]
-    pub fn line(&self) -> Line<'_> {
+    pub fn line(&self, log: Option<Vec<String>>) -> Line<'_> {
         let parsed = &self.parsed;
         let ports = parsed.ports();
         Line {
@@ -78,6 +81,7 @@ impl Explained<'_> {
             verdict: self.decision.verdict.name(),
             reason: self.decision.reason.name(),
             rule: self.rule,
+            log,
         }
     }
 

@@ -14,9 +14,9 @@ use crate::rules::{
 };
 
 /// Writes the report about a packet with ports; `agreed` says that the kernel was asked and says the
-/// same.
+/// same, `log` is what its program logged.
 #[must_use]
-pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool) -> String {
+pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool, log: &[String]) -> String {
     let mut text = String::new();
     let parsed = &explained.parsed;
     let version = match parsed.version {
@@ -26,7 +26,7 @@ pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool) -> String 
     };
     let Some(ports) = parsed.ports() else {
         let _ = writeln!(text, "parsed      {explained}");
-        write_verdict(&mut text, explained, agreed);
+        write_verdict(&mut text, explained, agreed, log);
         return text;
     };
     let _ = writeln!(
@@ -37,7 +37,7 @@ pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool) -> String 
     if let Some(address) = explained.destination() {
         write_entry_point(&mut text, basis, explained, address, ports);
     }
-    write_verdict(&mut text, explained, agreed);
+    write_verdict(&mut text, explained, agreed, log);
     text
 }
 
@@ -118,7 +118,7 @@ fn write_policy(text: &mut String, source: IpAddr, rule: &Rule, reason: Reason) 
     }
 }
 
-fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool) {
+fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool, log: &[String]) {
     let agreed = if agreed { "   (the kernel agrees)" } else { "" };
     let _ = writeln!(
         text,
@@ -126,6 +126,11 @@ fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool) {
         explained.decision.verdict.name(),
         explained.decision.reason.name()
     );
+    let mut label = "kernel";
+    for line in log {
+        let _ = writeln!(text, "{label:<11} {line}");
+        label = "";
+    }
 }
 
 fn at(claim: &Claim<'_>) -> String {

@@ -38,8 +38,9 @@ impl Table {
         );
     }
 
-    /// The packet stands last: how long its addresses are is nobody's choice.
-    pub(super) fn row(&self, frame: &Explained<'_>, text: &mut String) {
+    /// The packet stands last: how long its addresses are is nobody's choice. What the kernel's program
+    /// logged about it stands below.
+    pub(super) fn row(&self, frame: &Explained<'_>, log: Option<&[String]>, text: &mut String) {
         let _ = writeln!(
             text,
             "{:>6}  {:<7}  {:<11}  {:width$}  {frame}",
@@ -49,6 +50,9 @@ impl Table {
             frame.rule.unwrap_or("–"),
             width = self.rule_width,
         );
+        for line in log.unwrap_or_default() {
+            let _ = writeln!(text, "        kernel: {line}");
+        }
     }
 }
 

@@ -60,7 +60,7 @@ fn with(mut frame: Vec<u8>, bytes: &[(usize, u8)]) -> Vec<u8> {
 }
 
 fn json(frame: &[u8]) -> String {
-    serde_json::to_string(&basis().explain(1, frame).line()).unwrap()
+    serde_json::to_string(&basis().explain(1, frame).line(None)).unwrap()
 }
 
 fn said(frame: &[u8]) -> String {

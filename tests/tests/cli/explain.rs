@@ -4,8 +4,10 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
+    cli::Portdemux,
     frames::{self, ARP, TCP, UDP, VLAN, With as _},
     lab::Lab,
+    netns::Netns,
     require,
 };
 use serde_json::Value;
@@ -31,16 +33,10 @@ fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-#[test]
-fn explain_prints_what_its_page_shows() -> Result<()> {
-    if !require::have(require::WIRE) {
-        return Ok(());
-    }
-    let lab = Lab::new()?;
-    let (portdemux, _) = busy(&lab)?;
-    let file =
-        portdemux.rules_file("[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nto = \"drop\"\n")?;
-    let file = file.display().to_string();
+const RULES: &str = "[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nto = \"drop\"\n";
+
+/// The frames of the page: one that is dropped, one that is malformed, one that passes.
+fn documented_frames() -> Vec<Vec<u8>> {
     let ssh = frames::ipv4(frames::tcp(52_341, 22)).with(|ip| {
         ip.source = [198, 51, 100, 7].into();
         ip.destination = [203, 0, 113, 10].into();
@@ -52,20 +48,41 @@ fn explain_prints_what_its_page_shows() -> Result<()> {
             ip.source = "2001:db8::7".parse().unwrap_or(ip.source);
             ip.destination = "2001:db8::10".parse().unwrap_or(ip.destination);
         });
-    let capture = portdemux.state().join("frames.pcap");
-    fs::write(
-        &capture,
-        pcap(&[
-            ssh.frame().bytes(),
-            broken.frame().tag(VLAN, 100).bytes(),
-            frames::ethernet(ARP, [0; 28]).bytes(),
-        ]),
-    )?;
-    let capture = capture.display().to_string();
+    vec![
+        ssh.frame().bytes(),
+        broken.frame().tag(VLAN, 100).bytes(),
+        frames::ethernet(ARP, [0; 28]).bytes(),
+    ]
+}
+
+/// Writes a capture file and says where it is.
+fn capture(portdemux: &Portdemux<'_>, frames: &[Vec<u8>]) -> Result<String> {
+    let path = portdemux.state().join("frames.pcap");
+    fs::write(&path, pcap(frames))?;
+    Ok(path.display().to_string())
+}
+
+/// The examples of a page.
+fn examples(page: &str) -> Vec<&str> {
+    let blocks = page.split("```json\n").skip(1);
+    blocks
+        .filter_map(|block| block.split("```").next())
+        .collect()
+}
+
+#[test]
+fn explain_prints_what_its_page_shows() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, _) = busy(&lab)?;
+    let file = portdemux.rules_file(RULES)?;
+    let file = file.display().to_string();
+    let capture = capture(&portdemux, &documented_frames())?;
     let explain = ["explain", "--pcap", &capture, "--json"];
     let page = page("json-explain.md")?;
-    let (_, example) = page.split_once("```json\n").context("no example")?;
-    let (example, _) = example.split_once("```").context("no end")?;
+    let example = *examples(&page).first().context("no example")?;
     let lines = portdemux.ok(&[&explain[..], &["--rules", &file]].concat())?;
     assert_eq!(lines.stdout, example);
     // Under the rules in force it is the same, but for the claim.
@@ -93,5 +110,61 @@ fn explain_prints_what_its_page_shows() -> Result<()> {
     let first = example.lines().next().context("no line")?;
     assert_eq!(line, serde_json::from_str::<Value>(first)?);
     assert_eq!(line["protocol"], u64::from(TCP));
+    Ok(())
+}
+
+#[test]
+fn the_words_of_the_kernel_stand_with_each_frame() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let namespace = Netns::new("log")?;
+    let portdemux = Portdemux::new(&namespace)?;
+    let file = portdemux.rules_file(RULES)?;
+    let file = file.display().to_string();
+    let mut frames = documented_frames();
+    let path = capture(&portdemux, &frames)?;
+    let explain = ["explain", "--pcap", &path, "--rules", &file, "--kernel"];
+    let with = |more: &[&str]| portdemux.ok(&[&explain[..], more].concat());
+    let page = page("json-explain.md")?;
+    let examples = examples(&page);
+    // Only if they are asked for.
+    assert_eq!(with(&["--json"])?.stdout, examples[0]);
+    assert_eq!(with(&["--json", "--log"])?.stdout, examples[1]);
+
+    // The kernel gives no program a frame of two bytes: it says nothing about that one.
+    frames.push(vec![0; 2]);
+    capture(&portdemux, &frames)?;
+    let table = with(&["--log"])?.stdout;
+    let (rows, _) = table.split_once("\n\n").context("no summary")?;
+    assert_eq!(
+        rows,
+        "\x20FRAME  VERDICT  REASON       RULE  PACKET\n\
+         \x20    1  drop     rule_drop    ssh   tcp 198.51.100.7:52341 > 203.0.113.10:22\n\
+         \x20       kernel: 54 bytes: IPv4, protocol 6, port 52341 to port 22\n\
+         \x20       kernel: rule id 0: drop, rule_drop\n\
+         \x20    2  drop     l4_short     –     vlan 100 udp first fragment 2001:db8::7 > \
+         2001:db8::10\n\
+         \x20       kernel: 70 bytes: malformed\n\
+         \x20       kernel: no rule: drop, l4_short\n\
+         \x20    3  pass     non_ip       –     arp\n\
+         \x20       kernel: 42 bytes: not IP\n\
+         \x20       kernel: no rule: pass, non_ip\n\
+         \x20    4  drop     eth_short    –     2 bytes"
+    );
+    let lines = with(&["--json", "--log"])?.stdout;
+    let last: Value = serde_json::from_str(lines.lines().last().context("no line")?)?;
+    assert_eq!(last["log"], Value::Array(Vec::new()));
+
+    let packet = ["explain", "udp", "[2001:db8::7]:53", "[2001:db8::10]:22"];
+    let asked = ["--rules", &file, "--kernel", "--log"];
+    assert_eq!(
+        portdemux.ok(&[&packet[..], &asked].concat())?.stdout,
+        "parsed      IPv6 UDP\n\
+         entry point none: no rule claims 22/udp at 2001:db8::10\n\
+         verdict     pass, unclaimed   (the kernel agrees)\n\
+         kernel      62 bytes: IPv6, protocol 17, port 53 to port 22\n\
+         \x20           no rule: pass, unclaimed\n"
+    );
     Ok(())
 }

@@ -181,6 +181,12 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
              --pcap FILE",
         ),
         (
+            &["explain", "--pcap", "frames.pcap", "--log"],
+            "error: the following required arguments were not provided:\n  --kernel\n\nUsage: \
+             portdemux explain [OPTIONS] PROTO SRC:PORT DST:PORT\n       portdemux explain [OPTIONS] \
+             --pcap FILE",
+        ),
+        (
             &["explain", "tcp", "192.0.2.1", "192.0.2.2:80"],
             "error: invalid value '192.0.2.1' for '[SRC:PORT]': a port is missing: write \
              ADDRESS:PORT, as in 192.0.2.1:443",

@@ -76,7 +76,7 @@ fn a_packet_made_from_its_ends_is_sound_and_goes_from_one_to_the_other() {
             let frame = frame(transport, source, destination);
             let basis = basis();
             let line = basis.explain(7, &frame);
-            let line = line.line();
+            let line = line.line(None);
             assert_eq!(
                 (line.frame, line.class),
                 (7, "ports"),

@@ -15,7 +15,7 @@ use crate::{
 fn a_report_names_the_winner_and_why_the_others_lose() {
     let basis = basis();
     assert_eq!(
-        report(&basis, &basis.explain(1, &ssh()), true),
+        report(&basis, &basis.explain(1, &ssh()), true, &[]),
         "parsed      IPv4 TCP SYN\n\
          entry point ssh: 22/tcp, any address   portdemux.toml:6\n\
          \x20           also claimed by legacy 20-25/tcp (portdemux.toml:2): a single port beats a \
@@ -24,7 +24,7 @@ fn a_report_names_the_winner_and_why_the_others_lose() {
     );
     let exact = frame(Transport::Tcp, "198.51.100.7:1", "203.0.113.10:23");
     assert_eq!(
-        report(&basis, &basis.explain(1, &exact), false),
+        report(&basis, &basis.explain(1, &exact), false, &[]),
         "parsed      IPv4 TCP SYN\n\
          entry point login: 1-100/tcp, 203.0.113.10   portdemux.toml:11\n\
          \x20           also claimed by legacy 20-25/tcp (portdemux.toml:2): an exact address beats \
@@ -33,7 +33,7 @@ fn a_report_names_the_winner_and_why_the_others_lose() {
     );
     let free = frame(Transport::Sctp, "[2001:db8::7]:1", "[2001:db8::10]:22");
     assert_eq!(
-        report(&basis, &basis.explain(1, &free), false),
+        report(&basis, &basis.explain(1, &free), false, &[]),
         "parsed      IPv6 SCTP\n\
          entry point none: no rule claims 22/sctp at 2001:db8::10\n\
          verdict     pass, unclaimed\n"
@@ -45,7 +45,7 @@ fn without_the_ruleset_s_text_a_report_still_names_the_rule() {
     let Basis { image, .. } = basis();
     let names = [(1, "ssh".to_owned())].into();
     let basis = Basis::in_force(image, names);
-    let text = report(&basis, &basis.explain(1, &ssh()), false);
+    let text = report(&basis, &basis.explain(1, &ssh()), false, &[]);
     assert!(
         text.contains("\nentry point ssh\nverdict     drop, rule_drop\n"),
         "{text}"
