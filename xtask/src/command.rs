@@ -75,7 +75,7 @@ pub(crate) fn is_root() -> Result<bool> {
 /// If it cannot be started or fails; its own output has said why.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let text = text(command);
-    say::line(format_args!("$ {text}"));
+    say::progress(format_args!("$ {text}"));
     let status = command
         .status()
         .with_context(|| format!("start `{text}`"))?;
@@ -92,7 +92,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// If it cannot be started.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     let text = text(command);
-    say::line(format_args!("$ {text}"));
+    say::progress(format_args!("$ {text}"));
     command.spawn().with_context(|| format!("start `{text}`"))
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 /// If it cannot be started.
 pub(crate) fn become_it(command: &mut Command) -> Result<()> {
     let text = text(command);
-    say::line(format_args!("$ {text}"));
+    say::progress(format_args!("$ {text}"));
     let err = command.exec();
     Err(anyhow!(err).context(format!("start `{text}`")))
 }

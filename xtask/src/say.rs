@@ -11,6 +11,11 @@ pub(crate) fn line(text: impl Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Says on standard error what is being done: standard output is left to what it says.
+pub(crate) fn progress(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Announces a step of a longer chore.
 pub(crate) fn step(text: impl Display) {
     let (bold, plain) = styles(std::io::stdout().is_terminal());

@@ -47,7 +47,7 @@ pub(crate) fn toolchain() -> Result<Rust> {
         }
         Err(err) => err,
     };
-    say::line(format_args!("not with Debian's packages: {debian:#}"));
+    say::progress(format_args!("not with Debian's packages: {debian:#}"));
     if let Err(nightly) = nightly::install() {
         bail!(
             "this machine has no way to build for BPF, one of these must change\n  \
@@ -66,6 +66,6 @@ pub(crate) fn tests() -> Result<()> {
 fn ready() -> Result<Rust> {
     let rust = Rust::find()?;
     let linker = linker::check()?;
-    say::line(format_args!("ready: {rust}, {linker}"));
+    say::progress(format_args!("ready: {rust}, {linker}"));
     Ok(rust)
 }

@@ -58,7 +58,7 @@ fn link_with() -> Result<()> {
     let Err(download) = linker::download() else {
         return linker::check().map(|_| ());
     };
-    say::line(format_args!("not as a download: {download:#}"));
+    say::progress(format_args!("not as a download: {download:#}"));
     let prefix = llvm_prefix(rust.llvm).with_context(|| {
         format!(
             "bpf-linker could neither be downloaded ({download:#}) nor built (that needs the \

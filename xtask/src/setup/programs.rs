@@ -48,7 +48,7 @@ pub(super) fn install() -> Result<()> {
         packages.push(debian::CLIPPY.to_owned());
     }
     if packages.is_empty() {
-        say::line("ready: every program that the tests run");
+        say::progress("ready: every program that the tests run");
         return Ok(());
     }
     if apt::is_here() {
