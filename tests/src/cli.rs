@@ -243,11 +243,13 @@ fn find_or_build() -> Result<PathBuf> {
     if let Some(path) = env::var_os("PORTDEMUX_BIN") {
         return Ok(PathBuf::from(path));
     }
-    // The test itself is TARGET/PROFILE/deps/NAME.
-    let test = env::current_exe()?;
-    let target = test
+    // A test is TARGET/PROFILE/deps/NAME, a program TARGET/PROFILE/NAME.
+    let this = env::current_exe()?;
+    let target = this
         .ancestors()
-        .nth(3)
+        .skip(1)
+        .find(|directory| !directory.ends_with("deps"))
+        .and_then(Path::parent)
         .context("find the target directory")?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
