@@ -51,8 +51,9 @@ pub enum Action {
 
 /// What a table says about a port: nothing, or the rule that claims it and the rule's action.
 ///
-/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bit 18: the rule has lists of sources. Bits 24 to 31:
-/// [`Action`].
+/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bit 18: the rule has terms, and its
+/// [`crate::sources::Policy`] is to be
+/// read. Bit 19: this is not the last word about the port. Bits 24 to 31: [`Action`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Entry(u32);
@@ -62,7 +63,8 @@ impl Entry {
     pub const UNCLAIMED: Self = Self(0);
 
     const CLAIMED: u32 = 1 << 17;
-    const RESTRICTED: u32 = 1 << 18;
+    const CONDITIONAL: u32 = 1 << 18;
+    const OPEN: u32 = 1 << 19;
     const RULE: u32 = 0x1_ffff;
 
     /// A claim by the rule of this id.
@@ -71,17 +73,36 @@ impl Entry {
         Self(rule & Self::RULE | Self::CLAIMED | (action as u32) << 24)
     }
 
-    /// This claim by a rule that has lists of sources.
+    /// This claim by a rule that has terms.
     #[must_use]
-    pub const fn restricted(self) -> Self {
-        Self(self.0 | Self::RESTRICTED)
+    pub const fn conditional(self) -> Self {
+        Self(self.0 | Self::CONDITIONAL)
     }
 
-    /// Whether the claiming rule has lists of sources.
+    /// Whether the claiming rule has terms.
     #[inline(always)]
     #[must_use]
-    pub const fn is_restricted(self) -> bool {
-        self.0 & Self::RESTRICTED != 0
+    pub const fn is_conditional(self) -> bool {
+        self.0 & Self::CONDITIONAL != 0
+    }
+
+    /// This word about a port, but not the last: more than the port's number decides.
+    #[must_use]
+    pub const fn open(self) -> Self {
+        Self(self.0 | Self::OPEN)
+    }
+
+    /// This word as if it were the last.
+    #[must_use]
+    pub const fn closed(self) -> Self {
+        Self(self.0 & !Self::OPEN)
+    }
+
+    /// Whether more than the port's number decides about its packets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
     }
 
     /// Whether a rule claims the port.
@@ -194,7 +215,8 @@ pub struct RulesetImage {
     pub header: Header,
     /// Which rule ids the ruleset uses, a bit each; those of rules that never win a port too.
     pub rules: RuleSet,
-    /// The claims of ports at any address, by [`Port::index`].
+    /// The claims of ports at any address, by [`Port::index`]. An entry is open if more is to be asked
+    /// about the port: a claim of it at some address, or the terms of the rule that claims it.
     pub ports: [Entry; PORT_PLACES],
     /// Displacements of IPv4 buckets.
     pub v4_displacements: [u32; DISPLACEMENTS],

@@ -6,7 +6,7 @@
 
 mod counting;
 mod frame;
-mod restricted;
+mod pending;
 mod ruleset;
 
 use core::hint::cold_path;
@@ -15,7 +15,7 @@ use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use frame::LinearFrame;
 pub use frame::WholeFrame;
 use portdemux_common::{
-    decide::{self, Decision, Restricted},
+    decide::{self, Decision, Pending},
     packet::Packet,
     parse::{self, Continuation, Parsed},
     reason::Verdict,
@@ -23,11 +23,11 @@ use portdemux_common::{
 
 /// Sees every decision. The attached program has none, its twin writes them down.
 pub trait Witness: Copy {
-    /// Sees what was decided about a frame, as if everyone might use every port.
+    /// Sees what was decided about a frame by its port.
     fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision);
 
-    /// Sees what came of the last frame after its source was judged.
-    fn see_judged(self, decision: &Decision);
+    /// Sees what came of the last frame if more than its port decided.
+    fn see_decided(self, decision: &Decision);
 }
 
 impl Witness for () {
@@ -35,7 +35,7 @@ impl Witness for () {
     fn see(self, _ctx: &XdpContext, _parsed: &Parsed, _decision: &Decision) {}
 
     #[inline(always)]
-    fn see_judged(self, _decision: &Decision) {}
+    fn see_decided(self, _decision: &Decision) {}
 }
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.
@@ -44,7 +44,7 @@ impl Witness for () {
 #[inline(always)]
 pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
     let first = decide_by_port::<FRAGS, W>(ctx, witness);
-    let Some(verdict) = first.or_else(|| restricted::judge(witness)) else {
+    let Some(verdict) = first.or_else(|| pending::decide(witness)) else {
         // A map has no element: this cannot happen, and aborting drops.
         return xdp_action::XDP_ABORTED;
     };
@@ -54,8 +54,7 @@ pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> 
     }
 }
 
-/// Decides about a frame and counts it, or leaves what is to be judged about its source to
-/// [`restricted`].
+/// Decides about a frame and counts it, or leaves it to [`pending`].
 #[inline(always)]
 fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> Option<Verdict> {
     let finish = Finish::<W, FRAGS> { ctx, witness };
@@ -102,15 +101,21 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
     fn with_length<P: Packet>(self, packet: &P, length: usize, parsed: &Parsed) -> Option<Verdict> {
         // Asked for only here, the ruleset takes no register from the parser.
         let (generation, ruleset) = ruleset::in_force()?;
-        let decision = decide::by_port(packet, parsed, ruleset);
+        let decision = decide::by_port(parsed, ruleset);
         let port = parsed
             .ports()
             .map(|ports| ports.destination.index(ports.transport));
         self.witness.see(self.ctx, parsed, &decision);
-        if decision.entry.is_restricted() {
+        if decision.entry.is_open() {
             cold_path();
-            let restricted = Restricted::new(packet, parsed, decision.entry);
-            restricted::leave(generation, restricted, port, length as u64);
+            let entry = decision.entry;
+            pending::leave(Pending::new(
+                packet,
+                parsed,
+                entry,
+                generation,
+                length as u64,
+            ));
             return None;
         }
         counting::count(length as u64, port, &decision);

@@ -140,7 +140,7 @@ fn claimed<'r>(
     entry: Entry,
 ) -> &'r mut Claimed {
     let rule = rules.entry(entry.rule()).or_default();
-    if entry.is_restricted() {
+    if entry.is_conditional() {
         rule.policy = image.sources.policies[entry.rule() as usize];
     }
     rule.to = match entry.action() {
@@ -154,7 +154,7 @@ fn claimed<'r>(
 fn runs(transport: Transport, entry: impl Fn(u16) -> Entry) -> Vec<(PortRange, Entry)> {
     let mut runs: Vec<(PortRange, Entry)> = Vec::new();
     for port in 0..=u16::MAX {
-        let here = entry(port);
+        let here = entry(port).closed();
         match runs.last_mut() {
             Some((range, entry)) if *entry == here && range.last + 1 == port => range.last = port,
             _ if here.is_claimed() => {

@@ -44,12 +44,13 @@ impl Witness for WriteDown {
     }
 
     #[inline(always)]
-    fn see_judged(self, decision: &Decision) {
+    fn see_decided(self, decision: &Decision) {
         let Some(trace) = TRACE.get_ptr_mut(0) else {
             return;
         };
         // SAFETY: as above.
         let trace = unsafe { &mut *trace };
+        trace.entry = decision.entry;
         trace.verdict = decision.verdict as u8;
         trace.reason = decision.reason as u8;
     }

@@ -45,7 +45,7 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
             if ruleset.lists().policy(place) == Policy::default() {
                 entry
             } else {
-                entry.restricted()
+                entry.conditional()
             }
         })
         .collect();
@@ -53,7 +53,12 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     let claims = ruleset.claims();
     for segment in claims.any() {
         for port in segment.first..=segment.last {
-            image.ports[Port::new(port).index(segment.transport)] = entries[segment.rule as usize];
+            let entry = entries[segment.rule as usize];
+            image.ports[Port::new(port).index(segment.transport)] = if entry.is_conditional() {
+                entry.open()
+            } else {
+                entry
+            };
         }
     }
     let (v4, v6) = place_spans(&mut image, claims.by_address(), &entries);
@@ -137,6 +142,12 @@ fn place_spans<'a>(
         let next = image.header.spans;
         let first = *shared.entry(segments).or_insert(next);
         if first == next {
+            for segment in segments {
+                for port in segment.first..=segment.last {
+                    let entry = &mut image.ports[Port::new(port).index(segment.transport)];
+                    *entry = entry.open();
+                }
+            }
             for (span, segment) in image.spans[next as usize..].iter_mut().zip(segments) {
                 *span = Span {
                     first: span_key(segment.transport, Port::new(segment.first)),

@@ -207,9 +207,7 @@ mod tests {
         net::{IpAddr, Ipv6Addr},
     };
 
-    use portdemux_common::{
-        decide::Restricted, parse::Version, ruleset::Entry, sources::Admission,
-    };
+    use portdemux_common::{parse::Version, sources::Admission};
     use proptest::prelude::*;
 
     use super::*;
@@ -342,24 +340,19 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_lists_is_not_restricted() {
+    fn a_rule_without_lists_is_decided_by_its_port() {
         let ruleset = ruleset(&[(Vec::new(), Vec::new())]);
         let image = image::compile(&ruleset, &[0]);
         assert_eq!(image.header.sources, Sizes::default());
-        assert!(image.ports.iter().all(|entry| !entry.is_restricted()));
+        assert!(image.ports.iter().all(|entry| !entry.is_open()));
     }
 
     #[test]
     fn a_source_that_is_nowhere_is_not_admitted() {
         let net = "192.0.2.0/24".parse().unwrap();
         let image = image::compile(&ruleset(&[(vec![net], Vec::new())]), &[0]);
-        let lost = Restricted {
-            entry: Entry::default(),
-            ..Restricted::default()
-        };
-        assert_eq!(
-            lost.decide(&image).verdict,
-            portdemux_common::reason::Verdict::Drop
-        );
+        for source in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
+            assert_eq!(admitted(&image, source, 0), Admission::NotAllowed);
+        }
     }
 }
