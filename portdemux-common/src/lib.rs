@@ -15,6 +15,7 @@ pub mod decide;
 pub mod hash;
 pub mod packet;
 pub mod parse;
+pub mod policy;
 pub mod reason;
 pub mod ruleset;
 pub mod sources;
@@ -23,4 +24,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;

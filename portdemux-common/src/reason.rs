@@ -11,11 +11,13 @@ pub enum Verdict {
     Pass = 0,
     /// Nobody gets it.
     Drop = 1,
+    /// Nobody gets it, and the sender is told so.
+    Reject = 2,
 }
 
 impl Verdict {
     /// Every verdict, in the order of their counter indices.
-    pub const ALL: [Self; 2] = [Self::Pass, Self::Drop];
+    pub const ALL: [Self; 3] = [Self::Pass, Self::Drop, Self::Reject];
 
     /// The word for it.
     #[must_use]
@@ -23,6 +25,7 @@ impl Verdict {
         match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
+            Self::Reject => "reject",
         }
     }
 }
@@ -64,16 +67,30 @@ reasons! {
     RuleLocal = "rule_local",
     /// A rule claims the port and drops what comes to it.
     RuleDrop = "rule_drop",
+    /// A rule claims the port and tells the senders of what comes to it that it is closed.
+    RuleReject = "rule_reject",
     /// The source is on the list of those who may not use the rule's ports.
     SourceDenied = "source_denied",
     /// The source is not on the list of those who may use the rule's ports.
     SourceNotAllowed = "source_not_allowed",
+    /// The rule lets only replies in, and the packet is of no flow that this host began.
+    NotEstablished = "not_established",
+    /// More packets came than the rule lets in.
+    RateLimited = "rate_limited",
+    /// No rule claims the port, and the packet is of a flow that this host began.
+    Reply = "reply",
+    /// An ICMP error about a packet of a known flow.
+    Related = "related",
     /// No rule claims the port.
     Unclaimed = "unclaimed",
     /// Valid IP whose protocol has no ports to dispatch on.
     NoPorts = "no_ports",
     /// A fragment other than the first, which has no transport header of its own.
     LaterFragment = "later_fragment",
+    /// A fragment other than the first, of a packet whose first fragment was not seen.
+    FragmentUnknown = "fragment_unknown",
+    /// ICMP that the ruleset does not let in.
+    IcmpPolicy = "icmp_policy",
     /// Neither IPv4 nor IPv6.
     NonIp = "non_ip",
     /// Fewer than 14 bytes: no Ethernet header.
@@ -167,11 +184,18 @@ mod tests {
             [
                 "rule_local",
                 "rule_drop",
+                "rule_reject",
                 "source_denied",
                 "source_not_allowed",
+                "not_established",
+                "rate_limited",
+                "reply",
+                "related",
                 "unclaimed",
                 "no_ports",
                 "later_fragment",
+                "fragment_unknown",
+                "icmp_policy",
                 "non_ip"
             ]
         );

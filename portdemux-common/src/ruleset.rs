@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     hash::{self, Hashed},
     parse::{Address, Ports, Version},
+    policy::{Defaults, Policy},
     sources::{Sizes, Sources},
     state::Generation,
     wire::{Port, Transport},
@@ -47,12 +48,30 @@ pub enum Action {
     Local = 0,
     /// Nowhere.
     Drop = 1,
+    /// Nowhere, and the sender is told so.
+    Reject = 2,
+}
+
+impl Action {
+    /// The action of a number. An unknown one drops: a program that knows nothing better must not let
+    /// anything in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_code(code: u32) -> Self {
+        if code == Self::Local as u32 {
+            Self::Local
+        } else if code == Self::Reject as u32 {
+            Self::Reject
+        } else {
+            Self::Drop
+        }
+    }
 }
 
 /// What a table says about a port: nothing, or the rule that claims it and the rule's action.
 ///
 /// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bit 18: the rule has terms, and its
-/// [`crate::sources::Policy`] is to be
+/// [`Policy`] is to be
 /// read. Bit 19: this is not the last word about the port. Bits 24 to 31: [`Action`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
@@ -126,16 +145,11 @@ impl Entry {
         self.0 & Self::RULE
     }
 
-    /// The claiming rule's action. An unknown one drops: a rule of which this program knows nothing
-    /// better must not let anything in.
+    /// The claiming rule's action.
     #[inline(always)]
     #[must_use]
     pub const fn action(self) -> Action {
-        if self.0 >> 24 == Action::Local as u32 {
-            Action::Local
-        } else {
-            Action::Drop
-        }
+        Action::from_code(self.0 >> 24)
     }
 }
 
@@ -161,12 +175,18 @@ pub struct Header {
     pub v6_bucket_mask: u32,
     /// Number of spans.
     pub spans: u32,
-    /// 1 if malformed packets pass, 0 if they are dropped.
-    pub malformed_pass: u32,
+    /// 1 if any rule claims ports by the peer's port.
+    pub source_claims: u32,
+    /// 1 if any rule is a shadow.
+    pub shadow_claims: u32,
+    /// How many places of the policies have a meaning.
+    pub policies: u32,
+    /// What happens to traffic that no rule claims.
+    pub defaults: Defaults,
     /// How many ranges and classes the sources have.
     pub sources: Sizes,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 2],
+    pub reserved: [u32; 4],
 }
 
 /// A claimed address and where the spans of its ports lie.
@@ -205,6 +225,8 @@ pub struct Span {
     pub last: u32,
     /// Whose they are.
     pub entry: Entry,
+    /// Which shadow they are, if any.
+    pub shadow: Entry,
 }
 
 /// A compiled ruleset. All zeros are the ruleset without rules.
@@ -228,7 +250,13 @@ pub struct RulesetImage {
     pub v6: [V6Place; ADDRESS_PLACES],
     /// The claims of ports at one address.
     pub spans: [Span; MAX_SPANS],
-    /// Who may use the ports of which rules.
+    /// The claims of ports by the peer's port, by [`Port::index`].
+    pub source_ports: [Entry; PORT_PLACES],
+    /// The claims of ports at any address by shadows, by [`Port::index`].
+    pub shadow_ports: [Entry; PORT_PLACES],
+    /// What rules ask, by rule id.
+    pub policies: [Policy; RULE_PLACES],
+    /// Which sources are in which lists.
     pub sources: Sources,
 }
 
@@ -257,8 +285,8 @@ impl Rulesets {
 
 const _: () = {
     assert!(Entry::RULE as usize == RULE_PLACES - 1);
-    assert!(size_of::<Header>() == 128 && align_of::<Header>() == 8);
-    assert!(size_of::<V4Place>() == 12 && size_of::<V6Place>() == 24 && size_of::<Span>() == 12);
+    assert!(size_of::<Header>() == 192 && align_of::<Header>() == 8);
+    assert!(size_of::<V4Place>() == 12 && size_of::<V6Place>() == 24 && size_of::<Span>() == 16);
     assert!(size_of::<RulesetImage>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
 };
 

@@ -7,10 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{
-    parse::Version,
-    ruleset::{RULE_PLACES, RuleId},
-};
+use crate::{parse::Version, policy::Policy};
 
 /// How many distinct lists of sources the rules can have.
 pub const MAX_LISTS: usize = 1024;
@@ -30,16 +27,6 @@ const SEARCH_STEPS: usize = RANGE_PLACES.ilog2() as usize + 1;
 
 /// Number of a class; addresses in no list have class 0.
 pub type Class = u16;
-
-/// Which lists decide who may use a rule's ports. All zeros: anyone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Policy {
-    /// The list of those who may, plus 1; 0 for anyone.
-    pub from: u16,
-    /// The list of those who may not, plus 1; 0 for nobody.
-    pub deny: u16,
-}
 
 /// How the ranges of a family are divided: by the upper 64 bits of an address, an IPv4 address being
 /// a number of 32 bits.
@@ -72,8 +59,6 @@ pub struct Sizes {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct Sources {
-    /// What decides about each rule's ports, by rule id; read only if the rule's entries say so.
-    pub policies: [Policy; RULE_PLACES],
     /// The lists that each class is in, a bit for each list, [`Sizes::words`] words for a class.
     pub classes: [u64; CLASS_WORDS],
     /// The last range that begins at or before each part of IPv4, and the last range of all.
@@ -91,7 +76,7 @@ pub struct Sources {
 }
 
 const _: () = {
-    assert!(size_of::<Policy>() == 4 && size_of::<Sizes>() == 40);
+    assert!(size_of::<Sizes>() == 40);
     assert!(size_of::<Sources>().is_multiple_of(64) && align_of::<Sources>() == 8);
 };
 
@@ -107,7 +92,7 @@ pub enum Admission {
 }
 
 impl Sources {
-    /// What the lists of a rule say about an address of the upper 64 bits `high`, an IPv4 address being
+    /// What the lists of a policy say about an address of the upper 64 bits `high`, an IPv4 address being
     /// all of them, and the lower 64 bits `low`.
     #[inline(always)]
     #[must_use]
@@ -116,14 +101,11 @@ impl Sources {
         sizes: &Sizes,
         version: Version,
         [high, low]: [u64; 2],
-        rule: RuleId,
+        policy: &Policy,
     ) -> Admission {
         let class = match version {
             Version::V4 => self.class_of_v4(&sizes.v4, high),
             Version::V6 => self.class_of_v6(&sizes.v6, [high, low]),
-        };
-        let Some(policy) = self.policies.get(rule as usize) else {
-            return Admission::NotAllowed;
         };
         if policy.deny != 0 && self.is_in(sizes, class, policy.deny - 1) {
             Admission::Denied

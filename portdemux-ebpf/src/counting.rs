@@ -45,7 +45,7 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     let Some(port) = port else {
         return;
     };
-    let is_dropped = matches!(decision.verdict, Verdict::Drop);
+    let is_dropped = !matches!(decision.verdict, Verdict::Pass);
     if let Some(counter) = counters.ports.get_mut(port) {
         counter.count(bytes);
     }

@@ -50,7 +50,7 @@ pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> 
     };
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop | Verdict::Reject => xdp_action::XDP_DROP,
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use portdemux_common::{
+    policy::Policy,
     ruleset::{Action, Entry, RuleId, RulesetImage},
-    sources::Policy,
     wire::{Port, Transport},
 };
 
@@ -63,7 +63,7 @@ pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String
         }
     }
 
-    let malformed = if image.header.malformed_pass == 0 {
+    let malformed = if image.header.defaults.malformed_pass == 0 {
         "drop"
     } else {
         "pass"
@@ -141,11 +141,11 @@ fn claimed<'r>(
 ) -> &'r mut Claimed {
     let rule = rules.entry(entry.rule()).or_default();
     if entry.is_conditional() {
-        rule.policy = image.sources.policies[entry.rule() as usize];
+        rule.policy = image.policies[entry.rule() as usize];
     }
     rule.to = match entry.action() {
         Action::Local => Destination::Local,
-        Action::Drop => Destination::Drop,
+        Action::Drop | Action::Reject => Destination::Drop,
     };
     rule
 }
@@ -264,7 +264,7 @@ mod tests {
         let rebuilt = text(&image, &names);
         let (again, names_again) = compile(&rebuilt);
         assert_eq!(text(&again, &names_again), rebuilt);
-        assert_eq!(again.header.malformed_pass, 1);
+        assert_eq!(again.header.defaults.malformed_pass, 1);
         assert!(
             rebuilt.contains("\"8000-8079/tcp\", \"8081-8999/tcp\""),
             "{rebuilt}"

@@ -47,7 +47,7 @@ pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &Ruleset
 #[must_use]
 pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
     if let Some(reason) = parsed.malformed {
-        let verdict = if ruleset.header.malformed_pass != 0 {
+        let verdict = if ruleset.header.defaults.malformed_pass != 0 {
             Verdict::Pass
         } else {
             Verdict::Drop
@@ -88,12 +88,22 @@ impl Decision {
             match entry.action() {
                 Action::Local => (Verdict::Pass, Reason::RuleLocal),
                 Action::Drop => (Verdict::Drop, Reason::RuleDrop),
+                Action::Reject => (Verdict::Reject, Reason::RuleReject),
             }
         } else {
             (Verdict::Pass, Reason::Unclaimed)
         };
         Self {
             verdict,
+            reason,
+            entry,
+        }
+    }
+
+    #[inline(always)]
+    const fn dropped(reason: Reason, entry: Entry) -> Self {
+        Self {
+            verdict: Verdict::Drop,
             reason,
             entry,
         }

@@ -6,7 +6,7 @@ use super::Decision;
 use crate::{
     packet::Packet,
     parse::{Parsed, Ports, Version},
-    reason::{Reason, Verdict},
+    reason::Reason,
     ruleset::{Entry, RulesetImage},
     sources::Admission,
     state::Generation,
@@ -154,18 +154,16 @@ impl Pending {
             Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
             Version::V6 => self.source.map(u64::from_be),
         };
+        let Some(policy) = ruleset.policies.get(entry.rule() as usize) else {
+            return Decision::dropped(Reason::SourceNotAllowed, entry);
+        };
         let sizes = &ruleset.header.sources;
-        let admission = ruleset.sources.admit(sizes, version, source, entry.rule());
-        let reason = match admission {
+        let reason = match ruleset.sources.admit(sizes, version, source, policy) {
             Admission::Admitted => return Decision::claimed(entry),
             Admission::Denied => Reason::SourceDenied,
             Admission::NotAllowed => Reason::SourceNotAllowed,
         };
-        Decision {
-            verdict: Verdict::Drop,
-            reason,
-            entry,
-        }
+        Decision::dropped(reason, entry)
     }
 
     #[inline(always)]

@@ -182,7 +182,8 @@ impl Twin {
 #[must_use]
 pub const fn action_of(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Drop => 1,
+        // A twin answers nobody.
+        Verdict::Drop | Verdict::Reject => 1,
         Verdict::Pass => 2,
     }
 }

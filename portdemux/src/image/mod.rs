@@ -7,11 +7,11 @@ use std::{collections::HashMap, mem::offset_of, net::IpAddr, ops::Range};
 use ipnet::IpNet;
 use portdemux_common::{
     hash::{self, Hashed},
+    policy::Policy,
     ruleset::{
-        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, RuleId, RulesetImage,
-        Span, V4Place, V6Place, place, span_key,
+        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, PORT_PLACES, RULE_PLACES,
+        RuleId, RulesetImage, Span, V4Place, V6Place, place, span_key,
     },
-    sources::Policy,
     wire::Port,
 };
 
@@ -27,7 +27,7 @@ use crate::rules::{Destination, Malformed, Ruleset, claims::Segment};
 #[must_use]
 pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
-    image.header.malformed_pass = match ruleset.defaults().malformed {
+    image.header.defaults.malformed_pass = match ruleset.defaults().malformed {
         Malformed::Drop => 0,
         Malformed::Pass => 1,
     };
@@ -64,7 +64,14 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
     let (v4, v6) = place_spans(&mut image, claims.by_address(), &entries);
     place_v4(&mut image, &v4);
     place_v6(&mut image, &v6);
-    sources::place(&mut image, ruleset.lists(), ids);
+    for (place, &id) in ids.iter().enumerate() {
+        let policy = ruleset.lists().policy(place);
+        if policy != Policy::default() {
+            image.policies[id as usize] = policy;
+            image.header.policies = image.header.policies.max(id + 1);
+        }
+    }
+    sources::place(&mut image, ruleset.lists());
     image
 }
 
@@ -106,6 +113,24 @@ pub fn parts(header: &Header) -> Vec<Range<usize>> {
             size_of::<Span>(),
             header.spans as usize,
             MAX_SPANS,
+        ),
+        part(
+            offset_of!(RulesetImage, source_ports),
+            size_of::<Entry>(),
+            header.source_claims as usize * PORT_PLACES,
+            PORT_PLACES,
+        ),
+        part(
+            offset_of!(RulesetImage, shadow_ports),
+            size_of::<Entry>(),
+            header.shadow_claims as usize * PORT_PLACES,
+            PORT_PLACES,
+        ),
+        part(
+            offset_of!(RulesetImage, policies),
+            size_of::<Policy>(),
+            header.policies as usize,
+            RULE_PLACES,
         ),
     ];
     let sources = sources::parts(&header.sources)
@@ -153,6 +178,7 @@ fn place_spans<'a>(
                     first: span_key(segment.transport, Port::new(segment.first)),
                     last: span_key(segment.transport, Port::new(segment.last)),
                     entry: entries[segment.rule as usize],
+                    shadow: Entry::UNCLAIMED,
                 };
             }
             image.header.spans += count;

@@ -4,24 +4,19 @@ use std::{mem::offset_of, net::Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use portdemux_common::{
-    ruleset::{RULE_PLACES, RuleId, RulesetImage},
-    sources::{
-        CLASS_WORDS, Class, Division, PART_PLACES, PARTS, Policy, RANGE_PLACES, Sizes, Sources,
-    },
+    ruleset::RulesetImage,
+    sources::{CLASS_WORDS, Class, Division, PART_PLACES, PARTS, RANGE_PLACES, Sizes, Sources},
 };
 
 use super::length;
 use crate::rules::lists::{Lists, Range};
 
 /// Writes down who may use the ports of which rules.
-pub(super) fn place(image: &mut RulesetImage, lists: &Lists, ids: &[RuleId]) {
+pub(super) fn place(image: &mut RulesetImage, lists: &Lists) {
     if lists.classes().is_empty() {
         return;
     }
     let sources = &mut image.sources;
-    for (place, &id) in ids.iter().enumerate() {
-        sources.policies[id as usize] = lists.policy(place);
-    }
     sources.classes[..lists.classes().len()].copy_from_slice(lists.classes());
 
     for (start, range) in sources.v4_starts.iter_mut().zip(lists.v4()) {
@@ -99,12 +94,6 @@ pub(super) fn parts(sizes: &Sizes) -> impl Iterator<Item = (usize, usize)> {
     let (v6_ranges, v6_parts) = family(&sizes.v6);
     let words = sizes.words as usize * sizes.classes as usize;
     [
-        of(
-            offset_of!(Sources, policies),
-            size_of::<Policy>(),
-            RULE_PLACES,
-            RULE_PLACES,
-        ),
         of(
             offset_of!(Sources, classes),
             size_of::<u64>(),
@@ -207,7 +196,7 @@ mod tests {
         net::{IpAddr, Ipv6Addr},
     };
 
-    use portdemux_common::{parse::Version, sources::Admission};
+    use portdemux_common::{parse::Version, ruleset::RuleId, sources::Admission};
     use proptest::prelude::*;
 
     use super::*;
@@ -276,9 +265,9 @@ mod tests {
                 (Version::V6, [low_word(bits >> 64), low_word(bits)])
             }
         };
-        image
-            .sources
-            .admit(&image.header.sources, version, source, rule)
+        let policy = &image.policies[rule as usize];
+        let sizes = &image.header.sources;
+        image.sources.admit(sizes, version, source, policy)
     }
 
     /// The first and the last address of a prefix, and those before and behind.

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use ipnet::IpNet;
-use portdemux_common::sources::{CLASS_WORDS, Class, MAX_LISTS, MAX_PREFIXES, Policy};
+use portdemux_common::{
+    policy::Policy,
+    sources::{CLASS_WORDS, Class, MAX_LISTS, MAX_PREFIXES},
+};
 
 use super::{error::Diagnostic, rule::Rule, source::Source};
 
@@ -51,6 +54,7 @@ impl Lists {
             .map(|rule| Policy {
                 from: numbers.of(&rule.from),
                 deny: numbers.of(&rule.deny),
+                ..Policy::default()
             })
             .collect();
         let lists = numbers.resolved;

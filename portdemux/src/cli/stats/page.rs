@@ -187,6 +187,7 @@ fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table 
         let why = match (entry.is_claimed(), entry.action()) {
             (false, _) => "unclaimed",
             (true, Action::Drop) => "rule_drop",
+            (true, Action::Reject) => "rule_reject",
             (true, Action::Local) => "",
         };
         table.row([
