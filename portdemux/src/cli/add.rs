@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Context, report};
 use crate::{
     change::{self, Request},
-    rules::{Destination, PortRange, Source, edit},
+    rules::{Destination, PortRange, RulesError, Source, edit},
 };
 
 /// Claim ports with one new rule
@@ -52,12 +52,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         deny: args.deny.clone(),
         to: Some(args.to),
     };
+    let lines_before = old.record.text.lines().count();
     let request = Request {
         text: edit::append(&old.record.text, &rule),
         source: old.record.source.clone(),
-        name: "the rules in force with the new one",
+        name: "the rules in force",
         dry_run: false,
     };
-    let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)?;
+    let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)
+        .map_err(|error| match error.downcast::<RulesError>() {
+            Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
+            Err(error) => error,
+        })?;
     report::change(context, &change)
 }

@@ -26,10 +26,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
     let old = context.in_force(&maps)?;
+    let text = edit::remove("the rules in force", &old.record.text, &args.rules)
+        .map_err(|error| error.of_an_addition(usize::MAX))?;
     let request = Request {
-        text: edit::remove("the rules in force", &old.record.text, &args.rules)?,
+        text,
         source: old.record.source.clone(),
-        name: "the rules in force without these",
+        name: "the rules in force",
         dry_run: false,
     };
     let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)?;

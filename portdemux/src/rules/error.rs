@@ -16,6 +16,9 @@ pub struct RulesError {
     pub diagnostics: Vec<Diagnostic>,
     /// Whether the ruleset was to be put in force.
     pub was_to_change: bool,
+    /// Set if the lines up to this one are those of the ruleset in force, which has no file that an
+    /// author could open, and those behind it are of a rule that is to be added to it.
+    pub in_force: Option<usize>,
 }
 
 /// One mistake.
@@ -82,7 +85,7 @@ impl Diagnostic {
             .unwrap_or(0)
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, file: &str) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, of: &RulesError) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
         let widths = self.widths();
         for Evidence { columns, line } in &self.evidence {
@@ -94,10 +97,11 @@ impl Diagnostic {
             for (column, width) in columns.iter().zip(&widths) {
                 write!(f, " {column:width$} ")?;
             }
-            if file.is_empty() {
-                write!(f, " line {line}")?;
-            } else {
-                write!(f, " {file}:{line}")?;
+            match of.in_force {
+                Some(last) if *line > last => f.write_str(" the rule you add")?,
+                Some(_) => f.write_str(" in force")?,
+                None if of.file.is_empty() => write!(f, " line {line}")?,
+                None => write!(f, " {}:{line}", of.file)?,
             }
         }
         Ok(())
@@ -126,7 +130,15 @@ impl RulesError {
             file: file.into(),
             diagnostics,
             was_to_change: true,
+            in_force: None,
         }
+    }
+
+    /// The same mistakes of the ruleset in force with a rule that is added behind this line of it.
+    #[must_use]
+    pub const fn of_an_addition(mut self, behind: usize) -> Self {
+        self.in_force = Some(behind);
+        self
     }
 
     /// The same mistakes, told to somebody who asked for no change.
@@ -143,6 +155,7 @@ impl From<Diagnostic> for RulesError {
             file: String::new(),
             diagnostics: vec![diagnostic],
             was_to_change: true,
+            in_force: None,
         }
     }
 }
@@ -155,7 +168,7 @@ impl fmt::Display for RulesError {
             if number > 0 {
                 f.write_str("\n")?;
             }
-            diagnostic.write(f, &self.file)?;
+            diagnostic.write(f, self)?;
             match &diagnostic.help {
                 Some(help) if ends_here => {
                     write!(f, "\n help: {help}; nothing was changed")?;

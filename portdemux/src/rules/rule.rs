@@ -264,14 +264,12 @@ fn joined<T: ToString>(items: &[T]) -> String {
     texts.join(" ")
 }
 
-fn same_members<T: Clone + Ord>(left: &[T], right: &[T]) -> bool {
-    if left == right {
-        return true;
-    }
-    let sorted = |items: &[T]| {
-        let mut items = items.to_vec();
+/// Whether two lists hold the same, in whatever order.
+pub(super) fn same_members<T: Ord>(left: &[T], right: &[T]) -> bool {
+    fn sorted<T: Ord>(items: &[T]) -> Vec<&T> {
+        let mut items: Vec<&T> = items.iter().collect();
         items.sort_unstable();
         items
-    };
-    left.len() == right.len() && sorted(left) == sorted(right)
+    }
+    left == right || (left.len() == right.len() && sorted(left) == sorted(right))
 }

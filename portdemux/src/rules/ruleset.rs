@@ -44,8 +44,19 @@ impl Malformed {
     }
 }
 
-/// Rules that hold together: their names differ, they keep the limits, and of any two that claim the
-/// same entry point one is more specific.
+/// What a ruleset is put together from.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) defaults: Defaults,
+    pub(super) sets: Vec<Set>,
+    /// Whether sets were given in a way that is not read: nobody is told that one of them does not
+    /// exist.
+    pub(super) lacks_sets: bool,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// Rules that hold together: their names differ, they keep the limits, the sets they name exist, and of
+/// any two that claim the same entry point one is more specific.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
     defaults: Defaults,
@@ -63,19 +74,25 @@ impl Ruleset {
     /// Names everything that keeps them from holding together.
     pub fn new(defaults: Defaults, rules: Vec<Rule>) -> Result<Self, RulesError> {
         let mut diagnostics = Vec::new();
-        match Self::assemble(defaults, Vec::new(), rules, &mut diagnostics) {
+        let parts = Parts {
+            defaults,
+            rules,
+            ..Parts::default()
+        };
+        match Self::assemble(parts, &mut diagnostics) {
             Some(ruleset) if diagnostics.is_empty() => Ok(ruleset),
             Some(_) | None => Err(RulesError::new("", diagnostics)),
         }
     }
 
     /// Puts rules together, or says why that cannot be done.
-    pub(super) fn assemble(
-        defaults: Defaults,
-        sets: Vec<Set>,
-        mut rules: Vec<Rule>,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) -> Option<Self> {
+    pub(super) fn assemble(parts: Parts, diagnostics: &mut Vec<Diagnostic>) -> Option<Self> {
+        let Parts {
+            defaults,
+            sets,
+            lacks_sets,
+            mut rules,
+        } = parts;
         let before = diagnostics.len();
         diagnostics.extend(rules.iter().filter_map(Rule::mistake));
         if rules.len() > MAX_RULES {
@@ -95,7 +112,9 @@ impl Ruleset {
             }
         }
         find_duplicate_names(&rules, &derived, diagnostics);
-        find_unknown_sets(&rules, &sets, diagnostics);
+        if !lacks_sets {
+            find_unknown_sets(&rules, &sets, diagnostics);
+        }
         let intervals = match Intervals::of(&rules) {
             Ok(intervals) => intervals,
             Err(too_many) => {
@@ -185,29 +204,47 @@ fn prefixes(sets: &[Set], sources: &[Source]) -> Vec<IpNet> {
     prefixes
 }
 
+/// How many unknown sets are compared with the known ones.
+const COMPARED: usize = 100;
+
+/// How many sets are named to who named another.
+const NAMED: usize = 10;
+
 fn find_unknown_sets(rules: &[Rule], sets: &[Set], diagnostics: &mut Vec<Diagnostic>) {
     let names: Vec<&str> = sets.iter().map(|set| &*set.name).collect();
     let known: HashSet<&str> = names.iter().copied().collect();
+    let mut help_for: HashMap<&str, String> = HashMap::new();
     for rule in rules {
-        let mut used = rule.from.iter().chain(&rule.deny);
-        let unknown = used.find_map(|source| match source {
-            Source::Set(name) => (!known.contains(&**name)).then_some(name),
-            Source::Prefix(_) => None,
-        });
-        if let Some(name) = unknown {
-            let help = match nearest(name, &names) {
-                Some(nearest) => format!("did you mean @{nearest}"),
-                None if names.is_empty() => {
-                    format!("define it: [sets], then {name} = [\"192.0.2.0/24\"]")
+        for (key, sources) in [("from", &rule.from), ("deny", &rule.deny)] {
+            for source in sources {
+                let Source::Set(name) = source else { continue };
+                if known.contains(&**name) {
+                    continue;
                 }
-                None => format!("define it in [sets], which has {}", names.join(", ")),
-            };
-            diagnostics.push(
-                Diagnostic::new(format!("no set is called `{name}`"))
-                    .at(rule.line, [rule.name.clone(), rule.ports_text()])
-                    .help(help),
-            );
+                let compare = help_for.len() < COMPARED;
+                let help = help_for
+                    .entry(name)
+                    .or_insert_with(|| instead_of(name, &names, compare));
+                diagnostics.push(
+                    Diagnostic::new(format!("no set is called `{}`", name.escape_debug()))
+                        .at(rule.line, [rule.name.clone(), format!("{key} {source}")])
+                        .help(&**help),
+                );
+            }
         }
+    }
+}
+
+fn instead_of(name: &str, names: &[&str], compare: bool) -> String {
+    if compare && let Some(near) = nearest(name, names) {
+        return format!("did you mean @{near}");
+    }
+    match names {
+        [] => format!("define it: [sets], then {name} = [\"192.0.2.0/24\"]"),
+        few if few.len() <= NAMED => {
+            format!("define it in [sets], which has {}", few.join(", "))
+        }
+        _ => "define it in [sets]".into(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::rule::{MAX_NAME, RuleError, check_name};
 
@@ -26,42 +26,62 @@ pub struct Set {
     pub line: usize,
 }
 
-/// What is wrong with a source.
+/// What is wrong with a source as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// What was written is no prefix.
-    #[error("`{}` is not a prefix of addresses", .0.escape_debug())]
+    /// Nothing was written.
+    #[error("an empty source")]
+    Empty,
+    /// It is nothing that can be a source.
+    #[error("`{}` is not a prefix, an address or a set", .0.escape_debug())]
+    NotASource(String),
+    /// It is nothing that can be in a set.
+    #[error("`{}` is not a prefix or an address", .0.escape_debug())]
     NotAPrefix(String),
+    /// It is a set, which cannot be in another.
+    #[error("`{}` is a set", .0.escape_debug())]
+    SetInSet(String),
+    /// There is no name behind the `@`.
+    #[error("`@` names no set")]
+    Unnamed,
+    /// A set is called by what is not a name.
+    #[error("{0}")]
+    Name(RuleError),
+    /// The name of a set begins with `@`.
+    #[error("the name `{}` begins with @", .0.escape_debug())]
+    NameWithAt(String),
+    /// The name of a set holds a comma.
+    #[error("the name `{}` holds ','", .0.escape_debug())]
+    NameWithComma(String),
     /// The prefix is longer than an address.
-    #[error("`{text}` is longer than an address of {most} bits")]
-    TooLong {
+    #[error("`{spec}`: length {length} is out of range")]
+    Length {
         /// What was written.
-        text: String,
-        /// The bits of an address.
+        spec: String,
+        /// The part behind the slash.
+        length: String,
+        /// The longest that it can be.
         most: u8,
     },
-    /// Bits behind the prefix are not zero.
-    #[error("`{text}` has bits behind its first {}", .prefix.prefix_len())]
+    /// A netmask stands where the length should.
+    #[error("`{spec}` has a netmask, not a length")]
+    Netmask {
+        /// What was written.
+        spec: String,
+        /// The same with a length.
+        prefix: IpNet,
+    },
+    /// Bits are set behind the prefix.
+    #[error("`{spec}` has bits set behind its first {}", .prefix.prefix_len())]
     HostBits {
         /// What was written.
-        text: String,
+        spec: String,
         /// The prefix without them.
         prefix: IpNet,
     },
-    /// An IPv4 prefix was written inside an IPv6 one.
-    #[error("no packet ever comes from {0}")]
+    /// IPv4 addresses were written inside IPv6 ones.
+    #[error("no packet ever comes from {}", Source::Prefix(*.0))]
     Mapped(IpNet),
-    /// The name of a set is none.
-    #[error("`@{}` names no set: {error}", .name.escape_debug())]
-    BadName {
-        /// What follows the `@`.
-        name: String,
-        /// What is wrong with it.
-        error: RuleError,
-    },
-    /// A set stands where only prefixes can.
-    #[error("a set cannot hold the set `{0}`")]
-    SetInSet(String),
 }
 
 impl SourceError {
@@ -69,19 +89,49 @@ impl SourceError {
     #[must_use]
     pub fn help(&self) -> String {
         match self {
-            Self::NotAPrefix(_) => {
-                "write it as in 192.0.2.0/24 or 2001:db8::/32, or a set as in @office".into()
+            Self::Empty => {
+                "write a prefix, an address or a set, as in 192.0.2.0/24 or @office".into()
             }
-            Self::TooLong { most, .. } => format!("a prefix has at most {most} bits"),
-            Self::HostBits { text, prefix } => {
-                let address = text.split('/').next().unwrap_or_default();
+            Self::NotASource(spec) if matches!(&**spec, "any" | "anyone" | "all" | "*") => {
+                "leave `from` out for anyone; all addresses are 0.0.0.0/0 and ::/0".into()
+            }
+            Self::NotASource(spec) if check_set_name(spec).is_ok() && is_a_word(spec) => {
+                format!("a set is written @{spec}, a prefix as in 192.0.2.0/24")
+            }
+            Self::NotASource(_) => {
+                "write it as in 192.0.2.0/24, 2001:db8:1::/48, 198.51.100.7 or @office".into()
+            }
+            Self::NotAPrefix(_) => {
+                "write it as in 192.0.2.0/24, 2001:db8:1::/48 or 198.51.100.7".into()
+            }
+            Self::SetInSet(_) => "a set holds prefixes and addresses; list those".into(),
+            Self::Unnamed => "write the set's name behind it, as in @office".into(),
+            Self::Name(RuleError::LongName(_)) => format!("names have at most {MAX_NAME} bytes"),
+            Self::Name(_) => {
+                "a set's name has no spaces and no invisible characters, as in office".into()
+            }
+            Self::NameWithAt(_) => "a set that is called office is written @office in rules".into(),
+            Self::NameWithComma(_) => {
+                "on the command line a comma ends the name; use another character".into()
+            }
+            Self::Length { most: 32, .. } => "IPv4 prefixes have lengths from 0 to 32".into(),
+            Self::Length { most, .. } => format!("IPv6 prefixes have lengths from 0 to {most}"),
+            Self::Netmask { prefix, .. } => format!("write {prefix}"),
+            Self::HostBits { spec, prefix } => {
+                let address = spec.split('/').next().unwrap_or_default();
                 format!("write {prefix}, or {address} for the one address")
             }
-            Self::Mapped(_) => "write it as IPv4".into(),
-            Self::BadName { .. } => format!("names have 1 to {MAX_NAME} visible characters"),
-            Self::SetInSet(_) => "list its prefixes, or both sets in the rule".into(),
+            Self::Mapped(prefix) => match unmapped(*prefix) {
+                Some(v4) => format!("write it as IPv4: {}", Source::Prefix(v4)),
+                None => "write it as IPv4".into(),
+            },
         }
     }
+}
+
+/// Whether no part of it looks like one of an address.
+fn is_a_word(spec: &str) -> bool {
+    !spec.contains(['.', ':', '/'])
 }
 
 impl fmt::Display for Source {
@@ -99,150 +149,229 @@ impl fmt::Display for Source {
 impl FromStr for Source {
     type Err = SourceError;
 
-    fn from_str(text: &str) -> Result<Self, SourceError> {
-        if let Some(name) = text.strip_prefix('@') {
-            return match check_set_name(name) {
-                Ok(()) => Ok(Self::Set(name.into())),
-                Err(error) => Err(SourceError::BadName {
-                    name: name.into(),
-                    error,
-                }),
+    fn from_str(spec: &str) -> Result<Self, SourceError> {
+        let Some(name) = spec.strip_prefix('@') else {
+            return match parse_prefix(spec) {
+                Ok(prefix) => Ok(Self::Prefix(prefix)),
+                Err(SourceError::NotAPrefix(spec)) => Err(SourceError::NotASource(spec)),
+                Err(error) => Err(error),
             };
+        };
+        if name.is_empty() {
+            return Err(SourceError::Unnamed);
         }
-        parse_prefix(text).map(Self::Prefix)
+        check_set_name(name)?;
+        Ok(Self::Set(name.into()))
     }
 }
 
-/// Says whether a set can have this name.
-pub fn check_set_name(name: &str) -> Result<(), RuleError> {
-    check_name(name)?;
-    match name
-        .chars()
-        .find(|&character| matches!(character, '@' | ','))
-    {
-        Some(bad) => Err(RuleError::BadName {
-            name: name.into(),
-            bad,
-        }),
-        None => Ok(()),
+/// Reads a prefix; an address is one of its full length.
+pub fn parse_prefix(spec: &str) -> Result<IpNet, SourceError> {
+    if spec.is_empty() {
+        return Err(SourceError::Empty);
     }
-}
-
-/// Reads a prefix, or an address as the prefix of all its bits.
-pub fn parse_prefix(text: &str) -> Result<IpNet, SourceError> {
-    let prefix = if let Ok(address) = text.parse::<IpAddr>() {
-        IpNet::from(address)
-    } else if let Ok(prefix) = text.parse::<IpNet>() {
-        prefix
-    } else {
-        return Err(no_prefix(text));
+    if spec.starts_with('@') {
+        return Err(SourceError::SetInSet(spec.into()));
+    }
+    let not_a_prefix = || SourceError::NotAPrefix(spec.into());
+    let (address, length) = match spec.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (spec, None),
     };
-    if prefix != prefix.trunc() {
+    let address: IpAddr = address.parse().map_err(|_| not_a_prefix())?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match length {
+        None => IpNet::from(address),
+        Some(length) if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let prefix = length.parse().ok();
+            let prefix = prefix.and_then(|length| IpNet::new(address, length).ok());
+            prefix.ok_or_else(|| SourceError::Length {
+                spec: spec.into(),
+                length: length.into(),
+                most,
+            })?
+        }
+        Some(mask) => {
+            let mask = mask.parse().map_err(|_| not_a_prefix())?;
+            let prefix = IpNet::with_netmask(address, mask).map_err(|_| not_a_prefix())?;
+            return Err(SourceError::Netmask {
+                spec: spec.into(),
+                prefix: prefix.trunc(),
+            });
+        }
+    };
+    if unmapped(prefix).is_some() {
+        return Err(SourceError::Mapped(prefix));
+    }
+    if prefix.addr() != prefix.network() {
         return Err(SourceError::HostBits {
-            text: text.into(),
+            spec: spec.into(),
             prefix: prefix.trunc(),
         });
     }
-    match prefix {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 && v6.addr().to_ipv4_mapped().is_some() => {
-            Err(SourceError::Mapped(prefix))
-        }
-        IpNet::V6(_) | IpNet::V4(_) => Ok(prefix),
-    }
+    Ok(prefix)
 }
 
-fn no_prefix(text: &str) -> SourceError {
-    let long = text.split_once('/').and_then(|(address, bits)| {
-        let is_number = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
-        match address.parse() {
-            Ok(IpAddr::V4(_)) if is_number => Some(32),
-            Ok(IpAddr::V6(_)) if is_number => Some(128),
-            Ok(_) | Err(_) => None,
-        }
-    });
-    match long {
-        Some(most) => SourceError::TooLong {
-            text: text.into(),
-            most,
-        },
-        None if text.starts_with('@') => SourceError::SetInSet(text.into()),
-        None => SourceError::NotAPrefix(text.into()),
+/// The IPv4 prefix inside one of IPv4-mapped addresses, which programs use and packets do not (RFC
+/// 4291 §2.5.5.2).
+fn unmapped(prefix: IpNet) -> Option<IpNet> {
+    let IpNet::V6(prefix) = prefix else {
+        return None;
+    };
+    let length = prefix.prefix_len().checked_sub(96)?;
+    let v4 = Ipv4Net::new(prefix.addr().to_ipv4_mapped()?, length).ok()?;
+    Some(v4.trunc().into())
+}
+
+/// Says whether a set can have this name: one that a rule can have, without a comma and without `@` at
+/// its beginning.
+pub fn check_set_name(name: &str) -> Result<(), SourceError> {
+    if name.starts_with('@') {
+        return Err(SourceError::NameWithAt(name.into()));
     }
+    if name.contains(',') {
+        return Err(SourceError::NameWithComma(name.into()));
+    }
+    check_name(name).map_err(SourceError::Name)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn a_source_is_written_as_it_was_read() {
-        for text in [
+    fn sources_read_as_they_are_displayed() {
+        for spec in [
             "@office",
+            "@lan-2",
+            "@büro",
             "192.0.2.0/24",
             "198.51.100.7",
-            "2001:db8::/48",
-            "::1",
             "0.0.0.0/0",
+            "2001:db8:1::/48",
+            "2001:db8::7",
+            "::/0",
         ] {
-            assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+            assert_eq!(spec.parse::<Source>().unwrap().to_string(), spec);
         }
-        assert_eq!(
-            "192.0.2.1/32".parse::<Source>().unwrap().to_string(),
-            "192.0.2.1"
-        );
+        for (spec, displayed) in [
+            ("198.51.100.7/32", "198.51.100.7"),
+            ("2001:DB8:0:0::7/128", "2001:db8::7"),
+            ("2001:db8:1:0::/48", "2001:db8:1::/48"),
+        ] {
+            assert_eq!(spec.parse::<Source>().unwrap().to_string(), displayed);
+        }
     }
 
     #[test]
-    fn what_is_no_source_is_refused_with_a_way_out() {
-        for (text, message, help) in [
+    fn what_is_no_source_is_told_with_a_way_out() {
+        let rows = [
+            ("", "an empty source", "as in 192.0.2.0/24 or @office"),
+            ("@", "`@` names no set", "as in @office"),
+            (
+                "@@lan",
+                "the name `@lan` begins with @",
+                "written @office in rules",
+            ),
+            ("@a,b", "the name `a,b` holds ','", "use another character"),
+            ("@a b", "the name `a b` holds ' '", "no spaces"),
+            (
+                "office",
+                "`office` is not a prefix, an address or a set",
+                "written @office",
+            ),
+            (
+                "any",
+                "`any` is not a prefix",
+                "leave `from` out for anyone",
+            ),
+            (
+                "host.example",
+                "`host.example` is not a prefix",
+                "198.51.100.7 or @office",
+            ),
+            (
+                "192.0.2.1-192.0.2.9",
+                "is not a prefix",
+                "as in 192.0.2.0/24",
+            ),
+            ("192.0.2/24", "is not a prefix", "as in 192.0.2.0/24"),
+            ("192.0.2.0/", "is not a prefix", "as in 192.0.2.0/24"),
+            ("192.0.2.0/+24", "is not a prefix", "as in 192.0.2.0/24"),
+            (" 192.0.2.0/24", "is not a prefix", "as in 192.0.2.0/24"),
+            ("\u{7}", "`\\u{7}` is not a prefix", "as in 192.0.2.0/24"),
+            (
+                "192.0.2.0/33",
+                "`192.0.2.0/33`: length 33 is out of range",
+                "from 0 to 32",
+            ),
+            (
+                "192.0.2.0/999",
+                "length 999 is out of range",
+                "from 0 to 32",
+            ),
+            (
+                "2001:db8::/129",
+                "length 129 is out of range",
+                "from 0 to 128",
+            ),
             (
                 "192.0.2.1/24",
-                "`192.0.2.1/24` has bits behind its first 24",
+                "`192.0.2.1/24` has bits set behind its first 24",
                 "write 192.0.2.0/24, or 192.0.2.1 for the one address",
             ),
             (
-                "192.0.2.0/33",
-                "`192.0.2.0/33` is longer than an address of 32 bits",
-                "a prefix has at most 32 bits",
+                "2001:db8::1/32",
+                "behind its first 32",
+                "write 2001:db8::/32",
             ),
             (
-                "::/129",
-                "`::/129` is longer than an address of 128 bits",
-                "a prefix has at most 128 bits",
+                "192.0.2.0/255.255.255.0",
+                "has a netmask, not a length",
+                "write 192.0.2.0/24",
             ),
             (
-                "office",
-                "`office` is not a prefix of addresses",
-                "write it as in 192.0.2.0/24 or 2001:db8::/32, or a set as in @office",
-            ),
-            (
-                "192.0.2.0/",
-                "`192.0.2.0/` is not a prefix of addresses",
-                "write it as in 192.0.2.0/24 or 2001:db8::/32, or a set as in @office",
+                "::ffff:192.0.2.1",
+                "no packet ever comes from ::ffff:192.0.2.1",
+                "IPv4: 192.0.2.1",
             ),
             (
                 "::ffff:192.0.2.0/120",
-                "no packet ever comes from ::ffff:192.0.2.0/120",
-                "write it as IPv4",
+                "no packet ever comes from",
+                "IPv4: 192.0.2.0/24",
             ),
-            (
-                "@",
-                "`@` names no set: an empty name",
-                "names have 1 to 64 visible characters",
-            ),
-            (
-                "@a@b",
-                "`@a@b` names no set: the name `a@b` holds '@'",
-                "names have 1 to 64 visible characters",
-            ),
-        ] {
-            let error = text.parse::<Source>().unwrap_err();
-            assert_eq!(
-                (error.to_string().as_str(), error.help().as_str()),
-                (message, help)
-            );
+        ];
+        for (spec, message, help) in rows {
+            let error = spec.parse::<Source>().unwrap_err();
+            assert!(error.to_string().contains(message), "{spec}: {error}");
+            assert!(error.help().contains(help), "{spec}: {}", error.help());
         }
-        let error = parse_prefix("@office").unwrap_err();
-        assert_eq!(error.to_string(), "a set cannot hold the set `@office`");
+        let error = parse_prefix("@lan").unwrap_err();
+        assert_eq!(error.to_string(), "`@lan` is a set");
+        let error = parse_prefix("lan").unwrap_err();
+        assert_eq!(error.to_string(), "`lan` is not a prefix or an address");
+    }
+
+    proptest! {
+        #[test]
+        fn prefixes_of_every_length_read_back(v4: u32, v6: u128, short in 0..=32_u8, long in 0..=128_u8) {
+            let v4 = IpNet::new(IpAddr::V4(v4.into()), short).unwrap().trunc();
+            let v6 = IpNet::new(IpAddr::V6(v6.into()), long).unwrap().trunc();
+            for prefix in [v4, v6] {
+                prop_assert_eq!(parse_prefix(&prefix.to_string()), Ok(prefix));
+                let source = Source::Prefix(prefix);
+                prop_assert_eq!(source.to_string().parse(), Ok(source));
+            }
+        }
+
+        #[test]
+        fn anything_written_reads_back_or_is_refused_with_help(spec in "[@a-c0-9.:/, é]{0,12}|.*") {
+            match spec.parse::<Source>() {
+                Ok(source) => prop_assert_eq!(source.to_string().parse(), Ok(source)),
+                Err(error) => prop_assert!(!error.help().is_empty()),
+            }
+        }
     }
 }

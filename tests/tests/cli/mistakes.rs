@@ -90,12 +90,12 @@ const ROWS: &[Row] = &[
     },
     Row {
         text: "[sets]\noffice = \"192.0.2.0/24\"\n[[rule]]\nport = \"1/tcp\"\nfrom = \"@ofice\"\n",
-        said: "error: no set is called `ofice`\n  1/tcp  1/tcp  FILE:3\n help: did you mean @office; \
+        said: "error: no set is called `ofice`\n  1/tcp  from @ofice  FILE:3\n help: did you mean @office; \
                nothing was changed\n",
     },
     Row {
         text: "[sets]\noffice = \"192.0.2.7/24\"\n",
-        said: "error: `192.0.2.7/24` has bits behind its first 24\n  office = \"192.0.2.7/24\"  \
+        said: "error: `192.0.2.7/24` has bits set behind its first 24\n  office = \"192.0.2.7/24\"  \
                FILE:2\n help: write 192.0.2.0/24, or 192.0.2.7 for the one address; nothing was \
                changed\n",
     },
@@ -213,28 +213,25 @@ fn a_clash_with_the_rules_in_force_names_both_and_changes_nothing() -> Result<()
     for (command, said) in [
         (
             &["add", "80-90/tcp", "--name", "other"][..],
-            "error: two rules claim the same entry points\n  web    80-90/tcp  the rules in force \
-             with the new one:1\n  other  80-90/tcp  the rules in force with the new one:5\n  both \
-             claim 80-90/tcp and neither is more specific\n help: remove one, or give one an \
+            "error: two rules claim the same entry points\n  web    80-90/tcp  in force\n  \
+             other  80-90/tcp  the rule you add\n  both claim 80-90/tcp and neither is more specific\n help: remove one, or give one an \
              address; nothing was changed\n",
         ),
         (
             &["add", "85-95/tcp", "--name", "other"],
-            "error: two rules claim the same entry points\n  web    80-90/tcp  the rules in force \
-             with the new one:1\n  other  85-95/tcp  the rules in force with the new one:5\n  both \
-             claim 85-90/tcp and neither is more specific\n help: give one an address or split a \
+            "error: two rules claim the same entry points\n  web    80-90/tcp  in force\n  \
+             other  85-95/tcp  the rule you add\n  both claim 85-90/tcp and neither is more specific\n help: give one an address or split a \
              range; nothing was changed\n",
         ),
         (
             &["add", "1/tcp", "--name", "web"],
-            "error: two rules are called `web`\n  web  80-90/tcp  the rules in force with the new \
-             one:1\n  web  1/tcp      the rules in force with the new one:5\n help: give one another \
+            "error: two rules are called `web`\n  web  80-90/tcp  in force\n  web  1/tcp      \
+             the rule you add\n help: give one another \
              name; nothing was changed\n",
         ),
         (
             &["add", "1/tcp", "--name", "two words"],
-            "error: the name `two words` holds ' '\n  name = \"two words\"  the rules in force with the \
-             new one:6\n help: names have no spaces and no invisible characters, as in web-8080; nothing \
+            "error: the name `two words` holds ' '\n  name = \"two words\"  the rule you add\n help: names have no spaces and no invisible characters, as in web-8080; nothing \
              was changed\n",
         ),
         (
@@ -249,7 +246,7 @@ fn a_clash_with_the_rules_in_force_names_both_and_changes_nothing() -> Result<()
         ),
         (
             &["remove", "85/tcp"],
-            "error: 85/tcp is only a part of a range\n  web  80-90/tcp  the rules in force:1\n help: \
+            "error: 85/tcp is only a part of a range\n  web  80-90/tcp  in force\n help: \
              remove 80-90/tcp, split it in the file, or claim 85/tcp with another rule; nothing was \
              changed\n",
         ),

@@ -132,13 +132,13 @@ fn a_source_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() -> 
     for (source, message, help) in [
         (
             "192.0.2.7/24",
-            "`192.0.2.7/24` has bits behind its first 24",
+            "`192.0.2.7/24` has bits set behind its first 24",
             "write 192.0.2.0/24, or 192.0.2.7 for the one address",
         ),
         (
             "lan",
-            "`lan` is not a prefix of addresses",
-            "write it as in 192.0.2.0/24 or 2001:db8::/32, or a set as in @office",
+            "`lan` is not a prefix, an address or a set",
+            "a set is written @lan, a prefix as in 192.0.2.0/24",
         ),
     ] {
         for flag in ["--from", "--deny"] {

@@ -1,5 +1,7 @@
 //! Lines of a text.
 
+use std::ops::Range;
+
 use crate::rules::error::Diagnostic;
 
 /// How many characters of a line are shown.
@@ -14,6 +16,8 @@ pub(super) struct Lines<'t> {
     text: &'t str,
     offset: usize,
     line: usize,
+    /// The bytes of the line that was shown last: one line can hold many mistakes and be very long.
+    shown: Range<usize>,
 }
 
 impl<'t> Lines<'t> {
@@ -23,6 +27,7 @@ impl<'t> Lines<'t> {
             text,
             offset: 0,
             line: 1,
+            shown: 0..0,
         }
     }
 
@@ -46,13 +51,15 @@ impl<'t> Lines<'t> {
 
     /// Adds the line that holds a byte to the evidence for a mistake.
     pub(super) fn show(&mut self, diagnostic: Diagnostic, offset: usize) -> Diagnostic {
-        let (before, after) = self
-            .text
-            .split_at_checked(offset.min(self.text.len()))
-            .unwrap_or((self.text, ""));
-        let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let end = offset + after.find('\n').unwrap_or(after.len());
-        let text = self.slice(begin, end).trim();
+        if !self.shown.contains(&offset) {
+            let (before, after) = self
+                .text
+                .split_at_checked(offset.min(self.text.len()))
+                .unwrap_or((self.text, ""));
+            let begin = before.rfind('\n').map_or(0, |newline| newline + 1);
+            self.shown = begin..offset + after.find('\n').unwrap_or(after.len());
+        }
+        let text = self.slice(self.shown.start, self.shown.end).trim();
         let mut shown: String = text
             .chars()
             .take(SHOWN)

@@ -34,7 +34,7 @@ use super::{
     error::{Diagnostic, RulesError},
     nearest::nearest,
     rule::Rule,
-    ruleset::{Defaults, Ruleset},
+    ruleset::{Defaults, Parts, Ruleset},
     source::Set,
 };
 
@@ -58,6 +58,7 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
         sets: Vec::new(),
         set_lines: HashMap::new(),
         sets_line: None,
+        lacks_sets: false,
     };
     let errors = document::read(text, &mut |section| schema.section(section));
     let Schema {
@@ -66,8 +67,11 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
         defaults,
         rules,
         sets,
+        lacks_sets,
         ..
     } = schema;
+    // What is not TOML can be a set.
+    let lacks_sets = lacks_sets || !errors.is_empty();
     let mut syntax: Vec<_> = errors
         .iter()
         .map(|error| not_toml(error, &mut lines))
@@ -75,7 +79,13 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
     // What follows a first mistake in the same line is as a rule its echo.
     syntax.dedup_by_key(|diagnostic| diagnostic.line());
     diagnostics.append(&mut syntax);
-    match Ruleset::assemble(defaults, sets, rules, &mut diagnostics) {
+    let parts = Parts {
+        defaults,
+        sets,
+        lacks_sets,
+        rules,
+    };
+    match Ruleset::assemble(parts, &mut diagnostics) {
         Some(ruleset) if diagnostics.is_empty() => Ok(ruleset),
         Some(_) | None => Err(RulesError::new(file, diagnostics)),
     }
@@ -128,6 +138,8 @@ struct Schema<'t> {
     set_lines: HashMap<String, usize>,
     /// Where `[sets]` was given as a whole.
     sets_line: Option<usize>,
+    /// Whether sets were given in a way that is not read.
+    lacks_sets: bool,
 }
 
 impl<'t> Schema<'t> {
@@ -162,8 +174,12 @@ impl<'t> Schema<'t> {
                 self.whole_default(header.offset);
                 self.default(&section.entries);
             }
+            (["sets"], false) if section.broken => self.sets(header.offset, &[]),
             (["sets"], false) => self.sets(header.offset, &section.entries),
-            (["sets"], true) => self.error(header.offset, "`sets` is one table", "write [sets]"),
+            (["sets"], true) => {
+                self.lacks_sets = true;
+                self.error(header.offset, "`sets` is one table", "write [sets]");
+            }
             (["rule"], false) => {
                 self.error(
                     header.offset,
@@ -176,6 +192,7 @@ impl<'t> Schema<'t> {
             }
             _ if section.broken => {}
             (["sets", ..], _) => {
+                self.lacks_sets = true;
                 let help = "write it in [sets], as in office = [\"192.0.2.0/24\"]";
                 self.error(
                     header.offset,
@@ -222,7 +239,10 @@ impl<'t> Schema<'t> {
                 }
                 self.set(name, value);
             }
-            ("sets", ..) => self.error(key.offset, "`sets` is a table of sets", "write [sets]"),
+            ("sets", ..) => {
+                self.lacks_sets = true;
+                self.error(key.offset, "`sets` is a table of sets", "write [sets]");
+            }
             ("rule", [], Kind::List(values)) => {
                 if self.list_line.is_some() {
                     self.error(key.offset, "`rule` is given twice", "join the lists");
@@ -253,7 +273,10 @@ impl<'t> Schema<'t> {
     fn unknown_table(&mut self, offset: usize, name: &str) {
         let help = match nearest(name, &TABLES) {
             Some("default") => "did you mean [default]",
-            Some("sets") => "did you mean [sets]",
+            Some("sets") => {
+                self.lacks_sets = true;
+                "did you mean [sets]"
+            }
             Some(_) => "did you mean [[rule]]",
             None => "a rules file has one [default], one [sets] and any number of [[rule]]",
         };

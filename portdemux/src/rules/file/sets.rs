@@ -30,6 +30,7 @@ impl<'t> Schema<'t> {
             if let Some(part) = rest.first() {
                 let message = "the name of a set holds a dot";
                 self.error(part.offset, message, "put the name into quotes");
+                self.lacks_sets = true;
             } else {
                 self.set(key, value);
             }
@@ -40,6 +41,7 @@ impl<'t> Schema<'t> {
     pub(super) fn set(&mut self, key: &Key<'t>, value: &Value<'t>) {
         let line = self.lines.line(key.offset);
         if let Err(error) = check_set_name(&key.text) {
+            self.lacks_sets = true;
             return self.error(key.offset, error.to_string(), error.help());
         }
         if let Some(&first) = self.set_lines.get(&*key.text) {

@@ -1,0 +1,94 @@
+//! A plan as it is serialized.
+
+use std::net::IpAddr;
+
+use serde::{Serialize, Serializer};
+
+use super::{Change, Plan, SetChange};
+use crate::rules::{port::PortRange, rule::Rule, source::Source};
+
+/// A plan as it is serialized.
+#[derive(Serialize)]
+#[serde(rename = "Plan")]
+struct Written<'p> {
+    added: Vec<RuleSummary<'p>>,
+    changed: Vec<RuleChange<'p>>,
+    removed: Vec<RuleSummary<'p>>,
+    unchanged: usize,
+    /// What happens to malformed packets, if that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    malformed: Option<Change<&'static str>>,
+    /// The sets that differ, by the numbers of their prefixes.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    sets: &'p [SetChange],
+}
+
+/// What a rule says.
+#[derive(Serialize)]
+struct RuleSummary<'p> {
+    name: &'p str,
+    #[serde(serialize_with = "as_text")]
+    ports: &'p [PortRange],
+    addresses: &'p [IpAddr],
+    #[serde(serialize_with = "as_text", skip_serializing_if = "<[_]>::is_empty")]
+    from: &'p [Source],
+    #[serde(serialize_with = "as_text", skip_serializing_if = "<[_]>::is_empty")]
+    deny: &'p [Source],
+    to: &'static str,
+}
+
+/// A rule that says something else.
+#[derive(Serialize)]
+struct RuleChange<'p> {
+    name: &'p str,
+    old: RuleSummary<'p>,
+    new: RuleSummary<'p>,
+}
+
+impl<'p> RuleSummary<'p> {
+    fn of(rule: &'p Rule) -> Self {
+        Self {
+            name: &rule.name,
+            ports: &rule.ports,
+            addresses: &rule.addresses,
+            from: &rule.from,
+            deny: &rule.deny,
+            to: rule.to.name(),
+        }
+    }
+}
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (old, new) = (self.old.rules(), self.new.rules());
+        Written {
+            added: self
+                .added
+                .iter()
+                .map(|&place| RuleSummary::of(&new[place]))
+                .collect(),
+            changed: self
+                .changed
+                .iter()
+                .map(|&(before, after)| RuleChange {
+                    name: &new[after].name,
+                    old: RuleSummary::of(&old[before]),
+                    new: RuleSummary::of(&new[after]),
+                })
+                .collect(),
+            removed: self
+                .removed
+                .iter()
+                .map(|&place| RuleSummary::of(&old[place]))
+                .collect(),
+            unchanged: self.unchanged,
+            malformed: self.malformed(),
+            sets: &self.sets,
+        }
+        .serialize(serializer)
+    }
+}
+
+fn as_text<T: ToString, S: Serializer>(items: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().map(T::to_string))
+}

@@ -1,0 +1,149 @@
+//! What applying a ruleset would change.
+
+mod json;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+pub use self::text::Shortened;
+use super::{ruleset::Ruleset, source::Set};
+
+/// The difference between two rulesets. Rules are the same rule if they have the same name.
+#[derive(Debug)]
+pub struct Plan {
+    old: Ruleset,
+    new: Ruleset,
+    /// The places of rules that only the new ruleset has, in its order.
+    added: Vec<usize>,
+    /// The places in the old and in the new ruleset of rules that say something else, in the order
+    /// of the new one.
+    changed: Vec<(usize, usize)>,
+    /// The places of rules that only the old ruleset has, in its order.
+    removed: Vec<usize>,
+    /// How many rules say the same in both.
+    unchanged: usize,
+    /// Sets that differ.
+    sets: Vec<SetChange>,
+}
+
+/// A set that differs: how many prefixes it has, if it exists.
+#[derive(Debug, Serialize)]
+struct SetChange {
+    name: String,
+    old: Option<usize>,
+    new: Option<usize>,
+}
+
+/// A value that differs.
+#[derive(Clone, Copy, Serialize)]
+struct Change<T> {
+    old: T,
+    new: T,
+}
+
+impl Plan {
+    /// What it takes to get from one ruleset to another.
+    #[must_use]
+    pub fn between(old: Ruleset, new: Ruleset) -> Self {
+        let (mut added, mut changed, mut unchanged) = (Vec::new(), Vec::new(), 0);
+        let mut stays = vec![false; old.rules().len()];
+        // Most rules follow the one that they followed before; only where one does not the others
+        // are searched.
+        let mut next = 0;
+        let mut places_by_name: Option<HashMap<&str, usize>> = None;
+        let mut find = |name: &str| {
+            if old.rules().get(next).is_none_or(|rule| rule.name != name) {
+                let places = places_by_name.get_or_insert_with(|| {
+                    let names = old.rules().iter().map(|rule| &*rule.name);
+                    names.zip(0..).collect()
+                });
+                next = *places.get(name)?;
+            }
+            next += 1;
+            Some(next - 1)
+        };
+        for (after, rule) in new.rules().iter().enumerate() {
+            let Some(before) = find(&rule.name) else {
+                added.push(after);
+                continue;
+            };
+            stays[before] = true;
+            if old.rules()[before].says_the_same(rule) {
+                unchanged += 1;
+            } else {
+                changed.push((before, after));
+            }
+        }
+        let removed = (0..stays.len()).filter(|&place| !stays[place]).collect();
+        let sets = changed_sets(old.sets(), new.sets());
+        Self {
+            old,
+            new,
+            added,
+            changed,
+            removed,
+            unchanged,
+            sets,
+        }
+    }
+
+    /// The ruleset that it leads to.
+    #[must_use]
+    pub const fn new_ruleset(&self) -> &Ruleset {
+        &self.new
+    }
+
+    fn malformed(&self) -> Option<Change<&'static str>> {
+        let (old, new) = (self.old.defaults().malformed, self.new.defaults().malformed);
+        (old != new).then(|| Change {
+            old: old.name(),
+            new: new.name(),
+        })
+    }
+
+    /// Whether both rulesets say the same.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines() == 0
+    }
+
+    /// The plan as text of at most about `limit` lines; of a longer one the middle is left out.
+    #[must_use]
+    pub const fn shortened(&self, limit: usize) -> Shortened<'_> {
+        Shortened::new(self, limit)
+    }
+
+    fn lines(&self) -> usize {
+        let rules = self.added.len() + self.changed.len() + self.removed.len();
+        rules + self.sets.len() + usize::from(self.malformed().is_some())
+    }
+}
+
+/// The sets of which one side has none of the name, or other prefixes; those of the new side first.
+fn changed_sets(old: &[Set], new: &[Set]) -> Vec<SetChange> {
+    let find = |sets: &'_ [Set], name: &str| sets.iter().position(|set| set.name == name);
+    let members = |set: &Set| -> BTreeSet<IpNet> { set.prefixes.iter().copied().collect() };
+    let mut changes = Vec::new();
+    for set in new {
+        let before = find(old, &set.name).map(|place| &old[place]);
+        if before.is_none_or(|before| members(before) != members(set)) {
+            changes.push(SetChange {
+                name: set.name.clone(),
+                old: before.map(|set| set.prefixes.len()),
+                new: Some(set.prefixes.len()),
+            });
+        }
+    }
+    let gone = old.iter().filter(|set| find(new, &set.name).is_none());
+    changes.extend(gone.map(|set| SetChange {
+        name: set.name.clone(),
+        old: Some(set.prefixes.len()),
+        new: None,
+    }));
+    changes
+}

@@ -1,0 +1,141 @@
+//! Plans: what they say of two rulesets.
+
+use serde_json::json;
+
+use super::Plan;
+use crate::rules::file::parse;
+
+fn between(old: &str, new: &str) -> Plan {
+    Plan::between(parse("old", old).unwrap(), parse("new", new).unwrap())
+}
+
+const OLD: &str = "[[rule]]\nname = \"telnet\"\nport = \"23/tcp\"\n[[rule]]\nname = \
+                   \"https\"\nport = \"443/tcp\"\n[[rule]]\nname = \"same\"\nport = [\"1/tcp\", \
+                   \"2/tcp\"]\n";
+const NEW: &str = "[default]\nmalformed = \"pass\"\n[[rule]]\nname = \"same\"\nport = \
+                   [\"2/tcp\", \"1/tcp\"]\nto = \"local\"\n[[rule]]\nname = \"https\"\nport = \
+                   [\"443/tcp\", \"443/udp\"]\nto = \"drop\"\n[[rule]]\nname = \"dns\"\nport = \
+                   [\"53/udp\", \"53/tcp\"]\n[[rule]]\nport = \"22/tcp\"\naddress = \
+                   \"203.0.113.10\"\n";
+
+#[test]
+fn a_plan_has_a_line_for_each_rule_that_differs() {
+    assert_eq!(
+        between(OLD, NEW).to_string(),
+        "~ [default]            malformed drop → pass\n\
+         + dns                  53/udp 53/tcp  any address → local\n\
+         + 22/tcp@203.0.113.10  22/tcp         203.0.113.10 → local\n\
+         ~ https                443/tcp → 443/tcp 443/udp, local → drop\n\
+         - telnet               23/tcp\n\
+         = 1 unchanged"
+    );
+}
+
+#[test]
+fn order_and_place_are_no_difference() {
+    let reversed = "[[rule]]\nname = \"b\"\nport = \"2/tcp\"\n\n[[rule]]\nname = \"a\"\nport = \
+                    \"1/tcp\"\n";
+    let plan = between(
+        "[[rule]]\nname = \"a\"\nport = \"1/tcp\"\n[[rule]]\nname = \"b\"\nport = \"2/tcp\"\n",
+        reversed,
+    );
+    assert!(plan.is_empty());
+    assert_eq!(plan.to_string(), "= 2 unchanged");
+}
+
+#[test]
+fn rules_are_found_wherever_they_went() {
+    let text = |ports: &[u16]| -> String {
+        let rules = ports.iter().map(|port| {
+            let to = if port % 2 == 0 { "drop" } else { "local" };
+            format!(
+                "[[rule]]\nname = \"r{}\"\nport = \"{port}/tcp\"\nto = \"{to}\"\n",
+                port / 2
+            )
+        });
+        rules.collect()
+    };
+    let old = text(&[10, 20, 30, 40, 50]);
+    for (new, lines) in [
+        (&[20, 30, 40, 50][..], "- r5  10/tcp\n= 4 unchanged"),
+        (&[10, 30, 50], "- r10  20/tcp\n- r20  40/tcp\n= 3 unchanged"),
+        (&[50, 40, 30, 20, 10], "= 5 unchanged"),
+        (&[40, 50, 10, 20, 30], "= 5 unchanged"),
+        (
+            &[10, 60, 20, 31, 40, 70, 50],
+            "+ r30  60/tcp  any address → drop\n+ r35  70/tcp  any address → drop\n\
+             ~ r15  30/tcp → 31/tcp, drop → local\n= 4 unchanged",
+        ),
+    ] {
+        assert_eq!(between(&old, &text(new)).to_string(), lines, "{new:?}");
+    }
+}
+
+#[test]
+fn a_long_plan_keeps_its_beginning_and_its_end() {
+    let many: Vec<_> = (1..=300)
+        .map(|port| format!("[[rule]]\nport = \"{port}/tcp\"\n"))
+        .collect();
+    let many = many.concat();
+    let text = between(OLD, &many).shortened(6).to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 8, "{text}");
+    assert_eq!(lines[0], "+ 1/tcp   1/tcp  any address → local");
+    assert_eq!(lines[3], "… 297 more");
+    assert_eq!(lines[5], "- https   443/tcp");
+    assert_eq!(lines[7], "= 0 unchanged");
+}
+
+#[test]
+fn a_plan_serializes_with_plain_values() {
+    let https =
+        |ports: &[&str], to| json!({"name": "https", "ports": ports, "addresses": [], "to": to});
+    assert_eq!(
+        serde_json::to_value(between(OLD, NEW)).unwrap(),
+        json!({
+            "added": [
+                {"name": "dns", "ports": ["53/udp", "53/tcp"], "addresses": [], "to": "local"},
+                {
+                    "name": "22/tcp@203.0.113.10",
+                    "ports": ["22/tcp"],
+                    "addresses": ["203.0.113.10"],
+                    "to": "local",
+                },
+            ],
+            "changed": [{
+                "name": "https",
+                "old": https(&["443/tcp"], "local"),
+                "new": https(&["443/tcp", "443/udp"], "drop"),
+            }],
+            "removed": [
+                {"name": "telnet", "ports": ["23/tcp"], "addresses": [], "to": "local"},
+            ],
+            "unchanged": 1,
+            "malformed": {"old": "drop", "new": "pass"},
+        })
+    );
+}
+
+#[test]
+fn lists_that_look_the_same_when_they_are_cut_show_what_differs() {
+    let rule = |last: &str| {
+        let prefixes: Vec<_> = (0..8).map(|host| format!("\"192.0.2.{host}\", ")).collect();
+        let prefixes = prefixes.concat();
+        format!("[[rule]]\nport = \"22/tcp\"\nfrom = [{prefixes}{last}]\n")
+    };
+    for (old, new, says) in [
+        ("\"10.0.0.7\"", "\"10.0.0.8\"", "- 10.0.0.7 + 10.0.0.8"),
+        // The number of those that are left out differs.
+        (
+            "",
+            "\"10.0.0.8\"",
+            "192.0.2.0 192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 … 2 more → from \
+             192.0.2.0 192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 … 3 more",
+        ),
+    ] {
+        assert_eq!(
+            between(&rule(old), &rule(new)).to_string(),
+            format!("~ 22/tcp  from {says}\n= 0 unchanged")
+        );
+    }
+}
