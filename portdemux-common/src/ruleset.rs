@@ -185,8 +185,12 @@ pub struct Header {
     pub defaults: Defaults,
     /// How many ranges and classes the sources have.
     pub sources: Sizes,
+    /// How many flows are to be remembered; 0 if none are.
+    pub flows: u32,
+    /// How many half-open flows are to be remembered; 0 if none are.
+    pub half_open: u32,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 2],
 }
 
 /// A claimed address and where the spans of its ports lie.

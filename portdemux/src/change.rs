@@ -17,7 +17,7 @@ use crate::{
     image,
     records::{Record, Records},
     recover,
-    rules::{Ruleset, file, plan::Plan},
+    rules::{RulesError, Ruleset, file, not_yet, plan::Plan},
 };
 
 /// How many bytes a text has that takes longer to read than another thread to start.
@@ -133,6 +133,9 @@ pub fn change(
         })
     };
     let ruleset = ruleset?;
+    if let Some(refusal) = not_yet(&ruleset) {
+        return Err(RulesError::new(request.name, vec![refusal]).into());
+    }
     let plan = Plan::between(old.unwrap_or_default(), ruleset);
     let record = Record {
         source: request.source,

@@ -145,7 +145,8 @@ fn claimed<'r>(
     }
     rule.to = match entry.action() {
         Action::Local => Destination::Local,
-        Action::Drop | Action::Reject => Destination::Drop,
+        Action::Drop => Destination::Drop,
+        Action::Reject => Destination::Reject,
     };
     rule
 }

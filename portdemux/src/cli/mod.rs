@@ -192,7 +192,7 @@ fn source(text: &str) -> Result<Source, String> {
 /// Reads a destination of the command line, and says which there are.
 fn destination(text: &str) -> Result<Destination, String> {
     let destination: Result<Destination, rule::UnknownDestination> = text.parse();
-    destination.map_err(|error| with_help(&error, "the destinations are local and drop"))
+    destination.map_err(|error| with_help(&error, "the destinations are local, drop and reject"))
 }
 
 fn with_help(error: &dyn std::error::Error, help: &str) -> String {

@@ -9,7 +9,10 @@ use super::{
     output::{Align, Table},
     stats::Traffic,
 };
-use crate::figures::{grouped, size};
+use crate::{
+    figures::{grouped, size},
+    rules::Word as _,
+};
 
 /// Show the rules in force and what came for each
 #[derive(Debug, clap::Args)]

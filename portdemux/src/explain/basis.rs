@@ -10,7 +10,7 @@ use portdemux_common::{
 use super::Explained;
 use crate::{
     image,
-    rules::{RulesError, Ruleset, file},
+    rules::{RulesError, Ruleset, file, not_yet},
 };
 
 /// A ruleset as packets are decided by it, the names of its rules and, if it is to be had, its text.
@@ -30,6 +30,9 @@ impl Basis {
     /// Names every mistake in the text with its line.
     pub fn from_text(file: &str, text: &str) -> Result<Self, RulesError> {
         let ruleset = file::parse(file, text).map_err(RulesError::of_a_reader)?;
+        if let Some(refusal) = not_yet(&ruleset) {
+            return Err(RulesError::new(file, vec![refusal]).of_a_reader());
+        }
         let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
         let names = ruleset.rules().iter().map(|rule| rule.name.clone());
         Ok(Self {

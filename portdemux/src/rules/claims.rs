@@ -2,9 +2,16 @@
 
 use std::net::IpAddr;
 
-use portdemux_common::wire::Transport;
+use portdemux_common::{
+    ruleset::span_key,
+    wire::{Port, Transport},
+};
 
-use super::{port::PortRange, rule::Rule, ruleset::Ruleset};
+use super::{
+    port::PortRange,
+    rule::{Layer, Rule},
+    ruleset::Ruleset,
+};
 
 /// Neighbouring ports of one protocol that one rule gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +49,82 @@ pub struct Claim<'rules> {
     pub address: Option<IpAddr>,
 }
 
+/// Neighbouring ports of one protocol at an address, and who gets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The first port, as a [`span_key`].
+    pub first: u32,
+    /// The last port, as a [`span_key`].
+    pub last: u32,
+    /// The rule that gets them, by its place.
+    pub rule: Option<u32>,
+    /// The shadow that would, by its place.
+    pub shadow: Option<u32>,
+}
+
+impl Segment {
+    fn keys(&self) -> (u32, u32) {
+        let key = |port| span_key(self.transport, Port::new(port));
+        (key(self.first), key(self.last))
+    }
+}
+
+/// Lays the segments of shadows over those of rules at one address; both ascend, as the pieces do.
+#[must_use]
+pub fn overlay(rules: &[Segment], shadows: &[Segment]) -> Vec<Piece> {
+    if shadows.is_empty() {
+        return rules
+            .iter()
+            .map(|segment| {
+                let (first, last) = segment.keys();
+                Piece {
+                    first,
+                    last,
+                    rule: Some(segment.rule),
+                    shadow: None,
+                }
+            })
+            .collect();
+    }
+    let mut edges: Vec<u32> = rules
+        .iter()
+        .chain(shadows)
+        .flat_map(|segment| {
+            let (first, last) = segment.keys();
+            [first, last + 1]
+        })
+        .collect();
+    edges.sort_unstable();
+    edges.dedup();
+    let mut pieces = Vec::with_capacity(edges.len());
+    let (mut rules, mut shadows) = (rules, shadows);
+    for edge in edges.windows(2) {
+        let (first, last) = (edge[0], edge[1] - 1);
+        let piece = Piece {
+            first,
+            last,
+            rule: holder(&mut rules, first),
+            shadow: holder(&mut shadows, first),
+        };
+        if piece.rule.is_some() || piece.shadow.is_some() {
+            pieces.push(piece);
+        }
+    }
+    pieces
+}
+
+/// Whose segment holds a port; segments that end before it are passed by.
+fn holder(segments: &mut &[Segment], port: u32) -> Option<u32> {
+    while let [segment, rest @ ..] = segments {
+        let (first, last) = segment.keys();
+        if port <= last {
+            return (first <= port).then_some(segment.rule);
+        }
+        *segments = rest;
+    }
+    None
+}
+
 impl Claims {
     /// The ports that rules claim at any address.
     #[must_use]
@@ -53,6 +136,12 @@ impl Claims {
     #[must_use]
     pub fn by_address(&self) -> impl ExactSizeIterator<Item = (IpAddr, &[Segment])> {
         (0..self.addresses.len()).map(|place| (self.addresses[place].0, self.exact_of(place)))
+    }
+
+    /// Whether nothing is claimed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.exact.is_empty()
     }
 
     /// How many segments all addresses together have.
@@ -108,6 +197,7 @@ pub fn claiming(
     let mut claims: Vec<_> = ruleset
         .rules()
         .iter()
+        .filter(|rule| rule.layer() == Layer::Destination)
         .filter(|rule| rule.addresses.is_empty() || rule.addresses.contains(&address))
         .filter_map(|rule| {
             let holding = rule

@@ -12,7 +12,7 @@ use super::{
     error::{Diagnostic, Evidence},
     intervals::{Interval, Intervals},
     port::PortRange,
-    rule::Rule,
+    rule::{Layer, Rule},
 };
 
 /// How many pairs of rules are reported.
@@ -154,21 +154,25 @@ fn describe(pair: &[&Conflict], rules: &[Rule]) -> Diagnostic {
         1 => ", and so in one more place".into(),
         more => format!(", and so in {more} more places"),
     };
-    let help = match (
-        conflict.first_ports == conflict.second_ports,
-        conflict.address,
-    ) {
-        (true, None) => "remove one, or give one an address",
-        (true, Some(_)) => "remove one",
-        (false, None) => "give one an address or split a range",
-        (false, Some(_)) => "split a range",
+    let layer = rules[conflict.first as usize].layer();
+    // A rule that claims the ports of peers has no address.
+    let has_address = conflict.address.is_some() || layer == Layer::Source;
+    let help = match (conflict.first_ports == conflict.second_ports, has_address) {
+        (true, false) => "remove one, or give one an address",
+        (true, true) => "remove one",
+        (false, false) => "give one an address or split a range",
+        (false, true) => "split a range",
     };
-    Diagnostic::new("two rules claim the same entry points")
-        .at(first_line, first)
-        .at(second_line, second)
-        .note(format!(
-            "both claim {}{at} and neither is more specific{more}",
-            conflict.overlap
-        ))
-        .help(help)
+    Diagnostic::new(match layer {
+        Layer::Destination => "two rules claim the same entry points",
+        Layer::Source => "two rules claim the same ports of peers",
+        Layer::Shadow => "two shadows claim the same entry points",
+    })
+    .at(first_line, first)
+    .at(second_line, second)
+    .note(format!(
+        "both claim {}{at} and neither is more specific{more}",
+        conflict.overlap
+    ))
+    .help(help)
 }

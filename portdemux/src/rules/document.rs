@@ -82,8 +82,21 @@ pub(super) enum Kind<'t> {
     List(Vec<Value<'t>>),
     /// `{ … }`
     Table(Vec<Entry<'t>>),
-    /// A number, a date and so on: what no key of a rules file takes. Its kind, with an article.
-    Other(&'static str),
+    /// Anything else.
+    Other(Scalar),
+}
+
+/// A value that is neither text nor made of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scalar {
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number, if it is one that can be counted with.
+    Integer(Option<u64>),
+    /// Any other number.
+    Float,
+    /// A date, a time of day or both.
+    Date,
 }
 
 impl Kind<'_> {
@@ -93,7 +106,9 @@ impl Kind<'_> {
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
-            Self::Other(name) => name,
+            Self::Other(Scalar::Boolean(_)) => "true or false",
+            Self::Other(Scalar::Integer(_) | Scalar::Float) => "a number",
+            Self::Other(Scalar::Date) => "a date",
         }
     }
 }
@@ -318,9 +333,14 @@ impl EventReceiver for Reader<'_, '_> {
         let mut text = Cow::Borrowed("");
         let kind = match self.raw(span, encoding).decode_scalar(&mut text, error) {
             ScalarKind::String => Kind::Text(text),
-            ScalarKind::Boolean(_) => Kind::Other("true or false"),
-            ScalarKind::DateTime => Kind::Other("a date"),
-            ScalarKind::Float | ScalarKind::Integer(_) => Kind::Other("a number"),
+            ScalarKind::Boolean(is_true) => Kind::Other(Scalar::Boolean(is_true)),
+            ScalarKind::DateTime => Kind::Other(Scalar::Date),
+            ScalarKind::Float => Kind::Other(Scalar::Float),
+            ScalarKind::Integer(radix) => {
+                let digits = text.replace('_', "");
+                let number = u64::from_str_radix(&digits, radix.value());
+                Kind::Other(Scalar::Integer(number.ok()))
+            }
         };
         self.value(kind, span.start(), span.end());
     }

@@ -10,7 +10,7 @@ use portdemux_common::{
 use super::{
     claims::{Claims, Segment},
     port::PortRange,
-    rule::Rule,
+    rule::{Layer, Rule},
 };
 
 /// How many claims at single addresses are laid flat before it is known how many spans they come to.
@@ -54,14 +54,17 @@ impl Interval {
 }
 
 impl Intervals {
-    /// Collects the claims of at most [`portdemux_common::ruleset::MAX_RULES`] rules.
+    /// Collects the claims that the rules of a layer, of at most
+    /// [`portdemux_common::ruleset::MAX_RULES`], make.
     ///
     /// # Errors
     ///
     /// If they claim single addresses too often, how often.
-    pub(super) fn of(rules: &[Rule]) -> Result<Self, usize> {
+    pub(super) fn of(rules: &[Rule], layer: Layer) -> Result<Self, usize> {
+        let of_layer = |rule: &&Rule| rule.layer() == layer;
         let exact_count = rules
             .iter()
+            .filter(of_layer)
             .map(|rule| rule.addresses.len() * rule.ports.len())
             .sum();
         if exact_count > MAX_INTERVALS {
@@ -69,7 +72,7 @@ impl Intervals {
         }
         let mut any = Vec::with_capacity(rules.len());
         let mut exact = Vec::with_capacity(exact_count);
-        for (rule, place) in rules.iter().zip(0..) {
+        for (rule, place) in rules.iter().zip(0..).filter(|(rule, _)| of_layer(rule)) {
             for ports in &rule.ports {
                 let first = span_key(ports.transport, Port::new(ports.first));
                 let last = span_key(ports.transport, Port::new(ports.last));
@@ -114,14 +117,6 @@ impl Intervals {
             (Some(address), &self.exact[begin..end])
         });
         std::iter::once((None, &self.any[..])).chain(addresses)
-    }
-
-    /// How many IPv4 and how many IPv6 addresses are claimed.
-    pub(super) fn count_addresses(&self) -> (usize, usize) {
-        let v4 = self
-            .addresses
-            .partition_point(|(address, _)| address.is_ipv4());
-        (v4, self.addresses.len() - v4)
     }
 
     /// Gives each port to the rule that claims it most specifically, provided that no claims conflict.

@@ -8,24 +8,37 @@
 
 pub mod claims;
 pub mod conflict;
+pub mod defaults;
 mod document;
+pub mod duration;
 pub mod edit;
 pub mod error;
 pub mod file;
+pub mod flows;
 mod intervals;
 mod join;
 pub mod lists;
 mod nearest;
+pub mod not_yet;
 pub mod plan;
 pub mod port;
+pub mod rate;
 pub mod rule;
 pub mod ruleset;
 pub mod source;
+pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod word;
 
+pub use defaults::{Defaults, Inbound, Malformed};
 pub use error::{Diagnostic, RulesError};
+pub use flows::Flows;
+pub use not_yet::not_yet;
 pub use port::PortRange;
-pub use rule::{Destination, MAX_NAME, Rule};
-pub use ruleset::{Defaults, Malformed, Ruleset};
+pub use rate::Rate;
+pub use rule::{Destination, Layer, MAX_NAME, Rule};
+pub use ruleset::Ruleset;
 pub use source::{Set, Source};
+pub use terms::{Connections, Per, Role, Terms};
+pub use word::Word;

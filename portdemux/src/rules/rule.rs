@@ -4,7 +4,14 @@ use std::{collections::HashSet, fmt, hash::Hash, net::IpAddr, str::FromStr};
 
 use portdemux_common::state::RULE_NAME_LENGTH;
 
-use super::{error::Diagnostic, join::join_ranges, port::PortRange, source::Source};
+use super::{
+    error::Diagnostic,
+    join::join_ranges,
+    port::PortRange,
+    source::Source,
+    terms::{Connections, Role, Terms},
+    word::Word,
+};
 
 /// How many bytes of UTF-8 a rule's name can have.
 pub const MAX_NAME: usize = RULE_NAME_LENGTH;
@@ -25,6 +32,12 @@ pub struct Rule {
     pub deny: Vec<Source>,
     /// Where the packets go.
     pub to: Destination,
+    /// Whose ports they are.
+    pub role: Role,
+    /// What else it asks of packets.
+    pub terms: Terms,
+    /// Whether it only counts what it would do.
+    pub shadow: bool,
     /// The line of the file it begins in, from 1; 0 if it stands in no file.
     pub line: usize,
 }
@@ -37,6 +50,24 @@ pub enum Destination {
     Local,
     /// Nowhere.
     Drop,
+    /// Nowhere, and their senders are told.
+    Reject,
+}
+
+/// The claims that a rule's are compared with: only those of the same kind meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Rules that claim this host's ports.
+    Destination,
+    /// Rules that claim the ports of peers.
+    Source,
+    /// Shadows, which decide nothing.
+    Shadow,
+}
+
+impl Layer {
+    /// Every layer.
+    pub const ALL: [Self; 3] = [Self::Destination, Self::Source, Self::Shadow];
 }
 
 /// A destination that does not exist.
@@ -91,16 +122,14 @@ impl RuleError {
     }
 }
 
-impl Destination {
-    /// Every destination.
-    pub const ALL: [Self; 2] = [Self::Local, Self::Drop];
+impl Word for Destination {
+    const ALL: &'static [Self] = &[Self::Local, Self::Drop, Self::Reject];
 
-    /// The word for it, as it stands after `to =`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Drop => "drop",
+            Self::Reject => "reject",
         }
     }
 }
@@ -115,22 +144,32 @@ impl FromStr for Destination {
     type Err = UnknownDestination;
 
     fn from_str(word: &str) -> Result<Self, UnknownDestination> {
-        Self::ALL
-            .into_iter()
-            .find(|known| known.name() == word)
-            .ok_or_else(|| UnknownDestination(word.into()))
+        Self::of(word).ok_or_else(|| UnknownDestination(word.into()))
     }
 }
 
 impl Rule {
     /// The name of a rule that was given none: its first ports, with its first address if it claims
-    /// any, as in `443/tcp` or `443/tcp@203.0.113.10`.
+    /// any, as in `443/tcp` or `443/tcp@203.0.113.10`; those of peers as in `source:443/tcp`.
+    ///
+    /// A shadow is called as the rule that it can become.
     #[must_use]
-    pub fn derived_name(ports: &[PortRange], addresses: &[IpAddr]) -> String {
-        match (ports.first(), addresses.first()) {
-            (Some(ports), Some(address)) => format!("{ports}@{address}"),
-            (Some(ports), None) => ports.to_string(),
-            (None, _) => String::new(),
+    pub fn derived_name(&self) -> String {
+        match (self.ports.first(), self.addresses.first(), self.role) {
+            (Some(ports), _, Role::Source) => format!("source:{ports}"),
+            (Some(ports), Some(address), Role::Destination) => format!("{ports}@{address}"),
+            (Some(ports), None, Role::Destination) => ports.to_string(),
+            (None, ..) => String::new(),
+        }
+    }
+
+    /// Which claims its own meet.
+    #[must_use]
+    pub const fn layer(&self) -> Layer {
+        match (self.shadow, self.role) {
+            (true, _) => Layer::Shadow,
+            (false, Role::Source) => Layer::Source,
+            (false, Role::Destination) => Layer::Destination,
         }
     }
 
@@ -155,6 +194,8 @@ impl Rule {
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.to == other.to
+            && self.layer() == other.layer()
+            && self.terms.says_the_same(&other.terms)
             && same_members(&self.ports, &other.ports)
             && same_members(&self.addresses, &other.addresses)
             && same_members(&self.from, &other.from)
@@ -187,13 +228,50 @@ impl Rule {
         let mut addresses = self.addresses.iter();
         let error = name
             .err()
-            .or_else(|| addresses.find_map(|&ip| check_address(ip).err()))?;
-        let evidence = [self.name.escape_debug().to_string(), self.ports_text()];
-        Some(
-            Diagnostic::new(error.to_string())
-                .at(self.line, evidence)
-                .help(error.help()),
-        )
+            .or_else(|| addresses.find_map(|&ip| check_address(ip).err()));
+        let (message, help) = match error {
+            Some(error) => (error.to_string(), error.help()),
+            None => self.contradiction()?,
+        };
+        let name = if self.name.is_empty() {
+            self.derived_name()
+        } else {
+            self.name.escape_debug().to_string()
+        };
+        let evidence = [name, self.ports_text()];
+        Some(Diagnostic::new(message).at(self.line, evidence).help(help))
+    }
+
+    /// What of it does not go together, and what to do about that.
+    fn contradiction(&self) -> Option<(String, String)> {
+        if let Err(error) = self.terms.check() {
+            return Some((error.to_string(), error.help()));
+        }
+        if self.terms.connections == Connections::Established && self.to != Destination::Local {
+            return Some((
+                format!(
+                    "`connections = \"established\"` says what comes in, `to = \"{}\"` that \
+                     nothing does",
+                    self.to
+                ),
+                "leave one of them out".into(),
+            ));
+        }
+        if self.role == Role::Source && !self.addresses.is_empty() {
+            return Some((
+                "`role = \"source\"` with `address`".into(),
+                "leave `address` out: the ports of peers are claimed for all addresses of this \
+                 host"
+                    .into(),
+            ));
+        }
+        if self.role == Role::Source && self.shadow {
+            return Some((
+                "`role = \"source\"` with `shadow = true`".into(),
+                "leave one of them out: only claims of this host's ports can be shadows".into(),
+            ));
+        }
+        None
     }
 }
 

@@ -1,53 +1,34 @@
 //! All rules at one time, known to hold together.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
-use portdemux_common::ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS};
+use portdemux_common::{
+    policy::Policy,
+    ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS},
+};
 
 use super::{
-    claims::Claims,
+    claims::{Claims, Segment, overlay},
     conflict,
+    defaults::Defaults,
     error::{Diagnostic, RulesError},
+    flows::Flows,
     intervals::Intervals,
     lists::Lists,
     nearest::nearest,
-    rule::Rule,
+    rule::{Layer, Rule},
     source::{Set, Source},
 };
-
-/// What happens to packets that no rule can decide about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Defaults {
-    /// What happens to IP packets whose headers lie or end early.
-    pub malformed: Malformed,
-}
-
-/// What happens to malformed packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Malformed {
-    /// The host's own stack gets them.
-    Pass,
-    /// Nobody gets them.
-    #[default]
-    Drop,
-}
-
-impl Malformed {
-    /// The word for it, as it stands after `malformed =`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Drop => "drop",
-        }
-    }
-}
 
 /// What a ruleset is put together from.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     pub(super) defaults: Defaults,
+    pub(super) flows: Flows,
     pub(super) sets: Vec<Set>,
     /// Whether sets were given in a way that is not read: nobody is told that one of them does not
     /// exist.
@@ -60,9 +41,13 @@ pub(super) struct Parts {
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
     defaults: Defaults,
+    flows: Flows,
+    tracks_flows: bool,
     rules: Vec<Rule>,
     sets: Vec<Set>,
     claims: Claims,
+    source_claims: Claims,
+    shadow_claims: Claims,
     lists: Lists,
 }
 
@@ -89,6 +74,7 @@ impl Ruleset {
     pub(super) fn assemble(parts: Parts, diagnostics: &mut Vec<Diagnostic>) -> Option<Self> {
         let Parts {
             defaults,
+            flows,
             sets,
             lacks_sets,
             mut rules,
@@ -108,29 +94,22 @@ impl Ruleset {
             rule.normalize();
             derived.push(rule.name.is_empty());
             if rule.name.is_empty() {
-                rule.name = Rule::derived_name(&rule.ports, &rule.addresses);
+                rule.name = rule.derived_name();
             }
         }
         find_duplicate_names(&rules, &derived, diagnostics);
         if !lacks_sets {
             find_unknown_sets(&rules, &sets, diagnostics);
         }
-        let intervals = match Intervals::of(&rules) {
-            Ok(intervals) => intervals,
-            Err(too_many) => {
-                diagnostics.push(too_many_spans(too_many));
-                return None;
+        let tracks_flows = match flows.tracked(&defaults, &rules) {
+            Ok(tracks_flows) => tracks_flows,
+            Err(diagnostic) => {
+                diagnostics.push(diagnostic);
+                false
             }
         };
-        find_too_many_addresses(&intervals, diagnostics);
-        let conflicts = conflict::find(&intervals);
-        diagnostics.extend(conflict::report(&conflicts, &rules));
+        let [claims, source_claims, shadow_claims] = lay_flat(&rules, diagnostics)?;
         if diagnostics.len() > before {
-            return None;
-        }
-        let claims = intervals.flatten();
-        if claims.exact_segments() > MAX_SPANS {
-            diagnostics.push(too_many_spans(claims.exact_segments()));
             return None;
         }
         let lists = match Lists::build(&rules, |sources| prefixes(&sets, sources)) {
@@ -140,13 +119,45 @@ impl Ruleset {
                 return None;
             }
         };
-        Some(Self {
+        let ruleset = Self {
             defaults,
+            flows,
+            tracks_flows,
             rules,
             sets,
             claims,
+            source_claims,
+            shadow_claims,
             lists,
-        })
+        };
+        if let Some(diagnostic) = ruleset.too_many_at_addresses() {
+            diagnostics.push(diagnostic);
+            return None;
+        }
+        Some(ruleset)
+    }
+
+    /// What is over the limits that claims at addresses have, those of shadows included.
+    fn too_many_at_addresses(&self) -> Option<Diagnostic> {
+        let (mut v4, mut v6, mut spans) = (0, 0, 0);
+        for (address, real, shadow) in self.by_address() {
+            if address.is_ipv4() {
+                v4 += 1;
+            } else {
+                v6 += 1;
+            }
+            spans += if shadow.is_empty() {
+                real.len()
+            } else {
+                overlay(real, shadow).len()
+            };
+        }
+        let family = [(v4, "IPv4"), (v6, "IPv6")];
+        if let Some((count, family)) = family.into_iter().find(|&(count, _)| count > MAX_ADDRESSES)
+        {
+            return Some(too_many_addresses(count, family));
+        }
+        (spans > MAX_SPANS).then(|| too_many_spans(spans))
     }
 
     /// What happens to packets that no rule can decide about.
@@ -161,10 +172,62 @@ impl Ruleset {
         &self.rules
     }
 
+    /// What is remembered of flows, if they are tracked.
+    #[must_use]
+    pub fn flows(&self) -> Option<&Flows> {
+        self.tracks_flows.then_some(&self.flows)
+    }
+
+    /// What the rules file says about flows, whether they are tracked or not.
+    #[must_use]
+    pub const fn flow_settings(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// What decides about the packets that the rule at this place gets.
+    #[must_use]
+    pub fn policy(&self, place: usize) -> Policy {
+        let lists = self.lists.policy(place);
+        let terms = self.rules.get(place).map(|rule| rule.terms.policy());
+        Policy {
+            from: lists.from,
+            deny: lists.deny,
+            ..terms.unwrap_or_default()
+        }
+    }
+
     /// Which rule gets each port at each address.
     #[must_use]
     pub const fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// Which rule gets each port of peers.
+    #[must_use]
+    pub const fn source_claims(&self) -> &Claims {
+        &self.source_claims
+    }
+
+    /// Which shadow would get each port at each address.
+    #[must_use]
+    pub const fn shadow_claims(&self) -> &Claims {
+        &self.shadow_claims
+    }
+
+    /// Every address at which rules or shadows claim ports, and what they claim there.
+    pub fn by_address(&self) -> impl Iterator<Item = (IpAddr, &[Segment], &[Segment])> {
+        let mut real = self.claims.by_address().peekable();
+        let mut shadows = self.shadow_claims.by_address().peekable();
+        std::iter::from_fn(move || {
+            let next = match (real.peek(), shadows.peek()) {
+                (Some(one), Some(other)) => one.0.min(other.0),
+                (Some(one), None) | (None, Some(one)) => one.0,
+                (None, None) => return None,
+            };
+            let real = real.next_if(|site| site.0 == next);
+            let shadow = shadows.next_if(|site| site.0 == next);
+            Some((next, segments(real), segments(shadow)))
+        })
     }
 
     /// The sets, in the order of the file.
@@ -202,6 +265,11 @@ fn prefixes(sets: &[Set], sources: &[Source]) -> Vec<IpNet> {
     prefixes.sort_unstable();
     prefixes.dedup();
     prefixes
+}
+
+/// What is claimed at an address at which something may be.
+fn segments(site: Option<(IpAddr, &[Segment])>) -> &[Segment] {
+    site.map_or(&[], |site| site.1)
 }
 
 /// How many unknown sets are compared with the known ones.
@@ -264,7 +332,8 @@ fn find_duplicate_names(rules: &[Rule], derived: &[bool], diagnostics: &mut Vec<
     let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
     for (place, rule) in rules.iter().enumerate() {
         let first = *first_of.entry(&rule.name).or_insert(place);
-        if first == place || (derived[first] && derived[place]) {
+        let same_claim = derived[first] && derived[place] && rules[first].layer() == rule.layer();
+        if first == place || same_claim {
             continue;
         }
         let evidence = |rule: &Rule| [rule.name.clone(), rule.ports_text()];
@@ -277,16 +346,34 @@ fn find_duplicate_names(rules: &[Rule], derived: &[bool], diagnostics: &mut Vec<
     }
 }
 
-fn find_too_many_addresses(intervals: &Intervals, diagnostics: &mut Vec<Diagnostic>) {
-    let (v4, v6) = intervals.count_addresses();
-    for (count, family) in [(v4, "IPv4"), (v6, "IPv6")] {
-        if count > MAX_ADDRESSES {
-            diagnostics.push(
-                Diagnostic::new(format!("{count} {family} addresses are too many")).help(format!(
-                    "at most {MAX_ADDRESSES} of each family fit; leave `address` out where any \
-                     will do"
-                )),
-            );
+fn too_many_addresses(count: usize, family: &str) -> Diagnostic {
+    Diagnostic::new(format!("{count} {family} addresses are too many")).help(format!(
+        "at most {MAX_ADDRESSES} of each family fit; leave `address` out where any will do"
+    ))
+}
+
+/// Lays the claims of rules flat, those of this host's ports, of peers' ports and of shadows, and says
+/// where two claim the same with equal right. None if there are too many.
+fn lay_flat(rules: &[Rule], diagnostics: &mut Vec<Diagnostic>) -> Option<[Claims; 3]> {
+    let mut all = [const { None }; 3];
+    for (claims, layer) in all.iter_mut().zip(Layer::ALL) {
+        // Most rulesets have rules of one layer, and many of them.
+        if layer != Layer::Destination && rules.iter().all(|rule| rule.layer() != layer) {
+            continue;
+        }
+        let intervals = match Intervals::of(rules, layer) {
+            Ok(intervals) => intervals,
+            Err(too_many) => {
+                diagnostics.push(too_many_spans(too_many));
+                return None;
+            }
+        };
+        let conflicts = conflict::find(&intervals);
+        if conflicts.is_empty() {
+            *claims = Some(intervals.flatten());
+        } else {
+            diagnostics.extend(conflict::report(&conflicts, rules));
         }
     }
+    Some(all.map(Option::unwrap_or_default))
 }

@@ -166,7 +166,7 @@ proptest! {
 
     #[test]
     fn every_clash_is_found_and_nothing_else(rules in rules(16)) {
-        let found: BTreeSet<(u32, u32)> = conflict::find(&Intervals::of(&rules).unwrap())
+        let found: BTreeSet<(u32, u32)> = conflict::find(&Intervals::of(&rules, Layer::Destination).unwrap())
             .iter()
             .map(|conflict| (conflict.first, conflict.second))
             .collect();

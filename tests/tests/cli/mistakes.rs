@@ -27,7 +27,8 @@ const ROWS: &[Row] = &[
     Row {
         text: "[[rule]]\nname = \"web\"\nport = \"443/tcp\"\ncolour = \"red\"\n",
         said: "error: unknown key `colour` in a rule\n  colour = \"red\"  FILE:4\n help: a rule has the \
-               keys name, port, address, from, deny, to; nothing was changed\n",
+               keys name, port, address, from, deny, to, connections, role, rate, burst, per, \
+               new_rate, new_burst, shadow; nothing was changed\n",
     },
     Row {
         text: "[defaults]\nmalformed = \"pass\"\n",
@@ -68,8 +69,8 @@ const ROWS: &[Row] = &[
     },
     Row {
         text: "[[rule]]\nname = \"web\"\nport = \"1/tcp\"\nto = \"lcoal\"\n",
-        said: "error: unknown destination `lcoal`\n  to = \"lcoal\"  FILE:4\n help: write to = \
-               \"local\" or to = \"drop\"; nothing was changed\n",
+        said: "error: unknown destination `lcoal`\n  to = \"lcoal\"  FILE:4\n help: did you mean to = \
+               \"local\"; nothing was changed\n",
     },
     Row {
         text: "[[rule]]\nname = \"web\"\nport = \"1/tcp\"\naddress = \"10.0.0.0/8\"\n",
@@ -83,8 +84,8 @@ const ROWS: &[Row] = &[
     },
     Row {
         text: "[default]\nmalformed = \"pas\"\n[[rule]]\nport = \"1-/tcp\"\n",
-        said: "error: `malformed` cannot be `pas`\n  malformed = \"pas\"  FILE:2\n help: write \"pass\" \
-               or \"drop\"\nerror: `1-/tcp`: `` is not a port number\n  port = \"1-/tcp\"  FILE:4\n \
+        said: "error: `malformed` cannot be `pas`\n  malformed = \"pas\"  FILE:2\n help: did you mean \
+               \"pass\"\nerror: `1-/tcp`: `` is not a port number\n  port = \"1-/tcp\"  FILE:4\n \
                help: ports are decimal numbers, as in 443/tcp or 8000-8999/tcp\n2 errors; nothing was \
                changed\n",
     },
@@ -103,6 +104,22 @@ const ROWS: &[Row] = &[
         text: "[[rule]]\nport = \"1/tcp\"\nfrom = []\n",
         said: "error: `from` is an empty list\n  from = []  FILE:3\n help: leave `from` out for \
                anyone, or write to = \"drop\" for nobody; nothing was changed\n",
+    },
+    Row {
+        text: "[[rule]]\nport = \"1/tcp\"\nburst = 5\n",
+        said: "error: `burst` without `rate`\n  1/tcp  1/tcp  FILE:1\n help: leave `burst` out, or add a \
+               rate, as in rate = \"1000/s\"; nothing was changed\n",
+    },
+    Row {
+        text: "[flows]\ntrack = false\n[[rule]]\nport = \"1/tcp\"\nnew_rate = \"10/m\"\n",
+        said: "error: `track = false`, but `new_rate = \"10/m\"` needs the state of flows\n  track = \
+               false  FILE:2\n  1/tcp          new_rate = \"10/m\"  FILE:3\n help: leave \
+               `track` out: flows are tracked where something needs them; nothing was changed\n",
+    },
+    Row {
+        text: "[[rule]]\nport = \"1/tcp\"\nshadow = true\n",
+        said: "error: this version reads `shadow = true` and does not obey it\n  1/tcp  1/tcp  FILE:1\n \
+               help: leave it out, or wait for a version that does; nothing was changed\n",
     },
     Row {
         text: "[[rule]]\nport = \"1/tcp\n",

@@ -48,6 +48,7 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
                     (Some(reason), _) => (Verdict::Drop, reason),
                     (None, Destination::Local) => (Verdict::Pass, "rule_local"),
                     (None, Destination::Drop) => (Verdict::Drop, "rule_drop"),
+                    (None, Destination::Reject) => (Verdict::Reject, "rule_reject"),
                 };
                 Judgement {
                     verdict,

@@ -18,6 +18,7 @@ use super::{
     rule::Destination,
     ruleset::Ruleset,
     source::Source,
+    word::Word as _,
 };
 
 /// A rule to be written into a file; what is not set is left out.

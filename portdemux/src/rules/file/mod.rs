@@ -2,8 +2,16 @@
 //!
 //! ```toml
 //! [default]
-//! inbound   = "pass"              # what no rule claims: only "pass" in this version
+//! inbound   = "pass"              # what no rule claims; or "drop", "reject"
 //! malformed = "drop"              # or "pass"
+//! fragments = "pass"              # or "drop", "track"
+//! icmp      = "pass"              # or "drop", "errors-only"
+//!
+//! [flows]
+//! track     = true                # left out: if something in the file needs it
+//! size      = 131072              # how many are remembered
+//! half_open = 65536
+//! tcp       = "24h"               # how long; and handshake, closing, one_way, udp, sctp, echo
 //!
 //! [sets]
 //! office = ["192.0.2.0/24", "2001:db8:1::/48"]    # or one; prefixes and addresses
@@ -14,13 +22,22 @@
 //! address = "203.0.113.10"        # or a list; left out: any
 //! from    = ["@office", "198.51.100.7"]   # who may, or one; left out: anyone
 //! deny    = "192.0.2.66"          # who may not, whatever `from` says
-//! to      = "local"               # or "drop"; left out: "local"
+//! to      = "local"               # or "drop", "reject"; left out: "local"
+//! connections = "all"             # or "established": replies only
+//! role    = "destination"         # or "source": the ports are those of peers
+//! rate    = "1000/s"              # how many packets, with burst = N; left out: any number
+//! new_rate = "10/m"               # how many of them may begin a flow, with new_burst = N
+//! per     = "rule"                # for whom the rates hold; or "source": for each by itself
+//! shadow  = false                 # or true: counts only what it would do
 //! ```
 
 mod defaults;
+mod flows;
 mod lines;
 mod rule;
 mod sets;
+mod single;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -28,18 +45,24 @@ use std::collections::HashMap;
 
 use toml_parser::{Expected, ParseError};
 
-use self::{defaults::DEFAULT_KEYS, lines::Lines, rule::RULE_KEYS};
+use self::{
+    lines::Lines,
+    rule::RULE_KEYS,
+    single::{Single, Which},
+};
 use super::{
+    defaults::Defaults,
     document::{self, Entry, Kind, Section},
     error::{Diagnostic, RulesError},
+    flows::Flows,
     nearest::nearest,
     rule::Rule,
-    ruleset::{Defaults, Parts, Ruleset},
+    ruleset::{Parts, Ruleset},
     source::Set,
 };
 
 /// The tables of a rules file.
-const TABLES: [&str; 3] = ["default", "rule", "sets"];
+const TABLES: [&str; 4] = ["default", "flows", "rule", "sets"];
 
 /// Reads the text of a rules file; `file` is its name in errors.
 ///
@@ -51,8 +74,8 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
         lines: Lines::new(text),
         diagnostics: Vec::new(),
         defaults: Defaults::default(),
-        default_keys: HashMap::new(),
-        default_line: None,
+        flows: Flows::default(),
+        singles: Default::default(),
         rules: Vec::new(),
         list_line: None,
         sets: Vec::new(),
@@ -65,6 +88,7 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
         mut lines,
         mut diagnostics,
         defaults,
+        flows,
         rules,
         sets,
         lacks_sets,
@@ -81,6 +105,7 @@ pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
     diagnostics.append(&mut syntax);
     let parts = Parts {
         defaults,
+        flows,
         sets,
         lacks_sets,
         rules,
@@ -126,10 +151,9 @@ struct Schema<'t> {
     lines: Lines<'t>,
     diagnostics: Vec<Diagnostic>,
     defaults: Defaults,
-    /// The keys of `[default]` that were given, and where.
-    default_keys: HashMap<&'static str, usize>,
-    /// Where `[default]` was given as a whole.
-    default_line: Option<usize>,
+    flows: Flows,
+    /// What was given of the tables of which there is one, by [`Which`].
+    singles: [Single; 2],
     rules: Vec<Rule>,
     /// Where `rule = [ … ]` was given.
     list_line: Option<usize>,
@@ -156,6 +180,10 @@ impl<'t> Schema<'t> {
             return;
         };
         let name: Vec<_> = header.path.iter().map(|key| &*key.text).collect();
+        if let Some((which, rest)) = Which::of(&name) {
+            self.single_section(which, rest, header, section);
+            return;
+        }
         match (&name[..], header.is_list) {
             (["rule"], true) => {
                 if let Some(list) = self.list_line {
@@ -170,10 +198,6 @@ impl<'t> Schema<'t> {
                     self.rule(header.offset, &section.entries);
                 }
             }
-            (["default"], false) => {
-                self.whole_default(header.offset);
-                self.default(&section.entries);
-            }
             (["sets"], false) if section.broken => self.sets(header.offset, &[]),
             (["sets"], false) => self.sets(header.offset, &section.entries),
             (["sets"], true) => {
@@ -187,9 +211,6 @@ impl<'t> Schema<'t> {
                     "write [[rule]]",
                 );
             }
-            (["default"], true) => {
-                self.error(header.offset, "`default` is one table", "write [default]");
-            }
             _ if section.broken => {}
             (["sets", ..], _) => {
                 self.lacks_sets = true;
@@ -201,9 +222,6 @@ impl<'t> Schema<'t> {
                 );
             }
             (["rule", key, ..], _) => self.unknown_key(header.offset, key, "a rule", &RULE_KEYS),
-            (["default", key, ..], _) => {
-                self.unknown_key(header.offset, key, "[default]", &DEFAULT_KEYS);
-            }
             _ => self.unknown_table(header.offset, &name.join(".")),
         }
     }
@@ -211,26 +229,10 @@ impl<'t> Schema<'t> {
     /// Reads an entry that stands before the first header.
     fn top_level(&mut self, entry: &Entry<'t>) {
         let Entry { key, rest, value } = entry;
+        if let Some((which, _)) = Which::of(&[&*key.text]) {
+            return self.single_entry(which, entry);
+        }
         match (&*key.text, &rest[..], &value.kind) {
-            ("default", [], Kind::Table(entries)) => {
-                self.whole_default(key.offset);
-                self.default(entries);
-            }
-            ("default", [setting], _) => {
-                if let Some(first) = self.default_line {
-                    let help = format!("write it where line {first} begins `default`");
-                    self.error(key.offset, "`default` is given in two ways", help);
-                }
-                self.default_setting(setting, value);
-            }
-            ("default", [setting, ..], _) => {
-                self.unknown_key(key.offset, &setting.text, "[default]", &DEFAULT_KEYS);
-            }
-            ("default", [], _) => self.error(
-                key.offset,
-                format!("`default` is {}, not a table", value.kind.name()),
-                "write [default]",
-            ),
             ("sets", [], Kind::Table(entries)) => self.sets(key.offset, entries),
             ("sets", [name], _) => {
                 if let Some(first) = self.sets_line {
@@ -262,23 +264,29 @@ impl<'t> Schema<'t> {
                 let message = format!("`{name}` stands outside of any rule");
                 self.error(key.offset, message, "write [[rule]] above it");
             }
-            (name, ..) if DEFAULT_KEYS.contains(&name) => {
-                let message = format!("`{name}` stands outside of [default]");
-                self.error(key.offset, message, "write [default] above it");
-            }
-            (name, ..) => self.unknown_table(key.offset, name),
+            (name, ..) => match Which::of_key(name) {
+                Some(which) => {
+                    let table = which.name();
+                    let message = format!("`{name}` stands outside of [{table}]");
+                    self.error(key.offset, message, format!("write [{table}] above it"));
+                }
+                None => self.unknown_table(key.offset, name),
+            },
         }
     }
 
     fn unknown_table(&mut self, offset: usize, name: &str) {
         let help = match nearest(name, &TABLES) {
             Some("default") => "did you mean [default]",
+            Some("flows") => "did you mean [flows]",
             Some("sets") => {
                 self.lacks_sets = true;
                 "did you mean [sets]"
             }
             Some(_) => "did you mean [[rule]]",
-            None => "a rules file has one [default], one [sets] and any number of [[rule]]",
+            None => {
+                "a rules file has one [default], one [flows], one [sets] and any number of [[rule]]"
+            }
         };
         self.error(
             offset,

@@ -7,12 +7,28 @@ use crate::rules::{
     document::{Entry, Kind, Value},
     nearest::nearest,
     port::PortError,
-    rule::{Destination, Rule, check_name, parse_address},
+    rule::{Destination, Rule, UnknownDestination, check_name, parse_address},
     source::Source,
+    word::{Word, instead_of},
 };
 
 /// Their keys.
-pub(super) const RULE_KEYS: [&str; 6] = ["name", "port", "address", "from", "deny", "to"];
+pub(super) const RULE_KEYS: [&str; 14] = [
+    "name",
+    "port",
+    "address",
+    "from",
+    "deny",
+    "to",
+    "connections",
+    "role",
+    "rate",
+    "burst",
+    "per",
+    "new_rate",
+    "new_burst",
+    "shadow",
+];
 
 impl<'t> Schema<'t> {
     /// Reads the entries of one, which begins at `offset`.
@@ -47,7 +63,8 @@ impl<'t> Schema<'t> {
                 "address" => self.addresses(value, &mut rule),
                 "from" => self.sources("from", value, &mut rule.from),
                 "deny" => self.sources("deny", value, &mut rule.deny),
-                _ => self.to(value, &mut rule),
+                "to" => self.to(value, &mut rule),
+                key => self.term(key, value, &mut rule),
             }
         }
         let [_, port, ..] = given;
@@ -72,23 +89,16 @@ impl<'t> Schema<'t> {
     }
 
     fn to(&mut self, value: &Value<'t>, rule: &mut Rule) {
-        let message = match &value.kind {
-            Kind::Text(text) => match text.parse::<Destination>() {
-                Ok(to) => {
-                    rule.to = to;
-                    return;
-                }
-                Err(error) => error.to_string(),
-            },
-            kind @ (Kind::List(_) | Kind::Table(_) | Kind::Other(_)) => {
-                format!("`to` is {}, not text", kind.name())
-            }
-        };
-        self.error(
-            value.offset,
-            message,
-            "write to = \"local\" or to = \"drop\"",
-        );
+        if let Kind::Text(text) = &value.kind
+            && Destination::of(text).is_none()
+        {
+            let message = UnknownDestination(text.clone().into_owned()).to_string();
+            let help = instead_of::<Destination>(text, |word| format!("to = \"{word}\""));
+            return self.error(value.offset, message, help);
+        }
+        if let Some(to) = self.word("to", value) {
+            rule.to = to;
+        }
     }
 
     fn ports(&mut self, value: &Value<'t>, rule: &mut Rule) {

@@ -1,6 +1,7 @@
 //! Rules files: what they mean and how their mistakes read.
 
 mod mistakes;
+mod terms;
 
 use proptest::prelude::*;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Serialize, Serializer};
 
 use super::{Change, Plan, SetChange};
-use crate::rules::{port::PortRange, rule::Rule, source::Source};
+use crate::rules::{port::PortRange, rule::Rule, source::Source, word::Word as _};
 
 /// A plan as it is serialized.
 #[derive(Serialize)]

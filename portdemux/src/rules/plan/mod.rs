@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use self::text::Shortened;
-use super::{ruleset::Ruleset, source::Set};
+use super::{ruleset::Ruleset, source::Set, word::Word as _};
 
 /// The difference between two rulesets. Rules are the same rule if they have the same name.
 #[derive(Debug)]

@@ -1,0 +1,134 @@
+//! Claimed addresses, each at a place of its own.
+
+use portdemux_common::{
+    hash::{self, Hashed},
+    ruleset::{DISPLACEMENTS, RulesetImage, V4Place, V6Place, place},
+};
+
+use super::length;
+
+/// An address and where its spans lie: index of the first, and how many.
+pub(super) type Placed<const N: usize> = ([u8; N], u32, u32);
+
+pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[Placed<4>]) {
+    let Some(table) = Table::build(addresses, hash::v4, &mut image.v4_displacements) else {
+        return;
+    };
+    image.header.v4_seed = table.seed;
+    image.header.v4_mask = table.mask;
+    image.header.v4_bucket_mask = table.bucket_mask;
+    for (&(address, first, count), place) in addresses.iter().zip(table.places) {
+        image.v4[place] = V4Place {
+            address,
+            first,
+            count,
+        };
+    }
+}
+
+pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
+    let Some(table) = Table::build(addresses, hash::v6, &mut image.v6_displacements) else {
+        return;
+    };
+    image.header.v6_seed = table.seed;
+    image.header.v6_mask = table.mask;
+    image.header.v6_bucket_mask = table.bucket_mask;
+    for (&(address, first, count), place) in addresses.iter().zip(table.places) {
+        image.v6[place] = V6Place {
+            address,
+            first,
+            count,
+        };
+    }
+}
+
+/// A hash table in which no two addresses meet, so that a lookup looks at one place.
+///
+/// Hash and displace (Pagh 1999): addresses fall into buckets of about two, and each bucket, the
+/// fullest first, gets a displacement under which all of its addresses land on free places. The
+/// table is half full at most, so that a displacement is soon found; where two addresses of a bucket
+/// hash to the same place under every displacement, another seed is taken.
+struct Table {
+    seed: u64,
+    mask: u32,
+    bucket_mask: u32,
+    /// Where each address stands, in the order they came.
+    places: Vec<usize>,
+}
+
+impl Table {
+    /// Places addresses and writes down the displacements; nothing for no addresses.
+    fn build<const N: usize>(
+        addresses: &[Placed<N>],
+        hash: impl Fn([u8; N], u64) -> Hashed,
+        displacements: &mut [u32; DISPLACEMENTS],
+    ) -> Option<Self> {
+        if addresses.is_empty() {
+            return None;
+        }
+        // At least two places: a mask of 0 says that there is no table.
+        let size = (2 * addresses.len()).next_power_of_two();
+        let buckets = (size / 4).max(1);
+        let (mask, bucket_mask) = (length(size) - 1, length(buckets) - 1);
+        (0..)
+            .map(|round: u64| round.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .find_map(|seed| {
+                let hashed: Vec<Hashed> = addresses
+                    .iter()
+                    .map(|&(address, ..)| hash(address, seed))
+                    .collect();
+                displacements[..buckets].fill(0);
+                displace(&hashed, mask, bucket_mask, displacements)?;
+                let places = hashed
+                    .iter()
+                    .map(|&hashed| place(displacements, hashed, bucket_mask, mask))
+                    .collect();
+                Some(Self {
+                    seed,
+                    mask,
+                    bucket_mask,
+                    places,
+                })
+            })
+    }
+}
+
+/// Finds the displacements, or none if the seed is no good.
+fn displace(
+    hashed: &[Hashed],
+    mask: u32,
+    bucket_mask: u32,
+    displacements: &mut [u32; DISPLACEMENTS],
+) -> Option<()> {
+    let mut buckets: Vec<Vec<u32>> = vec![Vec::new(); bucket_mask as usize + 1];
+    for hashed in hashed {
+        buckets[(hashed.bucket & bucket_mask) as usize].push(hashed.place);
+    }
+    let mut order: Vec<usize> = (0..buckets.len())
+        .filter(|&at| !buckets[at].is_empty())
+        .collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(buckets[at].len()));
+    let mut taken = vec![false; mask as usize + 1];
+    for at in order {
+        let bucket = &mut buckets[at];
+        let unique = {
+            bucket.sort_unstable_by_key(|place| place & mask);
+            bucket
+                .windows(2)
+                .all(|pair| pair[0] & mask != pair[1] & mask)
+        };
+        if !unique {
+            return None;
+        }
+        let displacement = (0..=mask).find(|&displacement| {
+            bucket
+                .iter()
+                .all(|place| !taken[(place.wrapping_add(displacement) & mask) as usize])
+        })?;
+        for place in bucket {
+            taken[(place.wrapping_add(displacement) & mask) as usize] = true;
+        }
+        displacements[at] = displacement;
+    }
+    Some(())
+}

@@ -1,0 +1,54 @@
+//! What this version reads in rules and does not obey.
+
+use portdemux_common::policy::{Fragments, Icmp};
+
+use super::{
+    defaults::Inbound,
+    error::Diagnostic,
+    rule::{Destination, Rule},
+    ruleset::Ruleset,
+    terms::{Connections, Role},
+    word::Word,
+};
+
+/// What a rule can say that is not obeyed, and whether one says it.
+type OfRule = (&'static str, fn(&Rule) -> bool);
+
+const OF_RULES: [OfRule; 6] = [
+    ("to = \"reject\"", |rule| rule.to == Destination::Reject),
+    ("connections = \"established\"", |rule| {
+        rule.terms.connections == Connections::Established
+    }),
+    ("role = \"source\"", |rule| rule.role == Role::Source),
+    ("rate", |rule| rule.terms.rate.is_some()),
+    ("new_rate", |rule| rule.terms.new_rate.is_some()),
+    ("shadow = true", |rule| rule.shadow),
+];
+
+/// The first thing in a ruleset that the datapath of this version does not obey. A ruleset that says
+/// such a thing must not be put in force: half of it would hold.
+#[must_use]
+pub fn not_yet(ruleset: &Ruleset) -> Option<Diagnostic> {
+    let defaults = ruleset.defaults();
+    let track = (ruleset.flow_settings().track == Some(true)).then(|| "track = true".into());
+    let setting = [
+        (defaults.inbound != Inbound::Pass)
+            .then(|| format!("inbound = \"{}\"", defaults.inbound.name())),
+        (defaults.fragments != Fragments::Pass)
+            .then(|| format!("fragments = \"{}\"", defaults.fragments.name())),
+        (defaults.icmp != Icmp::Pass).then(|| format!("icmp = \"{}\"", defaults.icmp.name())),
+        track,
+    ];
+    if let Some(setting) = setting.into_iter().flatten().next() {
+        return Some(refusal(&setting));
+    }
+    OF_RULES.into_iter().find_map(|(key, says)| {
+        let rule = ruleset.rules().iter().find(|rule| says(rule))?;
+        Some(refusal(key).at(rule.line, [rule.name.clone(), rule.ports_text()]))
+    })
+}
+
+fn refusal(key: &str) -> Diagnostic {
+    Diagnostic::new(format!("this version reads `{key}` and does not obey it"))
+        .help("leave it out, or wait for a version that does")
+}
