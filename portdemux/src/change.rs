@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portdemux_common::state::Generation;
+use portdemux_common::{ruleset::RulesetImage, state::Generation};
 
 use crate::{
     dataplane::{
@@ -107,17 +107,21 @@ pub struct Request<'a> {
 
 /// Puts a new text in force.
 ///
-/// `old` is asked for the ruleset in force, to say what changes, while the new text is read.
+/// `old` is asked for the ruleset in force, to say what changes, while the new text is read. `check`
+/// has the last word before anything is written, a dry run included; it sees what packets would be
+/// decided by.
 ///
 /// # Errors
 ///
-/// The text does not hold together or something cannot be written; the ruleset in force stays.
+/// The text does not hold together, `check` objects or something cannot be written; the ruleset in
+/// force stays.
 pub fn change(
     places: &Places,
     maps: &Maps,
     lock: &Lock,
     old: impl FnOnce() -> Option<Ruleset> + Send,
     request: Request<'_>,
+    check: impl FnOnce(&RulesetImage) -> Result<()>,
 ) -> Result<Change> {
     let begun = Instant::now();
     let records = Records::new(places.records());
@@ -147,13 +151,11 @@ pub fn change(
         took: Duration::ZERO,
         repaired,
     };
-    if request.dry_run {
-        return Ok(change);
-    }
     let hash = record.hash();
-    records.write(&record, &hash, lock)?;
-    if hash == hash_in_force && maps.generation().0 != 0 {
-        change.generation = Some(maps.generation());
+    let is_in_force = hash == hash_in_force && maps.generation().0 != 0;
+    let prepared = if is_in_force {
+        check(&maps.image())?;
+        None
     } else {
         let ruleset = change.plan.new_ruleset();
         let names: Vec<&str> = ruleset
@@ -161,12 +163,22 @@ pub fn change(
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        let installed = maps.install(&names, hash, |ids| image::compile(ruleset, ids));
-        if installed.is_err() {
-            records.sweep(&hash_in_force, lock)?;
-        }
-        change.generation = Some(installed?);
+        let prepared = maps.prepare(&names, hash, |ids| image::compile(ruleset, ids))?;
+        check(&prepared.image)?;
+        Some(prepared)
+    };
+    if request.dry_run {
+        return Ok(change);
     }
+    records.write(&record, &hash, lock)?;
+    let installed = match &prepared {
+        Some(prepared) => maps.put_in_force(prepared),
+        None => Ok(maps.generation()),
+    };
+    if installed.is_err() {
+        records.sweep(&hash_in_force, lock)?;
+    }
+    change.generation = Some(installed?);
     records.sweep(&hash, lock)?;
     change.took = begun.elapsed();
     Ok(change)

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 
-use super::{Context, report};
+use super::{
+    Context, report,
+    safeguard::{self, Safeguard, Verb},
+};
 use crate::{
     change::{self, Request},
     rules::{Destination, PortRange, RulesError, Source, edit},
@@ -39,6 +42,8 @@ pub(super) struct Args {
     /// Where packets go: local or drop
     #[arg(long, value_name = "DESTINATION", default_value_t, value_parser = super::destination)]
     to: Destination,
+    #[command(flatten)]
+    safeguard: safeguard::Args,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
@@ -59,10 +64,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         name: "the rules in force",
         dry_run: false,
     };
-    let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)
-        .map_err(|error| match error.downcast::<RulesError>() {
-            Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
-            Err(error) => error,
+    let places = &context.places;
+    let safeguard = Safeguard::new(Verb::Add, args.safeguard, false);
+    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    let old = || Some(old.ruleset);
+    let change =
+        change::change(places, &maps, &lock, old, request, check).map_err(|error| {
+            match error.downcast::<RulesError>() {
+                Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
+                Err(error) => error,
+            }
         })?;
     report::change(context, &change)
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{Context, report};
+use super::{
+    Context, report,
+    safeguard::{self, Safeguard, Verb},
+};
 use crate::change;
 
 /// Put a rules file in force
@@ -25,6 +28,8 @@ pub(super) struct Args {
     /// Say what would change and stop there
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    safeguard: safeguard::Args,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
@@ -33,6 +38,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.
     let old = || context.in_force(&maps).ok().map(|old| old.ruleset);
-    let change = change::change(places, &maps, &lock, old, rules.request(args.dry_run))?;
-    report::change(context, &change)
+    let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
+    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    let request = rules.request(args.dry_run);
+    let change = change::change(places, &maps, &lock, old, request, check)?;
+    report::change(context, &change)?;
+    safeguard.finish()
 }

@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use portdemux_common::state::Mode;
 
-use super::{Context, output, report};
+use super::{
+    Context, output, report,
+    safeguard::{self, Safeguard, Verb},
+};
 use crate::{
     change::{self, Request},
     dataplane::{
@@ -17,6 +20,7 @@ use crate::{
     error::Help as _,
     interface::{self, Interface},
     records::{Records, TextHash},
+    session::Hook,
 };
 
 /// Put the program on interfaces
@@ -41,6 +45,8 @@ pub(super) struct Args {
     /// A rules file to apply before the program is attached
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    #[command(flatten)]
+    safeguard: safeguard::Force,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,7 +80,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     // Another writer may have come first, or what was left of a removed instance be gone.
     let interfaces = find(&args.interfaces)?;
-    let result = attach_all(context, &lock, &maps, &interfaces, wish, request);
+    let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
+    let result = attach_all(
+        context,
+        &lock,
+        &maps,
+        &interfaces,
+        wish,
+        request,
+        &safeguard,
+    );
     if result.is_err() && is_new {
         // Nothing was there before, nothing stays.
         places.remove(&lock)?;
@@ -89,20 +104,26 @@ fn attach_all(
     interfaces: &[Interface],
     wish: Wish,
     request: Option<report::RulesText>,
+    safeguard: &Safeguard,
 ) -> Result<()> {
     let places = &context.places;
+    let netns = interface::namespace()?;
+    let joining = interfaces.iter().map(|interface| Hook {
+        netns,
+        index: interface.index,
+    });
+    let joining: Vec<Hook> = joining.collect();
+    let check = |new: &_| safeguard.check(places, maps, &joining, new);
     let old = context.in_force(maps)?;
-    let change = request
-        .map(|rules| {
-            change::change(
-                places,
-                maps,
-                lock,
-                || Some(old.ruleset),
-                rules.request(false),
-            )
-        })
-        .transpose()?;
+    let change = if let Some(rules) = request {
+        let request = rules.request(false);
+        let old = || Some(old.ruleset);
+        Some(change::change(places, maps, lock, old, request, check)?)
+    } else {
+        // The rules that are in force hold on these interfaces from then on.
+        check(&maps.image())?;
+        None
+    };
     if let Err(error) = attach_each(context, maps, interfaces, wish) {
         if change.is_some() {
             let before = Request {
@@ -111,7 +132,7 @@ fn attach_all(
                 name: "the rules before",
                 dry_run: false,
             };
-            change::change(places, maps, lock, || None, before)?;
+            change::change(places, maps, lock, || None, before, |_| Ok(()))?;
         }
         return Err(error);
     }

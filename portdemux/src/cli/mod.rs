@@ -13,6 +13,7 @@ pub mod output;
 mod remove;
 mod report;
 mod rules;
+mod safeguard;
 mod stats;
 mod status;
 

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Context, report};
+use super::{
+    Context, report,
+    safeguard::{self, Safeguard, Verb},
+};
 use crate::{
     change::{self, Request},
     rules::edit,
@@ -21,6 +24,8 @@ pub(super) struct Args {
     /// Names of rules, or ports as they were claimed
     #[arg(required = true, value_name = "PORT|NAME")]
     rules: Vec<String>,
+    #[command(flatten)]
+    safeguard: safeguard::Args,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
@@ -34,6 +39,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         name: "the rules in force",
         dry_run: false,
     };
-    let change = change::change(&context.places, &maps, &lock, || Some(old.ruleset), request)?;
+    let places = &context.places;
+    let safeguard = Safeguard::new(Verb::Remove, args.safeguard, false);
+    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    let old = || Some(old.ruleset);
+    let change = change::change(places, &maps, &lock, old, request, check)?;
     report::change(context, &change)
 }

@@ -41,6 +41,22 @@ pub struct Maps {
     pub counters: Counters,
 }
 
+/// A ruleset that is to follow the one in force.
+pub struct Prepared {
+    /// What packets will be decided by.
+    pub image: Box<RulesetImage>,
+    /// The rules that are in force under no name yet.
+    new_rules: Vec<(RuleId, RuleName)>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("header", &self.image.header)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Maps {
     /// Creates the maps and pins them in a directory of bpffs.
     pub(super) fn create(directory: &Path) -> Result<()> {
@@ -175,11 +191,7 @@ impl Maps {
 
     /// Puts a ruleset in force and returns its generation.
     ///
-    /// `names` are the names of its rules in the order in which `compile` numbers them; it is told
-    /// the id of each. A rule that was in force under the same name keeps its id and so its
-    /// counters; a new one begins at zero. Until the last step, a store of 8 bytes, nothing that a
-    /// packet can see has changed, and at whatever step this process ends, one of the two rulesets
-    /// is in force as a whole. The caller holds the instance's lock.
+    /// [`Maps::prepare`] and [`Maps::put_in_force`] in one. The caller holds the instance's lock.
     ///
     /// # Errors
     ///
@@ -190,27 +202,57 @@ impl Maps {
         text_hash: [u8; 32],
         compile: impl FnOnce(&[RuleId]) -> Box<RulesetImage>,
     ) -> Result<Generation> {
-        let old = self.generation();
+        self.put_in_force(&self.prepare(names, text_hash, compile)?)
+    }
+
+    /// Compiles a ruleset that is to follow the one in force; nothing is written.
+    ///
+    /// `names` are the names of its rules in the order in which `compile` numbers them; it is told
+    /// the id of each. A rule that is in force under the same name keeps its id and so its
+    /// counters; a new one begins at zero.
+    ///
+    /// # Errors
+    ///
+    /// There are too many rules.
+    pub fn prepare(
+        &self,
+        names: &[&str],
+        text_hash: [u8; 32],
+        compile: impl FnOnce(&[RuleId]) -> Box<RulesetImage>,
+    ) -> Result<Prepared> {
         let places = self.assign_places(names)?;
         let ids: Vec<RuleId> = places.iter().map(|&(id, _)| id).collect();
         let mut image = compile(&ids);
-        let new = old.next();
-        image.header.generation = new.0;
+        image.header.generation = self.generation().next().0;
         image.header.text_hash = text_hash;
         for &id in &ids {
             image.rules[id as usize / 64] |= 1 << (id % 64);
         }
+        let new = places.iter().zip(names).filter(|((_, is_new), _)| *is_new);
+        Ok(Prepared {
+            new_rules: new.map(|(&(id, _), name)| (id, padded(name))).collect(),
+            image,
+        })
+    }
 
+    /// Puts a ruleset in force that was prepared under the same lock, and returns its generation.
+    ///
+    /// Until the last step, a store of 8 bytes, nothing that a packet can see has changed, and at
+    /// whatever step this process ends, one of the two rulesets is in force as a whole.
+    ///
+    /// # Errors
+    ///
+    /// The wait for running programs failed; nothing was changed.
+    pub fn put_in_force(&self, prepared: &Prepared) -> Result<Generation> {
+        let new = Generation(prepared.image.header.generation);
         // A packet that began before the last change may still read the half that is written next,
         // and count for a rule that is in force no more.
         quiesce::wait_for_programs().context("wait for running programs to end")?;
-        for (&(id, is_new), name) in places.iter().zip(names) {
-            if is_new {
-                self.counters.reset_rule(id);
-                self.ledger.write(rule_name_offset(id), &padded(name));
-            }
+        for (id, name) in &prepared.new_rules {
+            self.counters.reset_rule(*id);
+            self.ledger.write(rule_name_offset(*id), name);
         }
-        write_image(&self.rulesets, half(new), &image);
+        write_image(&self.rulesets, half(new), &prepared.image);
         self.rulesets
             .word(GENERATION)
             .store(new.0, Ordering::Release);

@@ -1,10 +1,12 @@
 //! Network interfaces: which there are, what runs on them, what they do to frames.
 
+mod arrival;
 mod offloads;
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Context as _, Result};
+pub use arrival::{Arrival, arrival};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,

@@ -6,6 +6,7 @@ mod explain;
 mod failures;
 mod help;
 mod json;
+mod lockout;
 mod mistakes;
 mod pipes;
 mod sources;

@@ -1,0 +1,63 @@
+//! Whether a change would cut the session that it is made from.
+
+use portdemux_common::{
+    decide, parse,
+    reason::{Reason, Verdict},
+    ruleset::RulesetImage,
+    wire::Transport,
+};
+
+use crate::{
+    dataplane::{links, maps::Maps, pins::Places},
+    explain::packet,
+    session::{Hook, Session},
+};
+
+/// A session that a change would cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The session.
+    pub session: Session,
+    /// Why its packets would no longer arrive.
+    pub reason: Reason,
+}
+
+/// Says whether the session of this process ends when `new` is in force on the interfaces that the
+/// instance has and on those that are `joining`.
+///
+/// It is asked of the very code that decides about packets. What is cut already is not to be blamed
+/// on the change. Where it is not clear whether the session comes by one of the interfaces, it does.
+#[must_use]
+pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &RulesetImage) -> Option<Cut> {
+    let session = Session::find()?;
+    let reason = refusal(&session, new)?;
+    let present = present(places, maps);
+    let all = [&present[..], joining].concat();
+    if !session.may_come_by(&all).unwrap_or(true) {
+        return None;
+    }
+    let is_old =
+        refusal(&session, &maps.image()).is_some() && session.may_come_by(&present).unwrap_or(true);
+    (!is_old).then_some(Cut { session, reason })
+}
+
+/// Why packets of a session do not reach this host's own stack, if they do not.
+fn refusal(session: &Session, image: &RulesetImage) -> Option<Reason> {
+    let frame = packet::frame(Transport::Tcp, session.peer, session.local).ok()?;
+    let frame = frame.as_slice();
+    let decision = decide::decide(frame, &parse::parse(frame), image);
+    (decision.verdict != Verdict::Pass).then_some(decision.reason)
+}
+
+/// The interfaces that the instance has a program on.
+fn present(places: &Places, maps: &Maps) -> Vec<Hook> {
+    let pinned = links::pinned(places);
+    let interfaces = maps.interfaces().into_iter();
+    interfaces
+        .filter(|(place, _)| pinned.iter().any(|link| link.place == *place))
+        .map(|(_, interface)| Hook {
+            netns: interface.netns,
+            index: interface.index,
+        })
+        .collect()
+}

@@ -1,0 +1,85 @@
+//! The processes that this one descends from, as `/proc` shows them.
+
+use std::{fs, iter};
+
+/// More than any chain of processes that a person starts a command through.
+const MAX_DEPTH: usize = 64;
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) id: u32,
+    /// The name of its program, at most 15 bytes of it.
+    pub(super) name: String,
+    parent: u32,
+}
+
+/// This process and those it descends from, nearest first.
+pub(super) fn line() -> impl Iterator<Item = Process> {
+    let own = Process::read(std::process::id());
+    let parent =
+        |process: &Process| (process.parent != 0).then(|| Process::read(process.parent))?;
+    iter::successors(own, parent).take(MAX_DEPTH)
+}
+
+impl Process {
+    fn read(id: u32) -> Option<Self> {
+        Self::parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+    }
+
+    /// Reads `/proc/PID/stat`. The name stands in parentheses and can itself hold some.
+    fn parse(id: u32, stat: &str) -> Option<Self> {
+        let (before, after) = stat.rsplit_once(") ")?;
+        let (_, name) = before.split_once('(')?;
+        Some(Self {
+            id,
+            name: name.into(),
+            parent: after.split(' ').nth(1)?.parse().ok()?,
+        })
+    }
+
+    /// A variable of the environment that it was started with.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        let environment = fs::read(format!("/proc/{}/environ", self.id)).ok()?;
+        environment.split(|&byte| byte == 0).find_map(|entry| {
+            let entry = std::str::from_utf8(entry).ok()?;
+            let (key, value) = entry.split_once('=')?;
+            (key == name).then(|| value.to_owned())
+        })
+    }
+
+    /// The inode number of its network namespace.
+    pub(super) fn namespace(&self) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        Some(
+            fs::metadata(format!("/proc/{}/ns/net", self.id))
+                .ok()?
+                .ino(),
+        )
+    }
+
+    /// Whether it is a server that lets people in, with a process of its own for each of them.
+    pub(super) fn lets_in(&self) -> bool {
+        let names = ["sshd", "dropbear", "tinysshd"];
+        names.iter().any(|name| self.name.starts_with(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_parent() {
+        let process = Process::parse(7, "7 (a) b (c)) S 4711 7 7 0 -1").unwrap();
+        assert_eq!((process.name.as_str(), process.parent), ("a) b (c)", 4711));
+        assert_eq!(Process::parse(7, "7 sshd S 1"), None);
+    }
+
+    #[test]
+    fn the_line_begins_here_and_ends() {
+        let line: Vec<Process> = line().collect();
+        assert_eq!(line[0].id, std::process::id());
+        assert!(line.len() < MAX_DEPTH);
+    }
+}
