@@ -7,14 +7,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portdemux_common::{ruleset::RulesetImage, state::Generation};
+use portdemux_common::{
+    ruleset::{Header, RulesetImage},
+    state::Generation,
+};
 
 use crate::{
     dataplane::{
         maps::Maps,
         pins::{Lock, Places},
     },
+    error::Help as _,
+    figures::seconds,
     image,
+    pending::{self, Pending, Standing, guardian},
     records::{Record, Records},
     recover,
     rules::{RulesError, Ruleset, file, not_yet, plan::Plan},
@@ -47,6 +53,8 @@ pub struct Change {
     pub took: Duration,
     /// Something that a user should know about an earlier change.
     pub repaired: Option<String>,
+    /// How long it waits for its confirmation, if it does.
+    pub waits: Option<Duration>,
 }
 
 /// Reads the ruleset in force.
@@ -103,6 +111,8 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// Whether to stop after the plan.
     pub dry_run: bool,
+    /// How long there is to confirm the change before it is undone by itself; none if it stays.
+    pub confirm: Option<Duration>,
 }
 
 /// Puts a new text in force.
@@ -113,9 +123,22 @@ pub struct Request<'a> {
 ///
 /// # Errors
 ///
-/// The text does not hold together, `check` objects or something cannot be written; the ruleset in
-/// force stays.
+/// Another change waits for its confirmation, the text does not hold together, `check` objects or
+/// something cannot be written; the ruleset in force stays.
 pub fn change(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    old: impl FnOnce() -> Option<Ruleset> + Send,
+    request: Request<'_>,
+    check: impl FnOnce(&RulesetImage) -> Result<()>,
+) -> Result<Change> {
+    refuse_while_another_waits(places, maps)?;
+    make(places, maps, lock, old, request, check)
+}
+
+/// Puts a new text in force, whatever waits: what does is forgotten.
+pub(crate) fn make(
     places: &Places,
     maps: &Maps,
     lock: &Lock,
@@ -150,6 +173,7 @@ pub fn change(
         generation: None,
         took: Duration::ZERO,
         repaired,
+        waits: None,
     };
     let hash = record.hash();
     let is_in_force = hash == hash_in_force && maps.generation().0 != 0;
@@ -170,18 +194,74 @@ pub fn change(
     if request.dry_run {
         return Ok(change);
     }
-    records.write(&record, &hash, lock)?;
-    let installed = match &prepared {
-        Some(prepared) => maps.put_in_force(prepared),
-        None => Ok(maps.generation()),
+    if let (Some(within), Some(prepared)) = (request.confirm, &prepared) {
+        guard(places, maps, lock, within, &prepared.image)?;
+        change.waits = Some(within);
+    }
+    let put_in_force = || {
+        records.write(&record, &hash, lock)?;
+        match &prepared {
+            Some(prepared) => maps.put_in_force(prepared),
+            None => Ok(maps.generation()),
+        }
     };
+    let installed = put_in_force();
     if installed.is_err() {
         records.sweep(&hash_in_force, lock)?;
+    }
+    // Whatever waited was for a generation that is in force no more, or is not now.
+    if prepared.is_some() && (installed.is_err() || change.waits.is_none()) {
+        pending::forget(places, lock)?;
     }
     change.generation = Some(installed?);
     records.sweep(&hash, lock)?;
     change.took = begun.elapsed();
     Ok(change)
+}
+
+/// Sees to it that the change to `new` is undone unless it is confirmed.
+fn guard(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    within: Duration,
+    new: &RulesetImage,
+) -> Result<()> {
+    let before = in_force(places, maps)?.record;
+    let Header {
+        generation,
+        text_hash,
+        ..
+    } = new.header;
+    Pending::new(generation, text_hash, within, before)?.write(places, lock)?;
+    let started = guardian::start(places, lock);
+    if started.is_err() {
+        pending::forget(places, lock)?;
+    }
+    started
+        .context("start the process that undoes the change")
+        .help(|| "nothing was changed".into())
+}
+
+fn refuse_while_another_waits(places: &Places, maps: &Maps) -> Result<()> {
+    let Some(pending) = Pending::read(places)? else {
+        return Ok(());
+    };
+    let left = match pending.standing(maps) {
+        Standing::Waits(left) => left,
+        Standing::Overdue => Duration::ZERO,
+        Standing::Undone | Standing::Void => return Ok(()),
+    };
+    Err(anyhow::anyhow!(
+        "generation {} waits to be confirmed ({} left)",
+        pending.generation,
+        seconds(left)
+    ))
+    .help(|| {
+        "portdemux confirm keeps it, portdemux confirm --undo returns to the rules before; nothing was \
+         changed"
+            .into()
+    })
 }
 
 /// Removes what an interrupted change left, and says what became of that change.

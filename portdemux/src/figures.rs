@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use std::time::Duration;
+
 /// A number with separators between thousands, as in `8,214,503`.
 pub(crate) fn grouped(number: impl Into<u64>) -> String {
     let digits = number.into().to_string();
@@ -34,6 +36,22 @@ pub(crate) fn rate(per_second: f64) -> String {
     scaled(rounded, 1000, &["", "k", "M", "G", "T", "P", "E"], "")
 }
 
+/// A time in whole seconds, of what is left of one at least 1: `42 s`, `5 min`, `2 h 30 min`.
+pub(crate) fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let parts = [(hours, "h"), (minutes, "min"), (rest, "s")];
+    let parts = parts.iter().filter(|(number, _)| *number > 0);
+    let words: Vec<String> = parts
+        .map(|(number, unit)| format!("{number} {unit}"))
+        .collect();
+    if words.is_empty() {
+        "0 s".into()
+    } else {
+        words.join(" ")
+    }
+}
+
 fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
     if number < step {
         return format!("{number}{space}{}", units[0]);
@@ -62,6 +80,15 @@ mod tests {
         assert_eq!(grouped(999u16), "999");
         assert_eq!(grouped(1_000u32), "1,000");
         assert_eq!(grouped(8_214_503u64), "8,214,503");
+    }
+
+    #[test]
+    fn times_are_whole_seconds_and_never_less_than_what_is_left() {
+        assert_eq!(seconds(Duration::ZERO), "0 s");
+        assert_eq!(seconds(Duration::from_millis(1)), "1 s");
+        assert_eq!(seconds(Duration::from_secs(42)), "42 s");
+        assert_eq!(seconds(Duration::from_millis(59_001)), "1 min");
+        assert_eq!(seconds(Duration::from_secs(9_015)), "2 h 30 min 15 s");
     }
 
     #[test]

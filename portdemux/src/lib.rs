@@ -12,6 +12,7 @@ mod figures;
 pub mod image;
 pub mod interface;
 pub mod lockout;
+pub mod pending;
 pub mod records;
 pub mod recover;
 pub mod rules;

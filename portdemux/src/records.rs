@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::dataplane::pins::Lock;
 
@@ -21,7 +22,7 @@ pub type TextHash = [u8; 32];
 const SOURCE: &str = "# source = ";
 
 /// What is kept about a ruleset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The file it was applied from, if it came from one and was not changed since.
     pub source: Option<PathBuf>,

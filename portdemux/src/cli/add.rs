@@ -22,6 +22,7 @@ Examples:
   portdemux add 443/tcp 443/udp --name https
   portdemux add 8000-8999/tcp --to drop
   portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
+  portdemux add 22/tcp --from 192.0.2.0/24 --confirm 60s      undone unless portdemux confirm comes
   portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
 pub(super) struct Args {
     /// What is claimed: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; tcp, udp or sctp
@@ -63,6 +64,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         source: old.record.source.clone(),
         name: "the rules in force",
         dry_run: false,
+        confirm: args.safeguard.confirm,
     };
     let places = &context.places;
     let safeguard = Safeguard::new(Verb::Add, args.safeguard, false);

@@ -20,6 +20,7 @@ use crate::change;
 Examples:
   portdemux apply portdemux.toml
   portdemux apply portdemux.toml --dry-run
+  portdemux apply portdemux.toml --confirm 60s      then, if all is well: portdemux confirm
   portdemux export | sed s/local/drop/ | portdemux apply -")]
 pub(super) struct Args {
     /// The rules file; - is standard input
@@ -40,7 +41,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let old = || context.in_force(&maps).ok().map(|old| old.ruleset);
     let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
     let check = |new: &_| safeguard.check(places, &maps, &[], new);
-    let request = rules.request(args.dry_run);
+    let request = rules.request(args.dry_run, args.safeguard.confirm);
     let change = change::change(places, &maps, &lock, old, request, check)?;
     report::change(context, &change)?;
     safeguard.finish()

@@ -19,6 +19,7 @@ use crate::{
     },
     error::Help as _,
     interface::{self, Interface},
+    pending,
     records::{Records, TextHash},
     session::Hook,
 };
@@ -73,11 +74,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let places = &context.places;
     let lock = places.lock()?;
     let is_new = !places.exists();
-    let maps = places.open_or_create(&lock)?;
     if is_new {
-        // A text that outlived its instance is not this one's.
+        // What outlived its instance is not this one's.
         Records::new(places.records()).sweep(&TextHash::default(), &lock)?;
+        pending::forget(places, &lock)?;
     }
+    let maps = places.open_or_create(&lock)?;
+    context.settle(&maps, &lock)?;
     // Another writer may have come first, or what was left of a removed instance be gone.
     let interfaces = find(&args.interfaces)?;
     let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
@@ -116,7 +119,7 @@ fn attach_all(
     let check = |new: &_| safeguard.check(places, maps, &joining, new);
     let old = context.in_force(maps)?;
     let change = if let Some(rules) = request {
-        let request = rules.request(false);
+        let request = rules.request(false, None);
         let old = || Some(old.ruleset);
         Some(change::change(places, maps, lock, old, request, check)?)
     } else {
@@ -131,6 +134,7 @@ fn attach_all(
                 source: old.record.source,
                 name: "the rules before",
                 dry_run: false,
+                confirm: None,
             };
             change::change(places, maps, lock, || None, before, |_| Ok(()))?;
         }
@@ -139,8 +143,8 @@ fn attach_all(
     match change {
         Some(change) => report::change(context, &change)?,
         None if maps.generation().0 == 0 => context.output.line(format!(
-            "No rules: all that is well-formed passes and is counted. Next: portdemux{} stats --watch",
-            instance_flag(context)
+            "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",
+            context.command()
         ))?,
         None => context.output.line(format!(
             "The rules of generation {} hold, counters kept",
@@ -283,12 +287,5 @@ fn warn_of_blind_spots(interface: &Interface, attachment: &Attachment) {
             format!("{name} joins packets before they are counted (rx-gro-hw on)"),
             Some(&format!("ethtool -K {name} rx-gro-hw off")),
         );
-    }
-}
-
-fn instance_flag(context: &Context) -> String {
-    match context.places.instance.to_string().as_str() {
-        "default" => String::new(),
-        name => format!(" --instance {name}"),
     }
 }

@@ -6,9 +6,11 @@
 mod add;
 mod apply;
 mod attach;
+mod confirm;
 mod detach;
 mod explain;
 mod export;
+mod guard;
 pub mod output;
 mod remove;
 mod report;
@@ -31,6 +33,7 @@ use crate::{
         pins::{InstanceName, Lock, Places},
     },
     error::NothingLoaded,
+    pending,
     rules::{Destination, PortRange, Source, port::PortError, rule, source::SourceError},
 };
 
@@ -85,11 +88,13 @@ enum Command {
     Apply(apply::Args),
     Add(add::Args),
     Remove(remove::Args),
+    Confirm(confirm::Args),
     Export(export::Args),
     Status(status::Args),
     Rules(rules::Args),
     Stats(stats::Args),
     Explain(explain::Args),
+    Guard(guard::Args),
 }
 
 /// What every verb and noun works with.
@@ -126,7 +131,31 @@ impl Context {
         links::check_capabilities()?;
         let lock = self.places.lock()?;
         let maps = self.places.open()?;
+        self.settle(&maps, &lock)?;
         Ok((lock, maps))
+    }
+
+    /// Undoes a change that should have been undone already, and says so.
+    pub(crate) fn settle(&self, maps: &Maps, lock: &Lock) -> Result<()> {
+        if let Some(undone) = pending::settle(&self.places, maps, lock)? {
+            output::warn(
+                format!(
+                    "generation {} was not confirmed in time: the rules before it are in force again, as \
+                     generation {}",
+                    undone.generation, undone.by.0
+                ),
+                None,
+            );
+        }
+        Ok(())
+    }
+
+    /// The command for this instance, as a user writes it.
+    pub(crate) fn command(&self) -> String {
+        match self.places.instance.to_string().as_str() {
+            "default" => "portdemux".into(),
+            name => format!("portdemux --instance {name}"),
+        }
     }
 }
 
@@ -153,11 +182,13 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(args, &context),
         Command::Add(args) => add::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
+        Command::Confirm(args) => confirm::run(args, &context),
         Command::Export(args) => export::run(args, &context),
         Command::Status(args) => status::run(args, &context),
         Command::Rules(args) => rules::run(args, &context),
         Command::Stats(args) => stats::run(args, &context),
         Command::Explain(args) => explain::run(args, &context),
+        Command::Guard(args) => guard::run(args, &context),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

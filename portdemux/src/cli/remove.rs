@@ -38,6 +38,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         source: old.record.source.clone(),
         name: "the rules in force",
         dry_run: false,
+        confirm: args.safeguard.confirm,
     };
     let places = &context.places;
     let safeguard = Safeguard::new(Verb::Remove, args.safeguard, false);

@@ -12,6 +12,7 @@ use super::{Context, output};
 use crate::{
     change::{Change, Request},
     error::Help as _,
+    figures::seconds,
 };
 
 /// How many lines of a plan are shown before it is cut in the middle.
@@ -29,12 +30,13 @@ pub(super) struct RulesText {
 
 impl RulesText {
     /// What is to be done with it.
-    pub(super) fn request(&self, dry_run: bool) -> Request<'_> {
+    pub(super) fn request(&self, dry_run: bool, confirm: Option<Duration>) -> Request<'_> {
         Request {
             text: self.text.clone(),
             source: self.source.clone(),
             name: &self.name,
             dry_run,
+            confirm,
         }
     }
 }
@@ -83,6 +85,13 @@ pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
             milliseconds(change.took)
         ))?,
         None => context.output.line("dry run: nothing was changed")?,
+    }
+    if let Some(within) = change.waits {
+        context.output.line(format!(
+            "undone after {}, unless: {} confirm",
+            seconds(within),
+            context.command()
+        ))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What keeps a change from cutting the session that it is made from.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use anyhow::{Result, anyhow};
 use portdemux_common::{reason::Reason, ruleset::RulesetImage};
@@ -9,6 +9,7 @@ use super::output;
 use crate::{
     dataplane::{maps::Maps, pins::Places},
     error::Help as _,
+    figures::seconds,
     lockout::{self, Cut},
     session::Hook,
 };
@@ -16,9 +17,15 @@ use crate::{
 /// What a verb that can cut the session takes.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Args {
+    /// Undo the change by itself after this time, as in 60s or 5m, unless portdemux confirm comes
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) confirm: Option<Duration>,
     #[command(flatten)]
     force: Force,
 }
+
+/// The longest time that a change can wait.
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// What goes on in spite of it.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -30,7 +37,10 @@ pub(super) struct Force {
 
 impl From<Force> for Args {
     fn from(force: Force) -> Self {
-        Self { force }
+        Self {
+            confirm: None,
+            force,
+        }
     }
 }
 
@@ -80,6 +90,16 @@ impl Safeguard {
             let reason = reason.name();
             format!("this {verb} the SSH session you are typing in ({session}: {reason})")
         };
+        if let Some(within) = self.args.confirm {
+            let within = seconds(within);
+            output::warn(
+                what("cuts"),
+                Some(&format!(
+                    "it is undone after {within}, unless portdemux confirm comes"
+                )),
+            );
+            return Ok(());
+        }
         if self.args.force.force {
             output::warn(what("cuts"), None);
             return Ok(());
@@ -104,10 +124,67 @@ impl Safeguard {
             (Reason::SourceNotAllowed, _) => Some(format!("let {peer} in by from")),
             _ => None,
         };
-        let ways = lets_in.into_iter().chain(["--force".to_owned()]);
+        let on_trial = match self.verb {
+            Verb::Apply | Verb::Add | Verb::Remove => Some("try it with --confirm 60s".to_owned()),
+            Verb::Attach => None,
+        };
+        let ways = lets_in
+            .into_iter()
+            .chain(on_trial)
+            .chain(["--force".to_owned()]);
         format!(
             "{}; nothing was changed",
             ways.collect::<Vec<_>>().join(", or ")
         )
+    }
+}
+
+/// Reads a time of the command line: a number and its unit.
+fn time(text: &str) -> Result<Duration, String> {
+    const HELP: &str = "\n help: write a number and s, m or h, as in 60s or 5m; 24h is the longest";
+    let split = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+    let factor: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "" => return Err(format!("`{text}` has no unit{HELP}")),
+        _ => return Err(format!("`{text}` is no time{HELP}")),
+    };
+    let number: Option<u64> = number.parse().ok();
+    let seconds = number.and_then(|number| number.checked_mul(factor));
+    match seconds.map(Duration::from_secs) {
+        Some(Duration::ZERO) => Err(format!("`{text}` leaves no time to confirm it{HELP}")),
+        Some(time) if time <= LONGEST => Ok(time),
+        Some(_) => Err(format!("`{text}` is too long{HELP}")),
+        None => Err(format!("`{text}` is no time{HELP}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_number_and_a_unit() {
+        assert_eq!(time("60s"), Ok(Duration::from_mins(1)));
+        assert_eq!(time("5m"), Ok(Duration::from_mins(5)));
+        assert_eq!(time("24h"), Ok(LONGEST));
+        for (text, said) in [
+            ("60", "`60` has no unit\n"),
+            ("", "`` has no unit\n"),
+            ("s", "`s` is no time\n"),
+            ("1d", "`1d` is no time\n"),
+            ("-1s", "`-1s` is no time\n"),
+            ("0m", "`0m` leaves no time to confirm it\n"),
+            ("25h", "`25h` is too long\n"),
+            (
+                "9999999999999999999h",
+                "`9999999999999999999h` is no time\n",
+            ),
+        ] {
+            let error = time(text).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
     }
 }

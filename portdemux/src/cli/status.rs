@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     attached::{self, AttachedInterface, State},
-    figures::{grouped, rate, size},
+    figures::{grouped, rate, seconds, size},
+    pending::{Pending, Standing},
     records::Record,
 };
 
@@ -38,9 +39,18 @@ struct Report {
     rules: Option<usize>,
     source: Option<String>,
     in_sync: Option<bool>,
+    pending: Option<Waiting>,
+    undone: Option<u64>,
     interfaces: Vec<Interface>,
     kernel_memory_bytes: u64,
     version: &'static str,
+}
+
+/// A change that is undone unless it is confirmed.
+#[derive(Serialize)]
+struct Waiting {
+    generation: u64,
+    seconds_left: f64,
 }
 
 #[derive(Serialize)]
@@ -84,6 +94,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .as_ref()
         .ok()
         .map(|in_force| in_force.ruleset.rules().len());
+    let pending = Pending::read(places)?;
+    let pending = pending.map(|pending| (pending.generation, pending.standing(&maps)));
     let before = attached::interfaces(places, &maps)?;
     if args.json {
         let report = Report {
@@ -92,6 +104,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             rules,
             source,
             in_sync,
+            pending: pending.and_then(|(generation, standing)| {
+                let left = match standing {
+                    Standing::Waits(left) => left,
+                    Standing::Overdue => Duration::ZERO,
+                    Standing::Undone | Standing::Void => return None,
+                };
+                Some(Waiting {
+                    generation,
+                    seconds_left: left.as_secs_f64(),
+                })
+            }),
+            undone: pending
+                .filter(|(_, standing)| *standing == Standing::Undone)
+                .map(|(generation, _)| generation),
             interfaces: before.iter().map(Interface::from).collect(),
             kernel_memory_bytes: maps.memory(),
             version: env!("CARGO_PKG_VERSION"),
@@ -115,6 +141,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         places.instance,
         maps.generation().0
     ))?;
+    if let Some((generation, standing)) = pending {
+        say_what_waits(context, generation, standing)?;
+    }
     if let Err(error) = &in_force {
         output::warn(format!("{error:#}"), None);
     }
@@ -145,6 +174,25 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         "kernel memory {}   {programs}",
         size(maps.memory())
     ))?;
+    Ok(())
+}
+
+fn say_what_waits(context: &Context, generation: u64, standing: Standing) -> Result<()> {
+    let command = context.command();
+    match standing {
+        Standing::Waits(left) => context.output.line(format!(
+            "generation {generation} is undone in {}, unless: {command} confirm",
+            seconds(left)
+        ))?,
+        Standing::Overdue => output::warn(
+            format!("generation {generation} was not confirmed in time and is still in force"),
+            Some(&format!("{command} confirm --undo")),
+        ),
+        Standing::Undone => output::note(format!(
+            "generation {generation} was not confirmed in time: the rules before it are in force again"
+        )),
+        Standing::Void => {}
+    }
     Ok(())
 }
 

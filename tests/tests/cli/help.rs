@@ -3,7 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 
-const VERBS: [&str; 6] = ["attach", "detach", "apply", "add", "remove", "export"];
+const VERBS: [&str; 7] = [
+    "attach", "detach", "apply", "add", "remove", "confirm", "export",
+];
 const NOUNS: [&str; 4] = ["status", "rules", "stats", "explain"];
 
 /// The command lines of portdemux among the examples of a help text, without what stands around them:

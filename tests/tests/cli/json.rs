@@ -230,7 +230,7 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
     portdemux.ok(&["attach", INTERFACE])?;
     let mut expected = json!({
         "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
-        "in_sync": "null", "interfaces": [interface()], "kernel_memory_bytes": "integer",
+        "in_sync": "null", "pending": "null", "undone": "null", "interfaces": [interface()], "kernel_memory_bytes": "integer",
         "version": "string",
     });
     let status = portdemux.json(&["status"])?;

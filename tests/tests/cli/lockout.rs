@@ -87,11 +87,14 @@ fn a_change_that_would_cut_the_session_is_refused_and_says_what_to_do() -> Resul
     let add = ["add", "22/tcp", "--from", "203.0.113.0/24"];
     assert_eq!(
         refused(&portdemux, CLIENT, &add)?,
-        format!("{MESSAGE} help: add --from 192.0.2.1, or --force; nothing was changed\n")
+        format!(
+            "{MESSAGE} help: add --from 192.0.2.1, or try it with --confirm 60s, or --force; \
+             nothing was changed\n"
+        )
     );
     portdemux.apply(RULES)?;
     let dropped = "error: this would cut the SSH session you are typing in (192.0.2.1:52341 → \
-                   22/tcp: rule_drop)\n help: --force; nothing was changed\n";
+                   22/tcp: rule_drop)\n help: try it with --confirm 60s, or --force; nothing was changed\n";
     assert_eq!(refused(&portdemux, CLIENT, &["remove", "ssh"])?, dropped);
     let file = portdemux.rules_file(CLOSED)?.display().to_string();
     assert_eq!(refused(&portdemux, CLIENT, &["apply", &file])?, dropped);
@@ -117,6 +120,84 @@ fn force_goes_on_and_says_what_it_does() -> Result<()> {
     assert_eq!(portdemux.stats()?.generation()?, 1);
     // It is cut; a later change is not to blame for it.
     silent(&portdemux, CLIENT, &["add", "23/tcp", "--to", "drop"])
+}
+
+#[test]
+fn a_change_on_trial_may_cut_the_session_and_says_when_it_is_undone() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    let file = portdemux.rules_file(CLOSED)?.display().to_string();
+    let cuts = "warning: this cuts the SSH session you are typing in (192.0.2.1:52341 → 22/tcp: \
+                rule_drop)\n   help: it is undone after 5 min, unless portdemux confirm comes\n";
+    let plan = "+ ssh  22/tcp  any address → drop\n= 0 unchanged\n";
+    let apply = ["apply", &file, "--confirm", "5m"];
+    let dry = [&apply[..], &["--dry-run"]].concat();
+    let output = run::run(typed(&portdemux, CLIENT, &dry))?.success()?;
+    assert_eq!(output.stderr, cuts);
+    assert_eq!(
+        output.stdout,
+        format!("{plan}dry run: nothing was changed\n")
+    );
+    ensure!(portdemux.json(&["status"])?["pending"].is_null());
+
+    let output = run::run(typed(&portdemux, CLIENT, &apply))?.success()?;
+    assert_eq!(output.stderr, cuts);
+    let said = output
+        .stdout
+        .strip_suffix("undone after 5 min, unless: portdemux confirm\n");
+    assert_eq!(
+        without_time(said.unwrap_or(&output.stdout))?,
+        format!("{plan}generation 1, TIME, counters kept\n")
+    );
+    let status = portdemux.ok(&["status"])?.stdout;
+    let line = status.lines().nth(1).unwrap_or_default();
+    ensure!(
+        line.starts_with("generation 1 is undone in ")
+            && line.ends_with(", unless: portdemux confirm"),
+        "{status}"
+    );
+    let undone = portdemux.ok(&["confirm", "--undo"])?;
+    assert_eq!(
+        without_time(&undone.stdout)?,
+        "- ssh  22/tcp\n= 0 unchanged\ngeneration 2, TIME, counters kept\n"
+    );
+    // What changes nothing is on no trial.
+    portdemux.ok(&["apply", &file])?;
+    let same = portdemux.ok(&apply)?;
+    ensure!(!same.stdout.contains("undone"), "{}", same.stdout);
+    portdemux.fails(1, &["confirm"])?;
+    Ok(())
+}
+
+#[test]
+fn a_time_that_makes_no_sense_is_wrong_usage() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    for (time, said) in [
+        ("60", "`60` has no unit"),
+        ("0s", "`0s` leaves no time to confirm it"),
+        ("2d", "`2d` is no time"),
+        ("25h", "`25h` is too long"),
+    ] {
+        let words = ["add", "9/sctp", "--confirm", time];
+        let output = portdemux.fails(2, &words)?;
+        ensure!(
+            output.stderr.contains(said)
+                && output
+                    .stderr
+                    .contains("\n help: write a number and s, m or h, as in 60s or 5m"),
+            "{}",
+            output.stderr
+        );
+    }
+    ensure!(portdemux.stats()?.generation()? == 0);
+    Ok(())
 }
 
 #[test]

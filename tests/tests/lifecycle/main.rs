@@ -9,4 +9,6 @@ mod killed_attach;
 mod modes;
 mod privileges;
 mod replace;
+mod trial;
+mod trial_killed;
 mod writers;

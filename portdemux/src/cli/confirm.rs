@@ -1,0 +1,72 @@
+//! `portdemux confirm`: keep a change that would otherwise be undone.
+
+use anyhow::{Result, anyhow, bail};
+
+use super::{Context, report};
+use crate::{
+    dataplane::{links, maps::Maps},
+    error::Help as _,
+    pending::{self, Pending, Standing},
+};
+
+/// Keep a change that was made with --confirm, or undo it at once
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux confirm
+  portdemux confirm --undo")]
+pub(super) struct Args {
+    /// Return to the rules before the change without waiting for its time to end
+    #[arg(long)]
+    undo: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    links::check_capabilities()?;
+    let places = &context.places;
+    let lock = places.lock()?;
+    let maps = places.open()?;
+    let Some(pending) = Pending::read(places)? else {
+        return nothing_waits();
+    };
+    let generation = pending.generation;
+    match pending.standing(&maps) {
+        Standing::Waits(_) if !args.undo => {
+            pending::forget(places, &lock)?;
+            context
+                .output
+                .line(format!("generation {generation} is confirmed: it stays"))?;
+            Ok(())
+        }
+        Standing::Waits(_) | Standing::Overdue if args.undo => {
+            let change = pending.undo(places, &maps, &lock)?;
+            // Nobody needs to be told later.
+            pending::forget(places, &lock)?;
+            report::change(context, &change)
+        }
+        Standing::Waits(_) | Standing::Overdue => {
+            pending.undo(places, &maps, &lock)?;
+            too_late(generation, &maps)
+        }
+        Standing::Undone if args.undo => bail!("generation {generation} is undone already"),
+        Standing::Undone => too_late(generation, &maps),
+        Standing::Void => {
+            pending::forget(places, &lock)?;
+            nothing_waits()
+        }
+    }
+}
+
+fn too_late(generation: u64, maps: &Maps) -> Result<()> {
+    Err(anyhow!(
+        "generation {generation} was not confirmed in time: the rules before it are in force again, as \
+         generation {}",
+        maps.generation().0
+    ))
+    .help(|| "apply it again, with more time".into())
+}
+
+fn nothing_waits() -> Result<()> {
+    Err(anyhow!("no change waits to be confirmed"))
+        .help(|| "apply, add and remove make one with --confirm 60s".into())
+}

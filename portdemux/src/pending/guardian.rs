@@ -1,0 +1,142 @@
+//! The process that undoes a change which nobody confirms.
+//!
+//! It is started before the change is made, belongs to no terminal and no session, and outlives the
+//! command that started it. It ends as soon as there is nothing to undo: because the change was
+//! confirmed, followed by another, never made, or because the instance is gone.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Pending, Standing, clock};
+use crate::dataplane::pins::{Lock, Places};
+
+/// How often it looks whether there is still something to undo.
+const STEP: Duration = Duration::from_millis(200);
+
+/// How long it waits before it tries again what failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The verb that a guardian is started with.
+pub const VERB: &str = "guard";
+
+/// What it says once nothing that ends the command ends it too.
+const READY: &str = "ready\n";
+
+/// Starts a guardian of what waits in an instance, and waits until it stands by itself.
+///
+/// # Errors
+///
+/// It does not start.
+pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("portdemux")
+        .arg(VERB)
+        .args(["--instance", &places.instance.to_string()])
+        .arg("--bpffs")
+        .arg(path::absolute(&places.bpffs)?)
+        .arg("--state-dir")
+        .arg(path::absolute(&places.state)?)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut guardian = command.spawn()?;
+    let mut said = String::new();
+    if let Some(pipe) = guardian.stdout.take() {
+        BufReader::new(pipe).read_line(&mut said)?;
+    }
+    ensure!(said == READY, "it ended at once");
+    Ok(())
+}
+
+/// Waits and, if it comes to that, undoes the change.
+///
+/// # Errors
+///
+/// It cannot stand by itself.
+pub fn run(places: &Places) -> Result<()> {
+    // It was just started by another process, so that it leads no group of processes.
+    rustix::process::setsid().context("leave the session")?;
+    rustix::thread::set_name(c"portdemux-guard")?;
+    let watched = Identity::of(places);
+    let mut stdout = io::stdout();
+    // Whoever started it may be gone already.
+    let _: io::Result<()> = stdout.write_all(READY.as_bytes());
+    let _: io::Result<()> = stdout.flush();
+    while watched.is_some() && Identity::of(places) == watched {
+        match act(places, watched) {
+            Ok(None) => break,
+            Ok(Some(deadline)) => wait(places, watched, deadline),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+    Ok(())
+}
+
+/// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
+///
+/// While the change is being made, this waits for the lock.
+fn act(places: &Places, watched: Option<Identity>) -> Result<Option<Duration>> {
+    let lock = places.lock()?;
+    if !places.exists() && !places.is_dying() {
+        // The instance was removed just now, and taking the lock has made its directory again.
+        places.remove(&lock)?;
+        return Ok(None);
+    }
+    if Identity::of(places) != watched {
+        return Ok(None);
+    }
+    let maps = places.open()?;
+    let Some(pending) = Pending::read(places)? else {
+        return Ok(None);
+    };
+    if let Standing::Waits(_) = pending.standing(&maps) {
+        return Ok(Some(pending.deadline));
+    }
+    super::settle(places, &maps, &lock)?;
+    Ok(None)
+}
+
+/// Waits until a time, or until something else waits or nothing does.
+fn wait(places: &Places, watched: Option<Identity>, deadline: Duration) {
+    while Identity::of(places) == watched {
+        let left = deadline.saturating_sub(clock::now());
+        if left.is_zero() {
+            break;
+        }
+        // In steps, as a sleep does not go on while the machine sleeps.
+        thread::sleep(left.min(STEP));
+    }
+}
+
+/// What tells a file from another that has its name later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Identity {
+    /// That of what waits in an instance, if something does.
+    fn of(places: &Places) -> Option<Self> {
+        let file = fs::metadata(super::path(places)).ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            seconds: file.mtime(),
+            nanoseconds: file.mtime_nsec(),
+        })
+    }
+}
