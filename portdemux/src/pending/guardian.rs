@@ -68,6 +68,7 @@ pub fn run(places: &Places) -> Result<()> {
     // It was just started by another process, so that it leads no group of processes.
     rustix::process::setsid().context("leave the session")?;
     rustix::thread::set_name(c"portdemux-guard")?;
+    leave_login_scope();
     let watched = Identity::of(places);
     let mut stdout = io::stdout();
     // Whoever started it may be gone already.
@@ -81,6 +82,26 @@ pub fn run(places: &Places) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Leaves the control group of a login.
+///
+/// Where logind is told to (`KillUserProcesses=yes` in logind.conf(5)), it kills what is left in that
+/// group when the login ends, which is what a change that cuts a session brings about.
+fn leave_login_scope() {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"));
+    let is_login = path.is_some_and(|path| {
+        let mut names = path.split('/');
+        names.any(|name| {
+            let number = name.strip_prefix("session-");
+            number.is_some_and(|number| number.strip_suffix(".scope").is_some())
+        })
+    });
+    if is_login {
+        // Where this may not be done, the next command undoes what this one cannot.
+        let _: io::Result<()> = fs::write("/sys/fs/cgroup/cgroup.procs", "0");
+    }
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.

@@ -285,6 +285,31 @@ fn what_waited_before_a_reboot_means_nothing() -> Result<()> {
 }
 
 #[test]
+fn the_guardian_does_not_end_with_the_login() -> Result<()> {
+    /// Runs the command in a control group as logind makes them; that can be removed only when it is
+    /// empty.
+    const SCRIPT: &str = "\
+        mount -t cgroup2 none /sys/fs/cgroup || exit 77; \
+        group=/sys/fs/cgroup/portdemux-test-$$; login=$group/session-1.scope; \
+        mkdir -p $login && echo $$ >$login/cgroup.procs || exit 77; \
+        \"$0\" \"$@\"; \
+        echo $$ >/sys/fs/cgroup/cgroup.procs; \
+        rmdir $login $group";
+    if !require::have(&[require::WIRE, &[Need::Tool("unshare")]].concat()) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, _probe) = loaded(&lab)?;
+    let binary = cli::binary()?.display().to_string();
+    let words = ["unshare", "--mount", "sh", "-c", SCRIPT, &binary].map(OsString::from);
+    let command = portdemux.command_through(&words, &apply_for(&portdemux, "1h")?);
+    Running::spawn(command)?.wait(PATIENCE)?.success()?;
+    ensure!(guardians(&portdemux)?.len() == 1);
+    portdemux.ok(&["confirm", "--undo"])?;
+    wait_for_no_guardian(&portdemux)
+}
+
+#[test]
 fn a_session_that_is_cut_on_trial_goes_on_afterwards() -> Result<()> {
     let needs = [require::WIRE, &[Need::Tool("sshd"), Need::Tool("ssh")]].concat();
     if !require::have(&needs) {
