@@ -17,6 +17,8 @@ pub const MAX_INTERFACES: usize = 64;
 pub const REASON_PLACES: usize = 64;
 /// Places for verdicts: more than there are, so that a new one moves nothing.
 pub const VERDICT_PLACES: usize = 4;
+/// Places for events of flows: more than there are, and up to the end of a page.
+pub const EVENT_PLACES: usize = 512;
 /// Places for ports.
 pub const PORT_PLACES: usize = Transport::COUNT << 16;
 
@@ -57,12 +59,32 @@ pub struct CpuCounters {
     pub ports_dropped: [Counter; PORT_PLACES],
 }
 
+/// What one CPU has counted of flows.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct CpuFlowCounters {
+    /// Packets received for each port, by [`crate::wire::Port::index`] and by [`crate::flows::Relation`].
+    pub relations: [[u64; 4]; PORT_PLACES],
+    /// Everything that was sent from each port, as it will be on the wire.
+    pub sent: [Counter; PORT_PLACES],
+    /// What happened to flows, by [`crate::flows::Event`].
+    pub events: [u64; EVENT_PLACES],
+}
+
 const _: () = {
+    assert!(size_of::<CpuFlowCounters>().is_multiple_of(4096));
     assert!(size_of::<Counter>() == 16 && align_of::<CpuCounters>() == 8);
     assert!(size_of::<CpuCounters>().is_multiple_of(4096));
 };
 
 impl Counter {
+    /// Counts some packets of `bytes` bytes in all.
+    #[inline(always)]
+    pub const fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets = self.packets.wrapping_add(packets);
+        self.bytes = self.bytes.wrapping_add(bytes);
+    }
+
     /// Counts one frame of `bytes` bytes.
     #[inline(always)]
     pub const fn count(&mut self, bytes: u64) {

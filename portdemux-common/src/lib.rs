@@ -12,6 +12,7 @@
 
 pub mod counters;
 pub mod decide;
+pub mod flows;
 pub mod hash;
 pub mod packet;
 pub mod parse;

@@ -81,6 +81,10 @@ pub struct Defaults {
     pub icmp: u32,
     /// 1 if flows are tracked.
     pub flows: u32,
+    /// 1 if more is to be asked about packets without ports: any of the three above is not 0.
+    pub portless_open: u32,
+    /// Fills the word.
+    pub reserved: u32,
     /// How long flows are remembered without a packet.
     pub timeouts: Timeouts,
 }
@@ -136,5 +140,5 @@ pub const TICK_SHIFT: u32 = 27;
 
 const _: () = {
     assert!(size_of::<Policy>() == 40 && size_of::<Rate>() == 16);
-    assert!(size_of::<Defaults>() == 48 && size_of::<Timeouts>() == 28);
+    assert!(size_of::<Defaults>() == 56 && size_of::<Timeouts>() == 28);
 };

@@ -34,6 +34,9 @@ pub const PORT_PLACES: usize = 4 << 16;
 /// Steps in which a binary search over [`MAX_SPANS`] spans ends.
 const SEARCH_STEPS: usize = MAX_SPANS.ilog2() as usize + 1;
 
+/// The places that a search can come to.
+const SEARCH_MASK: usize = MAX_SPANS - 1;
+
 /// The id of a rule, which is the index of its counters, below [`RULE_PLACES`].
 pub type RuleId = u32;
 
@@ -122,6 +125,20 @@ impl Entry {
     #[must_use]
     pub const fn is_open(self) -> bool {
         self.0 & Self::OPEN != 0
+    }
+
+    /// The entry of these bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
     }
 
     /// Whether a rule claims the port.
@@ -376,7 +393,7 @@ impl RulesetImage {
     #[inline(always)]
     fn search(&self, first: u32, count: u32, ports: Ports) -> Entry {
         let key = span_key(ports.transport, ports.destination);
-        let mut base = first as usize;
+        let mut base = first as usize & SEARCH_MASK;
         let mut left = count as usize;
         // The last span that begins at or before the key lies in [base, base + left).
         for _ in 0..SEARCH_STEPS {
@@ -384,8 +401,11 @@ impl RulesetImage {
                 break;
             }
             let half = left / 2;
-            match self.spans.get(base + half) {
-                Some(span) if span.first <= key => base += half,
+            // Masked, so that the verifier takes all ways to here for one: the bounds of the place are
+            // the same whichever half it is in.
+            let at = (base + half) & SEARCH_MASK;
+            match self.spans.get(at) {
+                Some(span) if span.first <= key => base = at,
                 Some(_) => {}
                 None => return Entry::UNCLAIMED,
             }

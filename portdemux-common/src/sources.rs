@@ -25,6 +25,9 @@ pub const CLASS_WORDS: usize = 1 << 17;
 /// Steps in which a binary search over all ranges ends.
 const SEARCH_STEPS: usize = RANGE_PLACES.ilog2() as usize + 1;
 
+/// The places that a search can come to: a power of two less one, no less than [`RANGE_PLACES`].
+const SEARCH_MASK: usize = RANGE_PLACES.next_power_of_two() - 1;
+
 /// Number of a class; addresses in no list have class 0.
 pub type Class = u16;
 
@@ -174,15 +177,18 @@ fn bounds(division: &Division, parts: &[u32; PART_PLACES], key: u64) -> Option<(
 /// The last place from `first` to `last` whose range begins before or at the address; the first does.
 #[inline(always)]
 fn search(first: u32, last: u32, begins_before: impl Fn(usize) -> bool) -> usize {
-    let mut base = first as usize;
+    let mut base = first as usize & SEARCH_MASK;
     let mut left = (last - first) as usize + 1;
     for _ in 0..SEARCH_STEPS {
         if left <= 1 {
             break;
         }
         let half = left / 2;
-        if begins_before(base + half) {
-            base += half;
+        // Masked, so that the verifier takes all ways to here for one: the bounds of the place are the
+        // same whichever half it is in.
+        let at = (base + half) & SEARCH_MASK;
+        if begins_before(at) {
+            base = at;
         }
         left -= half;
     }

@@ -3,8 +3,9 @@
 use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
 use portdemux_common::{
     counters::{CpuCounters, REASON_PLACES},
-    decide::Decision,
+    decide::{Decision, Outcome},
     reason::Verdict,
+    ruleset::Entry,
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -24,6 +25,21 @@ static INTERFACE: Global<u32> = Global::new(0);
 /// index, and for its rule.
 #[inline(always)]
 pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
+    let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
+    let is_dropped = !matches!(decision.verdict, Verdict::Pass);
+    count_as(bytes, port, outcome, is_dropped, decision.entry);
+}
+
+/// Counts a frame of which the decision is known as one word.
+#[inline(always)]
+pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
+    let outcome = decided.verdict() as usize * REASON_PLACES + decided.reason();
+    let is_dropped = !matches!(decided.verdict(), Verdict::Pass);
+    count_as(bytes, Some(port), outcome, is_dropped, decided.entry());
+}
+
+#[inline(always)]
+fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, entry: Entry) {
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(counters) = COUNTERS.get_ptr_mut(cpu) else {
@@ -34,7 +50,6 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     // a place that no program uses.
     let counters = unsafe { &mut *counters };
 
-    let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
     if let Some(counter) = counters
         .interfaces
         .get_mut(INTERFACE.load() as usize)
@@ -45,17 +60,16 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     let Some(port) = port else {
         return;
     };
-    let is_dropped = !matches!(decision.verdict, Verdict::Pass);
     if let Some(counter) = counters.ports.get_mut(port) {
         counter.count(bytes);
     }
     if is_dropped && let Some(counter) = counters.ports_dropped.get_mut(port) {
         counter.count(bytes);
     }
-    if !decision.entry.is_claimed() {
+    if !entry.is_claimed() {
         return;
     }
-    let rule = decision.entry.rule() as usize;
+    let rule = entry.rule() as usize;
     if let Some(counter) = counters.rules.get_mut(rule) {
         counter.count(bytes);
     }

@@ -46,17 +46,27 @@ impl Packet for LinearFrame {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if offset > MAX_OFFSET {
-            return None;
-        }
-        let start = self.start + offset;
-        if start + N > self.end {
-            return None;
-        }
-        // SAFETY: [start, start + N) lies between the frame's start and its end, which the kernel
-        // keeps in place while the program runs; bytes have no alignment and no invalid values.
-        Some(unsafe { core::ptr::read(start as *const [u8; N]) })
+        read_linear(self.start, self.end, offset)
     }
+}
+
+/// Reads `N` bytes at `offset` of a packet that can be read directly from `start` to `end`.
+#[inline(always)]
+pub(crate) fn read_linear<const N: usize>(
+    start: usize,
+    end: usize,
+    offset: usize,
+) -> Option<[u8; N]> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let start = start + offset;
+    if start + N > end {
+        return None;
+    }
+    // SAFETY: [start, start + N) lies between the packet's start and its end, which the kernel keeps
+    // in place while the program runs; bytes have no alignment and no invalid values.
+    Some(unsafe { core::ptr::read(start as *const [u8; N]) })
 }
 
 /// A frame in all its buffers, read through a helper call.

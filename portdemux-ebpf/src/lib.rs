@@ -3,8 +3,15 @@
 //! A program hands the frame to the core, counts what came of it and turns the verdict into an XDP
 //! action in one exhaustive match. Nothing deeper knows an XDP code, and nothing here decides.
 #![no_std]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "compare and exchange, which the BPF target has and the atomic types do not offer for it"
+)]
 
 mod counting;
+mod egress;
+mod flows;
 mod frame;
 mod pending;
 mod ruleset;
@@ -12,6 +19,7 @@ mod ruleset;
 use core::hint::cold_path;
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+pub use egress::notice;
 use frame::LinearFrame;
 pub use frame::WholeFrame;
 use portdemux_common::{
@@ -40,11 +48,15 @@ impl Witness for () {
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.
 ///
-/// With `FRAGS` a frame can lie in several buffers (`xdp.frags`, Linux 5.18 and newer).
+/// With `FRAGS` a frame can lie in several buffers (`xdp.frags`, Linux 5.18 and newer). With `FLOWS`
+/// flows are tracked.
 #[inline(always)]
-pub fn dispatch<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> xdp_action::Type {
+pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
+    ctx: &XdpContext,
+    witness: W,
+) -> xdp_action::Type {
     let first = decide_by_port::<FRAGS, W>(ctx, witness);
-    let Some(verdict) = first.or_else(|| pending::decide(witness)) else {
+    let Some(verdict) = first.or_else(|| pending::decide::<FRAGS, FLOWS, W>(ctx, witness)) else {
         // A map has no element: this cannot happen, and aborting drops.
         return xdp_action::XDP_ABORTED;
     };
@@ -65,12 +77,12 @@ fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -
     cold_path();
     if !FRAGS {
         let parsed = parse::parse(&frame);
-        return finish.with_length(&frame, frame.length(), &parsed);
+        return finish.with_length(frame.length(), &parsed, false);
     }
     // Malformed, or a frame in several buffers (jumbo MTU) that only looks cut off.
     let whole = WholeFrame::new(ctx);
     let parsed = parse::parse(&whole);
-    finish.with_length(&whole, whole.length(), &parsed)
+    finish.with_length(whole.length(), &parsed, true)
 }
 
 #[derive(Clone, Copy)]
@@ -92,13 +104,13 @@ impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, 
         } else {
             frame.length()
         };
-        self.with_length(frame, length, parsed)
+        self.with_length(length, parsed, false)
     }
 }
 
 impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
     #[inline(always)]
-    fn with_length<P: Packet>(self, packet: &P, length: usize, parsed: &Parsed) -> Option<Verdict> {
+    fn with_length(self, length: usize, parsed: &Parsed, scattered: bool) -> Option<Verdict> {
         // Asked for only here, the ruleset takes no register from the parser.
         let (generation, ruleset) = ruleset::in_force()?;
         let decision = decide::by_port(parsed, ruleset);
@@ -108,14 +120,9 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
         self.witness.see(self.ctx, parsed, &decision);
         if decision.entry.is_open() {
             cold_path();
-            let entry = decision.entry;
-            pending::leave(Pending::new(
-                packet,
-                parsed,
-                entry,
-                generation,
-                length as u64,
-            ));
+            let mut pending = Pending::new(parsed, decision.entry, generation, length as u64);
+            pending.scattered = u8::from(scattered);
+            pending::leave(pending);
             return None;
         }
         counting::count(length as u64, port, &decision);

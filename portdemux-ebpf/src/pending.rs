@@ -4,10 +4,12 @@
 //! back from there, so that the rest of the decision is verified once and not for every way through the
 //! parser.
 
-use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use portdemux_common::{decide::Pending, reason::Verdict};
+use core::hint::cold_path;
 
-use crate::{Witness, counting, ruleset};
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
+use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict};
+
+use crate::{WholeFrame, Witness, counting, flows, frame::LinearFrame, ruleset};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
@@ -24,11 +26,24 @@ pub(crate) fn leave(now: Pending) {
 
 /// Decides about the packet that was left, and counts it; nothing if a map has no element.
 #[inline(always)]
-pub(crate) fn decide<W: Witness>(witness: W) -> Option<Verdict> {
-    let pending = PENDING.get_ptr(0)?;
+pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
+    ctx: &XdpContext,
+    witness: W,
+) -> Option<Verdict> {
+    let pending = PENDING.get_ptr_mut(0)?;
     // SAFETY: as above.
-    let pending = unsafe { &*pending };
-    let decision = pending.decide(ruleset::of(pending.generation)?);
+    let pending = unsafe { &mut *pending };
+    if FRAGS && pending.scattered != 0 {
+        cold_path();
+        pending.read(&WholeFrame::new(ctx));
+    } else {
+        pending.read(&LinearFrame::new(ctx));
+    }
+    let ruleset = ruleset::of(pending.generation)?;
+    if FLOWS && ruleset.header.defaults.flows != 0 {
+        return flows::receive(pending, ruleset, witness);
+    }
+    let decision = pending.decide(ruleset, Relation::New);
     witness.see_decided(&decision);
     counting::count(pending.length, Some(pending.port()), &decision);
     Some(decision.verdict)

@@ -20,8 +20,8 @@ const CALL: u8 = 0x85;
 /// Where the source register holds this, a call leads to another function of the object.
 const PSEUDO_CALL: u8 = 1;
 const TAIL_CALL: i32 = 12;
-/// The object that is attached.
-const DISPATCHER: &str = "portdemux-xdp";
+/// The objects that are attached.
+const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
 /// The object that may log, as it is attached to nothing.
 const TWIN: &str = "portdemux-twin";
 /// The map of `aya-log-ebpf`.
@@ -55,12 +55,14 @@ fn run() -> Result<()> {
             .load(&content)
             .with_context(|| format!("load the maps of {name}"))?;
         for (program_name, program) in bpf.programs_mut() {
-            let Program::Xdp(program) = program else {
+            let loaded = if let Program::Xdp(program) = program {
+                program.load()
+            } else if let Program::SchedClassifier(program) = program {
+                program.load()
+            } else {
                 bail!("{name}: {program_name} is of a type that this check does not know yet");
             };
-            program
-                .load()
-                .with_context(|| format!("load {program_name} of {name}"))?;
+            loaded.with_context(|| format!("load {program_name} of {name}"))?;
             let info = program.info().context("ask the kernel about a program")?;
             let function = functions
                 .iter()
@@ -85,7 +87,8 @@ fn run() -> Result<()> {
             // A call costs the attached program what a whole look-up does. Memory functions are loops
             // over single bytes; the words that the twin logs differ in length, which takes one.
             let is_fault = |callee: &&String| {
-                name == DISPATCHER || is_memory(callee) && (name != TWIN || *callee != "memcpy")
+                ATTACHED.contains(&&*name)
+                    || is_memory(callee) && (name != TWIN || *callee != "memcpy")
             };
             for callee in function.calls.iter().filter(is_fault) {
                 faults.push(format!("{name}: {} calls {callee}", function.name));

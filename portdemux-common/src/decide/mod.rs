@@ -1,14 +1,16 @@
 //! From what a frame says to what happens to it.
 //!
 //! Most packets are decided by their port alone ([`by_port`]): one look at one table. Where more is to
-//! be asked (claims of addresses, terms of a rule), what the packet says is written down as
-//! [`Pending`], and the rest is decided by that.
+//! be asked (claims of addresses, terms of a rule, the state of flows), what the packet says is written
+//! down as [`Pending`], and the rest is decided by that.
 
+mod icmp;
 mod pending;
 
 pub use pending::Pending;
 
 use crate::{
+    flows::Relation,
     packet::Packet,
     parse::{Fragment, Parsed},
     reason::{Reason, Verdict},
@@ -27,13 +29,48 @@ pub struct Decision {
     pub entry: Entry,
 }
 
-/// Decides about a frame under a ruleset; `packet` is what `parsed` was read from.
+/// A decision in one word: the entry in bits 0 to 31, the reason in 32 to 39, the verdict in 40 to 47.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome(pub u64);
+
+impl Outcome {
+    /// The entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn entry(self) -> Entry {
+        Entry::from_bits((self.0 & 0xffff_ffff) as u32)
+    }
+
+    /// Index of the reason.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reason(self) -> usize {
+        (self.0 >> 32 & 0xff) as usize
+    }
+
+    /// The verdict; an unknown one drops.
+    #[inline(always)]
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        const PASS: u64 = Verdict::Pass as u64;
+        const REJECT: u64 = Verdict::Reject as u64;
+        match self.0 >> 40 & 0xff {
+            PASS => Verdict::Pass,
+            REJECT => Verdict::Reject,
+            _ => Verdict::Drop,
+        }
+    }
+}
+
+/// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from.
 #[must_use]
 pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
     let decision = by_port(parsed, ruleset);
     if decision.entry.is_open() {
         let generation = Generation(ruleset.header.generation);
-        Pending::new(packet, parsed, decision.entry, generation, 0).decide(ruleset)
+        let mut pending = Pending::new(parsed, decision.entry, generation, 0);
+        pending.read(packet);
+        pending.decide(ruleset, Relation::New)
     } else {
         decision
     }
@@ -62,10 +99,15 @@ pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
         return Decision::pass(Reason::NonIp);
     }
     let Some(ports) = parsed.ports() else {
-        return Decision::pass(match parsed.fragment {
+        let reason = match parsed.fragment {
             Fragment::Later => Reason::LaterFragment,
             Fragment::None | Fragment::First => Reason::NoPorts,
-        });
+        };
+        let mut decision = Decision::pass(reason);
+        if ruleset.header.defaults.portless_open != 0 {
+            decision.entry = Entry::UNCLAIMED.open();
+        }
+        return decision;
     };
     Decision::claimed(ruleset.at_any_address(ports))
 }
@@ -79,6 +121,14 @@ impl Decision {
         } else {
             None
         }
+    }
+
+    /// It in one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        let (entry, reason) = (self.entry.closed().bits() as u64, self.reason as u64);
+        Outcome(entry | reason << 32 | (self.verdict as u64) << 40)
     }
 
     /// What becomes of packets with this entry, of those who may use it.

@@ -2,12 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Decision;
+use super::{Decision, icmp};
 use crate::{
+    flows::{FlowKey, Heard, Relation, Signal, Tracked},
     packet::Packet,
-    parse::{Parsed, Ports, Version},
-    reason::Reason,
-    ruleset::{Entry, RulesetImage},
+    parse::{Fragment, Parsed, Ports, Version, ipv4, ipv6},
+    reason::{Reason, Verdict},
+    ruleset::{Action, Entry, RulesetImage},
     sources::Admission,
     state::Generation,
     wire::{Port, Transport},
@@ -47,44 +48,34 @@ pub struct Pending {
     pub fragment: u8,
     /// The terminal protocol.
     pub protocol: u8,
-    /// Fills the last word.
-    pub reserved: u32,
+    /// TCP: its flags. SCTP: the type of the first chunk, 255 if there is none. ICMP: its type.
+    pub flags: u8,
+    /// 1 if its headers may lie in several buffers.
+    pub scattered: u8,
+    /// Length of its transport header in words of 4 bytes.
+    pub header: u8,
+    /// Fills the word.
+    pub reserved: u8,
+    /// TCP: sequence and acknowledgment number, big-endian. ICMP echo: in the first two bytes the
+    /// identifier.
+    pub numbers: [[u8; 4]; 2],
 }
 
-const _: () = assert!(size_of::<Pending>() == 72);
+const _: () = assert!(size_of::<Pending>() == 80);
 
 impl Pending {
-    /// Writes down what is known of `packet`, which `parsed` was read from; `length` is that of the
-    /// whole frame.
+    /// Writes down what `parsed` says, so that the packet can be read again by it; `length` is that of
+    /// the whole frame.
     #[inline(always)]
     #[must_use]
-    pub fn new<P: Packet + ?Sized>(
-        packet: &P,
-        parsed: &Parsed,
-        entry: Entry,
-        generation: Generation,
-        length: u64,
-    ) -> Self {
-        // Each version by itself: an address that may be of either would be put together on the stack.
-        let (source, destination, version) = match parsed.version {
-            Some(Version::V6) => (
-                bytemuck::cast(parsed.source_v6(packet).unwrap_or_default()),
-                bytemuck::cast(parsed.destination_v6(packet).unwrap_or_default()),
-                Version::V6,
-            ),
-            Some(Version::V4) | None => (
-                v4_words(parsed.source_v4(packet).unwrap_or_default()),
-                v4_words(parsed.destination_v4(packet).unwrap_or_default()),
-                Version::V4,
-            ),
-        };
+    pub fn new(parsed: &Parsed, entry: Entry, generation: Generation, length: u64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "headers begin in the first 20,000 bytes of a frame"
         )]
         Self {
-            source,
-            destination,
+            source: [0; 2],
+            destination: [0; 2],
             generation,
             length,
             entry,
@@ -92,27 +83,169 @@ impl Pending {
             payload: parsed.payload as u32,
             source_port: parsed.source_port.0,
             destination_port: parsed.destination_port.0,
-            version: version as u8,
+            version: match parsed.version {
+                Some(version) => version as u8,
+                None => 0,
+            },
             transport: match parsed.transport {
                 Some(transport) => transport as u8,
                 None => Transport::COUNT as u8,
             },
             fragment: parsed.fragment as u8,
             protocol: parsed.protocol.0,
+            flags: 0,
+            scattered: 0,
+            header: 0,
             reserved: 0,
+            numbers: [[0; 4]; 2],
         }
     }
 
-    /// Decides about it.
+    /// Reads what else matters of the packet that it was written down for.
+    #[inline(always)]
+    pub fn read<P: Packet + ?Sized>(&mut self, packet: &P) {
+        let (network, payload) = (self.network as usize, self.payload as usize);
+        // Each version by itself: an address that may be of either would be put together on the stack.
+        match self.version() {
+            Version::V4 => {
+                let addresses: [u8; 8] = packet.read(network + ipv4::SOURCE).unwrap_or_default();
+                let [source, destination]: [[u8; 4]; 2] = bytemuck::cast(addresses);
+                self.source = v4_words(source);
+                self.destination = v4_words(destination);
+            }
+            Version::V6 => {
+                let addresses: [u8; 32] = packet.read(network + ipv6::SOURCE).unwrap_or_default();
+                let [source, destination]: [[u64; 2]; 2] = bytemuck::cast(addresses);
+                self.source = source;
+                self.destination = destination;
+            }
+        }
+        match self.transport() {
+            Some(Transport::Tcp) => {
+                let header: [u8; 20] = packet.read(payload).unwrap_or_default();
+                let [_, sequence, acknowledged, [offset, flags, ..], _]: [[u8; 4]; 5] =
+                    bytemuck::cast(header);
+                self.header = offset >> 4;
+                self.flags = flags;
+                self.numbers = [sequence, acknowledged];
+            }
+            Some(Transport::Sctp) => {
+                self.header = 3;
+                // The common header and the head of a chunk (RFC 9260 §3).
+                if let Some([.., chunk, _, _, _]) = packet.read::<16>(payload) {
+                    self.flags = chunk;
+                }
+            }
+            Some(Transport::Udp) => self.header = 2,
+            None => {
+                if let Some([kind, _, _, _, a, b]) = packet.read::<6>(payload) {
+                    self.flags = kind;
+                    self.numbers = [[a, b, 0, 0], [0; 4]];
+                }
+            }
+        }
+    }
+
+    /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]
-    pub fn decide(&self, ruleset: &RulesetImage) -> Decision {
-        let entry = self.at_address(ruleset).or_else(|| self.entry);
-        if entry.is_conditional() {
-            self.admit(entry, ruleset)
-        } else {
-            Decision::claimed(entry)
+    pub fn decide(&self, ruleset: &RulesetImage, relation: Relation) -> Decision {
+        if self.transport().is_none() {
+            return self.decide_portless(ruleset, relation);
         }
+        let entry = self.at_address(ruleset).or_else(|| self.entry);
+        let entry = entry.or_else(|| self.at_source_port(ruleset));
+        if entry.is_conditional() {
+            return self.on_terms(entry, ruleset, relation);
+        }
+        if entry.is_claimed() {
+            return Decision::claimed(entry);
+        }
+        let defaults = &ruleset.header.defaults;
+        if defaults.flows != 0 && matches!(relation, Relation::Reply) {
+            return Decision::pass(Reason::Reply);
+        }
+        Decision {
+            verdict: match Action::from_code(defaults.inbound) {
+                Action::Local => Verdict::Pass,
+                Action::Drop => Verdict::Drop,
+                Action::Reject => Verdict::Reject,
+            },
+            reason: Reason::Unclaimed,
+            entry: entry.closed(),
+        }
+    }
+
+    /// Decides about a packet without ports.
+    #[inline(always)]
+    fn decide_portless(&self, ruleset: &RulesetImage, relation: Relation) -> Decision {
+        if self.fragment == Fragment::Later as u8 {
+            return Decision::pass(Reason::LaterFragment);
+        }
+        match relation {
+            Relation::Related => return Decision::pass(Reason::Related),
+            Relation::Reply => return Decision::pass(Reason::Reply),
+            Relation::New | Relation::Established => {}
+        }
+        let Some(kind) = icmp::Kind::of(self.protocol, self.flags) else {
+            return Decision::pass(Reason::NoPorts);
+        };
+        if kind.is_let_in(ruleset.header.defaults.icmp) {
+            Decision::pass(Reason::NoPorts)
+        } else {
+            Decision::dropped(Reason::IcmpPolicy, Entry::UNCLAIMED)
+        }
+    }
+
+    /// The flow that it belongs to; none ([`FlowKey::is_none`]) if it is of a kind without flows.
+    #[inline(always)]
+    fn flow(&self) -> FlowKey {
+        let (here, there) = if self.transport().is_some() {
+            (self.destination_port, self.source_port)
+        } else {
+            let is_whole = self.fragment == Fragment::None as u8;
+            if !is_whole || !icmp::is_echo(self.protocol, self.flags) {
+                return FlowKey::NONE;
+            }
+            let [[a, b, ..], _] = self.numbers;
+            ([a, b], [a, b])
+        };
+        let (local, remote) = (self.destination, self.source);
+        FlowKey::new((local, here), (remote, there), self.protocol, self.version)
+    }
+
+    /// It as a packet that came in, on its way through its flow; nothing if it has none.
+    #[inline(always)]
+    #[must_use]
+    pub fn received(&self) -> Tracked {
+        Tracked::new(self.flow(), self.heard(), 1, self.length)
+    }
+
+    /// It as a packet of this host that is cut into `segments` on the wire, with headers of their own.
+    #[inline(always)]
+    #[must_use]
+    pub fn sent(&self, segments: u32) -> Tracked {
+        let packets = u64::from(segments).max(1);
+        let headers = u64::from(self.payload) + 4 * u64::from(self.header);
+        let bytes = self.length + (packets - 1) * headers;
+        Tracked::new(self.flow().mirrored(), self.heard(), packets, bytes)
+    }
+
+    #[inline(always)]
+    fn heard(&self) -> Heard {
+        let [sequence, acknowledged] = self.numbers;
+        Heard {
+            signal: Signal::of(self.protocol, self.flags),
+            sequence: u32::from_be_bytes(sequence),
+            acknowledged: u32::from_be_bytes(acknowledged),
+        }
+    }
+
+    /// Whether it may begin a flow: an answer to an echo cannot.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_begin(&self) -> bool {
+        self.transport().is_some() || icmp::is_echo_request(self.protocol, self.flags)
     }
 
     /// Index of its destination port in tables of ports; beyond all of them if it has none.
@@ -121,6 +254,16 @@ impl Pending {
     pub const fn port(&self) -> usize {
         match self.transport() {
             Some(transport) => Port(self.destination_port).index(transport),
+            None => usize::MAX,
+        }
+    }
+
+    /// Index of its source port in tables of ports; beyond all of them if it has none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_place(&self) -> usize {
+        match self.transport() {
+            Some(transport) => Port(self.source_port).index(transport),
             None => usize::MAX,
         }
     }
@@ -146,24 +289,45 @@ impl Pending {
         }
     }
 
-    /// Judges its source by the terms of the rule that claims its port.
+    /// What the rules that claim by the peer's port say about it.
     #[inline(always)]
-    fn admit(&self, entry: Entry, ruleset: &RulesetImage) -> Decision {
-        let version = self.version();
-        let source = match version {
-            Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
-            Version::V6 => self.source.map(u64::from_be),
+    fn at_source_port(&self, ruleset: &RulesetImage) -> Entry {
+        let Some(transport) = self.transport() else {
+            return Entry::UNCLAIMED;
         };
+        if ruleset.header.source_claims == 0 {
+            return Entry::UNCLAIMED;
+        }
+        let port = Port(self.source_port).index(transport);
+        match ruleset.source_ports.get(port) {
+            Some(&entry) => entry,
+            None => Entry::UNCLAIMED,
+        }
+    }
+
+    /// Decides by the terms of the rule that claims its port.
+    #[inline(always)]
+    fn on_terms(&self, entry: Entry, ruleset: &RulesetImage, relation: Relation) -> Decision {
         let Some(policy) = ruleset.policies.get(entry.rule() as usize) else {
             return Decision::dropped(Reason::SourceNotAllowed, entry);
         };
-        let sizes = &ruleset.header.sources;
-        let reason = match ruleset.sources.admit(sizes, version, source, policy) {
-            Admission::Admitted => return Decision::claimed(entry),
-            Admission::Denied => Reason::SourceDenied,
-            Admission::NotAllowed => Reason::SourceNotAllowed,
-        };
-        Decision::dropped(reason, entry)
+        if policy.has_lists() {
+            let version = self.version();
+            let source = match version {
+                Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
+                Version::V6 => self.source.map(u64::from_be),
+            };
+            let sizes = &ruleset.header.sources;
+            match ruleset.sources.admit(sizes, version, source, policy) {
+                Admission::Admitted => {}
+                Admission::Denied => return Decision::dropped(Reason::SourceDenied, entry),
+                Admission::NotAllowed => return Decision::dropped(Reason::SourceNotAllowed, entry),
+            }
+        }
+        if policy.is_replies_only() && !matches!(relation, Relation::Reply) {
+            return Decision::dropped(Reason::NotEstablished, entry);
+        }
+        Decision::claimed(entry)
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use crate::{packet::Packet, reason::Reason, wire::IpProto};
 /// Offset of the total length.
 pub(super) const TOTAL_LENGTH: usize = 2;
 /// Offset of the source address.
-pub(super) const SOURCE: usize = 12;
+pub(crate) const SOURCE: usize = 12;
 /// Offset of the destination address.
 pub(super) const DESTINATION: usize = 16;
 

@@ -9,7 +9,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// Offset of the payload length.
 pub(super) const PAYLOAD_LENGTH: usize = 4;
 /// Offset of the source address.
-pub(super) const SOURCE: usize = 8;
+pub(crate) const SOURCE: usize = 8;
 /// Offset of the destination address.
 pub(super) const DESTINATION: usize = 24;
 

@@ -6,8 +6,8 @@
 //! length fields can say (below 20,000 bytes), and every byte is read through [`Packet::read`].
 
 mod header;
-mod ipv4;
-mod ipv6;
+pub(crate) mod ipv4;
+pub(crate) mod ipv6;
 mod link;
 mod transport;
 

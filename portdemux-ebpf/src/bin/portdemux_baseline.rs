@@ -67,7 +67,7 @@ pub fn limit_random(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn portdemux_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
-    portdemux_ebpf::dispatch::<true, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
 }
 
 /// Steps a linear congruential generator whose state lies in the destination MAC address, and takes the

@@ -60,7 +60,7 @@ impl Witness for WriteDown {
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux_twin(ctx: XdpContext) -> u32 {
-    let action = portdemux_ebpf::dispatch::<true, _>(&ctx, WriteDown);
+    let action = portdemux_ebpf::dispatch::<true, false, _>(&ctx, WriteDown);
     log(&ctx);
     action
 }

@@ -14,14 +14,14 @@ use aya_ebpf::{macros::xdp, programs::XdpContext};
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<true, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
 }
 
 /// Dispatches a frame in one buffer (Linux 5.15).
 #[xdp]
 #[inline(always)]
 pub fn portdemux_plain(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<false, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<false, false, _>(&ctx, ())
 }
 
 #[panic_handler]

@@ -75,6 +75,9 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
         }
     }
     sources::place(&mut image, ruleset.lists());
+    let defaults = &mut image.header.defaults;
+    defaults.portless_open =
+        u32::from(defaults.flows != 0 || defaults.fragments != 0 || defaults.icmp != 0);
     image
 }
 

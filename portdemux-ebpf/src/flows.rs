@@ -1,0 +1,240 @@
+//! The maps that hold flows and what is counted of them.
+
+use core::{
+    cell::UnsafeCell,
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+};
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, PerCpuArray},
+    helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
+    macros::btf_map,
+};
+use portdemux_common::{
+    counters::CpuFlowCounters,
+    decide::{Outcome, Pending},
+    flows::{
+        self, Direction, Event, Relation, Shape, Tables, Tracked, Which,
+        table::{Bucket, Word},
+    },
+    policy::TICK_SHIFT,
+    reason::Verdict,
+    ruleset::RulesetImage,
+};
+
+use crate::{Witness, counting};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// The flows; the loader sets how many buckets there are.
+#[btf_map]
+static FLOWS: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
+
+/// The flows that peers have begun and that are not complete.
+#[btf_map]
+static HALF_OPEN: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
+
+/// What is counted of flows, a set for every possible CPU.
+#[btf_map]
+static FLOW_COUNTERS: Array<CpuFlowCounters, 1, MMAPABLE> = Array::new();
+
+/// A number on its way past the verifier.
+#[btf_map]
+static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// How large the tables are, set by the loader.
+#[unsafe(no_mangle)]
+static FLOWS_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static HALF_OPEN_MASK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static FLOWS_SEED: Global<u64> = Global::new(0);
+
+/// A word of a map's memory.
+#[repr(transparent)]
+pub(crate) struct Shared(UnsafeCell<u64>);
+
+impl Word for Shared {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: the word is in a map's memory for as long as the program runs. Others write it at the
+        // same time, as a whole.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: u64) {
+        // SAFETY: as above.
+        unsafe { self.0.get().write_volatile(word) }
+    }
+
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> bool {
+        // The atomic types have no such method for this target, although it has the instruction.
+        // SAFETY: as above.
+        let (_, is_replaced) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                old,
+                new,
+            )
+        };
+        is_replaced
+    }
+}
+
+/// The tables in the maps.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    type Word = Shared;
+
+    #[inline(always)]
+    fn shape(&self) -> Shape {
+        Shape {
+            known: FLOWS_MASK.load(),
+            half_open: HALF_OPEN_MASK.load(),
+            seed: FLOWS_SEED.load(),
+        }
+    }
+
+    #[inline(always)]
+    fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<Shared>> {
+        let bucket = match which {
+            Which::Known => FLOWS.get_ptr(at)?,
+            Which::HalfOpen => HALF_OPEN.get_ptr(at)?,
+        };
+        // SAFETY: both are the same words, and a map's memory stays while the program runs.
+        Some(unsafe { &*bucket.cast() })
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u64) -> u64 {
+        forget(number).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event) {
+        if let Some(counters) = counters()
+            && let Some(counter) = counters.events.get_mut(event as usize)
+        {
+            *counter = counter.wrapping_add(1);
+        }
+    }
+}
+
+/// Gives a number back of which the verifier knows nothing: the ways on which it can have come to be meet
+/// there.
+#[inline(always)]
+fn forget(number: u64) -> Option<u64> {
+    let place = NUMBER.get_ptr_mut(0)?;
+    // SAFETY: the value is this CPU's.
+    unsafe { place.write_volatile(number) };
+    // SAFETY: as above.
+    Some(unsafe { place.read_volatile() })
+}
+
+/// The counters of this CPU.
+#[inline(always)]
+fn counters() -> Option<&'static mut CpuFlowCounters> {
+    // SAFETY: the helper takes nothing and cannot fail.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let counters = FLOW_COUNTERS.get_ptr_mut(cpu)?;
+    // SAFETY: only this CPU's programs write these counters, and none runs before another has returned:
+    // both hooks run with soft interrupts disabled.
+    Some(unsafe { &mut *counters })
+}
+
+/// The time in ticks.
+#[inline(always)]
+fn now() -> u32 {
+    // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
+    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "ticks wrap around after 18 years"
+    )]
+    let ticks = (nanoseconds >> TICK_SHIFT) as u32;
+    ticks
+}
+
+/// The packets that a CPU is busy with: one on its way in, one on its way out.
+#[btf_map]
+static TRACKED: PerCpuArray<Tracked, 2> = PerCpuArray::new();
+
+/// The packet that a CPU is busy with, taken up anew.
+#[inline(always)]
+fn packet(direction: Direction) -> Option<&'static mut Tracked> {
+    let packet = TRACKED.get_ptr_mut(direction as u32)?;
+    // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
+    Some(unsafe { &mut *packet })
+}
+
+/// Decides about a packet that came in, by its flow, and notes it there.
+#[inline(always)]
+pub(crate) fn receive<W: Witness>(
+    pending: &Pending,
+    ruleset: &RulesetImage,
+    witness: W,
+) -> Option<Verdict> {
+    const IN: Direction = Direction::Received;
+    *packet(IN)? = pending.received();
+    if !packet(IN)?.key.is_none() {
+        flows::seek(&Maps, packet(IN)?, now());
+        flows::relate(&Maps, packet(IN)?);
+    }
+
+    let decision = pending.decide(ruleset, Relation::of(packet(IN)?.relation));
+    witness.see_decided(&decision);
+    packet(IN)?.outcome = decision.outcome().0;
+
+    let outcome = Outcome(packet(IN)?.outcome);
+    let passes = matches!(outcome.verdict(), Verdict::Pass);
+    let timeouts = &ruleset.header.defaults.timeouts;
+    if !packet(IN)?.key.is_none() {
+        flows::receive(&Maps, packet(IN)?, passes, pending.may_begin(), timeouts);
+        flows::remember(&Maps, packet(IN)?, IN, timeouts);
+        count(pending.port(), packet(IN)?.relation);
+    }
+
+    let outcome = Outcome(packet(IN)?.outcome);
+    counting::count_outcome(pending.length, pending.port(), outcome);
+    Some(outcome.verdict())
+}
+
+/// Counts a packet for its port, by how it stands to the flows.
+#[inline(always)]
+fn count(port: usize, relation: u32) {
+    if let Some(counters) = counters()
+        && let Some(relations) = counters.relations.get_mut(port)
+        && let Some(counter) = relations.get_mut(relation as usize)
+    {
+        *counter = counter.wrapping_add(1);
+    }
+}
+
+/// Notes what this host sends; `segments` is how many packets become of it on the wire.
+#[inline(always)]
+pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> Option<()> {
+    const OUT: Direction = Direction::Sent;
+    *packet(OUT)? = pending.sent(segments);
+    let sent = packet(OUT)?;
+    if sent.key.is_none() {
+        return None;
+    }
+    let place = pending.source_place();
+    if let Some(counters) = counters()
+        && let Some(counter) = counters.sent.get_mut(place)
+    {
+        counter.add(sent.packets, sent.bytes);
+    }
+    flows::seek(&Maps, packet(OUT)?, now());
+    let serves = match ruleset.ports.get(place) {
+        Some(entry) => entry.is_claimed(),
+        None => false,
+    };
+    let timeouts = &ruleset.header.defaults.timeouts;
+    flows::send(&Maps, packet(OUT)?, serves, pending.may_begin(), timeouts);
+    flows::remember(&Maps, packet(OUT)?, OUT, timeouts)
+}
