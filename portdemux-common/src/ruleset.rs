@@ -206,8 +206,6 @@ pub struct Header {
     pub flows: u32,
     /// How many half-open flows are to be remembered; 0 if none are.
     pub half_open: u32,
-    /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 2],
 }
 
 /// A claimed address and where the spans of its ports lie.

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{counters::MAX_INTERFACES, ruleset::RULE_PLACES};
+use crate::{counters::MAX_INTERFACES, flows::Shape, ruleset::RULE_PLACES};
 
 /// How long an interface's name can be, the terminating zero included (`IFNAMSIZ`, Linux
 /// `include/uapi/linux/if.h`).
@@ -71,6 +71,8 @@ pub struct Ledger {
     /// The names of the rules by id, padded with zeros. Of a rule that the ruleset in force does
     /// not use, what stands here has no meaning.
     pub rules: [[u8; RULE_NAME_LENGTH]; RULE_PLACES],
+    /// How large the tables of flows are; all zeros if there are none.
+    pub flows: Shape,
 }
 
 const _: () = assert!(size_of::<Interface>() == 48 && align_of::<Ledger>() == 8);

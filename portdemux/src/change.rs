@@ -16,6 +16,7 @@ use crate::{
     dataplane::{
         maps::Maps,
         pins::{Lock, Places},
+        tracking::{self, Wanted},
     },
     error::Help as _,
     figures::seconds,
@@ -194,6 +195,15 @@ pub(crate) fn make(
     if request.dry_run {
         return Ok(change);
     }
+    let flows = change.plan.new_ruleset().flows().map(|flows| Wanted {
+        flows: flows.places(),
+        half_open: flows.half_open_places(),
+        timeouts: flows.ticks(),
+    });
+    if let Some(wanted) = &flows {
+        // The programs that track obey every ruleset; those that do not would not obey this one.
+        tracking::begin(places, maps, lock, wanted).context("begin to track flows")?;
+    }
     if let (Some(within), Some(prepared)) = (request.confirm, &prepared) {
         guard(places, maps, lock, within, &prepared.image)?;
         change.waits = Some(within);
@@ -215,6 +225,9 @@ pub(crate) fn make(
     }
     change.generation = Some(installed?);
     records.sweep(&hash, lock)?;
+    if flows.is_none() {
+        tracking::end(places, maps, lock).context("stop tracking flows")?;
+    }
     change.took = begun.elapsed();
     Ok(change)
 }

@@ -18,3 +18,4 @@ pub mod recover;
 pub mod rules;
 pub mod session;
 pub mod snapshot;
+pub mod sockets;

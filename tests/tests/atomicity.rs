@@ -27,7 +27,6 @@ use portdemux::{
         counters::Outcome,
         links,
         maps::Maps,
-        objects,
         pins::{Lock, Places},
     },
     image,
@@ -128,7 +127,7 @@ impl Instance {
 
     /// The program that interfaces have, on this instance's maps.
     fn program(&self) -> Result<Ebpf> {
-        let mut object = links::load(objects::DISPATCHER, &self.places.pins(), 0)?;
+        let mut object = links::load(&self.places.pins(), 0, None)?;
         let program: &mut Xdp = object
             .program_mut(links::PROGRAM)
             .context("no program")?

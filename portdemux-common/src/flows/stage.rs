@@ -167,6 +167,13 @@ impl State {
         }
     }
 
+    /// A flow that is established, begun by this host or by a peer.
+    #[must_use]
+    pub const fn established(is_from_here: bool) -> Self {
+        let here = if is_from_here { Self::HERE } else { 0 };
+        Self(here | Stage::Established as u64)
+    }
+
     /// How far it has come; an unknown stage is over.
     #[inline(always)]
     #[must_use]

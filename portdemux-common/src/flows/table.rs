@@ -43,6 +43,36 @@ pub trait Word {
     fn replace(&self, old: u64, new: u64) -> bool;
 }
 
+#[cfg(target_has_atomic = "64")]
+impl Word for core::sync::atomic::AtomicU64 {
+    fn load(&self) -> u64 {
+        self.load(core::sync::atomic::Ordering::Acquire)
+    }
+
+    fn store(&self, word: u64) {
+        self.store(word, core::sync::atomic::Ordering::Release);
+    }
+
+    fn replace(&self, old: u64, new: u64) -> bool {
+        use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+        self.compare_exchange(old, new, SeqCst, Relaxed).is_ok()
+    }
+}
+
+impl<W: Word> Word for &W {
+    fn load(&self) -> u64 {
+        W::load(self)
+    }
+
+    fn store(&self, word: u64) {
+        W::store(self, word);
+    }
+
+    fn replace(&self, old: u64, new: u64) -> bool {
+        W::replace(self, old, new)
+    }
+}
+
 /// Some places and their owners.
 #[derive(Debug)]
 #[repr(C)]

@@ -28,7 +28,7 @@ pub fn portdemux_flow(ctx: XdpContext) -> u32 {
 /// Dispatches a frame in one buffer (Linux 5.15).
 #[xdp]
 #[inline(always)]
-pub fn portdemux_fplain(ctx: XdpContext) -> u32 {
+pub fn portdemux_flowp(ctx: XdpContext) -> u32 {
     portdemux_ebpf::dispatch::<false, true, _>(&ctx, ())
 }
 

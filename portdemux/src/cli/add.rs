@@ -70,12 +70,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let safeguard = Safeguard::new(Verb::Add, args.safeguard, false);
     let check = |new: &_| safeguard.check(places, &maps, &[], new);
     let old = || Some(old.ruleset);
-    let change =
-        change::change(places, &maps, &lock, old, request, check).map_err(|error| {
-            match error.downcast::<RulesError>() {
-                Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
-                Err(error) => error,
-            }
-        })?;
+    let change = change::change(places, &maps, &lock, old, request, check).map_err(|error| {
+        match error.downcast::<RulesError>() {
+            Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
+            Err(error) => error,
+        }
+    })?;
     report::change(context, &change)
 }

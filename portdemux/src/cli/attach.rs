@@ -209,7 +209,7 @@ fn roll_back(context: &Context, maps: &Maps, interface: &Interface, netns: u64) 
         .into_iter()
         .find(|(_, known)| known.netns == netns && known.index == interface.index);
     if let Some((place, _)) = place {
-        links::detach(&context.places, place)?;
+        links::detach(&context.places, place, &interface.name)?;
         context
             .output
             .line(format!("{}  detached again", interface.name))?;

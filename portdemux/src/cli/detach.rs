@@ -108,7 +108,7 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
         found.push((name, place));
     }
     for (name, place) in found {
-        links::detach(places, place)?;
+        links::detach(places, place, name)?;
         context.output.line(format!("{name}  detached"))?;
     }
     if links::pinned(places).is_empty() {

@@ -19,13 +19,16 @@ use aya::{
 };
 use portdemux_common::{
     counters::MAX_INTERFACES,
+    flows::Shape,
     state::{self, Mode, NAME_LENGTH},
 };
 
 use super::{
-    maps::{COUNTERS, Maps, RULESETS, possible_cpus},
+    flows,
+    maps::{COUNTERS, Maps, RULESETS, possible_cpus, text},
     objects,
-    pins::Places,
+    pins::{Lock, Places},
+    sent,
 };
 use crate::{
     error::{Advice, Help as _},
@@ -37,6 +40,12 @@ pub const PROGRAM: &str = "portdemux";
 
 /// The same for kernels that have no frames in several buffers.
 pub const PLAIN_PROGRAM: &str = "portdemux_plain";
+
+/// The program that is attached where flows are tracked.
+pub const FLOW_PROGRAM: &str = "portdemux_flow";
+
+/// The same for kernels that have no frames in several buffers.
+pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
 
 /// The first kernel with `xdp.frags`.
 const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
@@ -124,7 +133,7 @@ pub fn attach(
     };
     let (place, old) = maps.place_for(&entry, is_attached)?;
     maps.enter_interface(place, &entry);
-    let result = attach_at(places, interface, place, wish);
+    let result = attach_at(places, maps, interface, place, wish);
     match (&result, old) {
         (Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }), _) => {
             entry.mode = *mode as u32;
@@ -138,20 +147,35 @@ pub fn attach(
 
 fn attach_at(
     places: &Places,
+    maps: &Maps,
     interface: &Interface,
     place: usize,
     wish: Wish,
 ) -> Result<Attachment> {
+    let shape = maps.shape();
+    let mut object = load(&places.pins(), place, shape)?;
+    if shape.is_some() {
+        // First, so that no flow that a packet of the peer may belong to goes unseen.
+        sent::attach(places, &mut object, place, &interface.name)?;
+    }
+    let attached = attach_received(places, &mut object, interface, place, wish, shape.is_some());
+    if attached.is_err() && replaceable(&places.link(place), interface).is_none() {
+        sent::detach(places, place, &interface.name)?;
+    }
+    attached
+}
+
+/// Attaches the program that sees what an interface receives.
+fn attach_received(
+    places: &Places,
+    object: &mut Ebpf,
+    interface: &Interface,
+    place: usize,
+    wish: Wish,
+    tracks: bool,
+) -> Result<Attachment> {
     let pin = places.link(place);
-    let name = match KernelVersion::current() {
-        Ok(version) if version < FRAGS_SINCE => PLAIN_PROGRAM,
-        Ok(_) | Err(_) => PROGRAM,
-    };
-    let mut object = load(objects::DISPATCHER, &places.pins(), place)?;
-    let program: &mut Xdp = object
-        .program_mut(name)
-        .context("the object has no program")?
-        .try_into()?;
+    let program = received(object, tracks)?;
     program.load().context("load the program into the kernel")?;
 
     if let Some(mode) = replaceable(&pin, interface) {
@@ -213,14 +237,67 @@ fn attach_at(
     Ok(Attachment::Attached { mode, refused })
 }
 
+/// The program of an object that sees what an interface receives.
+fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
+    let is_old = KernelVersion::current().is_ok_and(|version| version < FRAGS_SINCE);
+    let name = match (tracks, is_old) {
+        (false, false) => PROGRAM,
+        (false, true) => PLAIN_PROGRAM,
+        (true, false) => FLOW_PROGRAM,
+        (true, true) => FLOW_PLAIN_PROGRAM,
+    };
+    let program = object
+        .program_mut(name)
+        .context("the object has no program")?;
+    Ok(program.try_into()?)
+}
+
+/// Replaces the programs on all interfaces by those that the instance needs: with or without flows.
+///
+/// Each is replaced in one step, and none is missing at any moment.
+///
+/// # Errors
+///
+/// The kernel refuses one; those before it are replaced.
+pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
+    let shape = maps.shape();
+    let known = maps.interfaces();
+    for Pinned { place, .. } in pinned(places) {
+        let name = known
+            .iter()
+            .find(|(at, _)| *at == place)
+            .map(|(_, interface)| text(&interface.name))
+            .unwrap_or_default();
+        let mut object = load(&places.pins(), place, shape)?;
+        let pin = places.link(place);
+        let link = PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+        let link = XdpLink::try_from(FdLink::from(link))
+            .with_context(|| format!("{} is no XDP link", pin.display()))?;
+        if shape.is_some() {
+            sent::attach(places, &mut object, place, &name)?;
+        }
+        let program = received(&mut object, shape.is_some())?;
+        program.load().context("load the program into the kernel")?;
+        match program.attach_to_link(link) {
+            // The interface is gone; its link stands for nothing.
+            Err(error) if os_error(&error) == Some(ENOLINK) => {}
+            replaced => {
+                replaced.with_context(|| format!("replace the program on {name}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Takes the program off the interface at a place, if there is one, and frees nothing else.
 ///
 /// # Errors
 ///
 /// The pin cannot be removed, or something else holds the link.
-pub fn detach(places: &Places, place: usize) -> Result<()> {
+pub fn detach(places: &Places, place: usize, name: &str) -> Result<()> {
     let pin = places.link(place);
     let program = program_id(&pin);
+    sent::detach(places, place, name)?;
     match fs::remove_file(&pin) {
         Ok(()) => wait_until_gone(program.as_slice()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -286,23 +363,40 @@ pub const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// Prepares an object's programs for the interface at `place`; the maps are those pinned in `pins`.
+/// Prepares the programs for the interface at `place`, with tables of flows if there are such; the maps
+/// are those pinned in `pins`.
 ///
 /// # Errors
 ///
 /// The kernel refuses, or the maps are damaged.
-pub fn load(object: &[u8], pins: &Path, place: usize) -> Result<Ebpf> {
+pub fn load(pins: &Path, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
     let place = u32::try_from(place)?;
     let cpus = u32::try_from(possible_cpus()?)?;
+    let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
     for name in [RULESETS, COUNTERS] {
         loader.map_pin_path(name, pins.join(name));
     }
     loader
         .map_max_entries(COUNTERS, cpus)
-        .override_global("INTERFACE", &place, true)
-        .load(object)
-        .context("prepare the program")
+        .override_global("INTERFACE", &place, true);
+    let shape_or_none = shape.unwrap_or_default();
+    let object = if let Some(shape) = shape {
+        for name in flows::ALL {
+            loader.map_pin_path(name, tables.join(name));
+        }
+        loader
+            .map_max_entries(flows::FLOWS, shape.known + 1)
+            .map_max_entries(flows::HALF_OPEN, shape.half_open + 1)
+            .map_max_entries(flows::FLOW_COUNTERS, cpus)
+            .override_global("FLOWS_MASK", &shape_or_none.known, true)
+            .override_global("HALF_OPEN_MASK", &shape_or_none.half_open, true)
+            .override_global("FLOWS_SEED", &shape_or_none.seed, true);
+        objects::FLOWS
+    } else {
+        objects::DISPATCHER
+    };
+    loader.load(object).context("prepare the program")
 }
 
 /// The mode of the link at `pin`, if it still holds a program on this very interface.
@@ -376,7 +470,7 @@ fn refuse_foreign_program(places: &Places, interface: &Interface) -> Result<()> 
 }
 
 fn is_our_name(name: &str) -> bool {
-    name == PROGRAM || name == PLAIN_PROGRAM
+    [PROGRAM, PLAIN_PROGRAM, FLOW_PROGRAM, FLOW_PLAIN_PROGRAM].contains(&name)
 }
 
 /// Whether an instance in this bpffs has the link of a program.
@@ -406,6 +500,7 @@ fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::E
 
 const EPERM: i32 = 1;
 const EBUSY: i32 = 16;
+const ENOLINK: i32 = 67;
 
 fn reason(error: &ProgramError) -> String {
     match os_error(error) {

@@ -1,17 +1,28 @@
 //! The maps of an instance, and the ruleset they hold.
 
-use std::{collections::HashMap, mem::offset_of, path::Path, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    mem::offset_of,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     counters::{CpuCounters, MAX_INTERFACES},
+    flows::Shape,
     ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
-use super::{counters::Counters, mapped::Mapped, quiesce};
+use super::{
+    counters::Counters,
+    flows::{self, Flows},
+    mapped::Mapped,
+    quiesce,
+};
 use crate::image;
 
 /// Name of the map of rulesets.
@@ -29,8 +40,8 @@ pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
 /// A rule's name, padded with zeros.
 type RuleName = [u64; RULE_NAME_LENGTH / 8];
 
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_F_MMAPABLE: u32 = 1 << 10;
+pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
+pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// The maps of an instance, shared with the kernel and with other processes.
 #[derive(Debug)]
@@ -39,6 +50,7 @@ pub struct Maps {
     ledger: Mapped,
     /// The counters.
     pub counters: Counters,
+    directory: PathBuf,
 }
 
 /// A ruleset that is to follow the one in force.
@@ -113,7 +125,34 @@ impl Maps {
             rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
             ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
+            directory: directory.to_owned(),
         })
+    }
+
+    /// How large the tables of flows are, if flows are tracked.
+    #[must_use]
+    pub fn shape(&self) -> Option<Shape> {
+        let mut shape = Shape::zeroed();
+        let words = bytemuck::cast_slice_mut(std::slice::from_mut(&mut shape));
+        self.ledger.read(offset_of!(Ledger, flows), words);
+        (shape.seed != 0).then_some(shape)
+    }
+
+    /// Writes down how large the tables of flows are.
+    pub(super) fn set_shape(&self, shape: Option<Shape>) {
+        let shape = shape.unwrap_or_default();
+        let words = bytemuck::cast_slice(std::slice::from_ref(&shape));
+        self.ledger.write(offset_of!(Ledger, flows), words);
+    }
+
+    /// The tables of flows, if flows are tracked.
+    ///
+    /// # Errors
+    ///
+    /// They should be there and cannot be opened.
+    pub fn flows(&self) -> Result<Option<Flows>> {
+        let open = |shape| Flows::open(&flows::directory(&self.directory), shape);
+        self.shape().map(open).transpose()
     }
 
     /// The generation in force.

@@ -5,6 +5,7 @@
 //! through shared memory, a ruleset is put in force with one 8-byte store ([`maps`]).
 
 pub mod counters;
+pub mod flows;
 pub mod links;
 mod log;
 mod mapped;
@@ -12,4 +13,6 @@ pub mod maps;
 pub mod objects;
 pub mod pins;
 mod quiesce;
+mod sent;
+pub mod tracking;
 pub mod twin;

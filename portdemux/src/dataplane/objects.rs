@@ -4,6 +4,9 @@
 pub static DISPATCHER: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-xdp"));
 
+/// Those that are attached where flows are tracked.
+pub static FLOWS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-flows"));
+
 /// Its twin, which says what it saw.
 pub static TWIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
 

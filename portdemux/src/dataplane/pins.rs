@@ -94,6 +94,11 @@ impl Places {
         self.pins().join(format!("link{place}"))
     }
 
+    /// Where the link of the program that sees what the interface at `place` sends is pinned.
+    pub(super) fn sent(&self, place: usize) -> PathBuf {
+        self.pins().join(format!("sent{place}"))
+    }
+
     /// Where links are pinned, those of all instances.
     pub(super) fn all_links(&self) -> Vec<PathBuf> {
         let below = |directory: PathBuf| -> Vec<PathBuf> {

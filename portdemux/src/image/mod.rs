@@ -9,7 +9,7 @@ use std::{collections::HashMap, mem::offset_of, net::IpAddr, ops::Range};
 
 use ipnet::IpNet;
 use portdemux_common::{
-    policy::{self, Policy},
+    policy::{self, Fragments, Icmp, Policy},
     ruleset::{
         ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, PORT_PLACES, RULE_PLACES,
         RuleId, RulesetImage, Span, V4Place, V6Place,
@@ -75,14 +75,13 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
         }
     }
     sources::place(&mut image, ruleset.lists());
-    let defaults = &mut image.header.defaults;
-    defaults.portless_open =
-        u32::from(defaults.flows != 0 || defaults.fragments != 0 || defaults.icmp != 0);
     image
 }
 
 fn defaults(ruleset: &Ruleset) -> policy::Defaults {
     let defaults = ruleset.defaults();
+    let tracks = ruleset.flows().is_some();
+    let asks_more = tracks || defaults.fragments != Fragments::Pass || defaults.icmp != Icmp::Pass;
     policy::Defaults {
         inbound: match defaults.inbound {
             Inbound::Pass => Action::Local,
@@ -95,7 +94,9 @@ fn defaults(ruleset: &Ruleset) -> policy::Defaults {
         },
         fragments: defaults.fragments as u32,
         icmp: defaults.icmp as u32,
-        flows: u32::from(ruleset.flows().is_some()),
+        flows: u32::from(tracks),
+        portless_open: u32::from(asks_more),
+        reserved: 0,
         timeouts: ruleset.flows().map(Flows::ticks).unwrap_or_default(),
     }
 }

@@ -1,25 +1,20 @@
 //! What this version reads in rules and does not obey.
 
-use portdemux_common::policy::{Fragments, Icmp};
+use portdemux_common::policy::Fragments;
 
 use super::{
     defaults::Inbound,
     error::Diagnostic,
     rule::{Destination, Rule},
     ruleset::Ruleset,
-    terms::{Connections, Role},
     word::Word,
 };
 
 /// What a rule can say that is not obeyed, and whether one says it.
 type OfRule = (&'static str, fn(&Rule) -> bool);
 
-const OF_RULES: [OfRule; 6] = [
+const OF_RULES: [OfRule; 4] = [
     ("to = \"reject\"", |rule| rule.to == Destination::Reject),
-    ("connections = \"established\"", |rule| {
-        rule.terms.connections == Connections::Established
-    }),
-    ("role = \"source\"", |rule| rule.role == Role::Source),
     ("rate", |rule| rule.terms.rate.is_some()),
     ("new_rate", |rule| rule.terms.new_rate.is_some()),
     ("shadow = true", |rule| rule.shadow),
@@ -30,14 +25,11 @@ const OF_RULES: [OfRule; 6] = [
 #[must_use]
 pub fn not_yet(ruleset: &Ruleset) -> Option<Diagnostic> {
     let defaults = ruleset.defaults();
-    let track = (ruleset.flow_settings().track == Some(true)).then(|| "track = true".into());
     let setting = [
-        (defaults.inbound != Inbound::Pass)
+        (defaults.inbound == Inbound::Reject)
             .then(|| format!("inbound = \"{}\"", defaults.inbound.name())),
         (defaults.fragments != Fragments::Pass)
             .then(|| format!("fragments = \"{}\"", defaults.fragments.name())),
-        (defaults.icmp != Icmp::Pass).then(|| format!("icmp = \"{}\"", defaults.icmp.name())),
-        track,
     ];
     if let Some(setting) = setting.into_iter().flatten().next() {
         return Some(refusal(&setting));

@@ -160,7 +160,7 @@ impl Bench {
 
     /// The dispatcher on the maps of this instance.
     pub(crate) fn dispatcher(&self) -> Result<Program> {
-        let object = links::load(objects::DISPATCHER, &self.places.pins(), 0)?;
+        let object = links::load(&self.places.pins(), 0, None)?;
         Program::load(object, links::PROGRAM)
     }
 

@@ -1,0 +1,324 @@
+//! The tables of flows of an instance, where they are tracked.
+
+use std::{
+    array, fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::MapData;
+use portdemux_common::{
+    counters::{Counter, CpuFlowCounters},
+    flows::{
+        Event, FlowKey, Shape, State, Which,
+        table::{self, Bucket, NOWHERE, Place},
+    },
+    policy::TICK_SHIFT,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{
+    mapped::Mapped,
+    maps::{BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, possible_cpus},
+};
+
+/// Name of the map of flows.
+pub const FLOWS: &str = "FLOWS";
+/// Name of the map of flows that peers have begun and that are not complete.
+pub const HALF_OPEN: &str = "HALF_OPEN";
+/// Name of the map of what is counted of flows.
+pub const FLOW_COUNTERS: &str = "FLOW_COUNTERS";
+/// All of them.
+pub const ALL: [&str; 3] = [FLOWS, HALF_OPEN, FLOW_COUNTERS];
+
+/// A table has so many times the places that are asked for: buckets fill unevenly.
+const SPARE: u32 = 2;
+
+const BUCKET: usize = size_of::<Bucket<u64>>();
+const COUNTERS: usize = size_of::<CpuFlowCounters>();
+
+/// The tables of flows, shared with the kernel.
+#[derive(Debug)]
+pub struct Flows {
+    known: Mapped,
+    half_open: Mapped,
+    counters: Mapped,
+    cpus: usize,
+    /// How large the tables are.
+    pub shape: Shape,
+}
+
+/// A flow as it stands in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Its ends and its protocol.
+    pub key: FlowKey,
+    /// Whether it is one that a peer has begun and that is not complete.
+    pub is_half_open: bool,
+    /// How far it has come.
+    pub state: State,
+    /// What came of the last packet of the peer: [`portdemux_common::decide::Outcome`]; 0 if none was
+    /// decided about.
+    pub outcome: u64,
+    /// The tick of its first packet.
+    pub begun: u32,
+    /// The tick at which it is forgotten.
+    pub until: u32,
+    /// What the peer sent.
+    pub received: Counter,
+    /// What this host sent.
+    pub sent: Counter,
+    place: (u32, u32),
+    mark: u64,
+}
+
+/// What is counted of the flows of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortFlows {
+    /// Packets received, by [`portdemux_common::flows::Relation`].
+    pub relations: [u64; 4],
+    /// What was sent.
+    pub sent: Counter,
+}
+
+/// How large tables for so many flows are; their hash begins with a new secret.
+///
+/// # Errors
+///
+/// The kernel gives no random number.
+pub fn shape(flows: u32, half_open: u32) -> Result<Shape> {
+    let buckets = |places: u32| (places / NOWHERE).next_power_of_two().max(1) - 1;
+    let mut seed = [0; 8];
+    rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
+        .context("ask the kernel for a random number")?;
+    Ok(Shape {
+        known: buckets(flows.saturating_mul(SPARE)),
+        half_open: buckets(half_open),
+        seed: u64::from_ne_bytes(seed),
+    })
+}
+
+/// The time in ticks.
+#[must_use]
+pub fn now() -> u32 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let nanoseconds = u128::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
+        + u128::try_from(now.tv_nsec).unwrap_or_default();
+    u32::try_from((nanoseconds >> TICK_SHIFT) & u128::from(u32::MAX)).unwrap_or_default()
+}
+
+/// Where the maps are pinned, below the pins of an instance.
+#[must_use]
+pub fn directory(pins: &Path) -> PathBuf {
+    pins.join("flows")
+}
+
+impl Flows {
+    /// Creates tables and pins them in a directory that does not exist.
+    pub(super) fn create(directory: &Path, shape: Shape) -> Result<()> {
+        fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
+        let cpus = u32::try_from(possible_cpus()?)?;
+        for (name, size, count) in [
+            (FLOWS, BUCKET, shape.known + 1),
+            (HALF_OPEN, BUCKET, shape.half_open + 1),
+            (FLOW_COUNTERS, COUNTERS, cpus),
+        ] {
+            let map = aya_obj::Map::new_from_params(
+                BPF_MAP_TYPE_ARRAY,
+                4,
+                u32::try_from(size)?,
+                count,
+                BPF_F_MMAPABLE,
+            );
+            let path = directory.join(name);
+            MapData::create(map, name, None)
+                .with_context(|| format!("create the map {name}"))?
+                .pin(&path)
+                .with_context(|| format!("pin {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Opens the tables pinned in a directory.
+    pub(super) fn open(directory: &Path, shape: Shape) -> Result<Self> {
+        let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
+            let path = directory.join(name);
+            let data = MapData::from_pin(&path)
+                .with_context(|| format!("open the pinned map {}", path.display()))?;
+            let info = data
+                .info()
+                .with_context(|| format!("ask about {}", path.display()))?;
+            if info.value_size() as usize != size || info.max_entries() as usize != count {
+                bail!("{} is not a map of this version and size", path.display());
+            }
+            // The kernel rounds every value up to 8 bytes, which these are multiples of.
+            Mapped::new(data.fd(), size * count)
+                .with_context(|| format!("map {} into memory", path.display()))
+        };
+        let cpus = possible_cpus()?;
+        Ok(Self {
+            known: map(FLOWS, BUCKET, shape.known as usize + 1)?,
+            half_open: map(HALF_OPEN, BUCKET, shape.half_open as usize + 1)?,
+            counters: map(FLOW_COUNTERS, COUNTERS, cpus)?,
+            cpus,
+            shape,
+        })
+    }
+
+    /// How much kernel memory the tables take, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let maps = [&self.known, &self.half_open, &self.counters];
+        maps.iter().map(|map| map.bytes() as u64).sum()
+    }
+
+    /// How many flows there is room for.
+    #[must_use]
+    pub const fn room(&self, which: Which) -> u64 {
+        match which {
+            Which::Known => (self.shape.known as u64 + 1) * NOWHERE as u64 / SPARE as u64,
+            Which::HalfOpen => (self.shape.half_open as u64 + 1) * NOWHERE as u64,
+        }
+    }
+
+    fn buckets(&self, which: Which) -> u32 {
+        match which {
+            Which::Known => self.shape.known + 1,
+            Which::HalfOpen => self.shape.half_open + 1,
+        }
+    }
+
+    fn bucket(&self, which: Which, at: u32) -> Bucket<&AtomicU64> {
+        let map = match which {
+            Which::Known => &self.known,
+            Which::HalfOpen => &self.half_open,
+        };
+        let start = at as usize * BUCKET;
+        let word = |place: usize| map.word(start + place * size_of::<u64>());
+        Bucket {
+            owners: array::from_fn(word),
+            places: array::from_fn(|way| {
+                let first = table::WAYS + way * table::PLACE_WORDS;
+                Place(array::from_fn(|at| word(first + at)))
+            }),
+        }
+    }
+
+    /// The flows that are remembered, in no order.
+    pub fn all(&self) -> impl Iterator<Item = Flow> {
+        let now = now();
+        [Which::Known, Which::HalfOpen]
+            .into_iter()
+            .flat_map(move |which| (0..self.buckets(which)).map(move |at| (which, at)))
+            .flat_map(move |(which, at)| {
+                let bucket = self.bucket(which, at);
+                (0..NOWHERE).filter_map(move |way| read(&bucket, which, at, way, now))
+            })
+    }
+
+    /// How many flows each table holds.
+    #[must_use]
+    pub fn fill(&self) -> (u64, u64) {
+        let now = now();
+        let count = |which| {
+            let buckets = 0..self.buckets(which);
+            let count = buckets.map(|at| {
+                let bucket = self.bucket(which, at);
+                let lives = |way: &u32| {
+                    let owner = bucket.owner(*way);
+                    owner != table::FREE
+                        && owner != table::BUSY
+                        && bucket.place(*way).is_some_and(|place| !place.is_over(now))
+                };
+                (0..NOWHERE).filter(lives).count() as u64
+            });
+            count.sum()
+        };
+        (count(Which::Known), count(Which::HalfOpen))
+    }
+
+    /// Forgets a flow; returns whether it was there still.
+    #[must_use]
+    pub fn forget(&self, flow: &Flow) -> bool {
+        let which = if flow.is_half_open {
+            Which::HalfOpen
+        } else {
+            Which::Known
+        };
+        let (at, way) = flow.place;
+        self.bucket(which, at).free(way, flow.mark, now())
+    }
+
+    /// Remembers a flow that is established; returns whether there was room for it.
+    #[must_use]
+    pub fn remember(&self, key: &FlowKey, state: State, until: u32) -> bool {
+        let hash = key.hash(self.shape.seed);
+        let bucket = self.bucket(Which::Known, table::bucket(hash, self.shape.known));
+        let mark = table::mark(hash);
+        if bucket.find(key, mark) < NOWHERE {
+            return true;
+        }
+        let now = now();
+        let (way, _) = bucket.victim(now, 1);
+        bucket.take(way, key, mark, state, [now, until])
+    }
+
+    /// What is counted of the flows of a port, given by its index.
+    #[must_use]
+    pub fn port(&self, index: usize) -> PortFlows {
+        let mut port = PortFlows::default();
+        for cpu in 0..self.cpus {
+            let start = cpu * COUNTERS;
+            let mut relations = [0; 4];
+            let offset = std::mem::offset_of!(CpuFlowCounters, relations);
+            self.counters.read(
+                start + offset + index * size_of_val(&relations),
+                &mut relations,
+            );
+            let mut sent = [0; 2];
+            let offset = std::mem::offset_of!(CpuFlowCounters, sent);
+            self.counters
+                .read(start + offset + index * size_of_val(&sent), &mut sent);
+            for (sum, relation) in port.relations.iter_mut().zip(relations) {
+                *sum += relation;
+            }
+            port.sent.packets += sent[0];
+            port.sent.bytes += sent[1];
+        }
+        port
+    }
+
+    /// How often something happened to flows.
+    #[must_use]
+    pub fn events(&self, event: Event) -> u64 {
+        let offset = std::mem::offset_of!(CpuFlowCounters, events) + event as usize * 8;
+        (0..self.cpus)
+            .map(|cpu| self.counters.word(cpu * COUNTERS + offset))
+            .map(|word| word.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, way: u32, now: u32) -> Option<Flow> {
+    let mark = bucket.owner(way);
+    if mark == table::FREE || mark == table::BUSY {
+        return None;
+    }
+    let place = bucket.place(way)?;
+    let counter = |[packets, bytes]: [u64; 2]| Counter { packets, bytes };
+    let flow = Flow {
+        key: place.key(),
+        is_half_open: which == Which::HalfOpen,
+        state: place.state(),
+        outcome: place.outcome(),
+        begun: place.begun(),
+        until: place.until(),
+        received: counter(place.received()),
+        sent: counter(place.sent()),
+        place: (at, way),
+        mark,
+    };
+    // It may have gone over to another flow meanwhile.
+    (!place.is_over(now) && bucket.owner(way) == mark).then_some(flow)
+}

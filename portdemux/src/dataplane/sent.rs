@@ -1,0 +1,97 @@
+//! The program that sees what an interface sends.
+
+use std::{fs, io};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+    },
+    util::KernelVersion,
+};
+
+use super::pins::Places;
+use crate::error::Help as _;
+
+/// The program's name in its object.
+const PROGRAM: &str = "portdemux_sent";
+
+/// The first kernel with links for traffic control (`BPF_TCX_EGRESS`).
+const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
+
+/// Attaches the program to the interface of this name, which is in this network namespace, or replaces
+/// the one that is there.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &str) -> Result<()> {
+    let program: &mut SchedClassifier = object
+        .program_mut(PROGRAM)
+        .context("the object has no program for what is sent")?
+        .try_into()?;
+    program
+        .load()
+        .context("load the program for what is sent into the kernel")?;
+    let failure = || format!("attach to what {name} sends");
+    if KernelVersion::current().is_ok_and(|version| version < TCX_SINCE) {
+        return attach_filter(program, name).with_context(failure);
+    }
+    let pin = places.sent(place);
+    if let Ok(link) = PinnedLink::from_pin(&pin)
+        && let Ok(link) = SchedClassifierLink::try_from(FdLink::from(link))
+        && program.attach_to_link(link).is_ok()
+    {
+        return Ok(());
+    }
+    // A link that is left from an interface that vanished is of no use.
+    remove(&pin)?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let id = program
+        .attach_with_options(name, TcAttachType::Egress, order)
+        .with_context(failure)
+        .help(|| format!("see what is there with `bpftool net show dev {name}`"))?;
+    let link: FdLink = program
+        .take_link(id)?
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("the kernel made no link for it"))?;
+    link.pin(&pin)
+        .with_context(|| format!("pin {}", pin.display()))?;
+    Ok(())
+}
+
+/// Before Linux 6.6: a filter of the qdisc `clsact`, which stays until it is taken off.
+fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
+    // One that is there already is as good.
+    let _ = tc::qdisc_add_clsact(name);
+    let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, PROGRAM);
+    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let id = program.attach_with_options(name, TcAttachType::Egress, options)?;
+    // Dropped, it would take the filter off.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Takes the program off the interface at a place, if it is there.
+///
+/// # Errors
+///
+/// The pin cannot be removed.
+pub(super) fn detach(places: &Places, place: usize, name: &str) -> Result<()> {
+    if KernelVersion::current().is_ok_and(|version| version < TCX_SINCE) {
+        let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, PROGRAM);
+    }
+    remove(&places.sent(place))
+}
+
+fn remove(pin: &std::path::Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", pin.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
