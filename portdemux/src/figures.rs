@@ -1,4 +1,15 @@
-//! Numbers as people read them.
+//! Numbers and texts as people read them.
+
+use std::borrow::Cow;
+
+/// A text in at most `room` characters; what does not fit is cut off its end.
+pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
+    if text.chars().count() <= room {
+        return text.into();
+    }
+    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
+    format!("{kept}…").into()
+}
 
 use std::time::Duration;
 

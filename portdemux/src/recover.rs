@@ -1,26 +1,35 @@
 //! From an image back to the rules, for when their text is lost.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Write as _,
     hash::BuildHasher,
     net::IpAddr,
 };
 
 use portdemux_common::{
-    policy::Policy,
-    ruleset::{Action, Entry, RuleId, RulesetImage},
+    policy::{Defaults, Fragments, Icmp, Policy},
+    ruleset::{Action, Entry, PORT_PLACES, RuleId, RulesetImage},
     wire::{Port, Transport},
 };
 
 use crate::{
     image,
-    rules::{Destination, PortRange, edit, source::Source},
+    rules::{
+        Destination, Flows, Inbound, Layer, MAX_NAME, Malformed, PortRange, Role, Terms, Word,
+        edit, source::Source,
+    },
 };
 
+/// What the set is called that holds nobody: a rule without `from` would let anyone in.
+const NOBODY: &str = "nobody";
+
 /// What a rule claims: at any address, or at some.
-#[derive(Default)]
 struct Claimed {
+    layer: Layer,
     to: Destination,
     policy: Policy,
     any: Vec<PortRange>,
@@ -34,86 +43,235 @@ struct Claimed {
 /// several, numbered from `-2` on.
 #[must_use]
 pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String, S>) -> String {
+    let rules = claimed(image);
+    let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
+    text.push_str(&defaults(&image.header.defaults));
+    text.push_str(&flows(image, &rules));
+    let mut lists = Lists {
+        image,
+        known: HashMap::new(),
+        has_nobody: false,
+    };
+    let mut blocks = String::new();
+    let mut taken: HashSet<String> = rules
+        .keys()
+        .filter_map(|id| names.get(id).cloned())
+        .collect();
+    for (id, rule) in rules {
+        let name = match names.get(&id) {
+            Some(name) => name.clone(),
+            None => free_name(&format!("rule-{id}"), &mut taken),
+        };
+        let whole = (!rule.any.is_empty()).then_some((rule.any, Vec::new()));
+        for (part, (ports, addresses)) in whole.into_iter().chain(rule.at).enumerate() {
+            let name = if part == 0 {
+                name.clone()
+            } else {
+                free_name(&name, &mut taken)
+            };
+            let rule = edit::NewRule {
+                name: Some(name),
+                ports,
+                addresses,
+                from: lists.sources(rule.policy.from),
+                deny: lists.sources(rule.policy.deny),
+                to: Some(rule.to),
+                role: match rule.layer {
+                    Layer::Source => Role::Source,
+                    Layer::Destination | Layer::Shadow => Role::Destination,
+                },
+                terms: Terms::of_policy(&rule.policy),
+                shadow: rule.layer == Layer::Shadow,
+            };
+            blocks.push('\n');
+            blocks.push_str(&edit::append("", &rule));
+        }
+    }
+    if lists.has_nobody {
+        let _ = writeln!(text, "\n[sets]\n{NOBODY} = []");
+    }
+    text + &blocks
+}
+
+/// The first of `name`, `name-2`, `name-3` and so on that nothing is called yet; from now on something
+/// is.
+fn free_name(name: &str, taken: &mut HashSet<String>) -> String {
+    let numbered = |number: u32| {
+        let suffix = match number {
+            1 => String::new(),
+            number => format!("-{number}"),
+        };
+        let mut kept = name.len().min(MAX_NAME - suffix.len());
+        while !name.is_char_boundary(kept) {
+            kept -= 1;
+        }
+        format!("{}{suffix}", &name[..kept])
+    };
+    let free = (1..=u32::MAX)
+        .map(numbered)
+        .find(|name| !taken.contains(name));
+    let free = free.unwrap_or_default();
+    taken.insert(free.clone());
+    free
+}
+
+/// Collects who claims what, as far as it shows.
+fn claimed(image: &RulesetImage) -> BTreeMap<RuleId, Claimed> {
     let mut rules: BTreeMap<RuleId, Claimed> = BTreeMap::new();
-    for transport in Transport::ALL {
-        let entry = |port: u16| image.ports[Port::new(port).index(transport)];
-        for (range, entry) in runs(transport, entry) {
-            let rule = claimed(&mut rules, image, entry);
-            rule.any.push(range);
+    let has = |claims: u32| claims != 0;
+    let tables = [
+        (Layer::Destination, true, &image.ports),
+        (
+            Layer::Source,
+            has(image.header.source_claims),
+            &image.source_ports,
+        ),
+        (
+            Layer::Shadow,
+            has(image.header.shadow_claims),
+            &image.shadow_ports,
+        ),
+    ];
+    for (layer, has_meaning, table) in tables {
+        if !has_meaning {
+            continue;
+        }
+        for transport in Transport::ALL {
+            for (range, entry) in runs(transport, table) {
+                rule(&mut rules, image, layer, entry).any.push(range);
+            }
         }
     }
     for (address, first, count) in addresses(image) {
-        let mut ports: BTreeMap<RuleId, (Entry, Vec<PortRange>)> = BTreeMap::new();
+        let mut ports: BTreeMap<RuleId, (Layer, Entry, Vec<PortRange>)> = BTreeMap::new();
         let spans = image.spans.iter().skip(first as usize).take(count as usize);
         for span in spans {
-            if let Some(range) = range(span.first, span.last) {
-                ports
-                    .entry(span.entry.rule())
-                    .or_insert((span.entry, Vec::new()))
-                    .1
-                    .push(range);
+            let claims = [
+                (Layer::Destination, span.entry),
+                (Layer::Shadow, span.shadow),
+            ];
+            let Some(range) = range(span.first, span.last) else {
+                continue;
+            };
+            for (layer, entry) in claims {
+                if entry.is_claimed() {
+                    let claim = ports.entry(entry.rule());
+                    let (_, _, ranges) = claim.or_insert((layer, entry, Vec::new()));
+                    push_joined(ranges, range);
+                }
             }
         }
-        for (entry, ranges) in ports.into_values() {
-            claimed(&mut rules, image, entry)
+        for (layer, entry, ranges) in ports.into_values() {
+            rule(&mut rules, image, layer, entry)
                 .at
                 .entry(ranges)
                 .or_default()
                 .push(address);
         }
     }
+    rules
+}
 
-    let malformed = if image.header.defaults.malformed_pass == 0 {
-        "drop"
+/// Adds a range to those before it; one that goes on where the last one ends is a part of it.
+fn push_joined(ranges: &mut Vec<PortRange>, range: PortRange) {
+    match ranges.last_mut() {
+        Some(last)
+            if last.transport == range.transport
+                && last.last.checked_add(1) == Some(range.first) =>
+        {
+            last.last = range.last;
+        }
+        _ => ranges.push(range),
+    }
+}
+
+fn defaults(defaults: &Defaults) -> String {
+    let malformed = if defaults.malformed_pass == 0 {
+        Malformed::Drop
     } else {
-        "pass"
+        Malformed::Pass
     };
-    let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
-    let _ = writeln!(text, "[default]\nmalformed = \"{malformed}\"");
-    let mut lists = Lists {
-        image,
-        known: HashMap::new(),
+    let inbound = match Action::from_code(defaults.inbound) {
+        Action::Local => Inbound::Pass,
+        Action::Drop => Inbound::Drop,
+        Action::Reject => Inbound::Reject,
     };
-    for (
-        id,
-        Claimed {
-            to,
-            policy,
-            any,
-            at,
-        },
-    ) in rules
-    {
-        let name = names
-            .get(&id)
-            .cloned()
-            .unwrap_or_else(|| format!("rule-{id}"));
-        let whole = (!any.is_empty()).then_some((any, Vec::new()));
-        for (part, (ports, addresses)) in whole.into_iter().chain(at).enumerate() {
-            let name = if part == 0 {
-                name.clone()
-            } else {
-                format!("{name}-{}", part + 1)
-            };
-            let rule = edit::NewRule {
-                name: Some(name),
-                ports,
-                addresses,
-                from: lists.sources(policy.from),
-                deny: lists.sources(policy.deny),
-                to: Some(to),
-            };
-            text.push('\n');
-            text.push_str(&edit::append("", &rule));
+    let fragments = Fragments::ALL.iter().copied();
+    let fragments = fragments
+        .into_iter()
+        .find(|&known| known as u32 == defaults.fragments);
+    let icmp = Icmp::ALL.iter().copied();
+    let icmp = icmp
+        .into_iter()
+        .find(|&known| known as u32 == defaults.icmp);
+    let mut text = format!("[default]\nmalformed = \"{}\"\n", malformed.name());
+    let words = [
+        (
+            "inbound",
+            (inbound != Inbound::Pass).then(|| inbound.name()),
+        ),
+        (
+            "fragments",
+            fragments
+                .filter(|&word| word != Fragments::Pass)
+                .map(Word::name),
+        ),
+        (
+            "icmp",
+            icmp.filter(|&word| word != Icmp::Pass).map(Word::name),
+        ),
+    ];
+    for (key, word) in words {
+        if let Some(word) = word {
+            let _ = writeln!(text, "{key} = \"{word}\"");
         }
     }
     text
+}
+
+/// What the image says about flows, where that is not what it would say without being told.
+fn flows(image: &RulesetImage, rules: &BTreeMap<RuleId, Claimed>) -> String {
+    let header = &image.header;
+    if header.defaults.flows == 0 {
+        return String::new();
+    }
+    let needed = header.defaults.inbound != Action::Local as u32
+        || header.defaults.icmp != Icmp::Pass as u32
+        || rules
+            .values()
+            .any(|rule| Terms::of_policy(&rule.policy).needs_flows().is_some());
+    let flows = Flows {
+        size: header.flows,
+        half_open: header.half_open,
+        timeouts: Flows::of_ticks(&header.defaults.timeouts),
+        ..Flows::default()
+    };
+    let mut text = String::new();
+    if !needed {
+        text.push_str("track = true\n");
+    }
+    let usual = Flows::default().words();
+    for ((key, word), (_, usual)) in flows.words().into_iter().zip(usual) {
+        if word == usual {
+            continue;
+        }
+        let _ = match key {
+            "size" | "half_open" => writeln!(text, "{key} = {word}"),
+            key => writeln!(text, "{key} = \"{word}\""),
+        };
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!("\n[flows]\n{text}")
 }
 
 /// The prefixes of the lists that rules have.
 struct Lists<'i> {
     image: &'i RulesetImage,
     known: HashMap<u16, Vec<Source>>,
+    /// Whether one of those that were asked for holds nobody.
+    has_nobody: bool,
 }
 
 impl Lists<'_> {
@@ -122,40 +280,48 @@ impl Lists<'_> {
         let Some(list) = number.checked_sub(1) else {
             return Vec::new();
         };
-        self.known
-            .entry(number)
-            .or_insert_with(|| {
-                image::prefixes(self.image, list)
-                    .into_iter()
-                    .map(Source::Prefix)
-                    .collect()
-            })
-            .clone()
+        let image = self.image;
+        let sources = self.known.entry(number).or_insert_with(|| {
+            let prefixes = image::prefixes(image, list).into_iter();
+            prefixes.map(Source::Prefix).collect()
+        });
+        if sources.is_empty() {
+            sources.push(Source::Set(NOBODY.into()));
+            self.has_nobody = true;
+        }
+        sources.clone()
     }
 }
 
-fn claimed<'r>(
+/// What is known of the rule of an entry.
+fn rule<'r>(
     rules: &'r mut BTreeMap<RuleId, Claimed>,
     image: &RulesetImage,
+    layer: Layer,
     entry: Entry,
 ) -> &'r mut Claimed {
-    let rule = rules.entry(entry.rule()).or_default();
-    if entry.is_conditional() {
-        rule.policy = image.policies[entry.rule() as usize];
-    }
-    rule.to = match entry.action() {
-        Action::Local => Destination::Local,
-        Action::Drop => Destination::Drop,
-        Action::Reject => Destination::Reject,
-    };
-    rule
+    rules.entry(entry.rule()).or_insert_with(|| Claimed {
+        layer,
+        to: match entry.action() {
+            Action::Local => Destination::Local,
+            Action::Drop => Destination::Drop,
+            Action::Reject => Destination::Reject,
+        },
+        policy: if entry.is_conditional() {
+            image.policies[entry.rule() as usize]
+        } else {
+            Policy::default()
+        },
+        any: Vec::new(),
+        at: BTreeMap::new(),
+    })
 }
 
 /// The claimed ports of a protocol, neighbours with the same entry together.
-fn runs(transport: Transport, entry: impl Fn(u16) -> Entry) -> Vec<(PortRange, Entry)> {
+fn runs(transport: Transport, table: &[Entry; PORT_PLACES]) -> Vec<(PortRange, Entry)> {
     let mut runs: Vec<(PortRange, Entry)> = Vec::new();
     for port in 0..=u16::MAX {
-        let here = entry(port).closed();
+        let here = table[Port::new(port).index(transport)].closed();
         match runs.last_mut() {
             Some((range, entry)) if *entry == here && range.last + 1 == port => range.last = port,
             _ if here.is_claimed() => {
@@ -208,89 +374,4 @@ fn range(first: u32, last: u32) -> Option<PortRange> {
         first: first as u16,
         last: last as u16,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{image, rules::file};
-
-    /// The image of a text, with the names of its rules by id.
-    fn compile(text: &str) -> (Box<RulesetImage>, HashMap<RuleId, String>) {
-        let ruleset = file::parse("test.toml", text).unwrap();
-        let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
-        let names = ruleset.rules().iter().map(|rule| rule.name.clone());
-        (
-            image::compile(&ruleset, &ids),
-            ids.iter().copied().zip(names).collect(),
-        )
-    }
-
-    #[test]
-    fn what_is_rebuilt_decides_as_the_original_and_is_a_fixed_point() {
-        let original = r#"
-            default.malformed = "pass"
-            [[rule]]
-            name = "web"
-            port = ["80/tcp", "8000-8999/tcp"]
-            [[rule]]
-            name = "admin"
-            port = "8080/tcp"
-            to = "drop"
-            [[rule]]
-            name = "dns"
-            port = ["53/udp", "53/tcp"]
-            address = ["192.0.2.53", "2001:db8::53", "192.0.2.54"]
-            [[rule]]
-            name = "one"
-            port = "53/tcp"
-            address = "192.0.2.60"
-            to = "drop"
-            [[rule]]
-            name = "all"
-            port = "0-65535/sctp"
-            [[rule]]
-            name = "ssh"
-            port = "22/tcp"
-            from = ["@office", "198.51.100.0/25", "198.51.100.128/25"]
-            deny = "192.0.2.66"
-            [[rule]]
-            name = "private"
-            port = "23/tcp"
-            deny = ["0.0.0.0/0", "::/0"]
-            [sets]
-            office = ["192.0.2.0/24", "2001:db8:1::/48"]
-        "#;
-        let (image, names) = compile(original);
-        let rebuilt = text(&image, &names);
-        let (again, names_again) = compile(&rebuilt);
-        assert_eq!(text(&again, &names_again), rebuilt);
-        assert_eq!(again.header.defaults.malformed_pass, 1);
-        assert!(
-            rebuilt.contains("\"8000-8079/tcp\", \"8081-8999/tcp\""),
-            "{rebuilt}"
-        );
-        let say = |names: &HashMap<RuleId, String>, entry: Entry| {
-            entry
-                .is_claimed()
-                .then(|| (names[&entry.rule()].clone(), entry.action()))
-        };
-        for (one, other) in image.ports.iter().zip(&again.ports) {
-            assert_eq!(say(&names, *one), say(&names_again, *other));
-        }
-        for part in [
-            r#"from = ["192.0.2.0/24", "198.51.100.0/24", "2001:db8:1::/48"]"#,
-            r#"deny = "192.0.2.66""#,
-            r#"deny = ["0.0.0.0/0", "::/0"]"#,
-        ] {
-            assert!(rebuilt.contains(part), "{part}\n{rebuilt}");
-        }
-        let list = |image: &RulesetImage| -> Vec<IpAddr> {
-            addresses(image)
-                .into_iter()
-                .map(|(address, _, _)| address)
-                .collect()
-        };
-        assert_eq!(list(&image), list(&again));
-    }
 }

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     change::{self, Request},
-    rules::{Destination, PortRange, RulesError, Source, edit},
+    rules::{
+        Connections, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms, edit,
+    },
 };
 
 /// Claim ports with one new rule
@@ -22,6 +24,8 @@ Examples:
   portdemux add 443/tcp 443/udp --name https
   portdemux add 8000-8999/tcp --to drop
   portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
+  portdemux add 22/tcp --new-rate 10/m --per source
+  portdemux add 32768-60999/udp --connections established
   portdemux add 22/tcp --from 192.0.2.0/24 --confirm 60s      undone unless portdemux confirm comes
   portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
 pub(super) struct Args {
@@ -40,9 +44,33 @@ pub(super) struct Args {
     /// Who may not, whatever --from says
     #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
     deny: Vec<Source>,
-    /// Where packets go: local or drop
+    /// Where packets go: local, drop or reject
     #[arg(long, value_name = "DESTINATION", default_value_t, value_parser = super::destination)]
     to: Destination,
+    /// Which packets may come: all, or established for replies to this host only
+    #[arg(long, value_name = "WHICH", default_value = "all", value_parser = super::word::<Connections>)]
+    connections: Connections,
+    /// Whose ports are claimed: destination for this host's, source for those of peers
+    #[arg(long, value_name = "ROLE", default_value = "destination", value_parser = super::word::<Role>)]
+    role: Role,
+    /// How many packets may come, as in 1000/s, 10/m or 3/h
+    #[arg(long, value_name = "RATE", value_parser = super::rate)]
+    rate: Option<Rate>,
+    /// How many of them at once; left out: as many as the rate names
+    #[arg(long, value_name = "PACKETS", value_parser = super::burst)]
+    burst: Option<u64>,
+    /// How many packets may begin a flow, as in 10/m
+    #[arg(long, value_name = "RATE", value_parser = super::rate)]
+    new_rate: Option<Rate>,
+    /// How many of them at once; left out: as many as the rate names
+    #[arg(long, value_name = "PACKETS", value_parser = super::burst)]
+    new_burst: Option<u64>,
+    /// For whom the rates hold: rule for all together, source for each address by itself
+    #[arg(long, value_name = "WHOM", value_parser = super::word::<Per>)]
+    per: Option<Per>,
+    /// Only count what the rule would do; portdemux promote makes it real
+    #[arg(long)]
+    shadow: bool,
     #[command(flatten)]
     safeguard: safeguard::Args,
 }
@@ -57,6 +85,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         from: args.from.clone(),
         deny: args.deny.clone(),
         to: Some(args.to),
+        role: args.role,
+        terms: Terms {
+            connections: args.connections,
+            rate: args.rate,
+            burst: args.burst,
+            per: args.per,
+            new_rate: args.new_rate,
+            new_burst: args.new_burst,
+        },
+        shadow: args.shadow,
     };
     let lines_before = old.record.text.lines().count();
     let request = Request {

@@ -146,7 +146,8 @@ fn explain_capture(
     let format = if args.json {
         Format::Json
     } else {
-        Format::Table
+        let (columns, _) = context.output.size();
+        Format::Table { columns }
     };
     let Findings { tally, cut, error } =
         capture::explain(capture, &basis, agreement.as_mut(), format, |text| {

@@ -12,6 +12,7 @@ mod explain;
 mod export;
 mod guard;
 pub mod output;
+mod promote;
 mod remove;
 mod report;
 mod rules;
@@ -34,7 +35,14 @@ use crate::{
     },
     error::NothingLoaded,
     pending,
-    rules::{Destination, PortRange, Source, port::PortError, rule, source::SourceError},
+    rules::{
+        Destination, PortRange, Rate, Source, Word,
+        port::PortError,
+        rate::{RateError, check_burst},
+        rule,
+        source::SourceError,
+        word,
+    },
 };
 
 /// A port dispatcher: says which port goes where, in the network card's own path, and counts.
@@ -88,6 +96,7 @@ enum Command {
     Apply(apply::Args),
     Add(add::Args),
     Remove(remove::Args),
+    Promote(promote::Args),
     Confirm(confirm::Args),
     Export(export::Args),
     Status(status::Args),
@@ -182,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(args, &context),
         Command::Add(args) => add::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
+        Command::Promote(args) => promote::run(args, &context),
         Command::Confirm(args) => confirm::run(args, &context),
         Command::Export(args) => export::run(args, &context),
         Command::Status(args) => status::run(args, &context),
@@ -225,6 +235,32 @@ fn source(text: &str) -> Result<Source, String> {
 fn destination(text: &str) -> Result<Destination, String> {
     let destination: Result<Destination, rule::UnknownDestination> = text.parse();
     destination.map_err(|error| with_help(&error, "the destinations are local, drop and reject"))
+}
+
+/// Reads one of a few words of the command line, and says which there are.
+fn word<W: Word>(text: &str) -> Result<W, String> {
+    W::of(text).ok_or_else(|| {
+        let help = word::instead_of::<W>(text, str::to_owned);
+        format!("unknown word `{}`\n help: {help}", text.escape_debug())
+    })
+}
+
+/// Reads a rate of the command line, and says how to write one.
+fn rate(text: &str) -> Result<Rate, String> {
+    let rate: Result<Rate, RateError> = text.parse();
+    rate.map_err(|error| with_help(&error, &error.help()))
+}
+
+/// Reads a burst of the command line, and says how large it can be.
+fn burst(text: &str) -> Result<u64, String> {
+    let burst = text.parse().map_err(|_| {
+        format!(
+            "`{}` is no number\n help: write how many packets, as in 50",
+            text.escape_debug()
+        )
+    })?;
+    check_burst(burst).map_err(|error| with_help(&error, &error.help()))?;
+    Ok(burst)
 }
 
 fn with_help(error: &dyn std::error::Error, help: &str) -> String {

@@ -1,12 +1,14 @@
 //! Everything the command prints goes through here.
 
 use std::{
-    borrow::Cow,
     fmt::{self, Display, Write as _},
     io::{self, IsTerminal as _, Write as _},
 };
 
-use crate::error::{Advice, NothingLoaded};
+use crate::{
+    error::{Advice, NothingLoaded},
+    figures::cut,
+};
 
 /// Standard output, whole lines at a time.
 #[derive(Debug)]
@@ -299,15 +301,6 @@ impl Display for Style {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
     }
-}
-
-/// A text in at most `room` characters; what does not fit is cut off its end.
-pub(super) fn cut(text: &str, room: usize) -> Cow<'_, str> {
-    if width(text) <= room {
-        return text.into();
-    }
-    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
-    format!("{kept}…").into()
 }
 
 fn width(text: &str) -> usize {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     change::{self, Request},
-    rules::edit,
+    rules::{RulesError, edit},
 };
 
 /// Give up rules, or single ports of them
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
     let old = context.in_force(&maps)?;
     let text = edit::remove("the rules in force", &old.record.text, &args.rules)
-        .map_err(|error| error.of_an_addition(usize::MAX))?;
+        .map_err(RulesError::of_the_ruleset_in_force)?;
     let request = Request {
         text,
         source: old.record.source.clone(),

@@ -13,6 +13,7 @@ use crate::{
     change::{Change, Request},
     error::Help as _,
     figures::seconds,
+    rules::RulesError,
 };
 
 /// How many lines of a plan are shown before it is cut in the middle.
@@ -72,12 +73,23 @@ fn read(path: &Path) -> Result<RulesText> {
     })
 }
 
+/// A mistake of rules that a change of those in force brought with it: their lines are cited as such.
+pub(super) fn of_the_ruleset_in_force(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<RulesError>() {
+        Ok(mistakes) => mistakes.of_the_ruleset_in_force().into(),
+        Err(error) => error,
+    }
+}
+
 /// Says what a change did.
 pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
     if let Some(repaired) = &change.repaired {
         output::note(repaired);
     }
-    context.output.line(change.plan.shortened(PLAN_LINES))?;
+    let (columns, _) = context.output.size();
+    context
+        .output
+        .line(change.plan.shortened(PLAN_LINES, columns))?;
     match change.generation {
         Some(generation) => context.output.line(format!(
             "generation {}, {}, counters kept",

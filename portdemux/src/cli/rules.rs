@@ -1,5 +1,7 @@
 //! `portdemux rules`: the rules in force.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use portdemux_common::ruleset::RuleId;
 use serde::Serialize;
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{
     figures::{grouped, size},
-    rules::Word as _,
+    rules::{self, Word as _, flows::TIMEOUT_KEYS},
 };
 
 /// Show the rules in force and what came for each
@@ -30,7 +32,8 @@ pub(super) struct Args {
 struct Report<'a> {
     instance: String,
     generation: u64,
-    defaults: Defaults,
+    defaults: BTreeMap<&'static str, &'static str>,
+    flows: Option<Flows>,
     sets: Vec<Set<'a>>,
     rules: Vec<Rule<'a>>,
 }
@@ -42,9 +45,18 @@ struct Set<'a> {
 }
 
 #[derive(Serialize)]
-struct Defaults {
-    inbound: &'static str,
-    malformed: &'static str,
+struct Flows {
+    size: u32,
+    half_open: u32,
+    /// How long flows are remembered, in seconds.
+    timeouts: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Serialize)]
+struct Rate {
+    packets: u64,
+    seconds: u64,
+    burst: u64,
 }
 
 #[derive(Serialize)]
@@ -55,9 +67,18 @@ struct Rule<'a> {
     from: Vec<String>,
     deny: Vec<String>,
     to: &'static str,
+    role: &'static str,
+    connections: &'static str,
+    rate: Option<Rate>,
+    new_rate: Option<Rate>,
+    per: &'static str,
+    shadow: bool,
     line: usize,
     received: Traffic,
     dropped: Traffic,
+    /// What it asks of packets, for people.
+    #[serde(skip)]
+    terms: String,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
@@ -78,6 +99,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 .get(rule.name.as_str())
                 .map(|&id| counters[id as usize])
                 .unwrap_or_default();
+            let terms = &rule.terms;
+            let phrases = rule.phrases().into_iter().map(|(_, phrase)| phrase);
             Rule {
                 name: &rule.name,
                 ports: rule.ports.iter().map(ToString::to_string).collect(),
@@ -85,9 +108,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 from: rule.from.iter().map(ToString::to_string).collect(),
                 deny: rule.deny.iter().map(ToString::to_string).collect(),
                 to: rule.to.name(),
+                role: rule.role.name(),
+                connections: terms.connections.name(),
+                rate: terms.rate.map(|rate| Rate::of(rate, terms.burst)),
+                new_rate: terms.new_rate.map(|rate| Rate::of(rate, terms.new_burst)),
+                per: terms.per.unwrap_or_default().name(),
+                shadow: rule.shadow,
                 line: rule.line,
                 received: counted.received.into(),
                 dropped: counted.dropped.into(),
+                terms: phrases.collect::<Vec<_>>().join(", "),
             }
         })
         .collect();
@@ -95,10 +125,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         let report = Report {
             instance: context.places.instance.to_string(),
             generation: in_force.generation.0,
-            defaults: Defaults {
-                inbound: "pass",
-                malformed: in_force.ruleset.defaults().malformed.name(),
-            },
+            defaults: in_force.ruleset.defaults().words().into_iter().collect(),
+            flows: in_force.ruleset.flows().map(Flows::of),
             sets: in_force
                 .ruleset
                 .sets()
@@ -118,42 +146,72 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             .line("No rules: all that is well-formed passes and is counted")?;
         return Ok(());
     }
-    // Who may use the ports takes a column only where not everyone may.
+    context
+        .output
+        .write(&table(&rules).render(&context.output))?;
+    Ok(())
+}
+
+fn table(rules: &[Rule<'_>]) -> Table {
+    // Who may use the ports takes a column only where not everyone may, and so does what else is asked.
     let lists_sources = rules
         .iter()
         .any(|rule| !rule.from.is_empty() || !rule.deny.is_empty());
+    let has_terms = rules.iter().any(|rule| !rule.terms.is_empty());
     let mut table = Table::new()
         .column("RULE", Align::Left, 0)
         .column("PORTS", Align::Left, 0)
-        .column("ADDRESS", Align::Left, 2);
+        .column("ADDRESS", Align::Left, 3);
     if lists_sources {
         table = table.column("FROM", Align::Left, 0);
     }
+    table = table.column("TO", Align::Left, 0);
+    if has_terms {
+        table = table.column("TERMS", Align::Left, 1);
+    }
     table = table
-        .column("TO", Align::Left, 0)
         .column("RECEIVED", Align::Right, 0)
-        .column("BYTES", Align::Right, 3)
-        .column("DROPPED", Align::Right, 1);
-    for rule in &rules {
+        .column("BYTES", Align::Right, 4)
+        .column("DROPPED", Align::Right, 2);
+    for rule in rules {
         let addresses = if rule.addresses.is_empty() {
             "any".into()
         } else {
             rule.addresses.join(" ")
         };
         let mut row = vec![rule.name.to_owned(), rule.ports.join(" "), addresses];
-        if lists_sources {
-            row.push(sources(rule));
-        }
+        row.extend(lists_sources.then(|| sources(rule)));
+        row.push(rule.to.to_owned());
+        row.extend(has_terms.then(|| rule.terms.clone()));
         row.extend([
-            rule.to.to_owned(),
             grouped(rule.received.packets),
             size(rule.received.bytes),
             grouped(rule.dropped.packets),
         ]);
         table.row(row);
     }
-    context.output.write(&table.render(&context.output))?;
-    Ok(())
+    table
+}
+
+impl Flows {
+    fn of(flows: &rules::Flows) -> Self {
+        let seconds = flows.timeouts.map(|timeout| timeout.as_secs_f64());
+        Self {
+            size: flows.size,
+            half_open: flows.half_open,
+            timeouts: TIMEOUT_KEYS.into_iter().zip(seconds).collect(),
+        }
+    }
+}
+
+impl Rate {
+    fn of(rate: rules::Rate, burst: Option<u64>) -> Self {
+        Self {
+            packets: rate.packets(),
+            seconds: rate.seconds(),
+            burst: burst.unwrap_or(rate.default_burst()),
+        }
+    }
 }
 
 /// Who may use a rule's ports, as in `@office` or `any but 192.0.2.66`.

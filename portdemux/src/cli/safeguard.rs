@@ -50,6 +50,7 @@ pub(super) enum Verb {
     Add,
     Apply,
     Attach,
+    Promote,
     Remove,
 }
 
@@ -125,7 +126,9 @@ impl Safeguard {
             _ => None,
         };
         let on_trial = match self.verb {
-            Verb::Apply | Verb::Add | Verb::Remove => Some("try it with --confirm 60s".to_owned()),
+            Verb::Apply | Verb::Add | Verb::Promote | Verb::Remove => {
+                Some("try it with --confirm 60s".to_owned())
+            }
             Verb::Attach => None,
         };
         let ways = lets_in

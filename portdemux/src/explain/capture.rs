@@ -16,8 +16,11 @@ const CHUNK: usize = 64 * 1024;
 pub enum Format {
     /// A JSON object in each line.
     Json,
-    /// A table, with a summary at its end.
-    Table,
+    /// A table whose lines have at most so many characters, with a summary at its end.
+    Table {
+        /// How many.
+        columns: usize,
+    },
 }
 
 /// What was found in a capture.
@@ -48,14 +51,18 @@ pub fn explain<R: Read>(
     format: Format,
     mut write: impl FnMut(&str) -> io::Result<()>,
 ) -> Result<Findings> {
-    let table = Table::new(basis);
+    let columns = match format {
+        Format::Table { columns } => columns,
+        Format::Json => usize::MAX,
+    };
+    let table = Table::new(basis, columns);
     let mut text = String::with_capacity(CHUNK + 1024);
     let mut findings = Findings {
         tally: Tally::new(),
         cut: 0,
         error: None,
     };
-    if format == Format::Table {
+    if format != Format::Json {
         table.head(&mut text);
     }
     loop {
@@ -83,10 +90,10 @@ pub fn explain<R: Read>(
                 text.push_str(&serde_json::to_string(&explained.line(log))?);
                 text.push('\n');
             }
-            Format::Table => table.row(&explained, log.as_deref(), &mut text),
+            Format::Table { .. } => table.row(&explained, log.as_deref(), &mut text),
         }
     }
-    if format == Format::Table {
+    if format != Format::Json {
         findings.tally.write(&mut text);
     }
     write(&text)?;

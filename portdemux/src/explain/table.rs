@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use portdemux_common::reason::{Reason, Verdict};
 
 use super::{Basis, Explained};
-use crate::figures::grouped;
+use crate::figures::{cut, grouped};
 
 /// The widest that the column of rules' names is made; longer names stand out.
 const RULE_WIDTH: usize = 16;
@@ -14,6 +14,8 @@ const RULE_WIDTH: usize = 16;
 #[derive(Debug)]
 pub(super) struct Table {
     rule_width: usize,
+    /// How many characters a line can have.
+    columns: usize,
 }
 
 /// How many frames came to what.
@@ -23,8 +25,9 @@ pub struct Tally {
 }
 
 impl Table {
-    pub(super) fn new(basis: &Basis) -> Self {
+    pub(super) fn new(basis: &Basis, columns: usize) -> Self {
         Self {
+            columns,
             rule_width: basis.longest_name().clamp("RULE".len(), RULE_WIDTH),
         }
     }
@@ -38,21 +41,32 @@ impl Table {
         );
     }
 
-    /// The packet stands last: how long its addresses are is nobody's choice. What the kernel's program
-    /// logged about it stands below.
+    /// The packet stands last: how long its addresses are is nobody's choice. Where there is no room for
+    /// it, it has a line of its own. What the kernel's program logged about it stands below.
     pub(super) fn row(&self, frame: &Explained<'_>, log: Option<&[String]>, text: &mut String) {
-        let _ = writeln!(
-            text,
-            "{:>6}  {:<7}  {:<11}  {:width$}  {frame}",
+        let outcome = format!(
+            "{:>6}  {:<7}  {:<11}  {:width$}",
             frame.number,
             frame.decision.verdict.name(),
             frame.decision.reason.name(),
             frame.rule.unwrap_or("–"),
             width = self.rule_width,
         );
-        for line in log.unwrap_or_default() {
-            let _ = writeln!(text, "        kernel: {line}");
+        let row = format!("{outcome}  {frame}");
+        if row.chars().count() <= self.columns {
+            self.line(&row, text);
+        } else {
+            self.line(outcome.trim_end(), text);
+            self.line(&format!("        {frame}"), text);
         }
+        for line in log.unwrap_or_default() {
+            self.line(&format!("        kernel: {line}"), text);
+        }
+    }
+
+    fn line(&self, line: &str, text: &mut String) {
+        text.push_str(&cut(line, self.columns));
+        text.push('\n');
     }
 }
 

@@ -3,7 +3,7 @@
 mod addresses;
 mod sources;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::HashMap, mem::offset_of, net::IpAddr, ops::Range};
 

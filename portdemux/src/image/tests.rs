@@ -49,7 +49,7 @@ fn terms() -> impl Strategy<Value = Terms> {
 }
 
 /// Rules that hold together, of all layers.
-fn rules() -> impl Strategy<Value = Vec<Rule>> {
+pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let addresses = prop::collection::vec(prop::sample::select(addresses()), 0..3);
     let to = prop_oneof![
         2 => Just(Destination::Local),

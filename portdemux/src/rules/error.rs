@@ -141,6 +141,12 @@ impl RulesError {
         self
     }
 
+    /// The same mistakes of the ruleset in force, or of an edit of it that adds no rule.
+    #[must_use]
+    pub const fn of_the_ruleset_in_force(self) -> Self {
+        self.of_an_addition(usize::MAX)
+    }
+
     /// The same mistakes, told to somebody who asked for no change.
     #[must_use]
     pub fn of_a_reader(mut self) -> Self {

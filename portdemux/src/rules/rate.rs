@@ -99,6 +99,18 @@ impl Unit {
 }
 
 impl Rate {
+    /// How many packets may come in [`Rate::seconds`].
+    #[must_use]
+    pub const fn packets(self) -> u64 {
+        self.packets
+    }
+
+    /// In how many seconds its packets may come.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        self.unit.seconds()
+    }
+
     /// How many packets may come at once unless something else is said: as many as the rate names.
     #[must_use]
     pub fn default_burst(self) -> u64 {

@@ -189,6 +189,37 @@ impl Rule {
         }
     }
 
+    /// What it asks of packets besides ports, addresses and sources, and whether it is a shadow: the keys
+    /// that say something and what they say, as it is written but for the quotes.
+    #[must_use]
+    pub fn words(&self) -> Vec<(&'static str, String)> {
+        let mut words = self.terms.words();
+        if self.role != Role::Destination {
+            words.insert(0, ("role", self.role.name().into()));
+        }
+        if self.shadow {
+            words.push(("shadow", "true".into()));
+        }
+        words
+    }
+
+    /// The same for people: `rate 1000/s burst 50`, `shadow`.
+    #[must_use]
+    pub fn phrases(&self) -> Vec<(&'static str, String)> {
+        let mut phrases: Vec<(&'static str, String)> = Vec::new();
+        for (key, word) in self.words() {
+            match (key, phrases.last_mut()) {
+                ("burst" | "new_burst", Some((_, rate))) => {
+                    rate.push_str(" burst ");
+                    rate.push_str(&word);
+                }
+                ("shadow", _) => phrases.push((key, key.into())),
+                _ => phrases.push((key, format!("{key} {word}"))),
+            }
+        }
+        phrases
+    }
+
     /// Whether it says the same as another rule, whatever they are called, wherever they stand and
     /// in whatever order they list it.
     #[must_use]

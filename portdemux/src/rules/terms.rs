@@ -103,6 +103,32 @@ impl Terms {
         self == other || self.policy() == other.policy()
     }
 
+    /// The keys that say something and what they say, as it is written but for the quotes.
+    #[must_use]
+    pub fn words(&self) -> Vec<(&'static str, String)> {
+        let burst = |rate: Option<Rate>, burst: Option<u64>| {
+            let unusual = |&burst: &u64| rate.is_none_or(|rate| burst != rate.default_burst());
+            burst.filter(unusual).map(|burst| burst.to_string())
+        };
+        let established = self.connections == Connections::Established;
+        let per_source = self.per == Some(Per::Source);
+        let words = [
+            (
+                "connections",
+                established.then(|| self.connections.name().into()),
+            ),
+            ("rate", self.rate.map(|rate| rate.to_string())),
+            ("burst", burst(self.rate, self.burst)),
+            ("new_rate", self.new_rate.map(|rate| rate.to_string())),
+            ("new_burst", burst(self.new_rate, self.new_burst)),
+            ("per", per_source.then(|| Per::Source.name().into())),
+        ];
+        words
+            .into_iter()
+            .filter_map(|(key, word)| Some((key, word?)))
+            .collect()
+    }
+
     /// What of a rule's policy they are; its lists are something else.
     #[must_use]
     pub fn policy(&self) -> Policy {

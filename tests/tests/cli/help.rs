@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 
-const VERBS: [&str; 7] = [
-    "attach", "detach", "apply", "add", "remove", "confirm", "export",
+const VERBS: [&str; 8] = [
+    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export",
 ];
 const NOUNS: [&str; 4] = ["status", "rules", "stats", "explain"];
 

@@ -106,7 +106,7 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
     let (portdemux, _) = busy(&lab)?;
     let page = page("json.md")?;
     let tables = documented(&page);
-    let [stats_keys, rules_keys, keys_of_status, interface] = &tables[..] else {
+    let [stats_keys, rules_keys, rule, keys_of_status, interface] = &tables[..] else {
         anyhow::bail!("the page has {} tables", tables.len());
     };
     let document = portdemux.json(&["stats"])?;
@@ -118,7 +118,9 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
         shape(&document["ports"][0]),
         shape(&serde_json::from_str(example)?)
     );
-    has_keys(&portdemux.json(&["rules"])?, rules_keys)?;
+    let document = portdemux.json(&["rules"])?;
+    has_keys(&document, rules_keys)?;
+    has_keys(&document["rules"][0], rule)?;
     let document = portdemux.json(&["status"])?;
     has_keys(&document, keys_of_status)?;
     has_keys(&document["interfaces"][0], interface)
@@ -201,18 +203,24 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
         portdemux.json(&["rules"])?,
         json!({
             "instance": "default", "generation": 2,
-            "defaults": {"inbound": "pass", "malformed": "pass"},
+            "defaults": {
+                "inbound": "pass", "malformed": "pass", "fragments": "pass", "icmp": "pass",
+            },
+            "flows": null,
             "sets": [{"name": "lan", "prefixes": ["fe80::/10", "192.0.2.0/24"]}],
             "rules": [
                 {
                     "name": "no", "ports": ["7/udp", "8000-8999/tcp"],
                     "addresses": ["192.0.2.2", "2001:db8::2"], "from": [], "deny": [],
-                    "to": "drop", "line": 4,
+                    "to": "drop", "role": "destination", "connections": "all", "rate": null,
+                    "new_rate": null, "per": "rule", "shadow": false, "line": 4,
                     "received": two, "dropped": two,
                 },
                 {
                     "name": "22/tcp", "ports": ["22/tcp"], "addresses": [],
-                    "from": ["@lan", "::1"], "deny": ["10.0.0.0/8"], "to": "local", "line": 10, "received": none, "dropped": none,
+                    "from": ["@lan", "::1"], "deny": ["10.0.0.0/8"], "to": "local",
+                    "role": "destination", "connections": "all", "rate": null, "new_rate": null,
+                    "per": "rule", "shadow": false, "line": 10, "received": none, "dropped": none,
                 },
             ],
         })

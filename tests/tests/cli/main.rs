@@ -12,5 +12,6 @@ mod pipes;
 mod sources;
 mod stats;
 mod tables;
+mod terms;
 mod usage;
 mod watch;

@@ -6,9 +6,9 @@ use portdemux_common::{counters::Counter, ruleset::Action};
 
 use super::{Args, chosen, is_single};
 use crate::{
-    cli::output::{Align, Output, Style, Table, cut},
+    cli::output::{Align, Output, Style, Table},
     dataplane::counters::Traffic,
-    figures::{grouped, rate, size},
+    figures::{cut, grouped, rate, size},
     rules::PortRange,
     snapshot::{PortKey, Snapshot},
 };

@@ -80,7 +80,12 @@ fn explain_all(file: &[u8], format: Format) -> (String, Findings) {
 #[test]
 fn a_capture_becomes_a_table_with_a_summary() {
     let open = frame(Transport::Tcp, "198.51.100.7:52342", "203.0.113.11:2222");
-    let (text, findings) = explain_all(&pcap(&[ssh(), open.clone(), open]), Format::Table);
+    let (text, findings) = explain_all(
+        &pcap(&[ssh(), open.clone(), open]),
+        Format::Table {
+            columns: usize::MAX,
+        },
+    );
     assert_eq!(
         text,
         "\x20FRAME  VERDICT  REASON       RULE    PACKET\n\
@@ -94,6 +99,25 @@ fn a_capture_becomes_a_table_with_a_summary() {
     );
     assert_eq!(findings.cut, 3);
     assert!(findings.error.is_none());
+}
+
+#[test]
+fn a_packet_that_has_no_room_has_a_line_of_its_own() {
+    let long = frame(
+        Transport::Udp,
+        "[2001:db8:1111:2222:3333:4444:5555:6666]:52342",
+        "[2001:db8::10]:2222",
+    );
+    let (text, _) = explain_all(&pcap(&[ssh(), long]), Format::Table { columns: 80 });
+    assert!(
+        text.starts_with(
+            "\x20FRAME  VERDICT  REASON       RULE    PACKET\n\
+             \x20    1  drop     rule_drop    ssh     tcp 198.51.100.7:52341 > 203.0.113.11:22\n\
+             \x20    2  pass     unclaimed    –\n\
+             \x20       udp [2001:db8:1111:2222:3333:4444:5555:6666]:52342 > [2001:db8::10]:2222\n"
+        ),
+        "{text}"
+    );
 }
 
 #[test]

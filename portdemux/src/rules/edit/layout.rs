@@ -26,6 +26,8 @@ pub(super) struct Block {
     pub(super) value: Range<usize>,
     /// The ports in it.
     pub(super) ports: Vec<Port>,
+    /// Where `shadow` and its value stand, if they do.
+    shadow: Option<Range<usize>>,
 }
 
 /// A port as it is written.
@@ -89,11 +91,9 @@ pub(super) fn ports(value: &Value<'_>) -> Vec<Port> {
 
 impl Block {
     fn of(section: &Section<'_>, header: usize) -> Option<Self> {
-        let value = &section
-            .entries
-            .iter()
-            .find(|entry| entry.key.text == "port")?
-            .value;
+        let find = |name: &str| section.entries.iter().find(|entry| entry.key.text == name);
+        let value = &find("port")?.value;
+        let shadow = find("shadow").map(|entry| entry.key.offset..entry.value.end);
         Some(Self {
             floor: 0,
             header,
@@ -101,7 +101,14 @@ impl Block {
             next: None,
             value: value.offset..value.end,
             ports: ports(value),
+            shadow,
         })
+    }
+
+    /// The line that says whether it is a shadow, if there is one.
+    pub(super) fn shadow_line(&self, text: &str) -> Option<Range<usize>> {
+        let shadow = self.shadow.as_ref()?;
+        Some(line_begin(text, shadow.start)..line_end(text, shadow.end))
     }
 
     /// What goes with the rule: the comment directly above, its lines, the comment directly below if

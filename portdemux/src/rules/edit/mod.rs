@@ -2,6 +2,7 @@
 
 mod layout;
 mod list;
+mod promote;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::{
 };
 
 use self::layout::Layout;
+pub use self::promote::promote;
 use super::{
     error::{Diagnostic, RulesError},
     file,
@@ -18,6 +20,7 @@ use super::{
     rule::Destination,
     ruleset::Ruleset,
     source::Source,
+    terms::{Connections, Role, Terms},
     word::Word as _,
 };
 
@@ -36,6 +39,12 @@ pub struct NewRule {
     pub deny: Vec<Source>,
     /// Where the packets go.
     pub to: Option<Destination>,
+    /// Whose ports they are.
+    pub role: Role,
+    /// What else it asks of packets.
+    pub terms: Terms,
+    /// Whether it only counts what it would do.
+    pub shadow: bool,
 }
 
 /// Writes a rule at the end of a rules file.
@@ -57,6 +66,7 @@ pub fn append(text: &str, rule: &NewRule) -> String {
         }
     }
     keys.extend(rule.to.iter().map(|to| ("to", quoted(to.name()))));
+    keys.extend(term_keys(rule));
     let width = keys
         .iter()
         .map(|(key, _)| key.len())
@@ -81,6 +91,40 @@ pub fn append(text: &str, rule: &NewRule) -> String {
         edited.push_str(newline);
     }
     edited
+}
+
+/// The keys that say something other than what leaving them out says, or that were asked for.
+fn term_keys(rule: &NewRule) -> Vec<(&'static str, String)> {
+    let NewRule {
+        role,
+        terms,
+        shadow,
+        ..
+    } = rule;
+    let established = terms.connections == Connections::Established;
+    let text = |text: String| quoted(&text);
+    let keys = [
+        (
+            "role",
+            (*role != Role::Destination).then(|| quoted(role.name())),
+        ),
+        (
+            "connections",
+            established.then(|| quoted(terms.connections.name())),
+        ),
+        ("rate", terms.rate.map(|rate| text(rate.to_string()))),
+        ("burst", terms.burst.map(|burst| burst.to_string())),
+        (
+            "new_rate",
+            terms.new_rate.map(|rate| text(rate.to_string())),
+        ),
+        ("new_burst", terms.new_burst.map(|burst| burst.to_string())),
+        ("per", terms.per.map(|per| quoted(per.name()))),
+        ("shadow", shadow.then(|| "true".into())),
+    ];
+    keys.into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
 }
 
 fn one_or_list<T: ToString>(items: &[T]) -> String {
@@ -109,13 +153,7 @@ pub fn remove<S: AsRef<str>>(
     text: &str,
     selectors: &[S],
 ) -> Result<String, RulesError> {
-    let ruleset = file::parse(file, text)?;
-    let layout = Layout::of(text);
-    if layout.blocks.len() != ruleset.rules().len() {
-        let mistake = Diagnostic::new("rules that are written as `rule = […]` cannot be edited")
-            .help("write each as [[rule]], or edit the file and apply it");
-        return Err(RulesError::new(file, vec![mistake]));
-    }
+    let (ruleset, layout) = read(file, text)?;
     let mut diagnostics = Vec::new();
     // The places of the ports to remove, by the place of their rule.
     let mut removed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
@@ -139,6 +177,18 @@ pub fn remove<S: AsRef<str>>(
         }
     }
     Ok(layout::replace(text, &cuts))
+}
+
+/// Reads a text and where its rules stand in it.
+fn read(file: &str, text: &str) -> Result<(Ruleset, Layout), RulesError> {
+    let ruleset = file::parse(file, text)?;
+    let layout = Layout::of(text);
+    if layout.blocks.len() != ruleset.rules().len() {
+        let mistake = Diagnostic::new("rules that are written as `rule = […]` cannot be edited")
+            .help("write each as [[rule]], or edit the file and apply it");
+        return Err(RulesError::new(file, vec![mistake]));
+    }
+    Ok((ruleset, layout))
 }
 
 /// Finds the rule that a selector is about, and which of its ports.

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{append, remove, *};
-use crate::rules::file::parse;
+use super::{append, promote, remove, *};
+use crate::rules::{file::parse, terms::Per};
 
 const FILE: &str = r#"# Rules of a small host.
 [default]
@@ -187,6 +187,88 @@ fn an_appended_rule_has_only_the_keys_that_are_set() {
         append("", &drop),
         "[[rule]]\nport    = \"23/tcp\"\naddress = \"2001:db8::1\"\nto      = \"drop\"\n"
     );
+}
+
+#[test]
+fn an_appended_rule_says_what_it_asks_and_reads_as_it_was_meant() {
+    let rule = NewRule {
+        ports: vec!["22/tcp".parse().unwrap()],
+        to: Some(Destination::Local),
+        terms: Terms {
+            connections: Connections::Established,
+            rate: Some("1000/s".parse().unwrap()),
+            burst: Some(50),
+            per: Some(Per::Source),
+            new_rate: Some("10/m".parse().unwrap()),
+            new_burst: Some(3),
+        },
+        shadow: true,
+        ..NewRule::default()
+    };
+    let text = append("", &rule);
+    assert_eq!(
+        text,
+        "[[rule]]\nport        = \"22/tcp\"\nto          = \"local\"\nconnections = \
+         \"established\"\nrate        = \"1000/s\"\nburst       = 50\nnew_rate    = \"10/m\"\nnew_burst   \
+         = 3\nper         = \"source\"\nshadow      = true\n"
+    );
+    let ruleset = parse("f.toml", &text).unwrap();
+    assert_eq!(ruleset.rules()[0].terms, rule.terms);
+    let peers = NewRule {
+        ports: vec!["443/tcp".parse().unwrap()],
+        role: Role::Source,
+        ..NewRule::default()
+    };
+    assert_eq!(
+        append("", &peers),
+        "[[rule]]\nport = \"443/tcp\"\nrole = \"source\"\n"
+    );
+}
+
+#[test]
+fn a_shadow_becomes_real_and_the_rest_of_the_text_stays() {
+    let text = "# Who\n[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\n  shadow = true # try it\nfrom = \
+                \"::1\"\n\n[[rule]]\nport = \"23/tcp\"\nshadow = true";
+    let real = promote("f.toml", text, &["ssh", "ssh"]).unwrap();
+    assert_eq!(real, text.replace("  shadow = true # try it\n", ""));
+    let real = promote("f.toml", text, &["23/tcp", "ssh"]).unwrap();
+    assert_eq!(
+        real,
+        "# Who\n[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nfrom = \"::1\"\n\n[[rule]]\nport = \
+         \"23/tcp\"\n"
+    );
+    let ruleset = parse("f.toml", &real).unwrap();
+    assert!(ruleset.rules().iter().all(|rule| !rule.shadow));
+    for (text, name, message, help) in [
+        (text, "shs", "no shadow is called `shs`", "did you mean ssh"),
+        (
+            text,
+            "web",
+            "no shadow is called `web`",
+            "the shadows are ssh, 23/tcp",
+        ),
+        (
+            &real,
+            "ssh",
+            "`ssh` is no shadow",
+            "it does already what it says",
+        ),
+        (
+            &real,
+            "web",
+            "no shadow is called `web`",
+            "portdemux add --shadow adds one",
+        ),
+        (
+            "rule = [{ name = \"a\", port = \"1/tcp\", shadow = true }]",
+            "a",
+            "cannot be edited",
+            "write each as [[rule]]",
+        ),
+    ] {
+        let told = promote("f.toml", text, &[name]).unwrap_err().to_string();
+        assert!(told.contains(message) && told.contains(help), "{told}");
+    }
 }
 
 proptest! {

@@ -1,10 +1,10 @@
 //! A plan as it is serialized.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Serialize, Serializer};
 
-use super::{Change, Plan, SetChange};
+use super::{Plan, SetChange, SettingChange};
 use crate::rules::{port::PortRange, rule::Rule, source::Source, word::Word as _};
 
 /// A plan as it is serialized.
@@ -15,9 +15,9 @@ struct Written<'p> {
     changed: Vec<RuleChange<'p>>,
     removed: Vec<RuleSummary<'p>>,
     unchanged: usize,
-    /// What happens to malformed packets, if that differs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    malformed: Option<Change<&'static str>>,
+    /// Keys of `[default]` and `[flows]` that say something else.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    settings: &'p [SettingChange],
     /// The sets that differ, by the numbers of their prefixes.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     sets: &'p [SetChange],
@@ -35,6 +35,9 @@ struct RuleSummary<'p> {
     #[serde(serialize_with = "as_text", skip_serializing_if = "<[_]>::is_empty")]
     deny: &'p [Source],
     to: &'static str,
+    /// What else it says, as it is written.
+    #[serde(flatten)]
+    words: BTreeMap<&'static str, String>,
 }
 
 /// A rule that says something else.
@@ -54,6 +57,7 @@ impl<'p> RuleSummary<'p> {
             from: &rule.from,
             deny: &rule.deny,
             to: rule.to.name(),
+            words: rule.words().into_iter().collect(),
         }
     }
 }
@@ -82,7 +86,7 @@ impl Serialize for Plan {
                 .map(|&place| RuleSummary::of(&old[place]))
                 .collect(),
             unchanged: self.unchanged,
-            malformed: self.malformed(),
+            settings: &self.settings,
             sets: &self.sets,
         }
         .serialize(serializer)

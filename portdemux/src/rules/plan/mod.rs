@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use self::text::Shortened;
-use super::{ruleset::Ruleset, source::Set, word::Word as _};
+use super::{ruleset::Ruleset, source::Set};
 
 /// The difference between two rulesets. Rules are the same rule if they have the same name.
 #[derive(Debug)]
@@ -29,6 +29,17 @@ pub struct Plan {
     unchanged: usize,
     /// Sets that differ.
     sets: Vec<SetChange>,
+    /// Keys of `[default]` and `[flows]` that say something else.
+    settings: Vec<SettingChange>,
+}
+
+/// A key of `[default]` or `[flows]` that says something else.
+#[derive(Debug, Serialize)]
+struct SettingChange {
+    table: &'static str,
+    key: &'static str,
+    old: String,
+    new: String,
 }
 
 /// A set that differs: how many prefixes it has, if it exists.
@@ -37,13 +48,6 @@ struct SetChange {
     name: String,
     old: Option<usize>,
     new: Option<usize>,
-}
-
-/// A value that differs.
-#[derive(Clone, Copy, Serialize)]
-struct Change<T> {
-    old: T,
-    new: T,
 }
 
 impl Plan {
@@ -81,6 +85,7 @@ impl Plan {
         }
         let removed = (0..stays.len()).filter(|&place| !stays[place]).collect();
         let sets = changed_sets(old.sets(), new.sets());
+        let settings = changed_settings(&old, &new);
         Self {
             old,
             new,
@@ -89,6 +94,7 @@ impl Plan {
             removed,
             unchanged,
             sets,
+            settings,
         }
     }
 
@@ -98,30 +104,50 @@ impl Plan {
         &self.new
     }
 
-    fn malformed(&self) -> Option<Change<&'static str>> {
-        let (old, new) = (self.old.defaults().malformed, self.new.defaults().malformed);
-        (old != new).then(|| Change {
-            old: old.name(),
-            new: new.name(),
-        })
-    }
-
     /// Whether both rulesets say the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lines() == 0
     }
 
-    /// The plan as text of at most about `limit` lines; of a longer one the middle is left out.
+    /// The plan as text of at most about `limit` lines; of a longer one the middle is left out. Lists are
+    /// shortened where a line would be longer than `width`.
     #[must_use]
-    pub const fn shortened(&self, limit: usize) -> Shortened<'_> {
-        Shortened::new(self, limit)
+    pub const fn shortened(&self, limit: usize, width: usize) -> Shortened<'_> {
+        Shortened::new(self, limit, width)
     }
 
     fn lines(&self) -> usize {
         let rules = self.added.len() + self.changed.len() + self.removed.len();
-        rules + self.sets.len() + usize::from(self.malformed().is_some())
+        rules + self.sets.len() + self.settings.len()
     }
+}
+
+/// What a ruleset says in the tables of which there is one: whether flows are tracked, whatever the
+/// reason, and how; and what happens to traffic that no rule claims.
+fn settings(ruleset: &Ruleset) -> Vec<(&'static str, &'static str, String)> {
+    let defaults = ruleset.defaults().words();
+    let defaults = defaults.map(|(key, word)| ("default", key, word.to_owned()));
+    let track = ruleset.flows().is_some().to_string();
+    let flows = ruleset.flow_settings().words();
+    let flows = flows.into_iter().map(|(key, word)| ("flows", key, word));
+    defaults
+        .into_iter()
+        .chain([("flows", "track", track)])
+        .chain(flows)
+        .collect()
+}
+
+fn changed_settings(old: &Ruleset, new: &Ruleset) -> Vec<SettingChange> {
+    let both = settings(old).into_iter().zip(settings(new));
+    both.filter(|(old, new)| old != new)
+        .map(|((table, key, old), (_, _, new))| SettingChange {
+            table,
+            key,
+            old,
+            new,
+        })
+        .collect()
 }
 
 /// The sets of which one side has none of the name, or other prefixes; those of the new side first.

@@ -77,7 +77,7 @@ fn a_long_plan_keeps_its_beginning_and_its_end() {
         .map(|port| format!("[[rule]]\nport = \"{port}/tcp\"\n"))
         .collect();
     let many = many.concat();
-    let text = between(OLD, &many).shortened(6).to_string();
+    let text = between(OLD, &many).shortened(6, usize::MAX).to_string();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 8, "{text}");
     assert_eq!(lines[0], "+ 1/tcp   1/tcp  any address → local");
@@ -111,7 +111,9 @@ fn a_plan_serializes_with_plain_values() {
                 {"name": "telnet", "ports": ["23/tcp"], "addresses": [], "to": "local"},
             ],
             "unchanged": 1,
-            "malformed": {"old": "drop", "new": "pass"},
+            "settings": [
+                {"table": "default", "key": "malformed", "old": "drop", "new": "pass"},
+            ],
         })
     );
 }
@@ -138,4 +140,102 @@ fn lists_that_look_the_same_when_they_are_cut_show_what_differs() {
             format!("~ 22/tcp  from {says}\n= 0 unchanged")
         );
     }
+}
+
+#[test]
+fn every_key_of_a_rule_that_differs_is_in_the_plan() {
+    let rule = |keys: &str| format!("[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\n{keys}\n");
+    for (old, new, says) in [
+        ("", "rate = \"1000/s\"", "no rate → rate 1000/s"),
+        (
+            "rate = \"1000/s\"",
+            "rate = \"1000/s\"\nburst = 5\nper = \"source\"",
+            "rate 1000/s → rate 1000/s burst 5, per rule → per source",
+        ),
+        (
+            "new_rate = \"10/m\"\nnew_burst = 20",
+            "new_rate = \"10/m\"",
+            "new_rate 10/m burst 20 → new_rate 10/m",
+        ),
+        ("role = \"source\"", "", "role source → role destination"),
+        (
+            "connections = \"established\"",
+            "to = \"reject\"",
+            "local → reject, connections established → connections all",
+        ),
+        ("shadow = true", "", "shadow → real"),
+    ] {
+        let plan = between(&rule(old), &rule(new)).to_string();
+        let line = plan.lines().find_map(|line| line.strip_prefix("~ ssh"));
+        assert_eq!(line.map(str::trim_start), Some(says), "{plan}");
+        let said = between("", &rule(old)).to_string();
+        assert!(said.contains("+ ssh"), "{said}");
+    }
+    // What is written out and what is left out come to the same.
+    let same = between(
+        &rule("rate = \"10/m\"\nburst = 10\nper = \"rule\""),
+        &rule("rate = \"10/m\"\nconnections = \"all\"\nshadow = false"),
+    );
+    assert!(same.is_empty(), "{same}");
+    assert_eq!(
+        between(
+            "",
+            &rule("rate = \"10/m\"\nburst = 5\nper = \"source\"\nshadow = true\nfrom = \"::1\"")
+        )
+        .to_string(),
+        "+ ssh  22/tcp  any address → local, from ::1, rate 10/m burst 5, per source, shadow\n\
+         = 0 unchanged"
+    );
+}
+
+#[test]
+fn defaults_and_flows_that_differ_are_in_the_plan() {
+    let plan = between(
+        "[flows]\ntcp = \"24h\"\n",
+        "[default]\ninbound = \"drop\"\nicmp = \"errors-only\"\nfragments = \"track\"\n[flows]\nsize \
+         = 100000\nhalf_open = 65536\ntcp = \"2h\"\n",
+    );
+    assert_eq!(
+        plan.to_string(),
+        "~ [default]  inbound pass → drop\n\
+         ~ [default]  fragments pass → track\n\
+         ~ [default]  icmp pass → errors-only\n\
+         ~ [flows]    track false → true\n\
+         ~ [flows]    size 131072 → 100000\n\
+         ~ [flows]    tcp 24h → 2h\n\
+         = 0 unchanged"
+    );
+    assert_eq!(
+        serde_json::to_value(&plan).unwrap()["settings"][3],
+        json!({"table": "flows", "key": "track", "old": "false", "new": "true"})
+    );
+}
+
+#[test]
+fn a_line_that_is_too_wide_loses_items_of_its_lists_and_then_its_end() {
+    let ports: Vec<_> = (1..=6)
+        .map(|port| format!("\"{}/tcp\"", port * 1000))
+        .collect();
+    let new = format!(
+        "[[rule]]\nname = \"many\"\nport = [{}]\nfrom = [\"192.0.2.0/24\", \"198.51.100.0/24\", \
+         \"2001:db8:1::/48\"]\n",
+        ports.join(", ")
+    );
+    let plan = between("", &new);
+    let says = |width| {
+        let text = plan.shortened(20, width).to_string();
+        let line = text.lines().next().unwrap_or_default().to_owned();
+        assert!(line.chars().count() <= width, "{line}");
+        line
+    };
+    assert_eq!(
+        says(usize::MAX),
+        "+ many  1000/tcp 2000/tcp 3000/tcp 4000/tcp 5000/tcp 6000/tcp  any address → local, from \
+         192.0.2.0/24 198.51.100.0/24 2001:db8:1::/48"
+    );
+    assert_eq!(
+        says(80),
+        "+ many  1000/tcp … 5 more     any address → local, from 192.0.2.0/24 … 2 more"
+    );
+    assert_eq!(says(40), "+ many  1000/tcp … 5 more  any address …");
 }

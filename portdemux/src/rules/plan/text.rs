@@ -1,56 +1,63 @@
-//! A plan as text: a line for each rule and set that differs.
+//! A plan as text: a line for each setting, set and rule that differs.
 
 use std::{collections::BTreeSet, fmt, fmt::Write as _};
 
-use super::{Change, Plan, SetChange};
-use crate::rules::rule::{Rule, same_members};
+use super::{Plan, SetChange, SettingChange};
+use crate::{
+    figures::cut,
+    rules::rule::{Rule, same_members},
+};
+
+/// How many items of a list are written out, and of how many fewer where a line has no room.
+const SHOWN: [usize; 4] = [6, 3, 2, 1];
+
+/// A line: its sign, the rule's name, its ports and the rest.
+type Line = [String; 4];
 
 impl Plan {
-    /// The line at a place, as its sign, the rule's name, its ports and the rest.
-    fn line(&self, place: usize) -> Option<[String; 4]> {
-        let malformed = self.malformed();
-        let Some(place) = place.checked_sub(usize::from(malformed.is_some())) else {
-            let Change { old, new } = malformed?;
-            let name = "[default]".into();
-            return Some([
-                "~".into(),
-                name,
-                format!("malformed {old} → {new}"),
-                String::new(),
-            ]);
-        };
+    /// The line at a place, with this many items of each list.
+    fn line(&self, place: usize, shown: usize) -> Option<Line> {
+        if let Some(setting) = self.settings.get(place) {
+            return Some(setting.line());
+        }
+        let place = place - self.settings.len();
         if let Some(set) = self.sets.get(place) {
             return Some(set.line());
         }
         let place = place - self.sets.len();
+        let ports = |rule: &Rule| joined(&rule.ports, shown);
         if let Some(&place) = self.added.get(place) {
             let rule = &self.new.rules()[place];
-            let mut rest = format!("{} → {}", addresses_text(rule), rule.to);
-            for text in [from_text(rule), deny_text(rule)].into_iter().flatten() {
-                let _ = write!(rest, ", {text}");
-            }
-            return Some(["+".into(), rule.name.clone(), joined(&rule.ports), rest]);
+            let rest = description(rule, shown);
+            return Some(["+".into(), rule.name.clone(), ports(rule), rest]);
         }
         let place = place - self.added.len();
         if let Some(&(old, new)) = self.changed.get(place) {
             let (old, new) = (&self.old.rules()[old], &self.new.rules()[new]);
-            let name = new.name.clone();
-            return Some(["~".into(), name, difference(old, new), String::new()]);
+            let says = difference(old, new, shown);
+            return Some(["~".into(), new.name.clone(), says, String::new()]);
         }
         let place = *self.removed.get(place - self.changed.len())?;
         let rule = &self.old.rules()[place];
-        Some([
-            "-".into(),
-            rule.name.clone(),
-            joined(&rule.ports),
-            String::new(),
-        ])
+        Some(["-".into(), rule.name.clone(), ports(rule), String::new()])
+    }
+}
+
+impl SettingChange {
+    fn line(&self) -> Line {
+        let Self {
+            table,
+            key,
+            old,
+            new,
+        } = self;
+        let says = format!("{key} {old} → {new}");
+        ["~".into(), format!("[{table}]"), says, String::new()]
     }
 }
 
 impl SetChange {
-    /// Its line of a plan, as [`Plan::line`] gives it.
-    fn line(&self) -> [String; 4] {
+    fn line(&self) -> Line {
         let count = |count: usize| match count {
             1 => "1 prefix".into(),
             count => format!("{count} prefixes"),
@@ -65,18 +72,64 @@ impl SetChange {
     }
 }
 
+/// What a rule says besides its name and ports, as in `any address → local, from @lan, rate 10/m`.
+fn description(rule: &Rule, shown: usize) -> String {
+    let mut text = format!("{} → {}", addresses_text(rule, shown), rule.to);
+    for (key, sources) in [("from", &rule.from), ("deny", &rule.deny)] {
+        if !sources.is_empty() {
+            let _ = write!(text, ", {key} {}", joined(sources, shown));
+        }
+    }
+    for (_, phrase) in rule.phrases() {
+        let _ = write!(text, ", {phrase}");
+    }
+    text
+}
+
+fn addresses_text(rule: &Rule, shown: usize) -> String {
+    if rule.addresses.is_empty() {
+        "any address".into()
+    } else {
+        joined(&rule.addresses, shown)
+    }
+}
+
 /// The parts that differ, as in `443/tcp → 443/tcp 443/udp, local → drop`.
-fn difference(old: &Rule, new: &Rule) -> String {
+fn difference(old: &Rule, new: &Rule, shown: usize) -> String {
     let to = (old.to != new.to).then(|| format!("{} → {}", old.to, new.to));
     let parts = [
-        list_difference("", &old.ports, &new.ports, ""),
-        list_difference("", &old.addresses, &new.addresses, "any address"),
-        list_difference("from ", &old.from, &new.from, "anyone"),
-        list_difference("deny ", &old.deny, &new.deny, "nobody"),
+        list_difference("", &old.ports, &new.ports, "", shown),
+        list_difference("", &old.addresses, &new.addresses, "any address", shown),
+        list_difference("from ", &old.from, &new.from, "anyone", shown),
+        list_difference("deny ", &old.deny, &new.deny, "nobody", shown),
         to,
     ];
-    let texts: Vec<_> = parts.into_iter().flatten().collect();
+    let mut texts: Vec<_> = parts.into_iter().flatten().collect();
+    texts.extend(phrase_differences(old, new));
     texts.join(", ")
+}
+
+/// The other keys that differ; one that says nothing says what it would say if it were written out.
+fn phrase_differences(old: &Rule, new: &Rule) -> Vec<String> {
+    /// The keys in their order, and what each comes to if it says nothing.
+    const KEYS: [(&str, &str); 6] = [
+        ("role", "role destination"),
+        ("connections", "connections all"),
+        ("rate", "no rate"),
+        ("new_rate", "no new_rate"),
+        ("per", "per rule"),
+        ("shadow", "real"),
+    ];
+    let (old, new) = (old.phrases(), new.phrases());
+    let phrase = |phrases: &[(&str, String)], key: &str, nothing: &str| -> String {
+        let phrase = phrases.iter().find(|(known, _)| *known == key);
+        phrase.map_or(nothing.into(), |(_, phrase)| phrase.clone())
+    };
+    let differences = KEYS.into_iter().filter_map(|(key, nothing)| {
+        let (old, new) = (phrase(&old, key, nothing), phrase(&new, key, nothing));
+        (old != new).then(|| format!("{old} → {new}"))
+    });
+    differences.collect()
 }
 
 /// How two lists differ, if they do; `none` is what an empty one is called.
@@ -85,50 +138,43 @@ fn list_difference<T: Ord + fmt::Display>(
     old: &[T],
     new: &[T],
     none: &str,
+    shown: usize,
 ) -> Option<String> {
     if same_members(old, new) {
         return None;
     }
     let text = |items: &[T]| match items {
         [] => none.into(),
-        items => joined(items),
+        items => joined(items, shown),
     };
     let (before, after) = (text(old), text(new));
     Some(if before == after {
         // They differ in what is not written out.
-        format!("{key}{}", exchanged(old, new))
+        format!("{key}{}", exchanged(old, new, shown))
     } else {
         format!("{key}{before} → {key}{after}")
     })
 }
 
 /// What only one of two lists holds, as in `- 192.0.2.0/24 + 198.51.100.0/24`.
-fn exchanged<T: Ord + fmt::Display>(old: &[T], new: &[T]) -> String {
-    fn only_in<T: Ord + fmt::Display>(items: &[T], others: &[T]) -> Option<String> {
+fn exchanged<T: Ord + fmt::Display>(old: &[T], new: &[T], shown: usize) -> String {
+    let only_in = |items: &[T], others: &[T]| -> Option<String> {
         let others: BTreeSet<&T> = others.iter().collect();
         let items: Vec<&T> = items.iter().filter(|item| !others.contains(item)).collect();
-        (!items.is_empty()).then(|| joined(&items))
-    }
+        (!items.is_empty()).then(|| joined(&items, shown))
+    };
     let gone = only_in(old, new).map(|items| format!("- {items}"));
     let come = only_in(new, old).map(|items| format!("+ {items}"));
     let texts: Vec<_> = gone.into_iter().chain(come).collect();
     texts.join(" ")
 }
 
-fn from_text(rule: &Rule) -> Option<String> {
-    (!rule.from.is_empty()).then(|| format!("from {}", joined(&rule.from)))
-}
-
-fn deny_text(rule: &Rule) -> Option<String> {
-    (!rule.deny.is_empty()).then(|| format!("deny {}", joined(&rule.deny)))
-}
-
-fn addresses_text(rule: &Rule) -> String {
-    if rule.addresses.is_empty() {
-        "any address".into()
-    } else {
-        joined(&rule.addresses)
+fn joined<T: ToString>(items: &[T], shown: usize) -> String {
+    let mut texts: Vec<String> = items.iter().take(shown).map(T::to_string).collect();
+    if items.len() > shown {
+        texts.push(format!("… {} more", items.len() - shown));
     }
+    texts.join(" ")
 }
 
 /// A [`Plan`] as text; see [`Plan::shortened`].
@@ -136,23 +182,52 @@ fn addresses_text(rule: &Rule) -> String {
 pub struct Shortened<'p> {
     plan: &'p Plan,
     limit: usize,
+    width: usize,
 }
 
 impl<'p> Shortened<'p> {
-    pub(super) const fn new(plan: &'p Plan, limit: usize) -> Self {
-        Self { plan, limit }
+    pub(super) const fn new(plan: &'p Plan, limit: usize, width: usize) -> Self {
+        Self { plan, limit, width }
     }
+
+    /// A line of the text: where it would be too wide with fewer items of its lists, then without
+    /// regard to the lines around it, and at last without its end.
+    fn fitted(&self, place: usize, widths: [usize; 2]) -> String {
+        let tries = SHOWN.map(|shown| (shown, widths));
+        let mut text = String::new();
+        for (shown, widths) in tries.into_iter().chain([(SHOWN[SHOWN.len() - 1], [0; 2])]) {
+            let Some(line) = self.plan.line(place, shown) else {
+                return text;
+            };
+            text = laid_out(&line, widths);
+            if text.chars().count() <= self.width {
+                return text;
+            }
+        }
+        cut(&text, self.width).into_owned()
+    }
+}
+
+/// A line whose name and ports take at least so many characters.
+fn laid_out([sign, name, ports, rest]: &Line, [name_width, ports_width]: [usize; 2]) -> String {
+    let mut text = format!("{sign} {name:name_width$}  {ports}");
+    if !rest.is_empty() {
+        let missing = ports_width.saturating_sub(ports.chars().count());
+        let _ = write!(text, "{:missing$}  {rest}", "");
+    }
+    text.truncate(text.trim_end().len());
+    text
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shortened(usize::MAX).fmt(f)
+        self.shortened(usize::MAX, usize::MAX).fmt(f)
     }
 }
 
 impl fmt::Display for Shortened<'_> {
-    /// One line for each rule that is not the same, then the number of those that are; no line break
-    /// at the end.
+    /// One line for each setting, set or rule that is not the same, then the number of rules that are; no
+    /// line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.plan.lines();
         let (head, tail) = if all <= self.limit.max(2) {
@@ -161,40 +236,30 @@ impl fmt::Display for Shortened<'_> {
             (self.limit.max(2).div_ceil(2), self.limit.max(2) / 2)
         };
         let left_out = all - head - tail;
-        let lines: Vec<_> = (0..head)
-            .chain(all - tail..all)
-            .filter_map(|place| self.plan.line(place))
+        let places: Vec<_> = (0..head).chain(all - tail..all).collect();
+        let lines: Vec<_> = places
+            .iter()
+            .filter_map(|&place| self.plan.line(place, SHOWN[0]))
             .collect();
-        let width = |column: usize, has_width: fn(&[String; 4]) -> bool| {
+        let width = |column: usize, has_width: fn(&Line) -> bool| {
             let lines = lines.iter().filter(|line| has_width(line));
             lines
                 .map(|line| line[column].chars().count())
                 .max()
                 .unwrap_or_default()
         };
-        let name_width = width(1, |_| true);
-        let ports_width = width(2, |[.., rest]| !rest.is_empty()).min(40);
-        for (place, [sign, name, ports, rest]) in lines.iter().enumerate() {
-            if place == head && left_out > 0 {
+        // Long names and many ports do not push the rest off the screen.
+        let room = self.width / 2;
+        let name_width = width(1, |_| true).min(room);
+        let ports_width = width(2, |[.., rest]| !rest.is_empty())
+            .min(40)
+            .min(room / 2);
+        for (at, &place) in places.iter().enumerate() {
+            if at == head && left_out > 0 {
                 writeln!(f, "… {left_out} more")?;
             }
-            let mut line = format!("{sign} {name:name_width$}  {ports}");
-            if !rest.is_empty() {
-                let missing = ports_width.saturating_sub(ports.chars().count());
-                write!(line, "{:missing$}  {rest}", "")?;
-            }
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f, "{}", self.fitted(place, [name_width, ports_width]))?;
         }
         write!(f, "= {} unchanged", self.plan.unchanged)
     }
-}
-
-fn joined<T: ToString>(items: &[T]) -> String {
-    /// How many items of a list are written out.
-    const SHOWN: usize = 6;
-    let mut texts: Vec<String> = items.iter().take(SHOWN).map(T::to_string).collect();
-    if items.len() > SHOWN {
-        texts.push(format!("… {} more", items.len() - SHOWN));
-    }
-    texts.join(" ")
 }

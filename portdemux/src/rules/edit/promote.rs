@@ -1,0 +1,63 @@
+//! Shadows that become real.
+
+use super::{layout, read};
+use crate::rules::{
+    error::{Diagnostic, RulesError},
+    nearest::nearest,
+    ruleset::Ruleset,
+};
+
+/// How many shadows are named to who named another.
+const NAMED: usize = 10;
+
+/// Makes shadows real in the text of a rules file: takes the line `shadow = true` out of the rules of
+/// these names. `file` is the text's name in errors.
+///
+/// Whether the rules still hold together, [`crate::rules::file::parse`] says.
+///
+/// # Errors
+///
+/// Names every rule that does not exist or is no shadow, or every mistake in the text.
+pub fn promote<S: AsRef<str>>(file: &str, text: &str, names: &[S]) -> Result<String, RulesError> {
+    let (ruleset, layout) = read(file, text)?;
+    let mut cuts = Vec::new();
+    let mut diagnostics = Vec::new();
+    for name in names.iter().map(AsRef::as_ref) {
+        match find(&ruleset, name) {
+            Ok(place) => cuts.extend(layout.blocks[place].shadow_line(text)),
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
+    if !diagnostics.is_empty() {
+        return Err(RulesError::new(file, diagnostics));
+    }
+    cuts.sort_unstable_by_key(|cut| cut.start);
+    cuts.dedup();
+    let cuts: Vec<_> = cuts.into_iter().map(|cut| (cut, String::new())).collect();
+    Ok(layout::replace(text, &cuts))
+}
+
+/// The place of the shadow of this name.
+fn find(ruleset: &Ruleset, name: &str) -> Result<usize, Diagnostic> {
+    let rules = ruleset.rules();
+    let place = rules.iter().position(|rule| rule.name == name);
+    if let Some(place) = place {
+        let rule = &rules[place];
+        if rule.shadow {
+            return Ok(place);
+        }
+        return Err(Diagnostic::new(format!("`{name}` is no shadow"))
+            .at(rule.line, [rule.name.clone(), rule.ports_text()])
+            .help("it does already what it says"));
+    }
+    let shadows = rules.iter().filter(|rule| rule.shadow);
+    let shadows: Vec<&str> = shadows.map(|rule| &*rule.name).collect();
+    let help = match (nearest(name, &shadows), &shadows[..]) {
+        (Some(near), _) => format!("did you mean {near}"),
+        (None, []) => "there are no shadows; portdemux add --shadow adds one".into(),
+        (None, few) if few.len() <= NAMED => format!("the shadows are {}", few.join(", ")),
+        (None, _) => "portdemux rules lists them".into(),
+    };
+    let message = format!("no shadow is called `{}`", name.escape_debug());
+    Err(Diagnostic::new(message).help(help))
+}
