@@ -133,7 +133,8 @@ impl Claims {
             .spans
             .get(..image.header.spans as usize)
             .unwrap_or(&image.spans);
-        for span in spans {
+        // At an address shadows can have spans of their own, which nobody owns.
+        for span in spans.iter().filter(|span| span.entry.is_claimed()) {
             for (transport, port) in ports_of(span) {
                 exact
                     .entry(Port::new(port).index(transport))

@@ -1,13 +1,16 @@
 //! What rules ask of packets, on the command line: how it is refused, and what a terminal shows.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 use portdemux_tests::{
     cli::Portdemux,
     lab::{INTERFACE, Lab},
     require, terminal,
 };
+use serde_json::json;
 
-use crate::bed::{Told, busy, refused};
+use crate::bed::{Told, busy, refused, without_time};
 
 #[test]
 fn a_flag_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() -> Result<()> {
@@ -137,11 +140,6 @@ fn what_is_not_obeyed_yet_is_not_added() -> Result<()> {
     let before = Told::by(&portdemux)?;
     for (flags, key) in [
         (&["--to", "reject"][..], "to = \"reject\""),
-        (
-            &["--connections", "established"],
-            "connections = \"established\"",
-        ),
-        (&["--role", "source"], "role = \"source\""),
         (&["--rate", "10/s", "--burst", "5"], "rate"),
         (&["--new-rate", "10/m", "--per", "source"], "new_rate"),
         (&["--shadow"], "shadow = true"),
@@ -156,6 +154,87 @@ fn what_is_not_obeyed_yet_is_not_added() -> Result<()> {
             )
         );
     }
+    Ok(())
+}
+
+const REPLIES: &str = "\
+RULE         PORTS            ADDRESS  TO     TERMS                                 RECEIVED  BYTES  DROPPED
+web-replies  443/tcp          any      local  role source, connections established         0    0 B        0
+replies      32768-60999/udp  any      local  connections established                      0    0 B        0
+ssh          22/tcp           any      local  –                                            0    0 B        0
+";
+
+const REPLIES_IN_80_COLUMNS: &str = "\
+RULE         PORTS            TO     TERMS                     RECEIVED  DROPPED
+web-replies  443/tcp          local  role source, connection…         0        0
+replies      32768-60999/udp  local  connections established          0        0
+ssh          22/tcp           local  –                                0        0
+";
+
+#[test]
+fn what_a_rule_asks_is_added_shown_and_removed() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let said = portdemux.ok(&[
+        "add",
+        "443/tcp",
+        "--name",
+        "web-replies",
+        "--role",
+        "source",
+        "--connections",
+        "established",
+    ])?;
+    assert_eq!(
+        without_time(&said.stdout)?,
+        "~ [flows]      track false → true\n+ web-replies  443/tcp  any address → local, role \
+         source, connections established\n= 0 unchanged\ngeneration 1, TIME, counters kept\n"
+    );
+    let add = ["add", "32768-60999/udp", "--connections", "established"];
+    portdemux.ok(&[&add[..], &["--name", "replies"]].concat())?;
+    portdemux.ok(&["add", "22/tcp", "--name", "ssh"])?;
+    assert_eq!(portdemux.ok(&["rules"])?.stdout, REPLIES);
+    let shown = terminal::run(portdemux.command(&["rules"]), 80)?;
+    assert_eq!(shown.text, REPLIES_IN_80_COLUMNS);
+    let document = portdemux.json(&["rules"])?;
+    assert_eq!(
+        document["flows"],
+        json!({
+            "size": 131_072, "half_open": 65_536,
+            "timeouts": {
+                "handshake": 30.0, "tcp": 86_400.0, "closing": 60.0, "one_way": 30.0,
+                "udp": 180.0, "sctp": 86_400.0, "echo": 30.0,
+            },
+        })
+    );
+    let rule = &document["rules"][0];
+    assert_eq!(
+        [&rule["role"], &rule["connections"], &rule["rate"]],
+        [&json!("source"), &json!("established"), &json!(null)]
+    );
+    let text = portdemux.ok(&["export"])?.stdout;
+    assert!(
+        text.starts_with(
+            "[[rule]]\nname        = \"web-replies\"\nport        = \"443/tcp\"\nto          = \
+             \"local\"\nrole        = \"source\"\nconnections = \"established\"\n"
+        ),
+        "{text}"
+    );
+    // The text is lost, and what is rebuilt says the same.
+    for record in portdemux.records()? {
+        fs::remove_file(portdemux.state().join("default").join(record))?;
+    }
+    assert_eq!(portdemux.ok(&["rules"])?.stdout, REPLIES);
+    let said = portdemux.ok(&["remove", "replies", "web-replies"])?;
+    assert_eq!(
+        without_time(&said.stdout)?,
+        "~ [flows]      track true → false\n- web-replies  443/tcp\n- replies      \
+         32768-60999/udp\n= 1 unchanged\ngeneration 4, TIME, counters kept\n"
+    );
     Ok(())
 }
 

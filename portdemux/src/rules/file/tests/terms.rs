@@ -359,13 +359,9 @@ fn every_mistake_in_the_other_tables_is_told_with_its_line() {
 fn what_is_not_obeyed_yet_is_not_put_in_force() {
     use crate::rules::not_yet;
     for text in [
-        "[default]\ninbound = \"drop\"",
+        "[default]\ninbound = \"reject\"",
         "[default]\nfragments = \"drop\"",
-        "[default]\nicmp = \"errors-only\"",
-        "[flows]\ntrack = true",
         "[[rule]]\nport = \"1/tcp\"\nto = \"reject\"",
-        "[[rule]]\nport = \"1/tcp\"\nconnections = \"established\"",
-        "[[rule]]\nport = \"1/tcp\"\nrole = \"source\"",
         "[[rule]]\nport = \"1/tcp\"\nrate = \"1/s\"",
         "[[rule]]\nport = \"1/tcp\"\nnew_rate = \"1/s\"",
         "[[rule]]\nport = \"1/tcp\"\nshadow = true",
@@ -373,7 +369,8 @@ fn what_is_not_obeyed_yet_is_not_put_in_force() {
         let refusal = not_yet(&ruleset(text)).expect(text);
         assert!(refusal.message.contains("does not obey it"), "{text}");
     }
-    let obeyed = "[flows]\nsize = 2048\n[default]\nmalformed = \"pass\"\n[[rule]]\nport = \
-                  \"1/tcp\"\nfrom = \"::1\"\nrole = \"destination\"\nconnections = \"all\"\n";
+    let obeyed = "[flows]\ntrack = true\nsize = 2048\n[default]\ninbound = \"drop\"\nmalformed = \
+                  \"pass\"\nicmp = \"errors-only\"\n[[rule]]\nport = \"1/tcp\"\nfrom = \"::1\"\nrole = \
+                  \"source\"\nconnections = \"established\"\n";
     assert_eq!(not_yet(&ruleset(obeyed)), None);
 }
