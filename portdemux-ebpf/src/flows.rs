@@ -2,6 +2,7 @@
 
 use core::{
     cell::UnsafeCell,
+    hint::cold_path,
     intrinsics::{AtomicOrdering, atomic_cxchg},
 };
 
@@ -10,6 +11,7 @@ use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::btf_map,
+    programs::XdpContext,
 };
 use portdemux_common::{
     counters::CpuFlowCounters,
@@ -23,7 +25,7 @@ use portdemux_common::{
     ruleset::RulesetImage,
 };
 
-use crate::{Witness, counting};
+use crate::{Witness, counting, frame::LinearFrame};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -171,7 +173,39 @@ fn packet(direction: Direction) -> Option<&'static mut Tracked> {
     Some(unsafe { &mut *packet })
 }
 
-/// Decides about a packet that came in, by its flow, and notes it there.
+/// The packet that an ICMP error quotes.
+#[btf_map]
+static QUOTED: PerCpuArray<Pending, 1> = PerCpuArray::new();
+
+/// The packet that an ICMP error quotes, taken up anew.
+#[inline(always)]
+fn quoted() -> Option<&'static mut Pending> {
+    let quoted = QUOTED.get_ptr_mut(0)?;
+    // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
+    Some(unsafe { &mut *quoted })
+}
+
+/// Looks for the flow of a packet that came in.
+#[inline(always)]
+pub(crate) fn look(ctx: &XdpContext, pending: &Pending) -> Option<()> {
+    const IN: Direction = Direction::Received;
+    if pending.is_error() {
+        cold_path();
+        let frame = LinearFrame::new(ctx);
+        pending.read_quoted(&frame, quoted()?);
+        quoted()?.read(&frame);
+        *packet(IN)? = quoted()?.quoted();
+    } else {
+        *packet(IN)? = pending.received();
+    }
+    if !packet(IN)?.key.is_none() {
+        flows::seek(&Maps, packet(IN)?, now());
+        flows::relate(&Maps, packet(IN)?);
+    }
+    Some(())
+}
+
+/// Decides about a packet that came in, by its flow, which was looked for, and notes it there.
 #[inline(always)]
 pub(crate) fn receive<W: Witness>(
     pending: &Pending,
@@ -179,12 +213,6 @@ pub(crate) fn receive<W: Witness>(
     witness: W,
 ) -> Option<Verdict> {
     const IN: Direction = Direction::Received;
-    *packet(IN)? = pending.received();
-    if !packet(IN)?.key.is_none() {
-        flows::seek(&Maps, packet(IN)?, now());
-        flows::relate(&Maps, packet(IN)?);
-    }
-
     let decision = pending.decide(ruleset, Relation::of(packet(IN)?.relation));
     witness.see_decided(&decision);
     packet(IN)?.outcome = decision.outcome().0;
@@ -193,21 +221,23 @@ pub(crate) fn receive<W: Witness>(
     let passes = matches!(outcome.verdict(), Verdict::Pass);
     let timeouts = &ruleset.header.defaults.timeouts;
     if !packet(IN)?.key.is_none() {
-        flows::receive(&Maps, packet(IN)?, passes, pending.may_begin(), timeouts);
-        flows::remember(&Maps, packet(IN)?, IN, timeouts);
-        count(pending.port(), packet(IN)?.relation);
+        if packet(IN)?.is_error == 0 {
+            flows::receive(&Maps, packet(IN)?, passes, pending.may_begin(), timeouts);
+            flows::remember(&Maps, packet(IN)?, IN, timeouts);
+        }
+        count(packet(IN)?.port, packet(IN)?.relation);
     }
 
     let outcome = Outcome(packet(IN)?.outcome);
-    counting::count_outcome(pending.length, pending.port(), outcome);
+    counting::count_outcome(pending.length, pending.port() as usize, outcome);
     Some(outcome.verdict())
 }
 
 /// Counts a packet for its port, by how it stands to the flows.
 #[inline(always)]
-fn count(port: usize, relation: u32) {
+fn count(port: u32, relation: u32) {
     if let Some(counters) = counters()
-        && let Some(relations) = counters.relations.get_mut(port)
+        && let Some(relations) = counters.relations.get_mut(port as usize)
         && let Some(counter) = relations.get_mut(relation as usize)
     {
         *counter = counter.wrapping_add(1);
@@ -223,7 +253,7 @@ pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> 
     if sent.key.is_none() {
         return None;
     }
-    let place = pending.source_place();
+    let place = pending.source_place() as usize;
     if let Some(counters) = counters()
         && let Some(counter) = counters.sent.get_mut(place)
     {

@@ -39,12 +39,15 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     } else {
         pending.read(&LinearFrame::new(ctx));
     }
-    let ruleset = ruleset::of(pending.generation)?;
-    if FLOWS && ruleset.header.defaults.flows != 0 {
-        return flows::receive(pending, ruleset, witness);
+    if FLOWS && ruleset::of(pending.generation)?.header.defaults.flows != 0 {
+        flows::look(ctx, pending)?;
+        let pending = PENDING.get_ptr(0)?;
+        // SAFETY: as above.
+        let pending = unsafe { &*pending };
+        return flows::receive(pending, ruleset::of(pending.generation)?, witness);
     }
-    let decision = pending.decide(ruleset, Relation::New);
+    let decision = pending.decide(ruleset::of(pending.generation)?, Relation::New);
     witness.see_decided(&decision);
-    counting::count(pending.length, Some(pending.port()), &decision);
+    counting::count(pending.length, Some(pending.port() as usize), &decision);
     Some(decision.verdict)
 }

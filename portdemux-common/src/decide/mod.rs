@@ -68,7 +68,7 @@ pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &Ruleset
     let decision = by_port(parsed, ruleset);
     if decision.entry.is_open() {
         let generation = Generation(ruleset.header.generation);
-        let mut pending = Pending::new(parsed, decision.entry, generation, 0);
+        let mut pending = Pending::new(parsed, decision.entry, generation, packet.length() as u64);
         pending.read(packet);
         pending.decide(ruleset, Relation::New)
     } else {

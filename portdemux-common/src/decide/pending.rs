@@ -6,7 +6,7 @@ use super::{Decision, icmp};
 use crate::{
     flows::{FlowKey, Heard, Relation, Signal, Tracked},
     packet::Packet,
-    parse::{Fragment, Parsed, Ports, Version, ipv4, ipv6},
+    parse::{self, Fragment, Parsed, Ports, Version, ipv4, ipv6},
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RulesetImage},
     sources::Admission,
@@ -104,7 +104,7 @@ impl Pending {
     /// Reads what else matters of the packet that it was written down for.
     #[inline(always)]
     pub fn read<P: Packet + ?Sized>(&mut self, packet: &P) {
-        let (network, payload) = (self.network as usize, self.payload as usize);
+        let (network, payload) = (bounded(self.network), bounded(self.payload));
         // Each version by itself: an address that may be of either would be put together on the stack.
         match self.version() {
             Version::V4 => {
@@ -214,11 +214,49 @@ impl Pending {
         FlowKey::new((local, here), (remote, there), self.protocol, self.version)
     }
 
+    /// Whether it is an ICMP error.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        let is_whole = self.fragment == Fragment::None as u8;
+        let kind = icmp::Kind::of(self.protocol, self.flags);
+        is_whole && self.transport().is_none() && matches!(kind, Some(icmp::Kind::Error))
+    }
+
+    /// The flow of the packet that it quotes if it is an error, which is one that this host has sent; none
+    /// if too little of it is there. Written down for `about`.
+    #[inline(always)]
+    pub fn read_quoted<P: Packet + ?Sized>(&self, packet: &P, about: &mut Self) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "frames are shorter than 4 GiB"
+        )]
+        let length = self.length as usize;
+        let packet = Measured { packet, length };
+        let parsed = parse::quoted(&packet, self.version(), bounded(self.payload));
+        *about = Self::new(&parsed, Entry::UNCLAIMED, self.generation, 0);
+        if parsed.malformed.is_some() {
+            about.version = 0;
+        }
+    }
+
+    /// The error as a packet of the flow of the packet that it quotes, which was written down here.
+    #[inline(always)]
+    #[must_use]
+    pub fn quoted(&self) -> Tracked {
+        let mut error = self.sent(1);
+        error.is_error = 1;
+        if self.version == 0 {
+            error.key = FlowKey::NONE;
+        }
+        error
+    }
+
     /// It as a packet that came in, on its way through its flow; nothing if it has none.
     #[inline(always)]
     #[must_use]
     pub fn received(&self) -> Tracked {
-        Tracked::new(self.flow(), self.heard(), 1, self.length)
+        Tracked::new(self.flow(), self.heard(), self.port(), 1, self.length)
     }
 
     /// It as a packet of this host that is cut into `segments` on the wire, with headers of their own.
@@ -228,7 +266,8 @@ impl Pending {
         let packets = u64::from(segments).max(1);
         let headers = u64::from(self.payload) + 4 * u64::from(self.header);
         let bytes = self.length + (packets - 1) * headers;
-        Tracked::new(self.flow().mirrored(), self.heard(), packets, bytes)
+        let port = self.source_place();
+        Tracked::new(self.flow().mirrored(), self.heard(), port, packets, bytes)
     }
 
     #[inline(always)]
@@ -251,20 +290,22 @@ impl Pending {
     /// Index of its destination port in tables of ports; beyond all of them if it has none.
     #[inline(always)]
     #[must_use]
-    pub const fn port(&self) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "indices have 18 bits")]
+    pub const fn port(&self) -> u32 {
         match self.transport() {
-            Some(transport) => Port(self.destination_port).index(transport),
-            None => usize::MAX,
+            Some(transport) => Port(self.destination_port).index(transport) as u32,
+            None => u32::MAX,
         }
     }
 
     /// Index of its source port in tables of ports; beyond all of them if it has none.
     #[inline(always)]
     #[must_use]
-    pub const fn source_place(&self) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "indices have 18 bits")]
+    pub const fn source_place(&self) -> u32 {
         match self.transport() {
-            Some(transport) => Port(self.source_port).index(transport),
-            None => usize::MAX,
+            Some(transport) => Port(self.source_port).index(transport) as u32,
+            None => u32::MAX,
         }
     }
 
@@ -351,6 +392,31 @@ impl Pending {
             _ => None,
         }
     }
+}
+
+/// A frame whose length was written down. Of one that the compiler can derive from where the frame begins
+/// and ends it proves bounds that the verifier then misses.
+struct Measured<'a, P: ?Sized> {
+    packet: &'a P,
+    length: usize,
+}
+
+impl<P: Packet + ?Sized> Packet for Measured<'_, P> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.packet.read(offset)
+    }
+}
+
+/// An offset that is known to be below 20,000, so that the verifier knows it, too.
+#[inline(always)]
+const fn bounded(offset: u32) -> usize {
+    (offset & 0x7fff) as usize
 }
 
 #[inline(always)]

@@ -137,15 +137,19 @@ pub struct Tracked {
     pub sequence: u32,
     /// The TCP acknowledgment number, in host byte order.
     pub acknowledged: u32,
+    /// 1 if it is an error about a packet of the flow.
+    pub is_error: u32,
+    /// Index of the local port; beyond all if it has none.
+    pub port: u32,
 }
 
-const _: () = assert!(size_of::<Tracked>() == 104);
+const _: () = assert!(size_of::<Tracked>() == 112);
 
 impl Tracked {
     /// A packet of a flow.
     #[inline(always)]
     #[must_use]
-    pub const fn new(key: FlowKey, heard: Heard, packets: u64, bytes: u64) -> Self {
+    pub const fn new(key: FlowKey, heard: Heard, port: u32, packets: u64, bytes: u64) -> Self {
         Self {
             key,
             hash: 0,
@@ -159,6 +163,8 @@ impl Tracked {
             signal: heard.signal as u32,
             sequence: heard.sequence,
             acknowledged: heard.acknowledged,
+            is_error: 0,
+            port,
         }
     }
 
@@ -206,7 +212,9 @@ pub fn relate<T: Tables>(tables: &T, packet: &mut Tracked) {
     let state = place.state();
     let is_complete = matches!(slot.which(), Which::Known)
         && !matches!(state.stage(), Stage::Opening | Stage::Answered);
-    if state.is_from_here() {
+    if packet.is_error != 0 {
+        packet.relation = Relation::Related as u32;
+    } else if state.is_from_here() {
         packet.relation = Relation::Reply as u32;
     } else if is_complete {
         packet.relation = Relation::Established as u32;

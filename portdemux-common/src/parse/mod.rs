@@ -323,15 +323,27 @@ pub fn parse_quoted<P: Packet + ?Sized>(packet: &P, parsed: &Parsed) -> Option<P
         (Version::V6, IpProto::ICMPV6, 1..=4) => Version::V6,
         _ => return None,
     };
+    Some(quoted(packet, version, parsed.payload))
+}
+
+/// Reads the packet that an ICMP error at `payload` quotes, as [`parse_quoted`] does; the version is that of
+/// both packets.
+#[inline(always)]
+pub(crate) fn quoted<P: Packet + ?Sized>(packet: &P, version: Version, payload: usize) -> Parsed {
     let mut quoted = Parsed::new();
     // The ICMP error headers of both versions are 8 bytes long.
-    let offset = parsed.payload + 8;
+    let offset = payload + 8;
     let read: Result<Parsed, Reason> = match version {
         Version::V4 => ipv4::parse(packet, offset, Lengths::Quoted, &mut quoted, Keep),
         Version::V6 => ipv6::parse(packet, offset, Lengths::Quoted, &mut quoted, Keep),
     };
-    quoted.malformed = read.err();
-    Some(quoted)
+    match read {
+        Ok(parsed) => parsed,
+        Err(reason) => {
+            quoted.malformed = Some(reason);
+            quoted
+        }
+    }
 }
 
 /// Where a sound packet ends by its own word; padding may follow.
