@@ -7,6 +7,7 @@ use crate::{
     flows::{FlowKey, Heard, Relation, Signal, Tracked},
     packet::Packet,
     parse::{self, Fragment, Parsed, Ports, Version, ipv4, ipv6},
+    policy::Fragments,
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RulesetImage},
     sources::Admission,
@@ -180,7 +181,11 @@ impl Pending {
     #[inline(always)]
     fn decide_portless(&self, ruleset: &RulesetImage, relation: Relation) -> Decision {
         if self.fragment == Fragment::Later as u8 {
-            return Decision::pass(Reason::LaterFragment);
+            return if ruleset.header.defaults.fragments == Fragments::Pass as u32 {
+                Decision::pass(Reason::LaterFragment)
+            } else {
+                Decision::dropped(Reason::LaterFragment, Entry::UNCLAIMED)
+            };
         }
         match relation {
             Relation::Related => return Decision::pass(Reason::Related),

@@ -28,7 +28,7 @@ pub fn not_yet(ruleset: &Ruleset) -> Option<Diagnostic> {
     let setting = [
         (defaults.inbound == Inbound::Reject)
             .then(|| format!("inbound = \"{}\"", defaults.inbound.name())),
-        (defaults.fragments != Fragments::Pass)
+        (defaults.fragments == Fragments::Track)
             .then(|| format!("fragments = \"{}\"", defaults.fragments.name())),
     ];
     if let Some(setting) = setting.into_iter().flatten().next() {

@@ -197,6 +197,15 @@ port = ["443/tcp", "443/udp", "443/sctp"]
 to = "drop"
 "#;
 
+const FRAGMENTS_DROPPED: &str = r#"
+[default]
+fragments = "drop"
+
+[[rule]]
+name = "web"
+port = ["443/tcp", "443/udp", "443/sctp"]
+"#;
+
 /// A ruleset on the host, in the kernel and in the oracle.
 struct Bench {
     ruleset: Ruleset,
@@ -445,6 +454,16 @@ fn generated_frames_are_decided_and_counted_alike_where_malformed_frames_pass() 
 #[test]
 fn generated_frames_are_decided_and_counted_alike_under_lists_of_sources() -> Result<()> {
     generated_frames_under(SOURCES)
+}
+
+#[test]
+fn rows_are_decided_and_counted_alike_where_fragments_are_dropped() -> Result<()> {
+    rows_under(FRAGMENTS_DROPPED)
+}
+
+#[test]
+fn generated_frames_are_decided_and_counted_alike_where_fragments_are_dropped() -> Result<()> {
+    generated_frames_under(FRAGMENTS_DROPPED)
 }
 
 #[test]

@@ -10,6 +10,7 @@ use portdemux::{
 };
 use portdemux_common::{
     counters::Counter,
+    policy::Fragments,
     reason::Verdict,
     ruleset::RuleId,
     wire::{Port, Transport},
@@ -38,7 +39,11 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
         Class::Malformed => without_rule(malformed, answer.reason.unwrap_or("no reason")),
         Class::NonIp => without_rule(Verdict::Pass, "non_ip"),
         Class::NoPorts if answer.fragment == Fragment::Later => {
-            without_rule(Verdict::Pass, "later_fragment")
+            let verdict = match ruleset.defaults().fragments {
+                Fragments::Pass => Verdict::Pass,
+                Fragments::Drop | Fragments::Track => Verdict::Drop,
+            };
+            without_rule(verdict, "later_fragment")
         }
         Class::NoPorts => without_rule(Verdict::Pass, "no_ports"),
         Class::Ports => match claim(ruleset, answer) {

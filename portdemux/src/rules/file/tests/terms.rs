@@ -360,7 +360,7 @@ fn what_is_not_obeyed_yet_is_not_put_in_force() {
     use crate::rules::not_yet;
     for text in [
         "[default]\ninbound = \"reject\"",
-        "[default]\nfragments = \"drop\"",
+        "[default]\nfragments = \"track\"",
         "[[rule]]\nport = \"1/tcp\"\nto = \"reject\"",
         "[[rule]]\nport = \"1/tcp\"\nrate = \"1/s\"",
         "[[rule]]\nport = \"1/tcp\"\nnew_rate = \"1/s\"",
