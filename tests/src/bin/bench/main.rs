@@ -4,6 +4,7 @@
 
 mod control;
 mod datapath;
+mod flows;
 mod peer;
 mod programs;
 mod statistics;
@@ -23,7 +24,7 @@ struct Args {
     /// How often a program runs in a round
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
-    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …
+    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `flows`
     #[arg(long, value_name = "RULES")]
     only: Option<String>,
     /// Print one JSON document
@@ -36,6 +37,7 @@ struct Report {
     rounds: usize,
     repeat: u32,
     packets: Vec<datapath::Row>,
+    flows: Vec<flows::Row>,
     xdp_filter: Option<Vec<peer::Row>>,
     control: Vec<control::Row>,
 }
@@ -44,6 +46,11 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let only = args.only.as_deref();
     let packets = datapath::measure(args.rounds, args.repeat, only.unwrap_or_default())?;
+    let flows = if only.is_none_or(|only| only == "flows") {
+        flows::measure(args.rounds, args.repeat)?
+    } else {
+        Vec::new()
+    };
     let (xdp_filter, control) = match only {
         Some(_) => (None, Vec::new()),
         None => (
@@ -55,13 +62,20 @@ fn main() -> Result<()> {
         rounds: args.rounds,
         repeat: args.repeat,
         packets,
+        flows,
         xdp_filter,
         control,
     };
     let text = if args.json {
         serde_json::to_string(&report)? + "\n"
     } else {
-        let mut tables = vec![datapath::table(&report.packets)];
+        let mut tables = Vec::new();
+        if !report.packets.is_empty() {
+            tables.push(datapath::table(&report.packets));
+        }
+        if !report.flows.is_empty() {
+            tables.push(flows::table(&report.flows));
+        }
         if only.is_none() {
             tables.push(peer::table(report.xdp_filter.as_deref()));
             tables.push(control::table(&report.control));

@@ -17,6 +17,7 @@ use portdemux::{
     image,
     rules::file,
 };
+use portdemux_common::policy::Timeouts;
 use portdemux_tests::bpffs::Bpffs;
 use tempfile::TempDir;
 
@@ -24,7 +25,7 @@ use tempfile::TempDir;
 pub(crate) struct Bench {
     pub(crate) maps: Maps,
     pub(crate) places: Places,
-    _lock: Lock,
+    pub(crate) lock: Lock,
     _bpffs: Bpffs,
     _state: TempDir,
 }
@@ -40,6 +41,8 @@ pub(crate) enum Rules {
     OneList,
     /// Twenty rules, 443's the last of them, each with a list of its own, of 60,000 prefixes in all.
     ManyLists,
+    /// Nothing comes in but replies. Measured by itself.
+    Flows,
     /// 443 of TCP and UDP is dropped. Compared with another program and not with the limit.
     Dropped,
 }
@@ -62,14 +65,22 @@ impl Rules {
             Self::Addresses => "1,000 addresses",
             Self::OneList => "1 source",
             Self::ManyLists => "60,000 sources",
+            Self::Flows => "replies only",
             Self::Dropped => "443 dropped",
         }
+    }
+
+    /// For how long flows are remembered under [`Rules::Flows`].
+    pub(crate) fn timeouts() -> Result<Timeouts> {
+        let ruleset = file::parse("flows", &Self::Flows.text())?;
+        Ok(ruleset.flows().context("it tracks no flows")?.ticks())
     }
 
     fn text(self) -> String {
         let mut text = String::new();
         match self {
             Self::None => {}
+            Self::Flows => text.push_str("[default]\ninbound = \"drop\"\n"),
             Self::One => text.push_str("[[rule]]\nname = \"one\"\nport = \"443/tcp\"\n"),
             Self::Dropped => text.push_str(
                 "[[rule]]\nname = \"no\"\nport = [\"443/tcp\", \"443/udp\"]\nto = \"drop\"\n",
@@ -140,7 +151,7 @@ impl Bench {
         Ok(Self {
             maps,
             places,
-            _lock: lock,
+            lock,
             _bpffs: bpffs,
             _state: state,
         })
@@ -162,6 +173,12 @@ impl Bench {
     pub(crate) fn dispatcher(&self) -> Result<Program> {
         let object = links::load(&self.places.pins(), 0, None)?;
         Program::load(object, links::PROGRAM)
+    }
+
+    /// The dispatcher that tracks flows, on the maps of this instance.
+    pub(crate) fn flow_dispatcher(&self) -> Result<Program> {
+        let object = links::load(&self.places.pins(), 0, self.maps.shape())?;
+        Program::load(object, links::FLOW_PROGRAM)
     }
 
     /// A program to compare with; `port_offset` is where the destination port stands in the frame.
