@@ -4,6 +4,7 @@
 //! The frames go through the twin of the attached program by `BPF_PROG_TEST_RUN`.
 
 mod oracle;
+mod rulesets;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,11 +23,15 @@ use portdemux_common::{
 };
 use portdemux_tests::{
     answer::{Answer, Class, Fragment},
-    frames::{self, DESTINATION_OPTIONS, HOP_BY_HOP, SERVER_V4, SERVER_V6, TCP, VLAN, With as _},
+    frames::{self, DESTINATION_OPTIONS, HOP_BY_HOP, TCP, VLAN, With as _},
     generate::Generator,
     reference,
     require::{self, Need},
     rows,
+};
+use rulesets::{
+    AT_EDGES, CLAIMED, EXACT_ADDRESSES, FRAGMENTS_DROPPED, MALFORMED_PASS, NO_RULES, RANGES,
+    SOME_PORTS_DROPPED, SOURCES,
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::Bpf];
@@ -37,174 +42,6 @@ const FRAMES: u64 = if cfg!(debug_assertions) {
 } else {
     200_000
 };
-
-const NO_RULES: &str = "";
-
-const SOME_PORTS_DROPPED: &str = r#"
-[[rule]]
-name = "web"
-port = ["443/tcp", "443/udp", "443/sctp"]
-to = "drop"
-
-[[rule]]
-name = "dns"
-port = ["53/udp"]
-to = "drop"
-
-[[rule]]
-name = "proxy"
-port = ["8080/tcp", "8080/udp"]
-
-[[rule]]
-name = "ends"
-port = ["0/tcp", "65535/tcp", "0/udp", "65535/udp", "0/sctp", "65535/sctp"]
-to = "drop"
-"#;
-
-const EXACT_ADDRESSES: &str = r#"
-[[rule]]
-name = "web-anywhere"
-port = ["443/tcp", "443/udp"]
-to = "drop"
-
-[[rule]]
-name = "web-here"
-port = ["443/tcp", "443/udp", "53/udp"]
-address = ["192.0.2.2", "2001:db8::2"]
-
-[[rule]]
-name = "sctp-here"
-port = ["0-65535/sctp"]
-address = ["192.0.2.2", "2001:db8::2"]
-to = "drop"
-
-[[rule]]
-name = "elsewhere"
-port = ["53/udp", "443/tcp", "8080/tcp"]
-address = ["203.0.113.9", "2001:db8:9::9"]
-to = "drop"
-
-[[rule]]
-name = "more"
-port = ["8080/tcp", "8080/udp", "8080/sctp"]
-address = ["203.0.113.10", "203.0.113.11", "2001:db8:9::10", "2001:db8:9::2"]
-"#;
-
-/// The addresses that rules claim, and one that differs from one of them in its last bit.
-const CLAIMED: [IpAddr; 6] = [
-    IpAddr::V4(SERVER_V4),
-    IpAddr::V6(SERVER_V6),
-    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
-    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 8)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 0x10)),
-];
-
-const RANGES: &str = r#"
-[[rule]]
-name = "tcp"
-port = ["0-65535/tcp"]
-
-[[rule]]
-name = "system"
-port = ["0-1023/tcp", "0-1023/sctp"]
-to = "drop"
-
-[[rule]]
-name = "https"
-port = ["443/tcp"]
-
-[[rule]]
-name = "high"
-port = ["1024-65535/udp"]
-to = "drop"
-
-[[rule]]
-name = "proxies"
-port = ["8000-8999/udp"]
-
-[[rule]]
-name = "proxy"
-port = ["8080/udp"]
-to = "drop"
-"#;
-
-const SOURCES: &str = r#"
-[sets]
-clients = ["192.0.2.1", "2001:db8::1"]
-half = ["0.0.0.0/1", "::/1", "8000::/2"]
-nobody = []
-
-[[rule]]
-name = "web"
-port = ["443/tcp", "443/udp"]
-from = "@half"
-deny = ["192.0.2.0/24", "2001:db8::/126"]
-
-[[rule]]
-name = "clients"
-port = ["53/udp", "8080/tcp"]
-from = ["@clients", "@nobody"]
-
-[[rule]]
-name = "others"
-port = ["8080/udp", "0-1023/sctp", "8000/tcp"]
-deny = "@clients"
-to = "drop"
-
-[[rule]]
-name = "here"
-port = "443/tcp"
-address = ["192.0.2.2", "2001:db8::2"]
-from = ["128.0.0.0/1", "2000::/3"]
-
-[[rule]]
-name = "free"
-port = "0-65535/tcp"
-"#;
-
-/// Sources at both sides of where the lists of [`SOURCES`] begin and end.
-const AT_EDGES: [&str; 20] = [
-    "0.0.0.0",
-    "127.255.255.255",
-    "128.0.0.0",
-    "192.0.1.255",
-    "192.0.2.0",
-    "192.0.2.1",
-    "192.0.2.2",
-    "192.0.2.255",
-    "192.0.3.0",
-    "255.255.255.255",
-    "::",
-    "2001:db8::",
-    "2001:db8::1",
-    "2001:db8::3",
-    "2001:db8::4",
-    "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-    "4000::",
-    "7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-    "bfff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-    "c000::",
-];
-
-const MALFORMED_PASS: &str = r#"
-[default]
-malformed = "pass"
-
-[[rule]]
-name = "web"
-port = ["443/tcp", "443/udp", "443/sctp"]
-to = "drop"
-"#;
-
-const FRAGMENTS_DROPPED: &str = r#"
-[default]
-fragments = "drop"
-
-[[rule]]
-name = "web"
-port = ["443/tcp", "443/udp", "443/sctp"]
-"#;
 
 /// A ruleset on the host, in the kernel and in the oracle.
 struct Bench {
