@@ -6,6 +6,7 @@
 
 mod claims;
 mod dispatch;
+mod flows;
 mod interfaces;
 mod jumbo;
 mod servers;

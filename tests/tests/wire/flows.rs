@@ -1,0 +1,183 @@
+//! A host that lets in what it claims and what it has asked for.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use portdemux_tests::{
+    frames::{self, CLIENT_V4, CLIENT_V6},
+    lab::{INTERFACE, Lab},
+    server::{PAGE, Server},
+    wait::PATIENCE,
+};
+
+use crate::{Mode, SERVERS, in_both_modes, in_url};
+
+in_both_modes! {
+    a_host_that_denies_by_default_serves_what_it_claims_and_hears_replies ["nginx" "curl"];
+    errors_about_what_a_host_sent_come_in_though_icmp_is_dropped [];
+    a_rule_for_established_connections_lets_replies_in_and_lets_nobody_begin ["nginx" "curl"];
+    a_connection_from_before_goes_on_when_everything_is_denied [];
+    a_ruleset_that_needs_no_flows_leaves_nothing_of_them_behind [];
+}
+
+const DENY: &str = "[default]\ninbound = \"drop\"\n";
+const CLAIM_80: &str = "[[rule]]\nname = \"web\"\nport = \"80/tcp\"\n";
+/// The client's addresses of both versions.
+const CLIENTS: [IpAddr; 2] = [IpAddr::V4(CLIENT_V4), IpAddr::V6(CLIENT_V6)];
+
+/// What curl says of a page: the page, or that nobody has answered.
+fn page(
+    from: &portdemux_tests::netns::Netns,
+    address: IpAddr,
+    port: u16,
+) -> Result<Option<String>> {
+    let url = format!("http://{}:{port}/", in_url(address));
+    let got = from.run("curl", &["-sS", "--connect-timeout", "1", &url])?;
+    match got.code() {
+        // A connection that was not made in time.
+        Some(28) => Ok(None),
+        _ => Ok(Some(got.success()?.stdout)),
+    }
+}
+
+fn a_host_that_denies_by_default_serves_what_it_claims_and_hears_replies(mode: Mode) -> Result<()> {
+    let lab = Lab::new()?;
+    let _claimed = Server::nginx(&lab.server, 80)?;
+    let _unclaimed = Server::nginx(&lab.server, 81)?;
+    let _elsewhere = Server::nginx(&lab.client, 8000)?;
+    let portdemux = mode.attach_with_rules(&lab, &format!("{DENY}{CLAIM_80}"))?;
+    for (client, server) in CLIENTS.into_iter().zip(SERVERS) {
+        assert_eq!(
+            page(&lab.client, server, 80)?.as_deref(),
+            Some(PAGE),
+            "{server}"
+        );
+        assert_eq!(page(&lab.client, server, 81)?, None, "{server}");
+        assert_eq!(
+            page(&lab.server, client, 8000)?.as_deref(),
+            Some(PAGE),
+            "{client}"
+        );
+    }
+    let stats = portdemux.stats()?;
+    assert!(stats.reason("reply")?.packets >= 6);
+    let unclaimed = stats.port("81/tcp")?;
+    assert!(unclaimed.dropped.packets >= 2);
+    assert_eq!(unclaimed.dropped, unclaimed.received);
+    assert_eq!(stats.port("80/tcp")?.dropped.packets, 0);
+    Ok(())
+}
+
+fn errors_about_what_a_host_sent_come_in_though_icmp_is_dropped(mode: Mode) -> Result<()> {
+    let lab = Lab::new()?;
+    let portdemux = mode.attach_with_rules(&lab, &format!("{DENY}icmp = \"drop\"\n"))?;
+    for (client, server) in CLIENTS.into_iter().zip(SERVERS) {
+        let error = lab.server.enter(|| {
+            let socket = UdpSocket::bind(SocketAddr::new(server, 0))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            // Nobody is there.
+            socket.connect(SocketAddr::new(client, 9))?;
+            socket.send(b"anybody?")?;
+            Ok(socket.recv(&mut [0; 8]).map_err(|error| error.kind()))
+        })?;
+        assert_eq!(error, Err(ErrorKind::ConnectionRefused), "{client}");
+    }
+    assert_eq!(portdemux.stats()?.reason("related")?.packets, 2);
+    Ok(())
+}
+
+fn a_rule_for_established_connections_lets_replies_in_and_lets_nobody_begin(
+    mode: Mode,
+) -> Result<()> {
+    let lab = Lab::new()?;
+    let _elsewhere = Server::nginx(&lab.client, 8000)?;
+    let portdemux = mode.attach_with_rules(
+        &lab,
+        "[[rule]]\nname = \"replies\"\nport = \"32768-60999/tcp\"\nconnections = \"established\"\n",
+    )?;
+    for client in CLIENTS {
+        assert_eq!(
+            page(&lab.server, client, 8000)?.as_deref(),
+            Some(PAGE),
+            "{client}"
+        );
+    }
+    let before = portdemux.stats()?.rule("replies")?;
+    assert!(before.received.packets > 0);
+    assert_eq!(before.dropped.packets, 0);
+
+    let begins = frames::tcp(8000, 33_000);
+    let frame = frames::ipv4(begins).frame().bytes();
+    assert_eq!(crate::deliver(&lab, &[frame])?, Vec::<Vec<u8>>::new());
+    assert_eq!(portdemux.stats()?.reason("not_established")?.packets, 1);
+    Ok(())
+}
+
+fn a_connection_from_before_goes_on_when_everything_is_denied(mode: Mode) -> Result<()> {
+    let lab = Lab::new()?;
+    for (client, server) in CLIENTS.into_iter().zip(SERVERS) {
+        let portdemux = mode.attach(&lab)?;
+        let listener = lab.client.enter(|| Ok(TcpListener::bind((client, 0))?))?;
+        let address = listener.local_addr()?;
+        let (ours, theirs) = thread::scope(|scope| -> Result<_> {
+            let accepting = scope.spawn(|| listener.accept());
+            let ours = lab.server.enter(|| Ok(TcpStream::connect(address)?))?;
+            let (theirs, _) = accepting.join().expect("it does not panic")?;
+            Ok((ours, theirs))
+        })?;
+        ensure!(ours.local_addr()?.ip() == server, "another way was taken");
+        portdemux.apply(DENY)?;
+        // The first packet after the change is the peer's.
+        exchange(theirs.try_clone()?, ours.try_clone()?)?;
+        exchange(ours, theirs)?;
+        assert!(portdemux.stats()?.reason("reply")?.packets > 0);
+        portdemux.ok(&["detach", "--all"])?;
+    }
+    Ok(())
+}
+
+fn exchange(mut from: TcpStream, mut to: TcpStream) -> Result<()> {
+    to.set_read_timeout(Some(PATIENCE.max(Duration::from_secs(1))))?;
+    from.write_all(b"still there?")?;
+    let mut heard = [0; 12];
+    to.read_exact(&mut heard)?;
+    assert_eq!(&heard, b"still there?");
+    Ok(())
+}
+
+fn a_ruleset_that_needs_no_flows_leaves_nothing_of_them_behind(mode: Mode) -> Result<()> {
+    let lab = Lab::new()?;
+    let portdemux = mode.attach_with_rules(&lab, CLAIM_80)?;
+    let pins = || -> Result<Vec<String>> {
+        let entries = std::fs::read_dir(portdemux.pins())?;
+        let mut names: Vec<String> = entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        names.sort();
+        Ok(names)
+    };
+    let without = pins()?;
+    portdemux.apply(DENY)?;
+    let with = pins()?;
+    assert_eq!(
+        with.iter()
+            .filter(|name| !without.contains(name))
+            .collect::<Vec<_>>(),
+        ["flows", "sent0"]
+    );
+    let program = || {
+        lab.server
+            .ip(&["link", "show", INTERFACE])
+            .map(|link| link.stdout)
+    };
+    let tracking = program()?;
+    portdemux.apply(CLAIM_80)?;
+    assert_eq!(pins()?, without);
+    assert_ne!(program()?, tracking, "the program is another one");
+    Ok(())
+}
