@@ -10,6 +10,9 @@ pub mod stage;
 pub mod table;
 mod track;
 
+#[cfg(test)]
+mod tests;
+
 use bytemuck::{Pod, Zeroable};
 pub use key::FlowKey;
 pub use stage::{Direction, Heard, Signal, Stage, State};

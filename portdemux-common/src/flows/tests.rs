@@ -1,0 +1,37 @@
+use super::*;
+use crate::policy::Timeouts;
+
+mod stages;
+mod tables;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+/// The number with which this host, or the peer, answers a SYN in these tests.
+const ANSWER: u32 = u32::MAX;
+
+const TIMEOUTS: Timeouts = Timeouts {
+    handshake: 10,
+    tcp: 1_000,
+    closing: 20,
+    one_way: 30,
+    udp: 300,
+    sctp: 900,
+    echo: 40,
+};
+
+fn heard(signal: Signal) -> Heard {
+    Heard {
+        signal,
+        sequence: ANSWER,
+        acknowledged: 0,
+    }
+}
+
+/// An acknowledgment of the answer.
+const ACK: Heard = Heard {
+    signal: Signal::Continue,
+    sequence: 1,
+    acknowledged: ANSWER.wrapping_add(1),
+};
