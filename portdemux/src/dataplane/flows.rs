@@ -47,6 +47,8 @@ pub struct Flows {
     cpus: usize,
     /// How large the tables are.
     pub shape: Shape,
+    /// The kernel's number of the map of flows.
+    pub(super) id: u32,
 }
 
 /// A flow as it stands in a table.
@@ -157,7 +159,9 @@ impl Flows {
                 .with_context(|| format!("map {} into memory", path.display()))
         };
         let cpus = possible_cpus()?;
+        let id = MapData::from_pin(directory.join(FLOWS))?.info()?.id();
         Ok(Self {
+            id,
             known: map(FLOWS, BUCKET, shape.known as usize + 1)?,
             half_open: map(HALF_OPEN, BUCKET, shape.half_open as usize + 1)?,
             counters: map(FLOW_COUNTERS, COUNTERS, cpus)?,

@@ -25,7 +25,7 @@ use portdemux_common::{
 
 use super::{
     flows,
-    maps::{COUNTERS, Maps, RULESETS, possible_cpus, text},
+    maps::{COUNTERS, Maps, RULESETS, possible_cpus},
     objects,
     pins::{Lock, Places},
     sent,
@@ -252,6 +252,26 @@ fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
     Ok(program.try_into()?)
 }
 
+/// Whether the programs on all interfaces use a map, and each has one beside it that sees what is sent.
+pub(super) fn all_use(places: &Places, map: u32) -> Result<bool> {
+    let using: Vec<u32> = aya::programs::loaded_programs()
+        .flatten()
+        .filter(|program| {
+            let maps = program.map_ids().ok().flatten();
+            maps.is_some_and(|maps| maps.contains(&map))
+        })
+        .map(|program| program.id())
+        .collect();
+    let present = interface::list()?;
+    Ok(pinned(places)
+        .iter()
+        .filter(|link| link.carrier(&present).is_some())
+        .all(|link| {
+            let uses = link.program.is_some_and(|program| using.contains(&program));
+            uses && (places.sent(link.place).exists() || !sent::has_links())
+        }))
+}
+
 /// Replaces the programs on all interfaces by those that the instance needs: with or without flows.
 ///
 /// Each is replaced in one step, and none is missing at any moment.
@@ -261,30 +281,26 @@ fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
 /// The kernel refuses one; those before it are replaced.
 pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
     let shape = maps.shape();
-    let known = maps.interfaces();
-    for Pinned { place, .. } in pinned(places) {
-        let name = known
-            .iter()
-            .find(|(at, _)| *at == place)
-            .map(|(_, interface)| text(&interface.name))
-            .unwrap_or_default();
+    let present = interface::list()?;
+    for link in pinned(places) {
+        // Of an interface that is gone only the link is left.
+        let Some(name) = link.carrier(&present).map(|carrier| &carrier.name) else {
+            continue;
+        };
+        let place = link.place;
         let mut object = load(&places.pins(), place, shape)?;
         let pin = places.link(place);
         let link = PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
         let link = XdpLink::try_from(FdLink::from(link))
             .with_context(|| format!("{} is no XDP link", pin.display()))?;
         if shape.is_some() {
-            sent::attach(places, &mut object, place, &name)?;
+            sent::attach(places, &mut object, place, name)?;
         }
         let program = received(&mut object, shape.is_some())?;
         program.load().context("load the program into the kernel")?;
-        match program.attach_to_link(link) {
-            // The interface is gone; its link stands for nothing.
-            Err(error) if os_error(&error) == Some(ENOLINK) => {}
-            replaced => {
-                replaced.with_context(|| format!("replace the program on {name}"))?;
-            }
-        }
+        program
+            .attach_to_link(link)
+            .with_context(|| format!("replace the program on {name}"))?;
     }
     Ok(())
 }
@@ -500,7 +516,6 @@ fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::E
 
 const EPERM: i32 = 1;
 const EBUSY: i32 = 16;
-const ENOLINK: i32 = 67;
 
 fn reason(error: &ProgramError) -> String {
     match os_error(error) {

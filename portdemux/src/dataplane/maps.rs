@@ -207,7 +207,12 @@ impl Maps {
     pub fn memory(&self) -> u64 {
         let maps = [&self.rulesets, &self.ledger];
         let bytes: usize = maps.iter().map(|map| map.bytes()).sum();
-        (bytes + self.counters.memory()) as u64
+        let flows = self
+            .flows()
+            .ok()
+            .flatten()
+            .map_or(0, |flows| flows.memory());
+        (bytes + self.counters.memory()) as u64 + flows
     }
 
     /// The names of the rules that the ruleset in force uses, by id.

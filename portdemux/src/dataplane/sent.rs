@@ -37,7 +37,7 @@ pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &st
         .load()
         .context("load the program for what is sent into the kernel")?;
     let failure = || format!("attach to what {name} sends");
-    if KernelVersion::current().is_ok_and(|version| version < TCX_SINCE) {
+    if !has_links() {
         return attach_filter(program, name).with_context(failure);
     }
     let pin = places.sent(place);
@@ -63,6 +63,11 @@ pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &st
     Ok(())
 }
 
+/// Whether the kernel has links for traffic control.
+pub(super) fn has_links() -> bool {
+    !KernelVersion::current().is_ok_and(|version| version < TCX_SINCE)
+}
+
 /// Before Linux 6.6: a filter of the qdisc `clsact`, which stays until it is taken off.
 fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
     // One that is there already is as good.
@@ -81,7 +86,7 @@ fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
 ///
 /// The pin cannot be removed.
 pub(super) fn detach(places: &Places, place: usize, name: &str) -> Result<()> {
-    if KernelVersion::current().is_ok_and(|version| version < TCX_SINCE) {
+    if !has_links() {
         let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, PROGRAM);
     }
     remove(&places.sent(place))

@@ -43,8 +43,13 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     let new = flows::shape(wanted.flows, wanted.half_open)?;
     let old = maps.shape();
     let is_same = old.is_some_and(|old| (old.known, old.half_open) == (new.known, new.half_open));
-    if is_same && maps.flows()?.is_some() {
-        return Ok(());
+    if is_same && let Ok(Some(tables)) = maps.flows() {
+        // Whoever made them may have been killed before all programs had them.
+        if links::all_use(places, tables.id)? {
+            return Ok(());
+        }
+        refuse_other_namespaces(maps, places)?;
+        return links::replace_all(places, maps, lock);
     }
     refuse_other_namespaces(maps, places)?;
     // Made beside their place and moved there whole.
@@ -88,7 +93,12 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
 /// A program cannot be replaced or a pin not be removed.
 pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     let directory = flows::directory(&places.pins());
-    if maps.shape().is_none() && !directory.exists() {
+    let all = [
+        beside(&directory, "new"),
+        beside(&directory, "old"),
+        directory,
+    ];
+    if maps.shape().is_none() && !all.iter().any(|directory| directory.exists()) {
         return Ok(());
     }
     maps.set_shape(None);
@@ -96,11 +106,7 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     for (place, interface) in maps.interfaces() {
         sent::detach(places, place, &text(&interface.name))?;
     }
-    for directory in [
-        beside(&directory, "new"),
-        beside(&directory, "old"),
-        directory,
-    ] {
+    for directory in all {
         remove_tree(&directory)?;
     }
     Ok(())

@@ -6,6 +6,7 @@ mod foreign;
 mod interfaces;
 mod killed_apply;
 mod killed_attach;
+mod killed_tracking;
 mod modes;
 mod privileges;
 mod replace;
