@@ -10,7 +10,7 @@ use crate::{
     hash::{self, Hashed},
     parse::{Address, Ports, Version},
     policy::{Defaults, Policy},
-    sources::{Sizes, Sources},
+    sources::Sources,
     state::Generation,
     wire::{Port, Transport},
 };
@@ -200,12 +200,14 @@ pub struct Header {
     pub policies: u32,
     /// What happens to traffic that no rule claims.
     pub defaults: Defaults,
-    /// How many ranges and classes the sources have.
-    pub sources: Sizes,
+    /// Where the tables are that say which sources are in which lists.
+    pub sources: Sources,
     /// How many flows are to be remembered; 0 if none are.
     pub flows: u32,
     /// How many half-open flows are to be remembered; 0 if none are.
     pub half_open: u32,
+    /// Fills the header up to a multiple of 64 bytes.
+    pub reserved: [u32; 14],
 }
 
 /// A claimed address and where the spans of its ports lie.
@@ -275,8 +277,6 @@ pub struct RulesetImage {
     pub shadow_ports: [Entry; PORT_PLACES],
     /// What rules ask, by rule id.
     pub policies: [Policy; RULE_PLACES],
-    /// Which sources are in which lists.
-    pub sources: Sources,
 }
 
 /// Two compiled rulesets and which of them is in force.
@@ -304,7 +304,7 @@ impl Rulesets {
 
 const _: () = {
     assert!(Entry::RULE as usize == RULE_PLACES - 1);
-    assert!(size_of::<Header>() == 192 && align_of::<Header>() == 8);
+    assert!(size_of::<Header>() == 256 && align_of::<Header>() == 8);
     assert!(size_of::<V4Place>() == 12 && size_of::<V6Place>() == 24 && size_of::<Span>() == 16);
     assert!(size_of::<RulesetImage>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
 };

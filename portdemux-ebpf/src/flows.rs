@@ -25,7 +25,7 @@ use portdemux_common::{
     ruleset::RulesetImage,
 };
 
-use crate::{Witness, counting, frame::LinearFrame};
+use crate::{Witness, counting, frame::LinearFrame, sources::SourceWords};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -213,7 +213,7 @@ pub(crate) fn receive<W: Witness>(
     witness: W,
 ) -> Option<Verdict> {
     const IN: Direction = Direction::Received;
-    let decision = pending.decide(ruleset, Relation::of(packet(IN)?.relation));
+    let decision = pending.decide(ruleset, &SourceWords, Relation::of(packet(IN)?.relation));
     witness.see_decided(&decision);
     packet(IN)?.outcome = decision.outcome().0;
 

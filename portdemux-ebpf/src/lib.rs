@@ -15,6 +15,7 @@ mod flows;
 mod frame;
 mod pending;
 mod ruleset;
+mod sources;
 
 use core::hint::cold_path;
 

@@ -9,7 +9,9 @@ use core::hint::cold_path;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
 use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict};
 
-use crate::{WholeFrame, Witness, counting, flows, frame::LinearFrame, ruleset};
+use crate::{
+    WholeFrame, Witness, counting, flows, frame::LinearFrame, ruleset, sources::SourceWords,
+};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
@@ -46,7 +48,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         let pending = unsafe { &*pending };
         return flows::receive(pending, ruleset::of(pending.generation)?, witness);
     }
-    let decision = pending.decide(ruleset::of(pending.generation)?, Relation::New);
+    let decision = pending.decide(
+        ruleset::of(pending.generation)?,
+        &SourceWords,
+        Relation::New,
+    );
     witness.see_decided(&decision);
     counting::count(pending.length, Some(pending.port() as usize), &decision);
     Some(decision.verdict)

@@ -13,6 +13,7 @@ use portdemux_common::{
 };
 
 use crate::{
+    clock::Clock,
     dataplane::{
         maps::Maps,
         pins::{Lock, Places},
@@ -20,11 +21,11 @@ use crate::{
     },
     error::Help as _,
     figures::seconds,
-    image,
+    image::{self, Compiled},
     pending::{self, Pending, Standing, guardian},
     records::{Record, Records},
     recover,
-    rules::{RulesError, Ruleset, file, not_yet, plan::Plan},
+    rules::{RulesError, Ruleset, edit, file, not_yet, plan::Plan, source::MemberChange},
 };
 
 /// How many bytes a text has that takes longer to read than another thread to start.
@@ -41,6 +42,8 @@ pub struct InForce {
     pub ruleset: Ruleset,
     /// Why the text had to be rebuilt from the kernel, if it had to be.
     pub lost: Option<String>,
+    /// The changes of sets since it was put in force; they are part of the text.
+    pub changes: Vec<MemberChange>,
 }
 
 /// What a change did.
@@ -76,19 +79,25 @@ pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
                 record: Record::default(),
                 ruleset: Ruleset::default(),
                 lost: None,
+                changes: Vec::new(),
             });
         }
-        let (record, lost) = match records.read(&header.text_hash) {
+        let (mut record, lost) = match records.read(&header.text_hash) {
             Ok(record) => (record, None),
             Err(error) => {
-                let image = maps.image();
+                let image = maps.compiled();
                 let text = recover::text(&image, &maps.rule_names(&image));
                 (Record { source: None, text }, Some(format!("{error:#}")))
             }
         };
+        let changes = records.changes(generation)?;
         // A writer may have replaced the ruleset and removed its record meanwhile.
         if maps.generation() != generation {
             continue;
+        }
+        if !changes.is_empty() && lost.is_none() {
+            let now = Clock::now().unix;
+            record.text = edit::members("the ruleset in force", &record.text, &changes, now)?;
         }
         let ruleset = file::parse(&name(record.source.as_deref()), &record.text)
             .context("understand the text of the ruleset in force")?;
@@ -97,6 +106,7 @@ pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
             record,
             ruleset,
             lost,
+            changes,
         });
     }
 }
@@ -132,7 +142,7 @@ pub fn change(
     lock: &Lock,
     old: impl FnOnce() -> Option<Ruleset> + Send,
     request: Request<'_>,
-    check: impl FnOnce(&RulesetImage) -> Result<()>,
+    check: impl FnOnce(&Compiled) -> Result<()>,
 ) -> Result<Change> {
     refuse_while_another_waits(places, maps)?;
     make(places, maps, lock, old, request, check)
@@ -145,7 +155,7 @@ pub(crate) fn make(
     lock: &Lock,
     old: impl FnOnce() -> Option<Ruleset> + Send,
     request: Request<'_>,
-    check: impl FnOnce(&RulesetImage) -> Result<()>,
+    check: impl FnOnce(&Compiled) -> Result<()>,
 ) -> Result<Change> {
     let begun = Instant::now();
     let records = Records::new(places.records());
@@ -177,9 +187,10 @@ pub(crate) fn make(
         waits: None,
     };
     let hash = record.hash();
-    let is_in_force = hash == hash_in_force && maps.generation().0 != 0;
+    let is_changed = !records.changes(maps.generation())?.is_empty();
+    let is_in_force = hash == hash_in_force && maps.generation().0 != 0 && !is_changed;
     let prepared = if is_in_force {
-        check(&maps.image())?;
+        check(&maps.compiled())?;
         None
     } else {
         let ruleset = change.plan.new_ruleset();
@@ -189,7 +200,7 @@ pub(crate) fn make(
             .map(|rule| rule.name.as_str())
             .collect();
         let prepared = maps.prepare(&names, hash, |ids| image::compile(ruleset, ids))?;
-        check(&prepared.image)?;
+        check(&prepared.ruleset)?;
         Some(prepared)
     };
     if request.dry_run {
@@ -205,7 +216,7 @@ pub(crate) fn make(
         tracking::begin(places, maps, lock, wanted).context("begin to track flows")?;
     }
     if let (Some(within), Some(prepared)) = (request.confirm, &prepared) {
-        guard(places, maps, lock, within, &prepared.image)?;
+        guard(places, maps, lock, within, &prepared.ruleset)?;
         change.waits = Some(within);
     }
     let put_in_force = || {
@@ -225,6 +236,7 @@ pub(crate) fn make(
     }
     change.generation = Some(installed?);
     records.sweep(&hash, lock)?;
+    records.sweep_changes(maps.generation(), lock)?;
     if flows.is_none() {
         tracking::end(places, maps, lock).context("stop tracking flows")?;
     }
@@ -256,7 +268,7 @@ fn guard(
         .help(|| "nothing was changed".into())
 }
 
-fn refuse_while_another_waits(places: &Places, maps: &Maps) -> Result<()> {
+pub(crate) fn refuse_while_another_waits(places: &Places, maps: &Maps) -> Result<()> {
     let Some(pending) = Pending::read(places)? else {
         return Ok(());
     };

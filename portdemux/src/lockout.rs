@@ -3,13 +3,14 @@
 use portdemux_common::{
     decide, parse,
     reason::{Reason, Verdict},
-    ruleset::RulesetImage,
     wire::Transport,
 };
 
 use crate::{
+    clock::Clock,
     dataplane::{links, maps::Maps, pins::Places},
     explain::packet,
+    image::Compiled,
     session::{Hook, Session},
 };
 
@@ -28,7 +29,7 @@ pub struct Cut {
 /// It is asked of the very code that decides about packets. What is cut already is not to be blamed
 /// on the change. Where it is not clear whether the session comes by one of the interfaces, it does.
 #[must_use]
-pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &RulesetImage) -> Option<Cut> {
+pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &Compiled) -> Option<Cut> {
     let session = Session::find()?;
     let reason = refusal(&session, new)?;
     let present = present(places, maps);
@@ -36,16 +37,21 @@ pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &RulesetImage) -
     if !session.may_come_by(&all).unwrap_or(true) {
         return None;
     }
-    let is_old =
-        refusal(&session, &maps.image()).is_some() && session.may_come_by(&present).unwrap_or(true);
+    let is_old = refusal(&session, &maps.compiled()).is_some()
+        && session.may_come_by(&present).unwrap_or(true);
     (!is_old).then_some(Cut { session, reason })
 }
 
 /// Why packets of a session do not reach this host's own stack, if they do not.
-fn refusal(session: &Session, image: &RulesetImage) -> Option<Reason> {
+fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
     let frame = packet::frame(Transport::Tcp, session.peer, session.local).ok()?;
     let frame = frame.as_slice();
-    let decision = decide::decide(frame, &parse::parse(frame), image);
+    let decision = decide::decide(
+        frame,
+        &parse::parse(frame),
+        ruleset,
+        &ruleset.table(Clock::now().monotonic),
+    );
     (decision.verdict != Verdict::Pass).then_some(decision.reason)
 }
 

@@ -3,23 +3,37 @@
 //! The kernel holds what packets are decided by; the text it came from lies in a record whose name is
 //! the text's hash. A change writes the new record before it puts the new ruleset in force and
 //! removes the old one after, so that whichever ruleset a crash leaves in force has its record.
+//!
+//! Changes of sets stand in a record beside it, a line each, and are part of the text that a command
+//! reads. They are written before the kernel's tables change; the tables say how many of them they have.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs::{self, File, OpenOptions},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
+use portdemux_common::state::Generation;
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::pins::Lock;
+use crate::{
+    dataplane::pins::Lock,
+    rules::{
+        source::{Becomes, MemberChange},
+        until::Until,
+    },
+};
 
 /// The hash of a ruleset's text.
 pub type TextHash = [u8; 32];
 
 /// How a record begins: with a line that says, in JSON, where the text that follows it came from.
 const SOURCE: &str = "# source = ";
+
+/// How the name of a record of changes ends.
+const CHANGES: &str = "changes";
 
 /// What is kept about a ruleset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,12 +128,122 @@ impl Records {
         Ok(removed)
     }
 
+    /// The changes of sets since a generation was put in force, in their order.
+    ///
+    /// # Errors
+    ///
+    /// They are damaged, or may not be read.
+    pub fn changes(&self, generation: Generation) -> Result<Vec<MemberChange>> {
+        let path = self.changes_path(generation);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        // What a writer that was killed left of a line was never said to have happened.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| read_change(line).with_context(|| format!("{} is damaged", path.display())))
+            .collect()
+    }
+
+    /// Keeps changes of sets behind those there are.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be written.
+    pub fn append_changes(
+        &self,
+        generation: Generation,
+        changes: &[MemberChange],
+        _lock: &Lock,
+    ) -> Result<()> {
+        let path = self.changes_path(generation);
+        let append = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)?;
+            let mut end = file.seek(SeekFrom::End(0))?;
+            let mut last = [b'\n'];
+            while end > 0 {
+                file.read_exact_at(&mut last, end - 1)?;
+                if last == [b'\n'] {
+                    break;
+                }
+                end -= 1;
+            }
+            file.set_len(end)?;
+            let text: String = changes.iter().map(write_change).collect();
+            file.write_all_at(text.as_bytes(), end)
+        };
+        append().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Removes the changes that belong to other generations than this one.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be removed.
+    pub fn sweep_changes(&self, kept: Generation, _lock: &Lock) -> Result<()> {
+        let kept = self.changes_path(kept);
+        let entries = fs::read_dir(&self.directory)
+            .with_context(|| format!("read {}", self.directory.display()))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path != kept && path.extension().is_some_and(|ending| ending == CHANGES) {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn changes_path(&self, generation: Generation) -> PathBuf {
+        self.directory.join(format!("{}.{CHANGES}", generation.0))
+    }
+
     fn path(&self, hash: &TextHash) -> PathBuf {
         self.directory.join(format!(
             "{}.toml",
             &blake3::Hash::from(*hash).to_hex()[..32]
         ))
     }
+}
+
+/// A line for a change: `+ SET PREFIX`, the same with milliseconds since 1970 behind it, or `- SET PREFIX`.
+fn write_change(change: &MemberChange) -> String {
+    let MemberChange {
+        set,
+        prefix,
+        becomes,
+    } = change;
+    match becomes {
+        Becomes::Member(Some(until)) => format!("+ {set} {prefix} {}\n", until.unix),
+        Becomes::Member(None) => format!("+ {set} {prefix}\n"),
+        Becomes::Stranger => format!("- {set} {prefix}\n"),
+    }
+}
+
+fn read_change(line: &str) -> Option<MemberChange> {
+    let mut words = line.split(' ');
+    let (sign, set, prefix) = (words.next()?, words.next()?, words.next()?);
+    let until = match words.next() {
+        Some(unix) => Some(Until {
+            unix: unix.parse().ok()?,
+        }),
+        None => None,
+    };
+    Some(MemberChange {
+        set: set.into(),
+        prefix: prefix.parse().ok()?,
+        becomes: match sign {
+            "+" => Becomes::Member(until),
+            "-" => Becomes::Stranger,
+            _ => return None,
+        },
+    })
 }
 
 fn is_record(path: &Path) -> bool {

@@ -17,7 +17,7 @@ use portdemux_common::{
 };
 
 use crate::{
-    image,
+    image::Compiled,
     rules::{
         Destination, Flows, Inbound, Layer, MAX_NAME, Malformed, PortRange, Role, Terms, Word,
         edit, source::Source,
@@ -42,7 +42,7 @@ struct Claimed {
 /// more specific rules cut it; a rule that claims different ports at different addresses comes out as
 /// several, numbered from `-2` on.
 #[must_use]
-pub fn text<S: BuildHasher>(image: &RulesetImage, names: &HashMap<RuleId, String, S>) -> String {
+pub fn text<S: BuildHasher>(image: &Compiled, names: &HashMap<RuleId, String, S>) -> String {
     let rules = claimed(image);
     let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
     text.push_str(&defaults(&image.header.defaults));
@@ -268,7 +268,7 @@ fn flows(image: &RulesetImage, rules: &BTreeMap<RuleId, Claimed>) -> String {
 
 /// The prefixes of the lists that rules have.
 struct Lists<'i> {
-    image: &'i RulesetImage,
+    image: &'i Compiled,
     known: HashMap<u16, Vec<Source>>,
     /// Whether one of those that were asked for holds nobody.
     has_nobody: bool,
@@ -282,7 +282,7 @@ impl Lists<'_> {
         };
         let image = self.image;
         let sources = self.known.entry(number).or_insert_with(|| {
-            let prefixes = image::prefixes(image, list).into_iter();
+            let prefixes = image.prefixes(list).into_iter();
             prefixes.map(Source::Prefix).collect()
         });
         if sources.is_empty() {

@@ -15,6 +15,7 @@ use crate::{
     parse::{Fragment, Parsed},
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RuleId, RulesetImage},
+    sources::Table,
     state::Generation,
 };
 
@@ -62,15 +63,21 @@ impl Outcome {
     }
 }
 
-/// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from.
+/// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from, and in
+/// `table` lie the ruleset's sources.
 #[must_use]
-pub fn decide<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
+pub fn decide<P: Packet + ?Sized, T: Table>(
+    packet: &P,
+    parsed: &Parsed,
+    ruleset: &RulesetImage,
+    table: &T,
+) -> Decision {
     let decision = by_port(parsed, ruleset);
     if decision.entry.is_open() {
         let generation = Generation(ruleset.header.generation);
         let mut pending = Pending::new(parsed, decision.entry, generation, packet.length() as u64);
         pending.read(packet);
-        pending.decide(ruleset, Relation::New)
+        pending.decide(ruleset, table, Relation::New)
     } else {
         decision
     }

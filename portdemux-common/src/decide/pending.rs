@@ -10,7 +10,7 @@ use crate::{
     policy::Fragments,
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RulesetImage},
-    sources::Admission,
+    sources::{Admission, Table},
     state::Generation,
     wire::{Port, Transport},
 };
@@ -150,14 +150,19 @@ impl Pending {
     /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]
-    pub fn decide(&self, ruleset: &RulesetImage, relation: Relation) -> Decision {
+    pub fn decide<T: Table>(
+        &self,
+        ruleset: &RulesetImage,
+        table: &T,
+        relation: Relation,
+    ) -> Decision {
         if self.transport().is_none() {
             return self.decide_portless(ruleset, relation);
         }
         let entry = self.at_address(ruleset).or_else(|| self.entry);
         let entry = entry.or_else(|| self.at_source_port(ruleset));
         if entry.is_conditional() {
-            return self.on_terms(entry, ruleset, relation);
+            return self.on_terms(entry, ruleset, table, relation);
         }
         if entry.is_claimed() {
             return Decision::claimed(entry);
@@ -353,7 +358,13 @@ impl Pending {
 
     /// Decides by the terms of the rule that claims its port.
     #[inline(always)]
-    fn on_terms(&self, entry: Entry, ruleset: &RulesetImage, relation: Relation) -> Decision {
+    fn on_terms<T: Table>(
+        &self,
+        entry: Entry,
+        ruleset: &RulesetImage,
+        table: &T,
+        relation: Relation,
+    ) -> Decision {
         let Some(policy) = ruleset.policies.get(entry.rule() as usize) else {
             return Decision::dropped(Reason::SourceNotAllowed, entry);
         };
@@ -363,8 +374,8 @@ impl Pending {
                 Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
                 Version::V6 => self.source.map(u64::from_be),
             };
-            let sizes = &ruleset.header.sources;
-            match ruleset.sources.admit(sizes, version, source, policy) {
+            let sources = &ruleset.header.sources;
+            match sources.admit(table, version, source, policy) {
                 Admission::Admitted => {}
                 Admission::Denied => return Decision::dropped(Reason::SourceDenied, entry),
                 Admission::NotAllowed => return Decision::dropped(Reason::SourceNotAllowed, entry),

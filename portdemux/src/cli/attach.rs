@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use portdemux_common::state::Mode;
+use portdemux_common::state::{Generation, Mode};
 
 use super::{
     Context, output, report,
@@ -76,7 +76,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let is_new = !places.exists();
     if is_new {
         // What outlived its instance is not this one's.
-        Records::new(places.records()).sweep(&TextHash::default(), &lock)?;
+        let records = Records::new(places.records());
+        records.sweep(&TextHash::default(), &lock)?;
+        records.sweep_changes(Generation::default(), &lock)?;
         pending::forget(places, &lock)?;
     }
     let maps = places.open_or_create(&lock)?;
@@ -124,7 +126,7 @@ fn attach_all(
         Some(change::change(places, maps, lock, old, request, check)?)
     } else {
         // The rules that are in force hold on these interfaces from then on.
-        check(&maps.image())?;
+        check(&maps.compiled())?;
         None
     };
     if let Err(error) = attach_each(context, maps, interfaces, wish) {

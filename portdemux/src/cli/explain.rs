@@ -218,7 +218,7 @@ fn agreement(args: &Args, basis: &Basis) -> Result<Option<Agreement>> {
 fn basis(args: &Args, context: &Context) -> Result<Basis> {
     if let Some(path) = &args.rules {
         let rules = report::read_rules(path)?;
-        return Ok(Basis::from_text(&rules.name, &rules.text)?);
+        return Basis::from_text(&rules.name, &rules.text);
     }
     let maps = match context.open() {
         Err(error) if error.is::<NothingLoaded>() => {
@@ -229,7 +229,7 @@ fn basis(args: &Args, context: &Context) -> Result<Basis> {
         opened => opened?,
     };
     let (image, names) = loop {
-        let image = maps.image();
+        let image = maps.compiled();
         let names = maps.rule_names(&image);
         // An id can be another rule's after the next change but one.
         if maps.generation().0 == image.header.generation {

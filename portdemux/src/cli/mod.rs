@@ -17,6 +17,7 @@ mod remove;
 mod report;
 mod rules;
 mod safeguard;
+mod set;
 mod stats;
 mod status;
 
@@ -96,6 +97,7 @@ enum Command {
     Apply(apply::Args),
     Add(add::Args),
     Remove(remove::Args),
+    Set(set::Args),
     Promote(promote::Args),
     Confirm(confirm::Args),
     Export(export::Args),
@@ -191,6 +193,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(args, &context),
         Command::Add(args) => add::run(args, &context),
         Command::Remove(args) => remove::run(args, &context),
+        Command::Set(args) => set::run(args, &context),
         Command::Promote(args) => promote::run(args, &context),
         Command::Confirm(args) => confirm::run(args, &context),
         Command::Export(args) => export::run(args, &context),

@@ -108,6 +108,6 @@ pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
     Ok(())
 }
 
-fn milliseconds(took: Duration) -> String {
+pub(super) fn milliseconds(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1e3)
 }

@@ -12,6 +12,7 @@ use super::{
     stats::Traffic,
 };
 use crate::{
+    clock::Clock,
     figures::{grouped, size},
     rules::{self, Word as _, flows::TIMEOUT_KEYS},
 };
@@ -122,6 +123,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         })
         .collect();
     if args.json {
+        let now = Clock::now().unix;
         let report = Report {
             instance: context.places.instance.to_string(),
             generation: in_force.generation.0,
@@ -133,7 +135,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 .iter()
                 .map(|set| Set {
                     name: &set.name,
-                    prefixes: set.prefixes.iter().map(ToString::to_string).collect(),
+                    prefixes: set
+                        .members(now)
+                        .map(|(prefix, _)| prefix.to_string())
+                        .collect(),
                 })
                 .collect(),
             rules,

@@ -3,13 +3,14 @@
 use std::{cell::RefCell, time::Duration};
 
 use anyhow::{Result, anyhow};
-use portdemux_common::{reason::Reason, ruleset::RulesetImage};
+use portdemux_common::reason::Reason;
 
 use super::output;
 use crate::{
     dataplane::{maps::Maps, pins::Places},
     error::Help as _,
     figures::seconds,
+    image::Compiled,
     lockout::{self, Cut},
     session::Hook,
 };
@@ -52,6 +53,7 @@ pub(super) enum Verb {
     Attach,
     Promote,
     Remove,
+    Set,
 }
 
 /// Looks at a change before it is made.
@@ -81,7 +83,7 @@ impl Safeguard {
         places: &Places,
         maps: &Maps,
         joining: &[Hook],
-        new: &RulesetImage,
+        new: &Compiled,
     ) -> Result<()> {
         let Some(cut) = lockout::cut(places, maps, joining, new) else {
             return Ok(());
@@ -129,7 +131,7 @@ impl Safeguard {
             Verb::Apply | Verb::Add | Verb::Promote | Verb::Remove => {
                 Some("try it with --confirm 60s".to_owned())
             }
-            Verb::Attach => None,
+            Verb::Attach | Verb::Set => None,
         };
         let ways = lets_in
             .into_iter()

@@ -10,9 +10,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::MapInfo,
     programs::{
         ProgramError, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
+        loaded_programs,
         xdp::XdpLink,
     },
     util::KernelVersion,
@@ -29,6 +31,7 @@ use super::{
     objects,
     pins::{Lock, Places},
     sent,
+    sources::SOURCES,
 };
 use crate::{
     error::{Advice, Help as _},
@@ -187,11 +190,8 @@ fn attach_received(
             ))
             .help(|| format!("portdemux detach {} first", interface.name));
         }
-        let link = PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
-        let link = XdpLink::try_from(FdLink::from(link))
-            .with_context(|| format!("{} is no XDP link", pin.display()))?;
         program
-            .attach_to_link(link)
+            .attach_to_link(open_link(&pin)?)
             .with_context(|| format!("replace the program on {}", interface.name))?;
         return Ok(Attachment::Replaced { mode });
     }
@@ -290,9 +290,7 @@ pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<
         let place = link.place;
         let mut object = load(&places.pins(), place, shape)?;
         let pin = places.link(place);
-        let link = PinnedLink::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
-        let link = XdpLink::try_from(FdLink::from(link))
-            .with_context(|| format!("{} is no XDP link", pin.display()))?;
+        let link = open_link(&pin)?;
         if shape.is_some() {
             sent::attach(places, &mut object, place, name)?;
         }
@@ -303,6 +301,48 @@ pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<
             .with_context(|| format!("replace the program on {name}"))?;
     }
     Ok(())
+}
+
+fn open_link(pin: &Path) -> Result<XdpLink> {
+    let link = PinnedLink::from_pin(pin).with_context(|| format!("open {}", pin.display()))?;
+    XdpLink::try_from(FdLink::from(link))
+        .with_context(|| format!("{} is no XDP link", pin.display()))
+}
+
+/// Replaces the programs that do not use the map of sources that is pinned beside their links, each in
+/// one step; returns the places of their interfaces. What sees packets on the way out uses no sources.
+///
+/// # Errors
+///
+/// The kernel refuses the program.
+pub(super) fn renew(pins: &Path, shape: Option<Shape>) -> Result<Vec<usize>> {
+    let map = MapInfo::from_pin(pins.join(SOURCES))
+        .with_context(|| format!("open {}", pins.join(SOURCES).display()))?;
+    let mut renewed = Vec::new();
+    for place in 0..MAX_INTERFACES {
+        let pin = pins.join(format!("link{place}"));
+        // A link that cannot be read is one whose interface is gone: no packet meets its program.
+        let Some(program) = pin.exists().then(|| program_id(&pin)).flatten() else {
+            continue;
+        };
+        let maps = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|info| info.id() == program)
+            .and_then(|info| info.map_ids().ok().flatten());
+        if maps.is_some_and(|maps| maps.contains(&map.id())) {
+            continue;
+        }
+        let mut object = load(pins, place, shape)?;
+        let program = received(&mut object, shape.is_some())?;
+        program.load().context("load the program into the kernel")?;
+        match program.attach_to_link(open_link(&pin)?) {
+            Err(error) if os_error(&error) != Some(ENOLINK) => {
+                return Err(error).context("replace the program on an interface");
+            }
+            Ok(_) | Err(_) => renewed.push(place),
+        }
+    }
+    Ok(renewed)
 }
 
 /// Takes the program off the interface at a place, if there is one, and frees nothing else.
@@ -390,7 +430,7 @@ pub fn load(pins: &Path, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
     let cpus = u32::try_from(possible_cpus()?)?;
     let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
-    for name in [RULESETS, COUNTERS] {
+    for name in [RULESETS, COUNTERS, SOURCES] {
         loader.map_pin_path(name, pins.join(name));
     }
     loader
@@ -448,7 +488,7 @@ fn refuse_foreign_program(places: &Places, interface: &Interface) -> Result<()> 
         let Some(&program) = on_it.and_then(|on_it| on_it.programs.first()) else {
             return Ok(());
         };
-        let name = aya::programs::loaded_programs()
+        let name = loaded_programs()
             .flatten()
             .find(|info| info.id() == program.id)
             .and_then(|info| info.name_as_str().map(str::to_owned));
@@ -538,7 +578,7 @@ fn os_error(error: &ProgramError) -> Option<i32> {
     None
 }
 
-fn padded(text: &str) -> [u8; NAME_LENGTH] {
+pub(super) fn padded(text: &str) -> [u8; NAME_LENGTH] {
     let mut padded = [0; NAME_LENGTH];
     for (to, from) in padded.iter_mut().zip(text.bytes().take(NAME_LENGTH - 1)) {
         *to = from;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     mem::offset_of,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -20,10 +20,11 @@ use portdemux_common::{
 use super::{
     counters::Counters,
     flows::{self, Flows},
+    links,
     mapped::Mapped,
-    quiesce,
+    quiesce, sources,
 };
-use crate::image;
+use crate::image::{self, Compiled};
 
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
@@ -31,8 +32,9 @@ pub const RULESETS: &str = "RULESETS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Name of the map that only the control plane uses.
 pub const LEDGER: &str = "LEDGER";
+pub use super::sources::SOURCES;
 /// Every map of an instance.
-pub const ALL: [&str; 3] = [RULESETS, COUNTERS, LEDGER];
+pub const ALL: [&str; 4] = [RULESETS, COUNTERS, LEDGER, SOURCES];
 
 /// Where the generation in force stands in its map.
 pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
@@ -47,16 +49,18 @@ pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 #[derive(Debug)]
 pub struct Maps {
     rulesets: Mapped,
+    /// The tables of sources; a larger map takes the place of one that is full.
+    pub(super) sources: RwLock<Arc<Mapped>>,
     ledger: Mapped,
     /// The counters.
     pub counters: Counters,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
 }
 
 /// A ruleset that is to follow the one in force.
 pub struct Prepared {
     /// What packets will be decided by.
-    pub image: Box<RulesetImage>,
+    pub ruleset: Compiled,
     /// The rules that are in force under no name yet.
     new_rules: Vec<(RuleId, RuleName)>,
 }
@@ -64,7 +68,7 @@ pub struct Prepared {
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
-            .field("header", &self.image.header)
+            .field("header", &self.ruleset.header)
             .finish_non_exhaustive()
     }
 }
@@ -77,19 +81,9 @@ impl Maps {
             (RULESETS, size_of::<Rulesets>(), 1),
             (COUNTERS, size_of::<CpuCounters>(), cpus),
             (LEDGER, size_of::<Ledger>(), 1),
+            (SOURCES, size_of::<u64>(), sources::FEWEST_WORDS),
         ] {
-            let map = aya_obj::Map::new_from_params(
-                BPF_MAP_TYPE_ARRAY,
-                4,
-                u32::try_from(size)?,
-                count,
-                BPF_F_MMAPABLE,
-            );
-            let path = directory.join(name);
-            MapData::create(map, name, None)
-                .with_context(|| format!("create the map {name}"))?
-                .pin(&path)
-                .with_context(|| format!("pin {}", path.display()))?;
+            create(&directory.join(name), name, size, count)?;
         }
         Ok(())
     }
@@ -97,32 +91,13 @@ impl Maps {
     /// Opens the maps pinned in a directory.
     pub(super) fn open(directory: &Path) -> Result<Self> {
         let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
-            let path = directory.join(name);
-            let data = MapData::from_pin(&path)
-                .with_context(|| format!("open the pinned map {}", path.display()))?;
-            let info = data
-                .info()
-                .with_context(|| format!("ask about {}", path.display()))?;
-            if info.value_size() as usize != size {
-                bail!(
-                    "{} holds values of {} bytes and not of {size}: it is not a map of this version",
-                    path.display(),
-                    info.value_size()
-                );
-            }
-            if info.max_entries() as usize != count {
-                bail!(
-                    "{} has {} entries and not {count}: it is not a map of this version and machine",
-                    path.display(),
-                    info.max_entries()
-                );
-            }
-            Mapped::new(data.fd(), size * count)
-                .with_context(|| format!("map {} into memory", path.display()))
+            open(&directory.join(name), size, Some(count))
         };
         let cpus = possible_cpus()?;
+        let sources = open(&directory.join(SOURCES), size_of::<u64>(), None)?;
         Ok(Self {
             rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
+            sources: RwLock::new(Arc::new(sources)),
             ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
             directory: directory.to_owned(),
@@ -174,6 +149,24 @@ impl Maps {
         })
     }
 
+    /// The ruleset in force with its tables of sources, which begin at 0 wherever they lie in the map.
+    #[must_use]
+    pub fn compiled(&self) -> Compiled {
+        loop {
+            let mut image = self.image();
+            let sources = sources::read(&self.sources(), &image.header.sources);
+            if self.generation().0 == image.header.generation {
+                image.header.sources.begin = 0;
+                return Compiled { image, sources };
+            }
+        }
+    }
+
+    pub(super) fn sources(&self) -> Arc<Mapped> {
+        // Nothing is done under the lock that could leave it poisoned.
+        Arc::clone(&self.sources.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The ruleset in force.
     #[must_use]
     pub fn image(&self) -> Box<RulesetImage> {
@@ -205,7 +198,8 @@ impl Maps {
     /// How much kernel memory the maps take, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let maps = [&self.rulesets, &self.ledger];
+        let sources = self.sources();
+        let maps = [&self.rulesets, &self.ledger, &sources];
         let bytes: usize = maps.iter().map(|map| map.bytes()).sum();
         let flows = self
             .flows()
@@ -244,7 +238,7 @@ impl Maps {
         &self,
         names: &[&str],
         text_hash: [u8; 32],
-        compile: impl FnOnce(&[RuleId]) -> Box<RulesetImage>,
+        compile: impl FnOnce(&[RuleId]) -> Result<Compiled>,
     ) -> Result<Generation> {
         self.put_in_force(&self.prepare(names, text_hash, compile)?)
     }
@@ -262,11 +256,12 @@ impl Maps {
         &self,
         names: &[&str],
         text_hash: [u8; 32],
-        compile: impl FnOnce(&[RuleId]) -> Box<RulesetImage>,
+        compile: impl FnOnce(&[RuleId]) -> Result<Compiled>,
     ) -> Result<Prepared> {
         let places = self.assign_places(names)?;
         let ids: Vec<RuleId> = places.iter().map(|&(id, _)| id).collect();
-        let mut image = compile(&ids);
+        let mut ruleset = compile(&ids)?;
+        let image = &mut ruleset.image;
         image.header.generation = self.generation().next().0;
         image.header.text_hash = text_hash;
         for &id in &ids {
@@ -275,7 +270,7 @@ impl Maps {
         let new = places.iter().zip(names).filter(|((_, is_new), _)| *is_new);
         Ok(Prepared {
             new_rules: new.map(|(&(id, _), name)| (id, padded(name))).collect(),
-            image,
+            ruleset,
         })
     }
 
@@ -286,17 +281,27 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// The wait for running programs failed; nothing was changed.
+    /// The wait for running programs failed, or there are too many sources; nothing was changed.
     pub fn put_in_force(&self, prepared: &Prepared) -> Result<Generation> {
-        let new = Generation(prepared.image.header.generation);
+        let Compiled {
+            image,
+            sources: words,
+        } = &prepared.ruleset;
+        let new = Generation(image.header.generation);
         // A packet that began before the last change may still read the half that is written next,
         // and count for a rule that is in force no more.
         quiesce::wait_for_programs().context("wait for running programs to end")?;
+        let mut header = image.header;
+        sources::place(self, &mut header.sources, words)?;
         for (id, name) in &prepared.new_rules {
             self.counters.reset_rule(*id);
             self.ledger.write(rule_name_offset(*id), name);
         }
-        write_image(&self.rulesets, half(new), &prepared.image);
+        write_image(&self.rulesets, half(new), image);
+        self.rulesets.write(
+            half(new),
+            bytemuck::cast_slice(std::slice::from_ref(&header)),
+        );
         self.rulesets
             .word(GENERATION)
             .store(new.0, Ordering::Release);
@@ -402,10 +407,60 @@ impl Maps {
         );
     }
 
+    /// Writes down that the program on an interface is this binary's.
+    pub(super) fn note_version(&self, place: usize) {
+        let interface = Interface {
+            version: links::padded(env!("CARGO_PKG_VERSION")),
+            ..self.interface(place)
+        };
+        self.enter_interface(place, &interface);
+    }
+
     /// Forgets an interface; its place can be given to another.
     pub(super) fn forget_interface(&self, place: usize) {
         self.enter_interface(place, &Interface::zeroed());
     }
+}
+
+/// Creates a map and pins it.
+pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result<()> {
+    let map = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_ARRAY,
+        4,
+        u32::try_from(size)?,
+        count,
+        BPF_F_MMAPABLE,
+    );
+    MapData::create(map, name, None)
+        .with_context(|| format!("create the map {name}"))?
+        .pin(path)
+        .with_context(|| format!("pin {}", path.display()))?;
+    Ok(())
+}
+
+/// Opens a pinned map of values of this size, of this many if that is known.
+pub(super) fn open(path: &Path, size: usize, count: Option<usize>) -> Result<Mapped> {
+    let data = MapData::from_pin(path)
+        .with_context(|| format!("open the pinned map {}", path.display()))?;
+    let info = data
+        .info()
+        .with_context(|| format!("ask about {}", path.display()))?;
+    if info.value_size() as usize != size {
+        bail!(
+            "{} holds values of {} bytes and not of {size}: it is not a map of this version",
+            path.display(),
+            info.value_size()
+        );
+    }
+    let entries = info.max_entries() as usize;
+    if let Some(count) = count.filter(|&count| count != entries) {
+        bail!(
+            "{} has {entries} entries and not {count}: it is not a map of this version and machine",
+            path.display(),
+        );
+    }
+    Mapped::new(data.fd(), size * entries)
+        .with_context(|| format!("map {} into memory", path.display()))
 }
 
 /// Writes an image over the one that stands at `start` bytes: all that a decision under its header

@@ -14,5 +14,6 @@ pub mod objects;
 pub mod pins;
 mod quiesce;
 mod sent;
+mod sources;
 pub mod tracking;
 pub mod twin;

@@ -32,7 +32,9 @@ use super::{
     mapped::Mapped,
     maps::{COUNTERS, GENERATION, RULESETS, half, possible_cpus, write_image},
     objects,
+    sources::SOURCES,
 };
+use crate::image::Compiled;
 
 /// The program's name in its object.
 const PROGRAM: &str = "portdemux_twin";
@@ -78,8 +80,8 @@ impl Twin {
     /// # Errors
     ///
     /// The capabilities for it are missing, or the kernel refuses the program.
-    pub fn load(image: &RulesetImage) -> Result<Self> {
-        Self::load_at(image, LOG_NOTHING)
+    pub fn load(ruleset: &Compiled) -> Result<Self> {
+        Self::load_at(ruleset, LOG_NOTHING)
     }
 
     /// Loads the program into the kernel with a ruleset, to log what it does with a frame.
@@ -87,15 +89,17 @@ impl Twin {
     /// # Errors
     ///
     /// As for [`Self::load`].
-    pub fn load_logging(image: &RulesetImage) -> Result<Self> {
-        Self::load_at(image, aya_log::Level::Info as u8)
+    pub fn load_logging(ruleset: &Compiled) -> Result<Self> {
+        Self::load_at(ruleset, aya_log::Level::Info as u8)
     }
 
-    fn load_at(image: &RulesetImage, level: u8) -> Result<Self> {
+    fn load_at(ruleset: &Compiled, level: u8) -> Result<Self> {
         links::check_capabilities()?;
         let cpus = possible_cpus()?;
+        let words = ruleset.sources.len().max(1);
         let mut object = EbpfLoader::new()
             .map_max_entries(COUNTERS, u32::try_from(cpus)?)
+            .map_max_entries(SOURCES, u32::try_from(words)?)
             .override_global(aya_log::LEVEL, &level, true)
             .load(objects::TWIN)
             .context("prepare the program")?;
@@ -115,11 +119,13 @@ impl Twin {
                 object
             },
         };
-        twin.set_ruleset(image);
+        map(&twin.object, SOURCES, words * size_of::<u64>())?.write(0, &ruleset.sources);
+        twin.set_ruleset(ruleset);
         Ok(twin)
     }
 
-    /// Puts a ruleset in force: in the half of its generation, as in an instance. Counters stay.
+    /// Puts a ruleset in force whose sources are those that were loaded: in the half of its generation, as
+    /// in an instance. Counters stay.
     pub fn set_ruleset(&mut self, image: &RulesetImage) {
         let generation = Generation(image.header.generation);
         write_image(&self.rulesets, half(generation), image);

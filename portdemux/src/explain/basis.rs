@@ -2,21 +2,20 @@
 
 use std::{collections::HashMap, fmt};
 
-use portdemux_common::{
-    decide, parse,
-    ruleset::{RuleId, RulesetImage},
-};
+use anyhow::Result;
+use portdemux_common::{decide, parse, ruleset::RuleId};
 
 use super::Explained;
 use crate::{
-    image,
+    clock::Clock,
+    image::{self, Compiled},
     rules::{RulesError, Ruleset, file, not_yet},
 };
 
 /// A ruleset as packets are decided by it, the names of its rules and, if it is to be had, its text.
 pub struct Basis {
     /// What packets are decided by.
-    pub image: Box<RulesetImage>,
+    pub image: Compiled,
     /// The names of the rules by id.
     names: HashMap<RuleId, String>,
     text: Option<(String, Ruleset)>,
@@ -27,16 +26,16 @@ impl Basis {
     ///
     /// # Errors
     ///
-    /// Names every mistake in the text with its line.
-    pub fn from_text(file: &str, text: &str) -> Result<Self, RulesError> {
+    /// Names every mistake in the text with its line, or says that the sources take too much room.
+    pub fn from_text(file: &str, text: &str) -> Result<Self> {
         let ruleset = file::parse(file, text).map_err(RulesError::of_a_reader)?;
         if let Some(refusal) = not_yet(&ruleset) {
-            return Err(RulesError::new(file, vec![refusal]).of_a_reader());
+            return Err(RulesError::new(file, vec![refusal]).of_a_reader().into());
         }
         let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
         let names = ruleset.rules().iter().map(|rule| rule.name.clone());
         Ok(Self {
-            image: image::compile(&ruleset, &ids),
+            image: image::compile(&ruleset, &ids)?,
             names: ids.iter().copied().zip(names).collect(),
             text: Some((file.into(), ruleset)),
         })
@@ -44,7 +43,7 @@ impl Basis {
 
     /// A ruleset that is in force, as the kernel holds it.
     #[must_use]
-    pub const fn in_force(image: Box<RulesetImage>, names: HashMap<RuleId, String>) -> Self {
+    pub const fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
         Self {
             image,
             names,
@@ -71,7 +70,12 @@ impl Basis {
     #[must_use]
     pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
         let parsed = parse::parse(bytes);
-        let decision = decide::decide(bytes, &parsed, &self.image);
+        let decision = decide::decide(
+            bytes,
+            &parsed,
+            &self.image,
+            &self.image.table(Clock::now().monotonic),
+        );
         let rule = decision
             .rule()
             .map(|id| self.names.get(&id).map_or("unknown rule", String::as_str));

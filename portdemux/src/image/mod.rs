@@ -1,12 +1,18 @@
 //! From a ruleset to the image of it that packets are decided by.
 
 mod addresses;
-mod sources;
+pub(crate) mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::HashMap, mem::offset_of, net::IpAddr, ops::Range};
+use std::{
+    collections::HashMap,
+    mem::offset_of,
+    net::IpAddr,
+    ops::{Deref, Range},
+};
 
+use anyhow::Result;
 use ipnet::IpNet;
 use portdemux_common::{
     policy::{self, Fragments, Icmp, Policy},
@@ -18,20 +24,63 @@ use portdemux_common::{
 };
 
 use self::addresses::{Placed, place_v4, place_v6};
-use crate::rules::{
-    Destination, Flows, Inbound, Malformed, Ruleset,
-    claims::{Claims, Piece, Segment, overlay},
+pub use self::sources::Words;
+use crate::{
+    error::Help as _,
+    rules::{
+        Destination, Flows, Inbound, Malformed, Ruleset,
+        claims::{Claims, Piece, Segment, overlay},
+    },
 };
+
+/// An image, and the tables of sources that belong to it.
+#[derive(Clone)]
+pub struct Compiled {
+    /// The image.
+    pub image: Box<RulesetImage>,
+    /// The words of the tables, from [`portdemux_common::sources::Sources::begin`] on.
+    pub sources: Vec<u64>,
+}
+
+impl Compiled {
+    /// The tables of sources at a time: `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    #[must_use]
+    pub fn table(&self, now: u64) -> Words<'_> {
+        Words {
+            words: &self.sources,
+            begin: self.image.header.sources.begin,
+            now,
+        }
+    }
+
+    /// The prefixes in one of its lists of sources, in as few as say it, IPv4 first.
+    #[must_use]
+    pub fn prefixes(&self, list: u16) -> Vec<IpNet> {
+        sources::prefixes(&self.image.header.sources, &self.sources, list)
+    }
+}
+
+impl Deref for Compiled {
+    type Target = RulesetImage;
+
+    fn deref(&self) -> &RulesetImage {
+        &self.image
+    }
+}
 
 /// Compiles a ruleset; `ids` are the ids of its rules, in their order.
 ///
-/// Generation, hash of the text and the set of used ids are left to whoever puts it in force.
+/// Generation, hash of the text, the set of used ids and where the tables of sources lie are left to
+/// whoever puts it in force.
+///
+/// # Errors
+///
+/// The lists of sources take more room than there is.
 ///
 /// # Panics
 ///
 /// There are fewer ids than rules.
-#[must_use]
-pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
+pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
     let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
     image.header.defaults = defaults(ruleset);
     if let Some(flows) = ruleset.flows() {
@@ -74,8 +123,11 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Box<RulesetImage> {
             image.header.policies = image.header.policies.max(id + 1);
         }
     }
-    sources::place(&mut image, ruleset.lists());
-    image
+    let (header, sources) = sources::compile(ruleset).help(|| {
+        "join prefixes to shorter ones, or let rules share a set; nothing was changed".into()
+    })?;
+    image.header.sources = header;
+    Ok(Compiled { image, sources })
 }
 
 fn defaults(ruleset: &Ruleset) -> policy::Defaults {
@@ -198,22 +250,13 @@ pub fn parts(header: &Header) -> Vec<Range<usize>> {
             RULE_PLACES,
         ),
     ];
-    let sources = sources::parts(&header.sources)
-        .map(|(start, length)| (offset_of!(RulesetImage, sources) + start, length));
     claims
         .into_iter()
-        .chain(sources)
         .map(|(start, length)| {
             let words = size_of::<u64>();
             start / words..(start + length).div_ceil(words)
         })
         .collect()
-}
-
-/// The prefixes that an image has in one of its lists of sources, in as few as say it, IPv4 first.
-#[must_use]
-pub fn prefixes(image: &RulesetImage, list: u16) -> Vec<IpNet> {
-    sources::prefixes(image, list)
 }
 
 /// Writes down the spans of every address; addresses that claim the same share them. Their ports are

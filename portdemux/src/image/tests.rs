@@ -188,7 +188,7 @@ proptest! {
     ) {
         let ruleset = Ruleset::new(Defaults::default(), rules).unwrap();
         let ids: Vec<u32> = (base..).step_by(3).take(ruleset.rules().len()).collect();
-        let image = compile(&ruleset, &ids);
+        let image = compile(&ruleset, &ids).unwrap().image;
         let elsewhere = [IpAddr::V4(Ipv4Addr::BROADCAST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let edges = ruleset.rules().iter().flat_map(|rule| &rule.ports).flat_map(|range| {
             [range.first.saturating_sub(1), range.first, range.last, range.last.saturating_add(1)]
@@ -224,7 +224,7 @@ proptest! {
         let ruleset = Ruleset::new(defaults, rules).unwrap();
         let rules = ruleset.rules();
         let ids: Vec<u32> = (base..).step_by(3).take(rules.len()).collect();
-        let image = compile(&ruleset, &ids);
+        let image = compile(&ruleset, &ids).unwrap().image;
         let tracks = track || rules.iter().any(|rule| rule.terms.needs_flows().is_some());
         prop_assert_eq!(ruleset.flows().is_some(), tracks);
         prop_assert_eq!(image.header.defaults.flows, u32::from(tracks));
@@ -282,7 +282,7 @@ proptest! {
         let compile = |rules| {
             let ruleset = Ruleset::new(Defaults::default(), rules).unwrap();
             let ids: Vec<u32> = (0..).take(ruleset.rules().len()).collect();
-            compile(&ruleset, &ids)
+            compile(&ruleset, &ids).unwrap().image
         };
         let (mut over, new) = (compile(old), compile(new));
         let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&*new));
@@ -333,7 +333,7 @@ fn the_most_addresses_that_can_be_claimed_are_all_found_and_no_others() {
         ..Rule::default()
     };
     let ruleset = Ruleset::new(Defaults::default(), vec![rule]).unwrap();
-    let image = compile(&ruleset, &[7]);
+    let image = compile(&ruleset, &[7]).unwrap().image;
     assert_eq!(
         image.header.spans, 1,
         "addresses that claim the same share their spans"

@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// The image of a text, with the names of its rules by id.
-fn compile(text: &str) -> (Box<RulesetImage>, HashMap<RuleId, String>) {
+fn compile(text: &str) -> (Compiled, HashMap<RuleId, String>) {
     let ruleset = file::parse("test.toml", text).unwrap();
     let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
     let names = ruleset.rules().iter().map(|rule| rule.name.clone());
     (
-        image::compile(&ruleset, &ids),
+        image::compile(&ruleset, &ids).unwrap(),
         ids.iter().copied().zip(names).collect(),
     )
 }

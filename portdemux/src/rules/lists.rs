@@ -1,98 +1,93 @@
-//! Which lists of sources hold which addresses.
+//! Which lists of sources rules have, and how they are numbered.
 
 use std::collections::HashMap;
 
 use ipnet::IpNet;
 use portdemux_common::{
     policy::Policy,
-    sources::{CLASS_WORDS, Class, MAX_LISTS, MAX_PREFIXES},
+    sources::{MAX_LISTS, MAX_PREFIXES},
 };
 
-use super::{error::Diagnostic, rule::Rule, source::Source};
+use super::{
+    error::Diagnostic,
+    rule::Rule,
+    source::{Set, Source},
+};
 
-/// The lists that rules have in `from` and `deny`, cut into ranges of addresses that are all in the
-/// same lists.
+/// The lists that rules have in `from` and `deny`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
     policies: Vec<Policy>,
-    count: usize,
-    classes: Vec<u64>,
-    v4: Vec<Range>,
-    v6: Vec<Range>,
+    atoms: Vec<Atom>,
+    unions: Vec<Vec<u16>>,
 }
 
-/// Neighbouring addresses of one family that are in the same lists; they end where the next begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// The first of them; an IPv4 address is a number of 32 bits.
-    pub start: u128,
-    /// Which lists they are in.
-    pub class: Class,
+/// A list that is not made up of others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Atom {
+    /// Everyone in the set at this place of the ruleset.
+    Set(usize),
+    /// What a rule says without naming a set, sorted.
+    Own(Vec<IpNet>),
 }
 
 impl Lists {
-    /// Collects the lists of some rules; `resolve` says which prefixes sources stand for.
+    /// Collects the lists of some rules.
     ///
     /// # Errors
     ///
     /// Says which limit they exceed.
-    pub(super) fn build(
-        rules: &[Rule],
-        resolve: impl Fn(&[Source]) -> Vec<IpNet>,
-    ) -> Result<Self, Diagnostic> {
+    pub(super) fn build(rules: &[Rule], sets: &[Set]) -> Result<Self, Diagnostic> {
         let restricted = |rule: &Rule| !rule.from.is_empty() || !rule.deny.is_empty();
         if !rules.iter().any(restricted) {
             return Ok(Self::default());
         }
+        let sets = sets.iter().enumerate();
         let mut numbers = Numbers {
-            resolve,
-            written: HashMap::new(),
-            resolved: HashMap::new(),
+            sets: sets.map(|(place, set)| (&*set.name, place)).collect(),
+            atoms: HashMap::new(),
+            unions: HashMap::new(),
         };
-        let policies = rules
+        let written: Vec<[Vec<u16>; 2]> = rules
             .iter()
-            .map(|rule| Policy {
-                from: numbers.of(&rule.from),
-                deny: numbers.of(&rule.deny),
+            .map(|rule| [&rule.from, &rule.deny].map(|sources| numbers.atoms_of(sources)))
+            .collect();
+        // What is made up of others is numbered behind all that is not.
+        let first_union = numbers.atoms.len();
+        let policies = written
+            .into_iter()
+            .map(|[from, deny]| Policy {
+                from: numbers.list(from, first_union),
+                deny: numbers.list(deny, first_union),
                 ..Policy::default()
             })
             .collect();
-        let lists = numbers.resolved;
-        let count = lists.len();
+        let count = first_union + numbers.unions.len();
         if count > MAX_LISTS {
             let message = format!("{count} different lists of sources, {MAX_LISTS} at most");
             return Err(
                 Diagnostic::new(message).help("let rules share a set, as in from = \"@office\"")
             );
         }
-        let mut classes = Classes::new(count);
-        let mut ranges = |is_v4: bool| -> Result<Vec<Range>, Diagnostic> {
-            let mut edges = Vec::new();
-            let mut prefixes = 0;
-            for (list, &number) in &lists {
-                let of_family = list
-                    .iter()
-                    .filter(|prefix| prefix.addr().is_ipv4() == is_v4);
-                prefixes += of_family.clone().count();
-                edges_of(of_family, usize::from(number) - 1, &mut edges);
-            }
-            if prefixes > MAX_PREFIXES {
-                let message = format!(
-                    "{prefixes} prefixes of IPv{} in the lists of all rules, {MAX_PREFIXES} at most",
-                    if is_v4 { 4 } else { 6 }
-                );
-                return Err(Diagnostic::new(message)
-                    .help("join prefixes to shorter ones, or let rules share a set"));
-            }
-            edges.sort_unstable();
-            classes.along(&edges)
-        };
         Ok(Self {
             policies,
-            count,
-            v4: ranges(true)?,
-            v6: ranges(false)?,
-            classes: classes.words,
+            atoms: in_order(numbers.atoms),
+            unions: in_order(numbers.unions),
+        })
+    }
+
+    /// Says whether the lists hold more prefixes than there is room for.
+    pub(super) fn check_size(&self, sets: &[Set]) -> Option<Diagnostic> {
+        let sizes = self.atoms.iter().map(|atom| match atom {
+            Atom::Set(place) => sets.get(*place).map_or(0, |set| set.prefixes.len()),
+            Atom::Own(prefixes) => prefixes.len(),
+        });
+        let count: usize = sizes.sum();
+        (count > MAX_PREFIXES).then(|| {
+            Diagnostic::new(format!(
+                "{count} prefixes in the lists of all rules, {MAX_PREFIXES} at most"
+            ))
+            .help("join prefixes to shorter ones, or let rules share a set")
         })
     }
 
@@ -102,156 +97,87 @@ impl Lists {
         self.policies.get(place).copied().unwrap_or_default()
     }
 
-    /// The lists that each class is in, a bit for each, [`Lists::words`] words for a class.
+    /// The lists that are not made up of others, by their numbers.
     #[must_use]
-    pub fn classes(&self) -> &[u64] {
-        &self.classes
+    pub fn atoms(&self) -> &[Atom] {
+        &self.atoms
     }
 
-    /// How many words the bits of a class take.
+    /// What the other lists are made up of; their numbers follow those of the atoms.
     #[must_use]
-    pub const fn words(&self) -> usize {
-        self.count.div_ceil(64)
+    pub fn unions(&self) -> &[Vec<u16>] {
+        &self.unions
     }
 
-    /// The ranges of IPv4 in ascending order, the first at 0; none if no list holds any of it.
+    /// The number of the list of all in the set at this place of the ruleset, if a rule names it.
     #[must_use]
-    pub fn v4(&self) -> &[Range] {
-        &self.v4
-    }
-
-    /// The ranges of IPv6 in ascending order, the first at 0; none if no list holds any of it.
-    #[must_use]
-    pub fn v6(&self) -> &[Range] {
-        &self.v6
+    pub fn atom_of(&self, set: usize) -> Option<u16> {
+        let place = self
+            .atoms
+            .iter()
+            .position(|atom| matches!(atom, Atom::Set(place) if *place == set))?;
+        u16::try_from(place).ok()
     }
 }
 
-/// The numbers of lists, from 1 in the order they come; lists with the same prefixes are one.
-struct Numbers<'r, F> {
-    resolve: F,
-    written: HashMap<&'r [Source], u16>,
-    resolved: HashMap<Vec<IpNet>, u16>,
+/// The numbers of lists in the order they come.
+struct Numbers<'s> {
+    /// The places of sets by name.
+    sets: HashMap<&'s str, usize>,
+    atoms: HashMap<Atom, u16>,
+    unions: HashMap<Vec<u16>, u16>,
 }
 
-impl<'r, F: Fn(&[Source]) -> Vec<IpNet>> Numbers<'r, F> {
-    fn of(&mut self, sources: &'r [Source]) -> u16 {
-        if sources.is_empty() {
-            return 0;
-        }
-        if let Some(&number) = self.written.get(sources) {
-            return number;
-        }
-        // Beyond the limit, which is lower, the numbers do not matter.
-        let next = u16::try_from(self.resolved.len() + 1).unwrap_or(u16::MAX);
-        let number = *self.resolved.entry((self.resolve)(sources)).or_insert(next);
-        self.written.insert(sources, number);
-        number
-    }
-}
-
-/// An address from which on a list holds one prefix more, or one less.
-///
-/// Fields in the order in which edges are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Edge {
-    address: u128,
-    list: usize,
-    change: i32,
-}
-
-fn edges_of<'p>(prefixes: impl Iterator<Item = &'p IpNet>, list: usize, edges: &mut Vec<Edge>) {
-    for prefix in prefixes {
-        // Behind the last address of all nothing begins.
-        let (first, behind) = match prefix {
-            IpNet::V4(net) => (
-                u128::from(net.network().to_bits()),
-                net.broadcast().to_bits().checked_add(1).map(u128::from),
-            ),
-            IpNet::V6(net) => (
-                net.network().to_bits(),
-                net.broadcast().to_bits().checked_add(1),
-            ),
-        };
-        edges.push(Edge {
-            address: first,
-            list,
-            change: 1,
-        });
-        if let Some(behind) = behind {
-            edges.push(Edge {
-                address: behind,
-                list,
-                change: -1,
-            });
-        }
-    }
-}
-
-/// Classes as they come up.
-struct Classes {
-    words: Vec<u64>,
-    known: HashMap<Vec<u64>, Class>,
-    lists: usize,
-}
-
-impl Classes {
-    /// Class 0, whose addresses are in none of the lists.
-    fn new(lists: usize) -> Self {
-        let empty = vec![0; lists.div_ceil(64)];
-        Self {
-            words: empty.clone(),
-            known: HashMap::from([(empty, 0)]),
-            lists,
-        }
-    }
-
-    /// The ranges between edges, which are sorted.
-    fn along(&mut self, edges: &[Edge]) -> Result<Vec<Range>, Diagnostic> {
-        let mut ranges: Vec<Range> = Vec::new();
-        if edges.is_empty() {
-            return Ok(ranges);
-        }
-        ranges.push(Range { start: 0, class: 0 });
-        let mut depths = vec![0_i32; self.lists];
-        let mut bits = vec![0_u64; self.lists.div_ceil(64)];
-        for here in edges.chunk_by(|one, other| one.address == other.address) {
-            for edge in here {
-                depths[edge.list] += edge.change;
-                let bit = 1 << (edge.list % 64);
-                if depths[edge.list] > 0 {
-                    bits[edge.list / 64] |= bit;
-                } else {
-                    bits[edge.list / 64] &= !bit;
+impl Numbers<'_> {
+    /// The atoms that sources are made up of, ascending.
+    fn atoms_of(&mut self, sources: &[Source]) -> Vec<u16> {
+        let mut own = Vec::new();
+        let mut atoms = Vec::new();
+        for source in sources {
+            match source {
+                Source::Prefix(prefix) => own.push(*prefix),
+                Source::Set(name) => {
+                    if let Some(&place) = self.sets.get(&**name) {
+                        atoms.push(self.atom(Atom::Set(place)));
+                    }
                 }
             }
-            let class = self.number(&bits)?;
-            let start = here[0].address;
-            match ranges.last_mut() {
-                Some(last) if last.start == start => last.class = class,
-                Some(last) if last.class == class => {}
-                _ => ranges.push(Range { start, class }),
-            }
         }
-        Ok(ranges)
+        if !own.is_empty() {
+            own.sort_unstable();
+            own.dedup();
+            atoms.push(self.atom(Atom::Own(own)));
+        }
+        atoms.sort_unstable();
+        atoms.dedup();
+        atoms
     }
 
-    fn number(&mut self, bits: &[u64]) -> Result<Class, Diagnostic> {
-        if let Some(&class) = self.known.get(bits) {
-            return Ok(class);
-        }
-        let class = Class::try_from(self.known.len()).ok();
-        match class {
-            Some(class) if self.words.len() + bits.len() <= CLASS_WORDS => {
-                self.words.extend_from_slice(bits);
-                self.known.insert(bits.to_vec(), class);
-                Ok(class)
+    fn atom(&mut self, atom: Atom) -> u16 {
+        let next = number(self.atoms.len());
+        *self.atoms.entry(atom).or_insert(next)
+    }
+
+    /// The number of a list, plus 1; 0 for a list of nothing.
+    fn list(&mut self, atoms: Vec<u16>, first_union: usize) -> u16 {
+        match atoms[..] {
+            [] => 0,
+            [atom] => atom.saturating_add(1),
+            _ => {
+                let next = number(first_union + self.unions.len());
+                self.unions.entry(atoms).or_insert(next).saturating_add(1)
             }
-            _ => Err(Diagnostic::new(format!(
-                "the lists of sources overlap in more than {} ways",
-                self.known.len()
-            ))
-            .help("let rules share a set, as in from = \"@office\"")),
         }
     }
+}
+
+/// Beyond the limit, which is lower, the numbers do not matter.
+fn number(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+fn in_order<T>(numbers: HashMap<T, u16>) -> Vec<T> {
+    let mut all: Vec<(T, u16)> = numbers.into_iter().collect();
+    all.sort_unstable_by_key(|&(_, number)| number);
+    all.into_iter().map(|(list, _)| list).collect()
 }

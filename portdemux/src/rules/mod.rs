@@ -18,7 +18,7 @@ pub mod flows;
 mod intervals;
 mod join;
 pub mod lists;
-mod nearest;
+pub(crate) mod nearest;
 pub mod not_yet;
 pub mod plan;
 pub mod port;
@@ -29,6 +29,7 @@ pub mod source;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod until;
 pub mod word;
 
 pub use defaults::{Defaults, Inbound, Malformed};

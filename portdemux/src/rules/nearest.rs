@@ -1,7 +1,7 @@
 //! What a misspelt word was meant to be.
 
 /// The known word nearest to `word`, if it is near enough to be meant.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = known
         .iter()
         .map(|&known| (distance(&word.to_lowercase(), known), known));

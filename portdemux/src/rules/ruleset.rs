@@ -5,7 +5,6 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::IpNet;
 use portdemux_common::{
     policy::Policy,
     ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS},
@@ -112,13 +111,17 @@ impl Ruleset {
         if diagnostics.len() > before {
             return None;
         }
-        let lists = match Lists::build(&rules, |sources| prefixes(&sets, sources)) {
+        let lists = match Lists::build(&rules, &sets) {
             Ok(lists) => lists,
             Err(diagnostic) => {
                 diagnostics.push(diagnostic);
                 return None;
             }
         };
+        if let Some(diagnostic) = lists.check_size(&sets) {
+            diagnostics.push(diagnostic);
+            return None;
+        }
         let ruleset = Self {
             defaults,
             flows,
@@ -236,7 +239,7 @@ impl Ruleset {
         &self.sets
     }
 
-    /// Which lists of sources hold which addresses.
+    /// Which lists of sources the rules have.
     #[must_use]
     pub const fn lists(&self) -> &Lists {
         &self.lists
@@ -247,24 +250,6 @@ impl Ruleset {
     pub fn rule(&self, name: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.name == name)
     }
-}
-
-/// The prefixes that sources stand for, in order and none twice.
-fn prefixes(sets: &[Set], sources: &[Source]) -> Vec<IpNet> {
-    let mut prefixes: Vec<IpNet> = Vec::new();
-    for source in sources {
-        match source {
-            Source::Prefix(prefix) => prefixes.push(*prefix),
-            Source::Set(name) => prefixes.extend(
-                sets.iter()
-                    .filter(|set| set.name == *name)
-                    .flat_map(|set| &set.prefixes),
-            ),
-        }
-    }
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    prefixes
 }
 
 /// What is claimed at an address at which something may be.

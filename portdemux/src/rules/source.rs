@@ -1,10 +1,13 @@
 //! Who may use a rule's ports.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::rule::{MAX_NAME, RuleError, check_name};
+use super::{
+    rule::{MAX_NAME, RuleError, check_name},
+    until::Until,
+};
 
 /// An entry of `from` or `deny`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +25,41 @@ pub struct Set {
     pub name: String,
     /// Who is in it, in the order they were written.
     pub prefixes: Vec<IpNet>,
+    /// Until when, of those who are not in it for good. Whose time is over is not in it any more.
+    pub until: HashMap<IpNet, Until>,
     /// The line of the file it begins in, from 1; 0 if it stands in no file.
     pub line: usize,
+}
+
+impl Set {
+    /// Who is in it at a time in milliseconds since 1970, and until when.
+    pub fn members(&self, now: u64) -> impl Iterator<Item = (&IpNet, Option<Until>)> {
+        let members = self
+            .prefixes
+            .iter()
+            .map(|prefix| (prefix, self.until.get(prefix).copied()));
+        members.filter(move |(_, until)| until.is_none_or(|until| until.unix > now))
+    }
+}
+
+/// What a prefix is to become in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Becomes {
+    /// A member, until a time or for good.
+    Member(Option<Until>),
+    /// Not a member.
+    Stranger,
+}
+
+/// A change of who is in a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// The set's name.
+    pub set: String,
+    /// Who.
+    pub prefix: IpNet,
+    /// What becomes of them.
+    pub becomes: Becomes,
 }
 
 /// What is wrong with a source as it was written.

@@ -106,7 +106,15 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
     let (portdemux, _) = busy(&lab)?;
     let page = page("json.md")?;
     let tables = documented(&page);
-    let [stats_keys, rules_keys, rule, keys_of_status, interface] = &tables[..] else {
+    let [
+        stats_keys,
+        sets_keys,
+        rules_keys,
+        rule,
+        keys_of_status,
+        interface,
+    ] = &tables[..]
+    else {
         anyhow::bail!("the page has {} tables", tables.len());
     };
     let document = portdemux.json(&["stats"])?;
@@ -118,6 +126,8 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
         shape(&document["ports"][0]),
         shape(&serde_json::from_str(example)?)
     );
+    let document = portdemux.json(&["set", "list"])?;
+    has_keys(&document, sets_keys)?;
     let document = portdemux.json(&["rules"])?;
     has_keys(&document, rules_keys)?;
     has_keys(&document["rules"][0], rule)?;

@@ -104,6 +104,36 @@ fn a_change_that_would_cut_the_session_is_refused_and_says_what_to_do() -> Resul
 }
 
 #[test]
+fn a_set_that_would_cut_the_session_is_not_changed_unless_it_is_forced() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    portdemux.apply(
+        "[sets]\nbanned = []\noffice = \"192.0.2.0/24\"\n[[rule]]\nport = \"22/tcp\"\nfrom = \
+         \"@office\"\ndeny = \"@banned\"\n",
+    )?;
+    let ban = ["set", "add", "banned", "192.0.2.0/30", "--expires", "1h"];
+    let denied = "error: this would cut the SSH session you are typing in (192.0.2.1:52341 → 22/tcp: \
+                  source_denied)\n help: --force; nothing was changed\n";
+    assert_eq!(refused(&portdemux, CLIENT, &ban)?, denied);
+    let leave = ["set", "remove", "office", "192.0.2.0/24"];
+    let told = refused(&portdemux, CLIENT, &leave)?;
+    assert!(told.starts_with(MESSAGE), "{told}");
+    silent(&portdemux, CLIENT, &["set", "add", "banned", "192.0.2.8"])?;
+    let forced = run::run(typed(
+        &portdemux,
+        CLIENT,
+        &[&ban[..], &["--force"]].concat(),
+    ))?;
+    let warning = "warning: this cuts the SSH session you are typing in (192.0.2.1:52341 → 22/tcp: \
+                   source_denied)\n";
+    assert_eq!(forced.success()?.stderr, warning);
+    Ok(())
+}
+
+#[test]
 fn force_goes_on_and_says_what_it_does() -> Result<()> {
     if !require::have(require::WIRE) {
         return Ok(());

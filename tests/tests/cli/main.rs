@@ -9,6 +9,7 @@ mod json;
 mod lockout;
 mod mistakes;
 mod pipes;
+mod sets;
 mod sources;
 mod stats;
 mod tables;

@@ -293,6 +293,39 @@ fn generated_frames_are_decided_and_counted_alike_under_lists_of_sources() -> Re
     generated_frames_under(SOURCES)
 }
 
+/// Lists that fill nodes and leaves: prefixes of every length, crowded and far from each other.
+fn many_sources() -> String {
+    let v4 = (0..30_000_u32).map(|number| {
+        let spread = number.wrapping_mul(0x9e37_79b1);
+        format!("\"{}\", ", Ipv4Addr::from(spread))
+    });
+    let crowd = (0..3_000_u32).map(|number| {
+        let address = Ipv4Addr::from(0xc000_0000 + number * 4);
+        format!("\"{address}/{}\", ", 30 + number % 3)
+    });
+    let v6 = (0..20_000_u128).map(|number| {
+        let high = ((0x2001_0db8_u128 << 32) | (number * 2)) << 64;
+        let (low, length) = match number % 4 {
+            0 => (number << 8, 128),
+            1 => (number << 16, 120),
+            _ => (0, 64),
+        };
+        format!("\"{}/{length}\", ", Ipv6Addr::from(high | low))
+    });
+    let hosts = (0..5_000_u128).map(|number| {
+        let address = Ipv6Addr::from((0x2001_0db8_u128 << 96) | (number * 3));
+        format!("\"{address}\", ")
+    });
+    let all: String = v4.chain(crowd).chain(v6).chain(hosts).collect();
+    format!("{SOURCES}\n[[rule]]\nname = \"many\"\nport = \"0-65535/udp\"\ndeny = [{all}]\n")
+}
+
+#[test]
+fn generated_frames_are_decided_and_counted_alike_under_tens_of_thousands_of_sources() -> Result<()>
+{
+    generated_frames_under(&many_sources())
+}
+
 #[test]
 fn rows_are_decided_and_counted_alike_where_fragments_are_dropped() -> Result<()> {
     rows_under(FRAGMENTS_DROPPED)
@@ -412,7 +445,7 @@ fn a_ruleset_that_is_replaced_leaves_the_counters_and_decides_at_once() -> Resul
     let mut twin = Twin::load(&drop.image)?;
     for generation in 1..=10 {
         let basis = if generation % 2 == 0 { &drop } else { &pass };
-        let mut image = basis.image.clone();
+        let mut image = basis.image.image.clone();
         image.header.generation = generation;
         twin.set_ruleset(&image);
         let run = twin.run(&frame)?;

@@ -10,6 +10,7 @@ mod flows;
 mod interfaces;
 mod jumbo;
 mod servers;
+mod sets;
 mod sources;
 mod tap;
 

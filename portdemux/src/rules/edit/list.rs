@@ -33,7 +33,7 @@ pub(super) fn without(text: &str, block: &Block, removed: &BTreeSet<usize>) -> S
 
 /// What goes with an item of a list that spans lines: its whole line if it stands there alone, else
 /// itself with the comma after it.
-fn item_extent(value: &str, item: Range<usize>) -> Range<usize> {
+pub(super) fn item_extent(value: &str, item: Range<usize>) -> Range<usize> {
     let begin = value[..item.start]
         .rfind('\n')
         .map_or(0, |newline| newline + 1);

@@ -2,6 +2,7 @@
 
 mod layout;
 mod list;
+mod members;
 mod promote;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::{
 };
 
 use self::layout::Layout;
-pub use self::promote::promote;
+pub use self::{members::members, promote::promote};
 use super::{
     error::{Diagnostic, RulesError},
     file,

@@ -1,12 +1,20 @@
 //! The table `[sets]`.
 
-use std::slice;
+use std::{
+    collections::{HashMap, HashSet},
+    slice,
+};
+
+use ipnet::IpNet;
 
 use super::Schema;
 use crate::rules::{
     document::{Entry, Key, Kind, Value},
     source::{Set, check_set_name, parse_prefix},
+    until::Until,
 };
+
+const MEMBER_HELP: &str = "as in { prefix = \"192.0.2.7\", until = \"2030-01-31T12:00:00Z\" }";
 
 impl<'t> Schema<'t> {
     /// Reads `[sets]`, which begins at `offset`.
@@ -53,23 +61,83 @@ impl<'t> Schema<'t> {
             Kind::List(values) => &values[..],
             Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => slice::from_ref(value),
         };
-        let mut prefixes = Vec::with_capacity(values.len());
+        let mut set = Set {
+            name: key.text.clone().into_owned(),
+            prefixes: Vec::with_capacity(values.len()),
+            until: HashMap::new(),
+            line,
+        };
         for value in values {
-            let Kind::Text(text) = &value.kind else {
-                let message = format!("a set takes text, not {}", value.kind.name());
-                let help = "as in office = [\"192.0.2.0/24\", \"2001:db8:1::/48\"]";
-                self.error(value.offset, message, help);
-                continue;
-            };
-            match parse_prefix(text) {
-                Ok(prefix) => prefixes.push(prefix),
-                Err(error) => self.error(value.offset, error.to_string(), error.help()),
+            match &value.kind {
+                Kind::Text(text) => set.prefixes.extend(self.prefix(value.offset, text)),
+                Kind::Table(entries) => self.member(value.offset, entries, &mut set),
+                Kind::List(_) | Kind::Other(_) => {
+                    let message = format!("a set takes text, not {}", value.kind.name());
+                    let help = "as in office = [\"192.0.2.0/24\", \"2001:db8:1::/48\"]";
+                    self.error(value.offset, message, help);
+                }
             }
         }
-        self.sets.push(Set {
-            name: key.text.clone().into_owned(),
-            prefixes,
-            line,
-        });
+        self.twice(key.offset, &set);
+        self.sets.push(set);
+    }
+
+    fn prefix(&mut self, offset: usize, text: &str) -> Option<IpNet> {
+        match parse_prefix(text) {
+            Ok(prefix) => Some(prefix),
+            Err(error) => {
+                self.error(offset, error.to_string(), error.help());
+                None
+            }
+        }
+    }
+
+    /// Reads a member that is not in the set for good.
+    fn member(&mut self, offset: usize, entries: &[Entry<'t>], set: &mut Set) {
+        let (mut prefix, mut until) = (None, None);
+        for Entry { key, rest, value } in entries {
+            let known = ["prefix", "until"];
+            if !known.contains(&&*key.text) || !rest.is_empty() {
+                self.unknown_key(key.offset, &key.text, "a member of a set", &known);
+                return;
+            }
+            let Kind::Text(text) = &value.kind else {
+                let message = format!("`{}` takes text, not {}", key.text, value.kind.name());
+                return self.error(value.offset, message, MEMBER_HELP);
+            };
+            if key.text == "prefix" {
+                prefix = self.prefix(value.offset, text);
+                if prefix.is_none() {
+                    return;
+                }
+            } else {
+                match text.parse::<Until>() {
+                    Ok(time) => until = Some(time),
+                    Err(error) => {
+                        return self.error(value.offset, error.to_string(), error.help());
+                    }
+                }
+            }
+        }
+        let (Some(prefix), Some(until)) = (prefix, until) else {
+            let message = "a member of a set needs `prefix` and `until`";
+            return self.error(offset, message, MEMBER_HELP);
+        };
+        set.prefixes.push(prefix);
+        set.until.insert(prefix, until);
+    }
+
+    /// Says which member is in a set for a time and for good, or until two times.
+    fn twice(&mut self, offset: usize, set: &Set) {
+        if set.until.is_empty() {
+            return;
+        }
+        let mut known = HashSet::new();
+        let timed = |prefix: &&IpNet| set.until.contains_key(*prefix);
+        let mut timed = set.prefixes.iter().filter(timed);
+        if let Some(twice) = timed.find(|prefix| !known.insert(**prefix)) {
+            let message = format!("{twice} is in the set `{}` twice", set.name);
+            self.error(offset, message, "write it once");
+        }
     }
 }

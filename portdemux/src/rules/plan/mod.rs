@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use self::text::Shortened;
-use super::{ruleset::Ruleset, source::Set};
+use super::{ruleset::Ruleset, source::Set, until::Until};
 
 /// The difference between two rulesets. Rules are the same rule if they have the same name.
 #[derive(Debug)]
@@ -153,7 +153,11 @@ fn changed_settings(old: &Ruleset, new: &Ruleset) -> Vec<SettingChange> {
 /// The sets of which one side has none of the name, or other prefixes; those of the new side first.
 fn changed_sets(old: &[Set], new: &[Set]) -> Vec<SetChange> {
     let find = |sets: &'_ [Set], name: &str| sets.iter().position(|set| set.name == name);
-    let members = |set: &Set| -> BTreeSet<IpNet> { set.prefixes.iter().copied().collect() };
+    let members = |set: &Set| -> BTreeSet<(IpNet, Option<Until>)> {
+        let until = |prefix: &IpNet| set.until.get(prefix).copied();
+        let members = set.prefixes.iter();
+        members.map(|prefix| (*prefix, until(prefix))).collect()
+    };
     let mut changes = Vec::new();
     for set in new {
         let before = find(old, &set.name).map(|place| &old[place]);

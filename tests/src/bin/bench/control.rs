@@ -58,10 +58,10 @@ fn inside(rounds: usize) -> Result<Vec<Row>> {
             .collect();
         let ids: Vec<u32> = (0..).take(names.len()).collect();
         let begun = Instant::now();
-        let image = image::compile(&ruleset, &ids);
+        let image = image::compile(&ruleset, &ids)?;
         compile.push(milliseconds(begun));
         let begun = Instant::now();
-        bench.maps.install(&names, [0; 32], |_| image)?;
+        bench.maps.install(&names, [0; 32], |_| Ok(image))?;
         switch.push(milliseconds(begun));
     }
     let (mut ports, mut snapshot) = (Vec::new(), Vec::new());

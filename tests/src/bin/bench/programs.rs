@@ -10,7 +10,7 @@ use aya::{
 use portdemux::{
     dataplane::{
         links,
-        maps::{COUNTERS, Maps, RULESETS},
+        maps::{COUNTERS, Maps, RULESETS, SOURCES},
         objects,
         pins::{Lock, Places},
     },
@@ -186,7 +186,7 @@ impl Bench {
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let port_offset = u32::try_from(port_offset)?;
         let mut loader = EbpfLoader::new();
-        for name in [RULESETS, COUNTERS] {
+        for name in [RULESETS, COUNTERS, SOURCES] {
             loader.map_pin_path(name, self.places.pins().join(name));
         }
         let object = loader

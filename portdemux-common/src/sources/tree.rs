@@ -1,0 +1,321 @@
+//! How the class of an address is found: slots of equal width, then a short row of entries.
+//!
+//! A tree of a family divides keys into slots, a slot leads to a class, to a leaf or, where keys stand
+//! close, to a node that divides them further. Keys are IPv4 addresses, or the upper 64 bits of IPv6
+//! ones. What a key leads to in a tree of IPv6 may be a leaf or a node again, of the lower 64 bits.
+//!
+//! A slot is one word, so that everything below it is exchanged by one store.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Class, Reader, Table};
+
+/// Leaves and nodes begin at multiples of this many words.
+pub const UNIT: u32 = 4;
+/// How many entries a leaf has at most.
+pub const LEAF_ENTRIES: usize = 62;
+/// How many nodes follow each other at most: each divides what is left at least by 256.
+pub const MAX_NODES: usize = 8;
+/// Into how many parts a slot is divided that can be empty by themselves.
+pub const SLICES: u32 = 32;
+/// Words before the slots of a node: the first of its keys, and its shape.
+pub const NODE_HEADER: u32 = 2;
+
+/// Steps in which a binary search over a leaf ends.
+const SEARCH_STEPS: usize = LEAF_ENTRIES.ilog2() as usize + 1;
+
+/// Where keys lead to.
+///
+/// Bits 26 to 31: 0 for a class, whose number stands below; 63 for a node; else how many entries a
+/// leaf has. Below stands where node or leaf begin, in [`UNIT`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Target(pub u32);
+
+impl Target {
+    const COUNT: u32 = 26;
+    const PLACE: u32 = (1 << Self::COUNT) - 1;
+    const NODE: u32 = 63;
+
+    /// A class.
+    #[must_use]
+    pub const fn class(class: Class) -> Self {
+        Self(class & Self::PLACE)
+    }
+
+    /// A leaf of `count` entries.
+    #[must_use]
+    pub const fn leaf(place: u32, count: u32) -> Self {
+        Self(((place / UNIT) & Self::PLACE) | (count << Self::COUNT))
+    }
+
+    /// A node.
+    #[must_use]
+    pub const fn node(place: u32) -> Self {
+        Self(((place / UNIT) & Self::PLACE) | (Self::NODE << Self::COUNT))
+    }
+
+    /// Whether it is a class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_class(self) -> bool {
+        self.0 >> Self::COUNT == 0
+    }
+
+    /// Whether it is a node.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_node(self) -> bool {
+        self.0 >> Self::COUNT == Self::NODE
+    }
+
+    /// How many entries the leaf has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn entries(self) -> u32 {
+        self.0 >> Self::COUNT
+    }
+
+    /// Where leaf or node begin.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        (self.0 & Self::PLACE) * UNIT
+    }
+}
+
+/// How keys are divided into slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Division {
+    /// The key at which the first slot begins; smaller ones are in it, too.
+    pub base: u64,
+    /// Where the slots begin; 0 if no list holds any key.
+    pub first: u32,
+    /// Bits 0 to 25: the last slice of the last slot, to which larger keys belong. Bits 26 to 31: a slice
+    /// is 2 to this power wide.
+    pub shape: u32,
+}
+
+impl Division {
+    const SHIFT: u32 = 26;
+    const LAST: u32 = (1 << Self::SHIFT) - 1;
+
+    /// A division into `slots`, of which each slice is 2 to the power of `shift` wide.
+    #[must_use]
+    pub const fn new(base: u64, first: u32, slots: u32, shift: u32) -> Self {
+        Self {
+            base,
+            first,
+            shape: (slots * SLICES - 1) & Self::LAST | shift << Self::SHIFT,
+        }
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        (self.shape & Self::LAST) / SLICES + 1
+    }
+
+    /// A slice is 2 to this power wide.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shift(&self) -> u32 {
+        self.shape >> Self::SHIFT
+    }
+
+    /// The slice that a key is in, counted over all slots.
+    #[inline(always)]
+    #[must_use]
+    pub fn slice(&self, key: u64) -> u64 {
+        (key.saturating_sub(self.base) >> self.shift()).min(u64::from(self.shape & Self::LAST))
+    }
+
+    /// Where a key leads to.
+    #[inline(always)]
+    pub(super) fn enter<T: Table>(&self, table: Reader<'_, T>, key: u64) -> Option<Target> {
+        #[expect(clippy::cast_possible_truncation, reason = "a slice has 26 bits")]
+        let slice = self.slice(key) as u32;
+        let slot = table.word(self.first + slice / SLICES)?;
+        // Empty slices are told apart here: most strangers never get to a leaf.
+        if slot >> 32 >> (slice % SLICES) & 1 == 0 {
+            return Some(Target::default());
+        }
+        Some(slot_target(slot))
+    }
+}
+
+/// A slot: where keys in it lead to, and which of its slices are not in class 0 as a whole.
+#[must_use]
+pub const fn slot(target: Target, slices: u32) -> u64 {
+    target.0 as u64 | (slices as u64) << 32
+}
+
+/// Where keys in a slot lead to.
+#[inline(always)]
+#[must_use]
+pub const fn slot_target(slot: u64) -> Target {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    Target(slot as u32)
+}
+
+/// An entry of IPv4 in one word: the first address, the class, and how many addresses, which is 2 to the
+/// power of `span`, or with [`Entry4::ON`] as many as there are before the next entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry4(pub u64);
+
+impl Entry4 {
+    /// For `span`: up to the next entry, or the end of the slot.
+    pub const ON: u32 = 63;
+
+    /// An entry.
+    #[must_use]
+    pub const fn new(start: u32, span: u32, class: Class) -> Self {
+        Self((start as u64) << 32 | (class << 6) as u64 | span as u64)
+    }
+
+    /// The first address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn start(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// See above.
+    #[inline(always)]
+    #[must_use]
+    pub const fn span(self) -> u32 {
+        (self.0 & 63) as u32
+    }
+
+    /// The class of its addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn class(self) -> Class {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+        ((self.0 as u32) >> 6)
+    }
+}
+
+/// What stands about a key of IPv6, in the second word of an entry: where it leads to, and to how many
+/// keys that applies. In a leaf, the keys of all entries come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry6(pub u64);
+
+impl Entry6 {
+    /// For `span`: up to the next entry, or the end of the slot.
+    pub const ON: u32 = 64;
+
+    /// What stands about some keys.
+    #[must_use]
+    pub const fn new(span: u32, target: Target) -> Self {
+        Self((target.0 as u64) << 32 | span as u64)
+    }
+
+    /// The number of keys is 2 to this power.
+    #[inline(always)]
+    #[must_use]
+    pub const fn span(self) -> u32 {
+        (self.0 & 127) as u32
+    }
+
+    /// Where they lead to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn target(self) -> Target {
+        Target((self.0 >> 32) as u32)
+    }
+}
+
+/// The class of an IPv4 address.
+#[inline(always)]
+pub(super) fn class_of_v4<T: Table>(
+    table: Reader<'_, T>,
+    division: &Division,
+    address: u64,
+) -> Option<Class> {
+    let target = descend(table, division.enter(table, address)?, address)?;
+    if target.is_class() {
+        return Some(target.0);
+    }
+    let probe = address << 32 | 0xffff_ffff;
+    let place = search(table, target, probe)?;
+    let entry = Entry4(table.word(place)?);
+    if entry.0 > probe || (address - entry.start()) >> entry.span() != 0 {
+        return Some(0);
+    }
+    Some(entry.class())
+}
+
+/// The class of an IPv6 address.
+#[inline(always)]
+pub(super) fn class_of_v6<T: Table>(
+    table: Reader<'_, T>,
+    division: &Division,
+    [high, low]: [u64; 2],
+) -> Option<Class> {
+    let target = follow_v6(table, division.enter(table, high)?, high)?;
+    if target.is_class() {
+        return Some(target.0);
+    }
+    let target = follow_v6(table, target, low)?;
+    Some(target.0)
+}
+
+/// Where a key of IPv6 leads to in the end.
+#[inline(always)]
+fn follow_v6<T: Table>(table: Reader<'_, T>, target: Target, key: u64) -> Option<Target> {
+    let target = descend(table, target, key)?;
+    if target.is_class() {
+        return Some(target);
+    }
+    let place = search(table, target, key)?;
+    let start = table.word(place)?;
+    let entry = Entry6(table.word(place + target.entries())?);
+    let span = entry.span();
+    if start > key || span < Entry6::ON && (key - start) >> (span & 63) != 0 {
+        return Some(Target::default());
+    }
+    Some(entry.target())
+}
+
+/// Follows nodes to a class or a leaf.
+#[inline(always)]
+fn descend<T: Table>(table: Reader<'_, T>, mut target: Target, key: u64) -> Option<Target> {
+    for _ in 0..MAX_NODES {
+        if !target.is_node() {
+            break;
+        }
+        target = node(table, target.place())?.enter(table, key)?;
+    }
+    Some(target)
+}
+
+/// The division of a node.
+#[inline(always)]
+fn node<T: Table>(table: Reader<'_, T>, place: u32) -> Option<Division> {
+    #[expect(clippy::cast_possible_truncation, reason = "a shape has 32 bits")]
+    Some(Division {
+        base: table.word(place)?,
+        first: place + NODE_HEADER,
+        shape: table.word(place + 1)? as u32,
+    })
+}
+
+/// The place of the last word of a leaf that is not larger than `probe`; the first if all are.
+#[inline(always)]
+fn search<T: Table>(table: Reader<'_, T>, leaf: Target, probe: u64) -> Option<u32> {
+    let mut place = leaf.place();
+    let mut left = leaf.entries();
+    for _ in 0..SEARCH_STEPS {
+        if left <= 1 {
+            break;
+        }
+        let half = left / 2;
+        if table.word(place + half)? <= probe {
+            place += half;
+        }
+        left -= half;
+    }
+    Some(place)
+}

@@ -1,0 +1,30 @@
+//! The map that holds the tables of sources.
+
+use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
+use portdemux_common::sources::Table;
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// The tables of sources of two rulesets, as words; how many there are, the loader says. The part that
+/// a ruleset in force names is changed by whole words only.
+#[btf_map]
+static SOURCES: Array<u64, 1, MMAPABLE> = Array::new();
+
+/// The words of [`SOURCES`].
+pub(crate) struct SourceWords;
+
+impl Table for SourceWords {
+    #[inline(always)]
+    fn word(&self, place: u32) -> Option<u64> {
+        let word = SOURCES.get_ptr(place)?;
+        // SAFETY: the word is one of the map's. The control plane may store another at any time, so
+        // that it is read once, as a whole.
+        Some(unsafe { core::ptr::read_volatile(word) })
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}

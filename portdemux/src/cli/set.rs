@@ -1,0 +1,317 @@
+//! `portdemux set`: who is in a set.
+
+use anyhow::Result;
+use clap::Subcommand;
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{
+    Context, output,
+    output::{Align, Table},
+    report::milliseconds,
+    safeguard::{self, Force, Safeguard},
+};
+use crate::{
+    clock::Clock,
+    figures::grouped,
+    members::{self, Changed},
+    rules::{
+        Ruleset,
+        source::{Becomes, Set, Source, parse_prefix},
+        until::Until,
+    },
+    session::Session,
+};
+
+/// Show and change who is in a set
+///
+/// Rules name sets as @NAME in `from` and `deny`; they are defined in the rules file. A change holds at
+/// once for all of them, without the ruleset being built anew, and is part of its text (see export).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux set list
+  portdemux set add banned 198.51.100.7 2001:db8:7::/48 --expires 10m
+  portdemux set remove banned 198.51.100.7")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Add(AddArgs),
+    Remove(RemoveArgs),
+    List(ListArgs),
+}
+
+/// Let prefixes become members of a set
+///
+/// A member that is there already gets the new expiry. All of them become members, or none.
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// The set's name, with or without @
+    name: String,
+    /// Prefixes or addresses
+    #[arg(required = true, value_name = "PREFIX", value_parser = prefix)]
+    prefixes: Vec<IpNet>,
+    /// How long they are members (90s, 10m, 12h, 7d, 2w), or until when (2030-01-31T12:00:00Z); left out:
+    /// for good
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = until)]
+    expires: Option<Until>,
+    #[command(flatten)]
+    force: Force,
+}
+
+/// Take prefixes out of a set
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// The set's name, with or without @
+    name: String,
+    /// Prefixes or addresses, as they are in the set
+    #[arg(required = true, value_name = "PREFIX", value_parser = prefix)]
+    prefixes: Vec<IpNet>,
+    #[command(flatten)]
+    force: Force,
+}
+
+/// Show the sets, or the members of one
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// The set's name; left out: all sets and how many are in them
+    name: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    parse_prefix(text).map_err(|error| super::with_help(&error, &error.help()))
+}
+
+fn until(text: &str) -> Result<Until, String> {
+    Until::parse(text, Clock::now().unix).map_err(|error| super::with_help(&error, error.help()))
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    match &args.verb {
+        Verb::Add(AddArgs {
+            name,
+            prefixes,
+            expires,
+            force,
+        }) => change(context, name, prefixes, Becomes::Member(*expires), *force),
+        Verb::Remove(RemoveArgs {
+            name,
+            prefixes,
+            force,
+        }) => change(context, name, prefixes, Becomes::Stranger, *force),
+        Verb::List(args) => list(args, context),
+    }
+}
+
+fn change(
+    context: &Context,
+    name: &str,
+    prefixes: &[IpNet],
+    becomes: Becomes,
+    force: Force,
+) -> Result<()> {
+    let name = name.strip_prefix('@').unwrap_or(name);
+    let (lock, maps) = context.open_to_change()?;
+    let in_force = context.in_force(&maps)?;
+    let wishes: Vec<(IpNet, Becomes)> = prefixes.iter().map(|&prefix| (prefix, becomes)).collect();
+    let places = &context.places;
+    let safeguard = Safeguard::new(safeguard::Verb::Set, force.into(), false);
+    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    // What becomes of others cannot cut the session, and need not be compiled to see that.
+    let is_concerned = Session::find().is_some_and(|session| {
+        let peer = session.peer.ip().to_canonical();
+        prefixes.iter().any(|prefix| prefix.contains(&peer))
+    });
+    let check: Option<members::Check<'_>> = if is_concerned { Some(&check) } else { None };
+    let changed = members::change(places, &maps, &lock, &in_force, name, &wishes, check)?;
+    say(context, name, &changed)
+}
+
+/// How many members are written out before the rest is only counted.
+const SHOWN: usize = 20;
+
+fn say(context: &Context, name: &str, changed: &Changed) -> Result<()> {
+    let until = |becomes: Becomes| match becomes {
+        Becomes::Member(Some(until)) => format!("until {until}"),
+        Becomes::Member(None) => "for good".into(),
+        Becomes::Stranger => String::new(),
+    };
+    for member in changed.members.iter().take(SHOWN) {
+        let prefix = Source::Prefix(member.prefix);
+        let (sign, says) = match (member.was, member.is) {
+            (was, is) if was == is => ("=", until(is)),
+            (_, Becomes::Stranger) => ("-", String::new()),
+            (Becomes::Stranger, Becomes::Member(None)) => ("+", String::new()),
+            (Becomes::Stranger, is @ Becomes::Member(Some(_))) => ("+", until(is)),
+            (was @ Becomes::Member(_), is @ Becomes::Member(_)) => {
+                ("~", format!("{} → {}", until(was), until(is)))
+            }
+        };
+        let line = format!("{sign} @{name}  {prefix}  {says}");
+        context.output.line(line.trim_end())?;
+    }
+    if let Some(more) = changed.members.len().checked_sub(SHOWN + 1) {
+        context
+            .output
+            .line(format!("… {} more", grouped(more as u64 + 1)))?;
+    }
+    let generation = match changed.rebuilt {
+        Some(generation) => format!("generation {}, ", generation.0),
+        None => String::new(),
+    };
+    let prefixes = if changed.count == 1 {
+        "prefix"
+    } else {
+        "prefixes"
+    };
+    context.output.line(format!(
+        "@{name} has {} {prefixes}, {generation}{}, counters kept",
+        grouped(changed.count as u64),
+        milliseconds(changed.took)
+    ))?;
+    if !changed.is_used {
+        output::note(format!("no rule names @{name}"));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    instance: String,
+    generation: u64,
+    sets: Vec<ListedSet<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedSet<'a> {
+    name: &'a str,
+    /// The rules that name it.
+    rules: Vec<&'a str>,
+    prefixes: Vec<ListedMember>,
+}
+
+#[derive(Serialize)]
+struct ListedMember {
+    prefix: String,
+    /// Null for good.
+    until: Option<String>,
+}
+
+fn list(args: &ListArgs, context: &Context) -> Result<()> {
+    let maps = context.open()?;
+    let in_force = context.in_force(&maps)?;
+    let ruleset = &in_force.ruleset;
+    let now = Clock::now().unix;
+    let name = args.name.as_deref();
+    let name = name.map(|name| name.strip_prefix('@').unwrap_or(name));
+    let sets: Vec<&Set> = match name {
+        Some(name) => vec![members::find(ruleset, name)?],
+        None => ruleset.sets().iter().collect(),
+    };
+    if args.json {
+        let report = Report {
+            instance: context.places.instance.to_string(),
+            generation: in_force.generation.0,
+            sets: sets
+                .into_iter()
+                .map(|set| ListedSet {
+                    name: &set.name,
+                    rules: rules_of(ruleset, set),
+                    prefixes: set
+                        .members(now)
+                        .map(|(prefix, until)| ListedMember {
+                            prefix: prefix.to_string(),
+                            until: until.map(|until| until.to_string()),
+                        })
+                        .collect(),
+                })
+                .collect(),
+        };
+        return Ok(context.output.line(serde_json::to_string(&report)?)?);
+    }
+    if sets.is_empty() {
+        return Ok(context
+            .output
+            .line("No sets: a rules file defines them in [sets]")?);
+    }
+    let table = match (name, &sets[..]) {
+        (Some(_), [set]) => of_one(set, now),
+        _ => of_all(ruleset, &sets, now),
+    };
+    Ok(context.output.write(&table.render(&context.output))?)
+}
+
+fn rules_of<'r>(ruleset: &'r Ruleset, set: &Set) -> Vec<&'r str> {
+    let names = |source: &Source| matches!(source, Source::Set(name) if *name == set.name);
+    let rules = ruleset.rules().iter();
+    rules
+        .filter(|rule| rule.from.iter().chain(&rule.deny).any(names))
+        .map(|rule| &*rule.name)
+        .collect()
+}
+
+fn of_one(set: &Set, now: u64) -> Table {
+    let mut table = Table::new()
+        .column("PREFIX", Align::Left, 0)
+        .column("UNTIL", Align::Left, 0)
+        .column("LEFT", Align::Right, 1);
+    for (prefix, until) in set.members(now) {
+        let (until, left) = match until {
+            Some(until) => (until.to_string(), left(until.unix - now)),
+            None => ("–".into(), "–".into()),
+        };
+        table.row([Source::Prefix(*prefix).to_string(), until, left]);
+    }
+    table
+}
+
+fn of_all(ruleset: &Ruleset, sets: &[&Set], now: u64) -> Table {
+    let mut table = Table::new()
+        .column("SET", Align::Left, 0)
+        .column("PREFIXES", Align::Right, 0)
+        .column("EXPIRING", Align::Right, 1)
+        .column("NEXT", Align::Right, 2)
+        .column("RULES", Align::Left, 0);
+    for set in sets {
+        let expiring: Vec<u64> = set
+            .members(now)
+            .filter_map(|(_, until)| Some(until?.unix - now))
+            .collect();
+        let next = expiring.iter().min();
+        let rules = rules_of(ruleset, set);
+        table.row([
+            format!("@{}", set.name),
+            grouped(set.members(now).count() as u64),
+            if expiring.is_empty() {
+                "–".into()
+            } else {
+                grouped(expiring.len() as u64)
+            },
+            next.map_or_else(|| "–".into(), |&next| left(next)),
+            if rules.is_empty() {
+                "–".into()
+            } else {
+                rules.join(" ")
+            },
+        ]);
+    }
+    table
+}
+
+/// A duration in its two largest units.
+fn left(milliseconds: u64) -> String {
+    let seconds = milliseconds.div_ceil(1_000);
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}

@@ -1,0 +1,47 @@
+//! The time of day, and the clock that the kernel goes by.
+
+use std::time::{Duration, SystemTime};
+
+use portdemux_common::sources::DEADLINE_SHIFT;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Milliseconds since 1970.
+    pub unix: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub monotonic: u64,
+}
+
+impl Clock {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = clock_gettime(ClockId::Monotonic);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
+        Self {
+            unix: milliseconds(unix),
+            monotonic: seconds * 1_000_000_000 + nanoseconds,
+        }
+    }
+
+    /// A time of day, in milliseconds since 1970, as the kernel's tables of sources have it; none if it
+    /// is past. It never comes out earlier than it is.
+    #[must_use]
+    pub fn deadline(&self, unix: u64) -> Option<u64> {
+        let left = unix.checked_sub(self.unix).filter(|&left| left > 0)?;
+        let nanoseconds = left
+            .saturating_mul(1_000_000)
+            .saturating_add(self.monotonic);
+        Some((nanoseconds >> DEADLINE_SHIFT) + 1)
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,112 @@
+//! From a tree back to ranges of keys.
+
+use portdemux_common::sources::tree::{Division, Entry4, Entry6, NODE_HEADER, Target, slot_target};
+
+use super::{
+    encode::{Keys, Piece, slot_bounds},
+    store::Store,
+};
+
+/// What the keys of a tree lead to, from key 0 on.
+pub(crate) fn root(store: &impl Store, keys: Keys, division: &Division) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    if division.first == 0 {
+        pieces.push(Piece {
+            start: 0,
+            target: Target::default(),
+        });
+    } else {
+        slots(store, keys, division, (0, keys.last()), &mut pieces);
+    }
+    Piece::join(&mut pieces);
+    pieces
+}
+
+/// What keys from `first` to `last` lead to.
+pub(crate) fn pieces(
+    store: &impl Store,
+    keys: Keys,
+    target: Target,
+    (first, last): (u64, u64),
+) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    collect(store, keys, target, (first, last), &mut pieces);
+    Piece::join(&mut pieces);
+    pieces
+}
+
+/// The division of a node.
+pub(crate) fn node(store: &impl Store, place: u32) -> Division {
+    Division {
+        base: store.read(place),
+        first: place + NODE_HEADER,
+        shape: u32::try_from(store.read(place + 1)).unwrap_or_default(),
+    }
+}
+
+fn slots(
+    store: &impl Store,
+    keys: Keys,
+    division: &Division,
+    bounds: (u64, u64),
+    pieces: &mut Vec<Piece>,
+) {
+    for number in 0..division.slots() {
+        if let Some(bounds) = slot_bounds(division, number, bounds) {
+            let target = slot_target(store.read(division.first + number));
+            collect(store, keys, target, bounds, pieces);
+        }
+    }
+}
+
+fn collect(
+    store: &impl Store,
+    keys: Keys,
+    target: Target,
+    (first, last): (u64, u64),
+    pieces: &mut Vec<Piece>,
+) {
+    if target.is_class() {
+        pieces.push(Piece {
+            start: first,
+            target,
+        });
+        return;
+    }
+    if target.is_node() {
+        let division = node(store, target.place());
+        return slots(store, keys, &division, (first, last), pieces);
+    }
+    // The first key of which nothing was said yet; none behind the last of all.
+    let mut next = Some(first);
+    let (place, count) = (target.place(), target.entries());
+    for number in 0..count {
+        let word = store.read(place + number);
+        let (start, span, target) = match keys {
+            Keys::V4 => {
+                let entry = Entry4(word);
+                let span = (entry.span() < Entry4::ON).then_some(entry.span());
+                (entry.start(), span, Target::class(entry.class()))
+            }
+            Keys::V6 => {
+                let entry = Entry6(store.read(place + count + number));
+                let span = (entry.span() < Entry6::ON).then_some(entry.span());
+                (word, span, entry.target())
+            }
+        };
+        if let Some(next) = next.filter(|&next| next < start) {
+            pieces.push(Piece {
+                start: next,
+                target: Target::default(),
+            });
+        }
+        pieces.push(Piece { start, target });
+        next = span.and_then(|span| start.checked_add(1 << span));
+    }
+    if let Some(start) = next.filter(|&next| next <= last) {
+        pieces.push(Piece {
+            start,
+            target: Target::default(),
+        });
+    }
+}

@@ -1,0 +1,116 @@
+//! Changes of who is in a list, in tables that programs read.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+use portdemux_common::sources::{Class, Sources};
+
+use super::{
+    Control, edit,
+    encode::Keys,
+    ranges::bounds,
+    rows::{Membership, Numbering, Rows},
+    store::{NoRoom, Store},
+};
+
+/// Who a prefix's addresses become in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Become {
+    /// Members, until a time in units of [`portdemux_common::sources::DEADLINE_SHIFT`] or for good.
+    Member(Option<u64>),
+    /// Not members.
+    Stranger,
+}
+
+/// Rows that stand in the tables, and those that are added to them.
+struct LiveRows<'s, S> {
+    store: &'s mut S,
+    sources: &'s Sources,
+    numbering: &'s Numbering,
+}
+
+impl<S: Store> LiveRows<'_, S> {
+    fn control(&self, control: Control) -> u64 {
+        self.store.read(control as u32)
+    }
+
+    fn row(&self, class: Class) -> Vec<u64> {
+        let place = self.sources.row_of(class);
+        (place..place + self.sources.row)
+            .map(|place| self.store.read(place))
+            .collect()
+    }
+}
+
+impl<S: Store> Rows for LiveRows<'_, S> {
+    fn numbering(&self) -> &Numbering {
+        self.numbering
+    }
+
+    fn class_of(&mut self, row: &[u64]) -> Result<Class, NoRoom> {
+        let count = self.control(Control::Classes);
+        let count_of_classes = Class::try_from(count).map_err(|_| NoRoom::Full)?;
+        let known = (0..count_of_classes).find(|&class| {
+            let place = self.sources.row_of(class);
+            (place..)
+                .zip(row)
+                .all(|(place, &word)| self.store.read(place) == word)
+        });
+        if let Some(class) = known {
+            return Ok(class);
+        }
+        if count >= self.control(Control::ClassPlaces) {
+            return Err(NoRoom::Full);
+        }
+        let class = count_of_classes;
+        self.store.write(self.sources.row_of(class), row);
+        self.store.publish(Control::Classes as u32, count + 1);
+        Ok(class)
+    }
+}
+
+/// Lets the addresses of a prefix become members of a list or strangers to it.
+///
+/// An address is what it was, or what it is to be, at any time; which of both, one store decides for
+/// many of them.
+pub(crate) fn change<S: Store>(
+    store: &mut S,
+    sources: &Sources,
+    numbering: &Numbering,
+    atom: u16,
+    prefix: &IpNet,
+    change: Become,
+) -> Result<(), NoRoom> {
+    let (keys, division) = match prefix {
+        IpNet::V4(_) => (Keys::V4, sources.v4),
+        IpNet::V6(_) => (Keys::V6, sources.v6),
+    };
+    if numbering.words() != sources.row as usize {
+        return Err(NoRoom::Unwieldy);
+    }
+    let mut known: HashMap<Class, Class> = HashMap::new();
+    edit::change(
+        store,
+        keys,
+        &division,
+        bounds(prefix),
+        &mut |store, class| {
+            if let Some(&changed) = known.get(&class) {
+                return Ok(changed);
+            }
+            let mut rows = LiveRows {
+                store,
+                sources,
+                numbering,
+            };
+            let mut membership: Membership = numbering.membership(class, |class| rows.row(class));
+            match change {
+                Become::Member(deadline) => membership.enter(atom, deadline),
+                Become::Stranger => membership.leave(atom),
+            }
+            let changed = rows.class(&membership)?;
+            known.insert(class, changed);
+            Ok(changed)
+        },
+    )
+}

@@ -1,0 +1,239 @@
+//! The tables of sources that belong to an image.
+
+mod decode;
+mod edit;
+mod encode;
+pub(crate) mod live;
+mod ranges;
+mod rows;
+pub(crate) mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, net::Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use portdemux_common::sources::{CONTROL_WORDS, Class, Sources, Table, tree::Target};
+
+pub(crate) use self::rows::Numbering;
+use self::{
+    encode::{Keys, Piece},
+    ranges::{Held, Range},
+    rows::NewRows,
+    store::{NoRoom, Store},
+};
+use crate::{
+    clock::Clock,
+    rules::{
+        Ruleset,
+        lists::{Atom, Lists},
+    },
+};
+
+/// What stands in the first words of a table, for the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Control {
+    /// The first word that is not taken.
+    Next = 0,
+    /// How many classes there are.
+    Classes = 1,
+    /// How many classes there is room for.
+    ClassPlaces = 2,
+    /// How many changes were made since the table was built.
+    Changes = 3,
+}
+
+/// Rows for classes that come up while the table is in use.
+const SPARE_CLASSES: usize = 256;
+
+/// The lists that rules have, as the kernel searches them: where the tables are, and their words.
+///
+/// # Errors
+///
+/// They take more room than there is.
+pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> {
+    let lists = ruleset.lists();
+    if lists.atoms().is_empty() {
+        return Ok((Sources::default(), Vec::new()));
+    }
+    let mut rows = NewRows::new(Numbering::of(lists));
+    let clock = Clock::now();
+    let nobody_leaves = HashMap::new();
+    let held = |is_v4: bool| {
+        let nobody_leaves = &nobody_leaves;
+        (0..).zip(lists.atoms()).flat_map(move |(atom, list)| {
+            let (prefixes, until) = match list {
+                Atom::Set(place) => {
+                    let set = &ruleset.sets()[*place];
+                    (&set.prefixes, &set.until)
+                }
+                Atom::Own(prefixes) => (prefixes, nobody_leaves),
+            };
+            let of_family = prefixes
+                .iter()
+                .filter(move |prefix| prefix.addr().is_ipv4() == is_v4);
+            of_family.filter_map(move |&prefix| {
+                // Most sets hold everyone for good.
+                let until = (!until.is_empty()).then(|| until.get(&prefix)).flatten();
+                let deadline = match until {
+                    // Whose time is over is not a member any more.
+                    Some(until) => clock.deadline(until.unix)?,
+                    None => 0,
+                };
+                Some(Held {
+                    prefix,
+                    atom,
+                    deadline,
+                })
+            })
+        })
+    };
+    let v4 = ranges::ranges(&mut rows, held(true), Keys::V4)?;
+    let v6 = ranges::ranges(&mut rows, held(false), Keys::V6)?;
+
+    let mut words = vec![0; CONTROL_WORDS as usize];
+    let row = rows.words.len() / rows.count();
+    let places = rows.count() + rows.count() / 4 + SPARE_CLASSES;
+    let classes = words.take(places * row)?;
+    words.write(classes, &rows.words);
+    let mut tree = |keys, ranges: &[Range]| {
+        let pieces = ranges::pieces(&mut words, keys, ranges)?;
+        encode::root(&mut words, keys, &pieces)
+    };
+    let sources = Sources {
+        v4: tree(Keys::V4, &v4)?,
+        v6: tree(Keys::V6, &v6)?,
+        begin: 0,
+        words: words.next(),
+        classes,
+        row: u32::try_from(row).map_err(|_| NoRoom::Full)?,
+    };
+    for (control, value) in [
+        (Control::Next, words.len()),
+        (Control::Classes, rows.count()),
+        (Control::ClassPlaces, places),
+    ] {
+        words[control as usize] = value as u64;
+    }
+    Ok((sources, words))
+}
+
+impl Numbering {
+    /// How the lists of a ruleset are numbered.
+    pub(crate) fn of(lists: &Lists) -> Self {
+        Self {
+            atoms: lists.atoms().len(),
+            unions: lists.unions().to_vec(),
+        }
+    }
+}
+
+/// The words of a ruleset's tables, at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'w> {
+    /// The words from [`Sources::begin`] on.
+    pub words: &'w [u64],
+    /// [`Sources::begin`].
+    pub begin: u32,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub now: u64,
+}
+
+impl Table for Words<'_> {
+    fn word(&self, place: u32) -> Option<u64> {
+        let place = place.checked_sub(self.begin)?;
+        self.words.get(place as usize).copied()
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+}
+
+/// The words of a table that are only read.
+struct Frozen<'w>(&'w [u64]);
+
+impl Store for Frozen<'_> {
+    fn next(&self) -> u32 {
+        u32::MAX
+    }
+
+    fn take_to(&mut self, _next: u32) -> Result<(), NoRoom> {
+        Err(NoRoom::Full)
+    }
+
+    fn read(&self, place: u32) -> u64 {
+        self.0.get(place as usize).copied().unwrap_or_default()
+    }
+
+    fn write(&mut self, _place: u32, _words: &[u64]) {}
+
+    fn publish(&mut self, _place: u32, _word: u64) {}
+}
+
+/// The prefixes that a table has in a list, in as few as say it, IPv4 first.
+pub(super) fn prefixes(sources: &Sources, words: &[u64], list: u16) -> Vec<IpNet> {
+    let store = Frozen(words);
+    let is_in = |class: Class| {
+        let word = sources.row_of(class) + 1 + u32::from(list / 64);
+        store.read(word) >> (list % 64) & 1 != 0
+    };
+    let v4 = decode::root(&store, Keys::V4, &sources.v4)
+        .into_iter()
+        .map(|piece| (u128::from(piece.start), piece.target.0));
+    let v4 = spans(v4, is_in, u128::from(u32::MAX))
+        .into_iter()
+        .flat_map(|(first, last)| {
+            let address = |number| Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX));
+            Ipv4Subnets::new(address(first), address(last), 0).map(IpNet::V4)
+        });
+    let v6 = decode::root(&store, Keys::V6, &sources.v6)
+        .into_iter()
+        .flat_map(|piece| addresses(&store, piece));
+    let v6 = spans(v6, is_in, u128::MAX)
+        .into_iter()
+        .flat_map(|(first, last)| Ipv6Subnets::new(first.into(), last.into(), 0).map(IpNet::V6));
+    v4.chain(v6).collect()
+}
+
+/// The ranges of addresses that a piece of the upper halves stands for.
+fn addresses(store: &impl Store, Piece { start, target }: Piece) -> Vec<Range> {
+    let high = u128::from(start) << 64;
+    if target.is_class() {
+        return vec![(high, target.0)];
+    }
+    decode::pieces(store, Keys::V6, target, (0, u64::MAX))
+        .into_iter()
+        .map(|piece| {
+            let Piece {
+                start,
+                target: Target(class),
+            } = piece;
+            (high | u128::from(start), class)
+        })
+        .collect()
+}
+
+/// The spans of neighbouring ranges that are in a list, first and last address, the last range ending
+/// with the last address of all.
+fn spans(
+    ranges: impl Iterator<Item = Range>,
+    is_in: impl Fn(Class) -> bool,
+    end: u128,
+) -> Vec<(u128, u128)> {
+    let mut spans = Vec::new();
+    let mut open = None;
+    for (start, class) in ranges {
+        match (open, is_in(class)) {
+            (None, true) => open = Some(start),
+            (Some(first), false) => {
+                spans.push((first, start - 1));
+                open = None;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+    spans.extend(open.map(|first| (first, end)));
+    spans
+}

@@ -1,0 +1,300 @@
+//! Changes of who is in a set, while the ruleset stays.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use ipnet::IpNet;
+use portdemux_common::{ruleset::RuleId, state::Generation};
+
+use crate::{
+    change::{self, InForce, Request},
+    clock::Clock,
+    dataplane::{
+        maps::Maps,
+        pins::{Lock, Places},
+    },
+    error::Help as _,
+    image::{
+        self, Compiled,
+        sources::{Numbering, live::Become, store::NoRoom},
+    },
+    records::Records,
+    rules::{
+        Ruleset, edit, file,
+        nearest::nearest,
+        source::{Becomes, MemberChange, Set, Source},
+        until::Until,
+    },
+};
+
+/// With more changes than this they are written into the text, and the tables are built anew.
+const MOST_CHANGES: usize = 10_000;
+
+/// What a change did.
+#[derive(Debug)]
+pub struct Changed {
+    /// What became of each prefix.
+    pub members: Vec<Member>,
+    /// How many members the set has.
+    pub count: usize,
+    /// Whether any rule names the set.
+    pub is_used: bool,
+    /// The generation in force after it, if the tables were built anew.
+    pub rebuilt: Option<Generation>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What became of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// What it was.
+    pub was: Becomes,
+    /// What it is.
+    pub is: Becomes,
+}
+
+/// Finds a set of a ruleset by its name.
+///
+/// # Errors
+///
+/// There is none; says which there are.
+pub fn find<'r>(ruleset: &'r Ruleset, name: &str) -> Result<&'r Set> {
+    let mut sets = ruleset.sets().iter();
+    if let Some(set) = sets.find(|set| set.name == name) {
+        return Ok(set);
+    }
+    let names: Vec<&str> = ruleset.sets().iter().map(|set| &*set.name).collect();
+    Err(anyhow::anyhow!(
+        "no set is called `{}`",
+        name.escape_debug()
+    ))
+    .help(|| match nearest(name, &names) {
+        Some(nearest) => format!("did you mean {nearest}"),
+        None if names.is_empty() => {
+            "the rules in force have no sets: define it in a rules file, [sets], and apply it"
+                .into()
+        }
+        None => format!("the rules in force have {}", names.join(", ")),
+    })
+}
+
+/// Has the last word about what packets would be decided by.
+pub type Check<'c> = &'c dyn Fn(&Compiled) -> Result<()>;
+
+/// Changes who is in a set, all of it or nothing; `check_new` is asked before anything is written.
+///
+/// Until the record of the changes is written, nothing has changed; then each address becomes what it is
+/// to be by one store. If this process ends between the two, the next change makes up for it.
+///
+/// # Errors
+///
+/// A prefix cannot become that, or something cannot be written.
+pub fn change(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    in_force: &InForce,
+    name: &str,
+    wishes: &[(IpNet, Becomes)],
+    check_new: Option<Check<'_>>,
+) -> Result<Changed> {
+    let begun = Instant::now();
+    let clock = Clock::now();
+    change::refuse_while_another_waits(places, maps)?;
+    let set = find(&in_force.ruleset, name)?;
+    let place = in_force
+        .ruleset
+        .sets()
+        .iter()
+        .position(|set| set.name == name);
+    let atom = place.and_then(|place| in_force.ruleset.lists().atom_of(place));
+    // The kernel's tables know of an address faster than a walk over a million members does.
+    let is_complete = maps.source_changes() == in_force.changes.len() as u64;
+    let is_stranger = |prefix: &IpNet| {
+        let atom = atom.filter(|_| is_complete && prefix.prefix_len() == prefix.max_prefix_len());
+        atom.and_then(|atom| maps.is_listed(atom, prefix.addr(), clock.monotonic)) == Some(false)
+    };
+    let members = check(set, wishes, clock.unix, is_stranger)?;
+    let steps: Vec<MemberChange> = members
+        .iter()
+        .filter(|member| member.was != member.is)
+        .map(|member| MemberChange {
+            set: name.into(),
+            prefix: member.prefix,
+            becomes: member.is,
+        })
+        .collect();
+    let come = |becomes: Becomes| usize::from(becomes != Becomes::Stranger);
+    let mut count = if set.until.is_empty() {
+        set.prefixes.len()
+    } else {
+        set.members(clock.unix).count()
+    };
+    for member in &members {
+        count = count + come(member.is) - come(member.was);
+    }
+    let mut changed = Changed {
+        members,
+        count,
+        is_used: atom.is_some(),
+        rebuilt: None,
+        took: Duration::ZERO,
+    };
+    if !steps.is_empty() {
+        if let Some(check) = check_new {
+            check(&preview(in_force, &steps, clock.unix)?)?;
+        }
+        let records = Records::new(places.records());
+        records.append_changes(in_force.generation, &steps, lock)?;
+        let all: Vec<&MemberChange> = in_force.changes.iter().chain(&steps).collect();
+        let is_simple = all.len() <= MOST_CHANGES && !is_nested(set, &changed.members, clock.unix);
+        if !is_simple || apply(maps, &in_force.ruleset, &all, &clock).is_err() {
+            changed.rebuilt = Some(rebuild(places, maps, lock)?);
+        }
+    }
+    changed.took = begun.elapsed();
+    Ok(changed)
+}
+
+/// What packets would be decided by after some changes.
+fn preview(in_force: &InForce, steps: &[MemberChange], now: u64) -> Result<Compiled> {
+    const NAME: &str = "the rules in force";
+    let text = edit::members(NAME, &in_force.record.text, steps, now)?;
+    let ruleset = file::parse(NAME, &text)?;
+    let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
+    image::compile(&ruleset, &ids)
+}
+
+/// Makes those changes in the kernel's tables that they do not have yet.
+fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -> Result<()> {
+    let done = usize::try_from(maps.source_changes()).unwrap_or(usize::MAX);
+    let missing = all.get(done..).ok_or(NoRoom::Unwieldy)?;
+    let steps: Vec<(u16, IpNet, Become)> = missing
+        .iter()
+        .filter_map(|change| {
+            let mut sets = ruleset.sets().iter();
+            let place = sets.position(|set| set.name == change.set)?;
+            let becomes = match change.becomes {
+                Becomes::Stranger => Become::Stranger,
+                Becomes::Member(None) => Become::Member(None),
+                Becomes::Member(Some(until)) => match clock.deadline(until.unix) {
+                    Some(deadline) => Become::Member(Some(deadline)),
+                    None => Become::Stranger,
+                },
+            };
+            Some((ruleset.lists().atom_of(place)?, change.prefix, becomes))
+        })
+        .collect();
+    maps.change_sources(&Numbering::of(ruleset.lists()), &steps, all.len() as u64)
+}
+
+/// Writes the changes into the text, and builds the tables anew.
+fn rebuild(places: &Places, maps: &Maps, lock: &Lock) -> Result<Generation> {
+    let in_force = change::in_force(places, maps)?;
+    let request = Request {
+        text: in_force.record.text,
+        source: in_force.record.source,
+        name: "the rules in force with this set",
+        dry_run: false,
+        confirm: None,
+    };
+    let old = || Some(in_force.ruleset);
+    let change = change::change(places, maps, lock, old, request, |_| Ok(()))?;
+    Ok(change.generation.unwrap_or_else(|| maps.generation()))
+}
+
+/// Whether prefixes that the set has hold parts of others that change: what is left of them, the tables
+/// do not say. Who was a stranger overlaps nobody.
+fn is_nested(set: &Set, members: &[Member], now: u64) -> bool {
+    let mut known = members
+        .iter()
+        .filter(|member| member.was != member.is && member.was != Becomes::Stranger);
+    known.any(|Member { prefix, .. }| {
+        let overlaps = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
+        let overlapping = set.members(now).filter(|(other, _)| overlaps(other));
+        overlapping.count() > 1
+    })
+}
+
+/// What becomes of each prefix, if that can be.
+fn check(
+    set: &Set,
+    wishes: &[(IpNet, Becomes)],
+    now: u64,
+    is_stranger: impl Fn(&IpNet) -> bool,
+) -> Result<Vec<Member>> {
+    let name = &set.name;
+    let shown = |prefix: &IpNet| Source::Prefix(*prefix).to_string();
+    let mut members: Vec<Member> = Vec::with_capacity(wishes.len());
+    for &(prefix, is) in wishes {
+        let overlaps =
+            |other: &IpNet| *other != prefix && (other.contains(&prefix) || prefix.contains(other));
+        if let Some(other) = members.iter().find(|member| {
+            member.prefix == prefix || is != Becomes::Stranger && overlaps(&member.prefix)
+        }) {
+            return Err(anyhow::anyhow!(
+                "{} and {} overlap",
+                shown(&other.prefix),
+                shown(&prefix)
+            ))
+            .help(|| "name each address once; nothing was changed".into());
+        }
+        if is != Becomes::Stranger && is_stranger(&prefix) {
+            members.push(Member {
+                prefix,
+                was: Becomes::Stranger,
+                is,
+            });
+            continue;
+        }
+        let was: Option<Option<Until>> = set
+            .members(now)
+            .find(|(other, _)| **other == prefix)
+            .map(|(_, until)| until);
+        let other = || set.members(now).find(|(other, _)| overlaps(other));
+        match (is, was) {
+            (Becomes::Stranger, None) => {
+                return Err(anyhow::anyhow!("{} is not in @{name}", shown(&prefix))).help(|| {
+                    match other() {
+                        Some((other, _)) if other.contains(&prefix) => format!(
+                            "it is part of {}, which is; nothing was changed",
+                            shown(other)
+                        ),
+                        Some((other, _)) => format!(
+                            "only a part of it is: {}; nothing was changed",
+                            shown(other)
+                        ),
+                        None => {
+                            format!("portdemux set list {name} shows who is; nothing was changed")
+                        }
+                    }
+                });
+            }
+            (Becomes::Member(_), None) => {
+                if let Some((other, _)) = other() {
+                    return Err(anyhow::anyhow!(
+                        "{} overlaps {}, which is in @{name}",
+                        shown(&prefix),
+                        shown(other)
+                    ))
+                    .help(|| {
+                        format!(
+                            "portdemux set remove {name} {} first; nothing was changed",
+                            shown(other)
+                        )
+                    });
+                }
+            }
+            (Becomes::Stranger | Becomes::Member(_), Some(_)) => {}
+        }
+        members.push(Member {
+            prefix,
+            was: was.map_or(Becomes::Stranger, Becomes::Member),
+            is,
+        });
+    }
+    Ok(members)
+}

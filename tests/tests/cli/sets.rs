@@ -1,0 +1,269 @@
+//! `portdemux set`: what it says, and that a mistake changes nothing.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use portdemux::rules::until::Until;
+use portdemux_tests::{
+    cli::Portdemux,
+    lab::{INTERFACE, Lab},
+    require,
+};
+
+use crate::bed::{Told, refused, without_time};
+
+const RULES: &str = "\
+[sets]
+lan    = [\"192.0.2.0/24\", \"2001:db8::/64\"]
+banned = []
+spare  = \"192.0.2.7\"
+
+[[rule]]
+name = \"ssh\"
+port = \"22/tcp\"
+from = \"@lan\"
+deny = \"@banned\"
+";
+
+/// A time after so many days and a half, in whole seconds.
+fn in_days(days: u64) -> Result<String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let unix = (now.as_secs() + days * 86_400 + 43_200) * 1_000;
+    Ok(Until { unix }.to_string())
+}
+
+fn loaded(lab: &Lab) -> Result<Portdemux<'_>> {
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.apply(RULES)?;
+    Ok(portdemux)
+}
+
+#[test]
+fn a_change_of_a_set_says_what_changed_and_lists_show_it() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    let until = in_days(400)?;
+    let say = |arguments: &[&str]| -> Result<String> {
+        without_time(&portdemux.ok(&[&["set"], arguments].concat())?.stdout)
+    };
+    // The first of a family: the tables are built anew, once.
+    assert_eq!(
+        say(&["add", "banned", "198.51.100.7", "198.51.100.0/30"])?,
+        "+ @banned  198.51.100.7\n+ @banned  198.51.100.0/30\n\
+         @banned has 2 prefixes, TIME, counters kept\n"
+    );
+    assert_eq!(
+        say(&["add", "@lan", "198.51.100.7"])?,
+        "+ @lan  198.51.100.7\n@lan has 3 prefixes, TIME, counters kept\n"
+    );
+    assert_eq!(
+        say(&["add", "banned", "198.51.100.7", "--expires", &until])?,
+        format!(
+            "~ @banned  198.51.100.7  for good → until {until}\n\
+             @banned has 2 prefixes, TIME, counters kept\n"
+        )
+    );
+    assert_eq!(
+        say(&["add", "banned", "198.51.100.0/30"])?,
+        "= @banned  198.51.100.0/30  for good\n@banned has 2 prefixes, TIME, counters kept\n"
+    );
+    assert_eq!(
+        say(&["remove", "banned", "198.51.100.0/30"])?,
+        "- @banned  198.51.100.0/30\n@banned has 1 prefix, TIME, counters kept\n"
+    );
+    let told = portdemux.ok(&["set", "add", "spare", "192.0.2.8"])?.stderr;
+    assert_eq!(told, "note: no rule names @spare\n");
+
+    let table = portdemux.ok(&["set", "list"])?.stdout;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "SET      PREFIXES  EXPIRING      NEXT  RULES");
+    assert_eq!(lines[1], "@lan            3         –         –  ssh");
+    assert!(
+        lines[2].starts_with("@banned         1         1  "),
+        "{table}"
+    );
+    assert_eq!(lines[3], "@spare          2         –         –  –");
+    let table = portdemux.ok(&["set", "list", "@banned"])?.stdout;
+    assert!(
+        table.starts_with("PREFIX        UNTIL                     LEFT\n"),
+        "{table}"
+    );
+    assert!(
+        table.contains(&format!("198.51.100.7  {until}  400d ")),
+        "{table}"
+    );
+    let listed = portdemux.json(&["set", "list", "banned"])?;
+    let expected = serde_json::json!([{
+        "name": "banned",
+        "rules": ["ssh"],
+        "prefixes": [{"prefix": "198.51.100.7/32", "until": until}],
+    }]);
+    assert_eq!(listed["sets"], expected);
+    let text = portdemux.ok(&["export"])?.stdout;
+    let set = format!("banned = [{{ prefix = \"198.51.100.7\", until = \"{until}\" }}]\n");
+    assert!(text.contains(&set), "{text}");
+    // Applying the file again takes back what was changed since, and says so.
+    let said = portdemux.apply(RULES)?.stdout;
+    let plan = "~ @lan     3 prefixes → 2 prefixes\n~ @banned  1 prefix → 0 prefixes\n\
+                ~ @spare   2 prefixes → 1 prefix\n= 1 unchanged\n";
+    assert!(said.starts_with(plan), "{said}");
+    assert_eq!(portdemux.ok(&["export"])?.stdout, RULES);
+    Ok(())
+}
+
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
+#[test]
+fn a_change_of_a_set_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() -> Result<()>
+{
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    let before = Told::by(&portdemux)?;
+    let wrong_value = |value: &str, what: &str, message: &str, help: &str| {
+        format!(
+            "error: invalid value '{value}' for '{what}': {message}\n help: {help}\n\nFor more \
+             information, try '--help'.\n"
+        )
+    };
+    for (arguments, code, told) in [
+        (
+            &["add", "baned", "192.0.2.1"][..],
+            1,
+            "error: no set is called `baned`\n help: did you mean banned\n".to_owned(),
+        ),
+        (
+            &["remove", "nobody-knows", "192.0.2.1"],
+            1,
+            "error: no set is called `nobody-knows`\n help: the rules in force have lan, banned, \
+             spare\n"
+                .into(),
+        ),
+        (
+            &["add", "lan", "198.51.100.1", "192.0.2.7"],
+            1,
+            "error: 192.0.2.7 overlaps 192.0.2.0/24, which is in @lan\n help: portdemux set remove \
+             lan 192.0.2.0/24 first; nothing was changed\n"
+                .into(),
+        ),
+        (
+            &["add", "lan", "2001:db8::/32"],
+            1,
+            "error: 2001:db8::/32 overlaps 2001:db8::/64, which is in @lan\n help: portdemux set \
+             remove lan 2001:db8::/64 first; nothing was changed\n"
+                .into(),
+        ),
+        (
+            &["add", "banned", "198.51.100.0/24", "198.51.100.7"],
+            1,
+            "error: 198.51.100.0/24 and 198.51.100.7 overlap\n help: name each address once; \
+             nothing was changed\n"
+                .into(),
+        ),
+        (
+            &["remove", "lan", "192.0.2.7"],
+            1,
+            "error: 192.0.2.7 is not in @lan\n help: it is part of 192.0.2.0/24, which is; nothing \
+             was changed\n"
+                .into(),
+        ),
+        (
+            &["remove", "lan", "192.0.0.0/16"],
+            1,
+            "error: 192.0.0.0/16 is not in @lan\n help: only a part of it is: 192.0.2.0/24; nothing \
+             was changed\n"
+                .into(),
+        ),
+        (
+            &["remove", "banned", "192.0.2.7"],
+            1,
+            "error: 192.0.2.7 is not in @banned\n help: portdemux set list banned shows who is; \
+             nothing was changed\n"
+                .into(),
+        ),
+        (
+            &["add", "lan", "192.0.2.7/24"],
+            2,
+            wrong_value(
+                "192.0.2.7/24",
+                "<PREFIX>...",
+                "`192.0.2.7/24` has bits set behind its first 24",
+                "write 192.0.2.0/24, or 192.0.2.7 for the one address",
+            ),
+        ),
+        (
+            &["add", "banned", "192.0.2.7", "--expires", "2001-01-01T00:00:00Z"],
+            2,
+            wrong_value(
+                "2001-01-01T00:00:00Z",
+                "--expires <WHEN>",
+                "`2001-01-01T00:00:00Z` is past",
+                "say a time that is still to come",
+            ),
+        ),
+        (
+            &["add", "banned", "192.0.2.7", "--expires", "-5m"],
+            2,
+            wrong_value(
+                "-5m",
+                "--expires <WHEN>",
+                "`-5m` is neither a duration nor a time",
+                "write it as in 90s, 10m, 12h, 7d or 2w, or as in 2030-01-31T12:00:00Z",
+            ),
+        ),
+        (
+            &["add", "banned", "192.0.2.7", "--expires", "1000w"],
+            2,
+            wrong_value(
+                "1000w",
+                "--expires <WHEN>",
+                "`1000w` is longer than ten years",
+                "leave it out to have it for good",
+            ),
+        ),
+    ] {
+        let arguments = [&["set"], arguments].concat();
+        assert_eq!(refused(&portdemux, &before, code, &arguments)?, told);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_member_that_is_written_wrongly_is_told_and_changes_nothing() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    let before = Told::by(&portdemux)?;
+    for (rules, message) in [
+        (
+            "[sets]\na = [{ prefix = \"192.0.2.1\" }]\n",
+            "a member of a set needs `prefix` and `until`",
+        ),
+        (
+            "[sets]\na = [{ prefix = \"192.0.2.1\", until = \"soon\" }]\n",
+            "`soon` is not a time",
+        ),
+        (
+            "[sets]\na = [\"192.0.2.1\", { prefix = \"192.0.2.1\", until = \"2099-01-01T00:00:00Z\" }]\n",
+            "192.0.2.1/32 is in the set `a` twice",
+        ),
+        (
+            "[sets]\na = [{ prefix = \"192.0.2.1\", till = \"2099-01-01T00:00:00Z\" }]\n",
+            "unknown key `till` in a member of a set",
+        ),
+    ] {
+        let file = portdemux.rules_file(rules)?;
+        let file = file.display().to_string();
+        let told = refused(&portdemux, &before, 1, &["apply", &file])?;
+        assert!(told.starts_with(&format!("error: {message}\n")), "{told}");
+        assert!(told.contains("; nothing was changed\n"), "{told}");
+    }
+    Ok(())
+}
