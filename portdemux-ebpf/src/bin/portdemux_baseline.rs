@@ -5,7 +5,8 @@
 //! for the verdict and one counter. It checks no lengths but the bounds that the verifier asks for.
 //!
 //! Each of them, and the dispatcher, is there a second time with `_random` to its name: before it looks
-//! at the frame, such a program puts another destination port into it, the same one in each.
+//! at the frame, such a program puts another destination port into it, the same one in each. And with
+//! `_source`: there it puts another source address into it.
 #![no_std]
 #![no_main]
 #![expect(
@@ -68,6 +69,82 @@ pub fn limit_random(ctx: XdpContext) -> u32 {
 pub fn portdemux_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
     portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
+}
+
+/// Whether the frame is of IPv6, set by the benchmark as the next two are.
+#[unsafe(no_mangle)]
+static SOURCE_V6: Global<u32> = Global::new(0);
+
+/// The first of the numbers that sources are made from.
+#[unsafe(no_mangle)]
+static SOURCE_FIRST: Global<u32> = Global::new(0);
+
+/// How many numbers there are.
+#[unsafe(no_mangle)]
+static SOURCE_COUNT: Global<u32> = Global::new(1);
+
+/// Puts a source into the frame and passes everything.
+#[xdp(frags)]
+#[inline(always)]
+pub fn empty_source(ctx: XdpContext) -> u32 {
+    draw_source(&ctx);
+    xdp_action::XDP_PASS
+}
+
+/// Puts a source into the frame, counts and polices by the destination port.
+#[xdp(frags)]
+#[inline(always)]
+pub fn limit_source(ctx: XdpContext) -> u32 {
+    draw_source(&ctx);
+    run(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// Puts a source into the frame and dispatches it.
+#[xdp(frags)]
+#[inline(always)]
+pub fn portdemux_source(ctx: XdpContext) -> u32 {
+    draw_source(&ctx);
+    portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
+}
+
+/// Steps the generator in the destination MAC address, takes a number from it and makes the source
+/// address of it, as the benchmark does with the members of its lists.
+#[inline(always)]
+fn draw_source(ctx: &XdpContext) {
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let Some(state) = read::<u32>(start, end, 0) else {
+        return;
+    };
+    let state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    // SAFETY: the four bytes were read above.
+    unsafe { core::ptr::write_unaligned(start as *mut u32, state) };
+    let number = (u64::from(state) * u64::from(SOURCE_COUNT.load())) >> 32;
+    let mixed = mix(number + u64::from(SOURCE_FIRST.load()));
+    if SOURCE_V6.load() == 0 {
+        let at = start + 14 + 12;
+        if at + 4 <= end {
+            #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+            let low = mixed as u32;
+            // SAFETY: the four bytes end before the frame does.
+            unsafe { core::ptr::write_unaligned(at as *mut u32, low) };
+        }
+        return;
+    }
+    let at = start + 14 + 8;
+    if at + 8 <= end {
+        let high = (mixed & 0x1fff_ffff_ffff_ffff | 0x2000_0000_0000_0000).to_be();
+        // SAFETY: the eight bytes end before the frame does.
+        unsafe { core::ptr::write_unaligned(at as *mut u64, high) };
+    }
+}
+
+/// The finalizer of splitmix64 (Steele, Lea, Flood 2014), as `mix` of the benchmark.
+#[inline(always)]
+fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
 }
 
 /// Steps a linear congruential generator whose state lies in the destination MAC address, and takes the

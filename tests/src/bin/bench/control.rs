@@ -10,7 +10,7 @@ use portdemux_tests::{
 };
 use serde::Serialize;
 
-use super::{programs::Bench, statistics::Spread};
+use super::{programs::Bench, sources, statistics::Spread};
 
 /// How long something takes, in milliseconds.
 #[derive(Debug, Serialize)]
@@ -41,6 +41,8 @@ fn all_ports() -> String {
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
     let mut rows = inside(rounds)?;
     rows.extend(as_commands(rounds)?);
+    let sources = sources::measure_changes(rounds)?.into_iter();
+    rows.extend(sources.map(|(what, milliseconds)| Row { what, milliseconds }));
     Ok(rows)
 }
 
@@ -157,9 +159,9 @@ fn milliseconds(begun: Instant) -> f64 {
 }
 
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut text = format!("{:<46}  {:>22}\n", "WHAT", "MILLISECONDS");
+    let mut text = format!("{:<54}  {:>22}\n", "WHAT", "MILLISECONDS");
     for row in rows {
-        let _ = writeln!(text, "{:<46}  {:>22}", row.what, row.milliseconds);
+        let _ = writeln!(text, "{:<54}  {:>22}", row.what, row.milliseconds);
     }
     text
 }

@@ -7,6 +7,7 @@ mod datapath;
 mod flows;
 mod peer;
 mod programs;
+mod sources;
 mod statistics;
 
 use std::io::Write as _;
@@ -38,6 +39,7 @@ struct Report {
     repeat: u32,
     packets: Vec<datapath::Row>,
     flows: Vec<flows::Row>,
+    sources: Vec<sources::Row>,
     xdp_filter: Option<Vec<peer::Row>>,
     control: Vec<control::Row>,
 }
@@ -51,6 +53,7 @@ fn main() -> Result<()> {
     } else {
         Vec::new()
     };
+    let sources = sources::measure(args.rounds, args.repeat, only.unwrap_or_default())?;
     let (xdp_filter, control) = match only {
         Some(_) => (None, Vec::new()),
         None => (
@@ -63,6 +66,7 @@ fn main() -> Result<()> {
         repeat: args.repeat,
         packets,
         flows,
+        sources,
         xdp_filter,
         control,
     };
@@ -75,6 +79,9 @@ fn main() -> Result<()> {
         }
         if !report.flows.is_empty() {
             tables.push(flows::table(&report.flows));
+        }
+        if !report.sources.is_empty() {
+            tables.push(sources::table(&report.sources));
         }
         if only.is_none() {
             tables.push(peer::table(report.xdp_filter.as_deref()));

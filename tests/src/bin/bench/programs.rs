@@ -7,7 +7,9 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
+use ipnet::IpNet;
 use portdemux::{
+    change::{self, InForce, Request},
     dataplane::{
         links,
         maps::{COUNTERS, Maps, RULESETS, SOURCES},
@@ -15,7 +17,8 @@ use portdemux::{
         pins::{Lock, Places},
     },
     image,
-    rules::file,
+    members::{self, Changed},
+    rules::{file, source::Becomes},
 };
 use portdemux_common::policy::Timeouts;
 use portdemux_tests::bpffs::Bpffs;
@@ -28,6 +31,14 @@ pub(crate) struct Bench {
     pub(crate) lock: Lock,
     _bpffs: Bpffs,
     _state: TempDir,
+}
+
+/// How a program draws the source of a frame: one of these numbers, mixed to an address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Draw {
+    pub(crate) is_v6: bool,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
 }
 
 /// Which rules are in force.
@@ -158,7 +169,11 @@ impl Bench {
     }
 
     pub(crate) fn put_in_force(&self, rules: Rules) -> Result<()> {
-        let ruleset = file::parse(rules.name(), &rules.text())?;
+        self.put_text_in_force(rules.name(), &rules.text())
+    }
+
+    pub(crate) fn put_text_in_force(&self, name: &str, text: &str) -> Result<()> {
+        let ruleset = file::parse(name, text)?;
         let names: Vec<&str> = ruleset
             .rules()
             .iter()
@@ -167,6 +182,40 @@ impl Bench {
         self.maps
             .install(&names, [0; 32], |ids| image::compile(&ruleset, ids))?;
         Ok(())
+    }
+
+    /// Puts a text in force, with its record.
+    pub(crate) fn change_text(&self, name: &str, text: String) -> Result<()> {
+        let request = Request {
+            text,
+            source: None,
+            name,
+            dry_run: false,
+            confirm: None,
+        };
+        change::change(
+            &self.places,
+            &self.maps,
+            &self.lock,
+            || None,
+            request,
+            |_| Ok(()),
+        )?;
+        Ok(())
+    }
+
+    /// Makes a prefix a member of a set.
+    pub(crate) fn enter(&self, in_force: &InForce, set: &str, prefix: IpNet) -> Result<Changed> {
+        let wish = [(prefix, Becomes::Member(None))];
+        members::change(
+            &self.places,
+            &self.maps,
+            &self.lock,
+            in_force,
+            set,
+            &wish,
+            None,
+        )
     }
 
     /// The dispatcher on the maps of this instance.
@@ -183,6 +232,16 @@ impl Bench {
 
     /// A program to compare with; `port_offset` is where the destination port stands in the frame.
     pub(crate) fn baseline(&self, name: &'static str, port_offset: usize) -> Result<Program> {
+        self.with_sources(name, port_offset, Draw::default())
+    }
+
+    /// The same; those whose name ends with `_source` draw the frame's source so.
+    pub(crate) fn with_sources(
+        &self,
+        name: &'static str,
+        port_offset: usize,
+        draw: Draw,
+    ) -> Result<Program> {
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let port_offset = u32::try_from(port_offset)?;
         let mut loader = EbpfLoader::new();
@@ -193,6 +252,9 @@ impl Bench {
             .map_max_entries(COUNTERS, cpus)
             .map_max_entries("LIMIT_COUNTERS", cpus)
             .override_global("PORT_OFFSET", &port_offset, true)
+            .override_global("SOURCE_V6", &u32::from(draw.is_v6), true)
+            .override_global("SOURCE_FIRST", &draw.first, true)
+            .override_global("SOURCE_COUNT", &draw.count, true)
             .load(objects::BASELINE)?;
         Program::load(object, name)
     }
