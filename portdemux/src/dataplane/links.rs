@@ -252,16 +252,21 @@ fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
     Ok(program.try_into()?)
 }
 
-/// Whether the programs on all interfaces use a map, and each has one beside it that sees what is sent.
-pub(super) fn all_use(places: &Places, map: u32) -> Result<bool> {
-    let using: Vec<u32> = aya::programs::loaded_programs()
+/// The programs in the kernel that use a map.
+fn programs_with(map: u32) -> Vec<u32> {
+    loaded_programs()
         .flatten()
         .filter(|program| {
             let maps = program.map_ids().ok().flatten();
             maps.is_some_and(|maps| maps.contains(&map))
         })
         .map(|program| program.id())
-        .collect();
+        .collect()
+}
+
+/// Whether the programs on all interfaces use a map, and each has one beside it that sees what is sent.
+pub(super) fn all_use(places: &Places, map: u32) -> Result<bool> {
+    let using = programs_with(map);
     let present = interface::list()?;
     Ok(pinned(places)
         .iter()
@@ -318,6 +323,7 @@ fn open_link(pin: &Path) -> Result<XdpLink> {
 pub(super) fn renew(pins: &Path, shape: Option<Shape>) -> Result<Vec<usize>> {
     let map = MapInfo::from_pin(pins.join(SOURCES))
         .with_context(|| format!("open {}", pins.join(SOURCES).display()))?;
+    let using = programs_with(map.id());
     let mut renewed = Vec::new();
     for place in 0..MAX_INTERFACES {
         let pin = pins.join(format!("link{place}"));
@@ -325,11 +331,7 @@ pub(super) fn renew(pins: &Path, shape: Option<Shape>) -> Result<Vec<usize>> {
         let Some(program) = pin.exists().then(|| program_id(&pin)).flatten() else {
             continue;
         };
-        let maps = loaded_programs()
-            .filter_map(Result::ok)
-            .find(|info| info.id() == program)
-            .and_then(|info| info.map_ids().ok().flatten());
-        if maps.is_some_and(|maps| maps.contains(&map.id())) {
+        if using.contains(&program) {
             continue;
         }
         let mut object = load(pins, place, shape)?;
@@ -556,6 +558,7 @@ fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::E
 
 const EPERM: i32 = 1;
 const EBUSY: i32 = 16;
+const ENOLINK: i32 = 67;
 
 fn reason(error: &ProgramError) -> String {
     match os_error(error) {
