@@ -105,12 +105,13 @@ fn an_apply_killed_while_it_writes_the_tables_leaves_one_ruleset_whole() -> Resu
     }
     let (mut ended, mut seen) = (0, [0; 2]);
     for number in 0..400 {
-        let delay = Duration::from_micros(number * 40);
+        let delay = Duration::from_micros(number % 50 * 40);
         let (course, in_force) = kill(Kill::After(low, delay))?;
         ensure!(course.code.is_none_or(|code| code == 0), "{course:?}");
         seen[in_force] += 1;
         ended += usize::from(course.code.is_some());
-        if ended > 5 {
+        // On a busy machine the kill comes late however short the delay, so that more are needed.
+        if ended > 5 && seen[0] > 0 {
             break;
         }
     }
