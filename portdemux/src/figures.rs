@@ -63,6 +63,19 @@ pub(crate) fn seconds(time: Duration) -> String {
     }
 }
 
+/// About how long a time is, in the largest unit that leaves a number worth reading: `90s`, `5m`, `24h`,
+/// `3d`.
+pub(crate) fn brief(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let in_units = |unit: u64| (seconds + unit / 2) / unit;
+    match seconds {
+        ..120 => format!("{seconds}s"),
+        ..7_200 => format!("{}m", in_units(60)),
+        ..172_800 => format!("{}h", in_units(3_600)),
+        _ => format!("{}d", in_units(86_400)),
+    }
+}
+
 fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
     if number < step {
         return format!("{number}{space}{}", units[0]);
@@ -100,6 +113,14 @@ mod tests {
         assert_eq!(seconds(Duration::from_secs(42)), "42 s");
         assert_eq!(seconds(Duration::from_millis(59_001)), "1 min");
         assert_eq!(seconds(Duration::from_secs(9_015)), "2 h 30 min 15 s");
+    }
+
+    #[test]
+    fn brief_times_have_one_unit() {
+        let brief = |seconds| brief(Duration::from_secs(seconds));
+        assert_eq!([brief(0), brief(119), brief(120)], ["0s", "119s", "2m"]);
+        assert_eq!([brief(7_199), brief(86_399)], ["120m", "24h"]);
+        assert_eq!([brief(172_799), brief(259_200)], ["48h", "3d"]);
     }
 
     #[test]

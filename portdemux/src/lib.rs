@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod error;
 pub mod explain;
 mod figures;
+pub mod flows;
 pub mod image;
 pub mod interface;
 pub mod lockout;

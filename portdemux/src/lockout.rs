@@ -42,6 +42,16 @@ pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &Compiled) -> Op
     (!is_old).then_some(Cut { session, reason })
 }
 
+/// Says whether the session of this process ends when its flow is forgotten: whether its next packet,
+/// taken for one that begins, would not come in.
+#[must_use]
+pub fn cut_if_new(places: &Places, maps: &Maps) -> Option<Cut> {
+    let session = Session::find()?;
+    let reason = refusal(&session, &maps.compiled())?;
+    let may_come = session.may_come_by(&present(places, maps));
+    may_come.unwrap_or(true).then_some(Cut { session, reason })
+}
+
 /// Why packets of a session do not reach this host's own stack, if they do not.
 fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
     let frame = packet::frame(Transport::Tcp, session.peer, session.local).ok()?;

@@ -10,6 +10,7 @@ use portdemux_common::{
 
 use crate::dataplane::{
     counters::{Outcome, Traffic},
+    flows::PortFlows,
     maps::Maps,
 };
 
@@ -30,6 +31,8 @@ pub struct Snapshot {
     /// What all frames came to.
     pub outcomes: Vec<Outcome>,
     traffic: Vec<Traffic>,
+    /// What is counted of flows, where they are tracked.
+    flows: Option<Vec<PortFlows>>,
     claims: Claims,
 }
 
@@ -54,6 +57,8 @@ impl Snapshot {
             rules: maps.counters.rules(count),
             outcomes: maps.counters.outcomes(),
             traffic: maps.counters.ports(),
+            // Where the tables are damaged, `status` says so; the other counters are there still.
+            flows: maps.flows().ok().flatten().map(|flows| flows.ports()),
             claims: Claims::read(&image),
             taken: Instant::now(),
         }
@@ -67,11 +72,27 @@ impl Snapshot {
             .collect()
     }
 
+    /// Whether flows are tracked.
+    #[must_use]
+    pub const fn tracks_flows(&self) -> bool {
+        self.flows.is_some()
+    }
+
+    /// What is counted of the flows of a port, where they are tracked.
+    #[must_use]
+    pub fn flows(&self, (transport, port): PortKey) -> Option<PortFlows> {
+        let flows = self.flows.as_ref()?;
+        Some(flows[Port::new(port).index(transport)])
+    }
+
     /// Whether a port saw traffic or is claimed.
     #[must_use]
     pub fn is_of_interest(&self, (transport, port): PortKey) -> bool {
         let index = Port::new(port).index(transport);
-        self.traffic[index].received.packets != 0 || self.claims.entry(index).is_claimed()
+        let sent = self.flows.as_ref().map(|flows| flows[index].sent.packets);
+        self.traffic[index].received.packets != 0
+            || sent.is_some_and(|packets| packets != 0)
+            || self.claims.entry(index).is_claimed()
     }
 
     /// What came for a port.

@@ -10,6 +10,7 @@ mod confirm;
 mod detach;
 mod explain;
 mod export;
+mod flows;
 mod guard;
 pub mod output;
 mod promote;
@@ -104,6 +105,7 @@ enum Command {
     Status(status::Args),
     Rules(rules::Args),
     Stats(stats::Args),
+    Flows(flows::Args),
     Explain(explain::Args),
     Guard(guard::Args),
 }
@@ -200,6 +202,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args, &context),
         Command::Rules(args) => rules::run(args, &context),
         Command::Stats(args) => stats::run(args, &context),
+        Command::Flows(args) => flows::run(args, &context),
         Command::Explain(args) => explain::run(args, &context),
         Command::Guard(args) => guard::run(args, &context),
     };

@@ -36,6 +36,13 @@ pub(super) struct Force {
     force: bool,
 }
 
+impl Force {
+    /// Whether it was said.
+    pub(super) const fn is_given(self) -> bool {
+        self.force
+    }
+}
+
 impl From<Force> for Args {
     fn from(force: Force) -> Self {
         Self {

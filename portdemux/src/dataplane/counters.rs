@@ -1,7 +1,5 @@
 //! Counters, summed over all CPUs.
 
-use std::sync::atomic::Ordering;
-
 use portdemux_common::{
     counters::{
         Counter, CpuCounters, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, VERDICT_PLACES,
@@ -152,14 +150,7 @@ impl Counters {
         let sums: &mut [u64] = bytemuck::cast_slice_mut(into);
         for cpu in 0..self.cpus {
             let start = cpu * size_of::<CpuCounters>() + offset;
-            let mut left = &mut *sums;
-            for run in self.memory.runs(start, left.len()) {
-                let (here, next) = left.split_at_mut(run.len());
-                for (sum, word) in here.iter_mut().zip(run) {
-                    *sum += word.load(Ordering::Relaxed);
-                }
-                left = next;
-            }
+            self.memory.add(start, sums);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     array, fs,
+    mem::offset_of,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -9,9 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
 use portdemux_common::{
-    counters::{Counter, CpuFlowCounters},
+    counters::{Counter, CpuFlowCounters, PORT_PLACES},
     flows::{
-        Event, FlowKey, Shape, State, Which,
+        Event, FlowKey, Relation, Shape, State, Which,
         table::{self, Bucket, NOWHERE, Place},
     },
     policy::TICK_SHIFT,
@@ -78,10 +79,17 @@ pub struct Flow {
 /// What is counted of the flows of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFlows {
-    /// Packets received, by [`portdemux_common::flows::Relation`].
-    pub relations: [u64; 4],
+    relations: [u64; Relation::ALL.len()],
     /// What was sent.
     pub sent: Counter,
+}
+
+impl PortFlows {
+    /// How many packets came that stand to flows like this.
+    #[must_use]
+    pub const fn of(&self, relation: Relation) -> u64 {
+        self.relations[relation as usize]
+    }
 }
 
 /// How large tables for so many flows are; their hash begins with a new secret.
@@ -193,11 +201,22 @@ impl Flows {
         }
     }
 
-    fn bucket(&self, which: Which, at: u32) -> Bucket<&AtomicU64> {
-        let map = match which {
+    const fn table(&self, which: Which) -> &Mapped {
+        match which {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,
-        };
+        }
+    }
+
+    /// Whether no place of a bucket has an owner: most buckets, most of the time.
+    fn is_empty(&self, which: Which, at: u32) -> bool {
+        let mut owners = [table::FREE; table::WAYS];
+        self.table(which).read(at as usize * BUCKET, &mut owners);
+        owners == [table::FREE; table::WAYS]
+    }
+
+    fn bucket(&self, which: Which, at: u32) -> Bucket<&AtomicU64> {
+        let map = self.table(which);
         let start = at as usize * BUCKET;
         let word = |place: usize| map.word(start + place * size_of::<u64>());
         Bucket {
@@ -215,6 +234,7 @@ impl Flows {
         [Which::Known, Which::HalfOpen]
             .into_iter()
             .flat_map(move |which| (0..self.buckets(which)).map(move |at| (which, at)))
+            .filter(|&(which, at)| !self.is_empty(which, at))
             .flat_map(move |(which, at)| {
                 let bucket = self.bucket(which, at);
                 (0..NOWHERE).filter_map(move |way| read(&bucket, which, at, way, now))
@@ -228,6 +248,9 @@ impl Flows {
         let count = |which| {
             let buckets = 0..self.buckets(which);
             let count = buckets.map(|at| {
+                if self.is_empty(which, at) {
+                    return 0;
+                }
                 let bucket = self.bucket(which, at);
                 let lives = |way: &u32| {
                     let owner = bucket.owner(*way);
@@ -268,39 +291,58 @@ impl Flows {
         bucket.take(way, key, mark, state, [now, until])
     }
 
-    /// What is counted of the flows of a port, given by its index.
+    /// What is counted of the flows of every port, by [`portdemux_common::wire::Port::index`].
     #[must_use]
-    pub fn port(&self, index: usize) -> PortFlows {
-        let mut port = PortFlows::default();
+    pub fn ports(&self) -> Vec<PortFlows> {
+        let mut relations = vec![[0; Relation::ALL.len()]; PORT_PLACES];
+        let mut sent = vec![Counter::default(); PORT_PLACES];
         for cpu in 0..self.cpus {
             let start = cpu * COUNTERS;
-            let mut relations = [0; 4];
-            let offset = std::mem::offset_of!(CpuFlowCounters, relations);
-            self.counters.read(
-                start + offset + index * size_of_val(&relations),
-                &mut relations,
+            self.counters.add(
+                start + offset_of!(CpuFlowCounters, relations),
+                relations.as_flattened_mut(),
             );
-            let mut sent = [0; 2];
-            let offset = std::mem::offset_of!(CpuFlowCounters, sent);
-            self.counters
-                .read(start + offset + index * size_of_val(&sent), &mut sent);
-            for (sum, relation) in port.relations.iter_mut().zip(relations) {
-                *sum += relation;
-            }
-            port.sent.packets += sent[0];
-            port.sent.bytes += sent[1];
+            self.counters.add(
+                start + offset_of!(CpuFlowCounters, sent),
+                bytemuck::cast_slice_mut(&mut sent),
+            );
         }
-        port
+        let ports = relations.into_iter().zip(sent);
+        ports
+            .map(|(relations, sent)| PortFlows { relations, sent })
+            .collect()
     }
 
     /// How often something happened to flows.
     #[must_use]
     pub fn events(&self, event: Event) -> u64 {
-        let offset = std::mem::offset_of!(CpuFlowCounters, events) + event as usize * 8;
+        let offset = offset_of!(CpuFlowCounters, events) + event as usize * 8;
         (0..self.cpus)
             .map(|cpu| self.counters.word(cpu * COUNTERS + offset))
             .map(|word| word.load(Ordering::Relaxed))
             .sum()
+    }
+}
+
+impl Flow {
+    /// A flow of no table.
+    #[cfg(test)]
+    pub(crate) const fn known(key: FlowKey, state: State, begun: u32, received: Counter) -> Self {
+        Self {
+            key,
+            is_half_open: false,
+            state,
+            outcome: 0,
+            begun,
+            until: begun,
+            received,
+            sent: Counter {
+                packets: 0,
+                bytes: 0,
+            },
+            place: (0, 0),
+            mark: 0,
+        }
     }
 }
 

@@ -105,6 +105,18 @@ impl Mapped {
         }
     }
 
+    /// Adds to each number what stands in its place, from `byte` bytes on.
+    pub(super) fn add(&self, byte: usize, sums: &mut [u64]) {
+        let mut left = sums;
+        for run in self.runs(byte, left.len()) {
+            let (here, next) = left.split_at_mut(run.len());
+            for (sum, word) in here.iter_mut().zip(run) {
+                *sum = sum.wrapping_add(word.load(Ordering::Relaxed));
+            }
+            left = next;
+        }
+    }
+
     /// Writes those of the words that differ from what stands at `byte` bytes.
     pub(super) fn write(&self, byte: usize, words: &[u64]) {
         let to = self.runs(byte, words.len()).flatten();

@@ -6,7 +6,7 @@ use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 const VERBS: [&str; 8] = [
     "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export",
 ];
-const NOUNS: [&str; 4] = ["status", "rules", "stats", "explain"];
+const NOUNS: [&str; 5] = ["status", "rules", "stats", "flows", "explain"];
 
 /// The command lines of portdemux among the examples of a help text, without what stands around them:
 /// other programs in the pipe, redirections, and the words that say what a line does.

@@ -4,6 +4,7 @@ mod bed;
 mod changes;
 mod explain;
 mod failures;
+mod flows;
 mod help;
 mod json;
 mod lockout;

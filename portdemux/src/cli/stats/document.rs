@@ -6,14 +6,14 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::counters::Counter;
+use portdemux_common::{counters::Counter, flows::Relation};
 use serde::Serialize;
 
 use super::{Args, chosen};
 use crate::{
     attached,
     cli::{Context, status::Interface},
-    dataplane::maps::Maps,
+    dataplane::{flows::PortFlows, maps::Maps},
     snapshot::Snapshot,
 };
 
@@ -51,6 +51,28 @@ struct PortReport<'a> {
     rule: Option<&'a str>,
     received: Traffic,
     dropped: Traffic,
+    flows: Option<FlowsReport>,
+    sent: Option<Traffic>,
+}
+
+/// Packets received, by how they stand to flows.
+#[derive(Serialize)]
+struct FlowsReport {
+    new: u64,
+    established: u64,
+    replies: u64,
+    related: u64,
+}
+
+impl From<PortFlows> for FlowsReport {
+    fn from(flows: PortFlows) -> Self {
+        Self {
+            new: flows.of(Relation::New),
+            established: flows.of(Relation::Established),
+            replies: flows.of(Relation::Reply),
+            related: flows.of(Relation::Related),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -78,12 +100,15 @@ pub(super) fn line(
     keys.sort_by_cached_key(|&key| (Reverse(snapshot.traffic(key).received.packets), key));
     let ports = keys.into_iter().map(|key| {
         let traffic = snapshot.traffic(key);
+        let flows = snapshot.flows(key);
         PortReport {
             protocol: key.0.name(),
             port: key.1,
             rule: snapshot.rule(key),
             received: traffic.received.into(),
             dropped: traffic.dropped.into(),
+            flows: flows.map(Into::into),
+            sent: flows.map(|flows| flows.sent.into()),
         }
     });
     let rules = snapshot.rules_by_traffic().into_iter();

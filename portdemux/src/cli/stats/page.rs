@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use portdemux_common::{counters::Counter, ruleset::Action};
+use portdemux_common::{counters::Counter, flows::Relation, ruleset::Action};
 
 use super::{Args, chosen, is_single};
 use crate::{
@@ -39,10 +39,17 @@ pub(super) fn text(
             count.min(shown + 1)
         }
     };
+    // How their flows stand is told of ports that were asked for.
+    let has_flows = now.tracks_flows() && !args.ports.is_empty();
     let wanted = [
         limit(ports.len(), PORTS_SHOWN),
         limit(rules.len(), RULES_SHOWN),
         reasons.len(),
+        if has_flows {
+            limit(ports.len(), PORTS_SHOWN)
+        } else {
+            0
+        },
     ];
     let room = match screen {
         // On a small screen there is room for one table only.
@@ -50,9 +57,16 @@ pub(super) fn text(
             ports.len().min(lines.saturating_sub(1)),
             wanted[1],
             wanted[2],
+            wanted[3],
         ],
         // Each has a head and a blank line before it, save for the first.
-        Some(lines) => shared(lines - 5, [ports.len(), wanted[1], wanted[2]]),
+        Some(lines) if has_flows => {
+            shared(lines - 7, [ports.len(), wanted[1], wanted[2], wanted[3]])
+        }
+        Some(lines) => {
+            let [ports, rules, reasons] = shared(lines - 5, [ports.len(), wanted[1], wanted[2]]);
+            [ports, rules, reasons, 0]
+        }
         None => wanted,
     };
 
@@ -69,6 +83,12 @@ pub(super) fn text(
         port_table(&ports[..shown], before, now).render(output)
             + &more(args, output, hidden, "ports saw traffic or are claimed")
     };
+    if has_flows && !ports.is_empty() {
+        let shown = shown(ports.len(), room[3]);
+        text.push('\n');
+        text.push_str(&flow_table(&ports[..shown], now).render(output));
+        text.push_str(&more(args, output, ports.len() - shown, "ports"));
+    }
     if !rules.is_empty() {
         let shown = shown(rules.len(), room[1]);
         text.push('\n');
@@ -84,9 +104,10 @@ pub(super) fn text(
     text
 }
 
-/// How many lines of a screen each table gets: a third, and of what others leave the first table first.
-fn shared(lines: usize, wanted: [usize; 3]) -> [usize; 3] {
-    let mut given = wanted.map(|wanted| wanted.min(lines / 3));
+/// How many lines of a screen each table gets: as many as the others, and of what those leave the first
+/// table first.
+fn shared<const N: usize>(lines: usize, wanted: [usize; N]) -> [usize; N] {
+    let mut given = wanted.map(|wanted| wanted.min(lines / N));
     for place in 0..given.len() {
         let left = lines - given.iter().sum::<usize>();
         given[place] += left.min(wanted[place] - given[place]);
@@ -121,7 +142,11 @@ fn folded(args: &Args, before: &Snapshot, now: &Snapshot) -> Vec<PortRange> {
     };
     let is_idle = |key| {
         let packets = now.traffic(key).received.packets;
-        packets == 0 && before.traffic(key).received.packets == 0 && now.entry(key).is_claimed()
+        let sent = now.flows(key).unwrap_or_default().sent.packets;
+        packets == 0
+            && sent == 0
+            && before.traffic(key).received.packets == 0
+            && now.entry(key).is_claimed()
     };
     let mut ranges: Vec<PortRange> = Vec::new();
     // The last port of the last range, if more can join it.
@@ -172,6 +197,11 @@ fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table 
         .column("PKT/S", Align::Right, 1)
         .column("DROPPED", Align::Right, 0)
         .column("WHY", Align::Left, 3);
+    if now.tracks_flows() {
+        table = table
+            .column("NEW", Align::Right, 4)
+            .column("SENT", Align::Right, 5);
+    }
     for range in ranges {
         let key = first(*range);
         let traffic = now.traffic(key);
@@ -190,7 +220,7 @@ fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table 
             (true, Action::Reject) => "rule_reject",
             (true, Action::Local) => "",
         };
-        table.row([
+        let mut row = vec![
             range.to_string(),
             now.rule(key).unwrap_or_default().to_owned(),
             grouped(packets),
@@ -198,6 +228,38 @@ fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table 
             rate(per_second),
             grouped(traffic.dropped.packets),
             why.to_owned(),
+        ];
+        if let Some(flows) = now.flows(key) {
+            row.extend([
+                grouped(flows.of(Relation::New)),
+                grouped(flows.sent.packets),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// How what came for ports stands to flows, and what was sent from them.
+fn flow_table(ranges: &[PortRange], now: &Snapshot) -> Table {
+    let mut table = Table::new()
+        .column("PORT", Align::Left, 0)
+        .column("NEW", Align::Right, 0)
+        .column("ESTABLISHED", Align::Right, 0)
+        .column("REPLIES", Align::Right, 0)
+        .column("RELATED", Align::Right, 0)
+        .column("SENT", Align::Right, 0)
+        .column("BYTES", Align::Right, 1);
+    for range in ranges {
+        let flows = now.flows(first(*range)).unwrap_or_default();
+        table.row([
+            range.to_string(),
+            grouped(flows.of(Relation::New)),
+            grouped(flows.of(Relation::Established)),
+            grouped(flows.of(Relation::Reply)),
+            grouped(flows.of(Relation::Related)),
+            grouped(flows.sent.packets),
+            size(flows.sent.bytes),
         ]);
     }
     table

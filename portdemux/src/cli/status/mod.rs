@@ -1,17 +1,21 @@
 //! `portdemux status`: what is loaded, where, and whether it is well.
 
+mod tracked;
+
 use std::{path::Path, thread, time::Duration};
 
 use anyhow::Result;
 use serde::Serialize;
+use tracked::Tracked;
 
-use super::{
-    Context,
-    output::{self, Align, Table},
-    stats::Traffic,
-};
 use crate::{
     attached::{self, AttachedInterface, State},
+    cli::{
+        Context,
+        output::{self, Align, Table},
+        stats::Traffic,
+    },
+    dataplane::flows::Flows,
     figures::{grouped, rate, seconds, size},
     pending::{Pending, Standing},
     records::Record,
@@ -26,7 +30,7 @@ const SAMPLE: Duration = Duration::from_millis(300);
 Examples:
   portdemux status
   portdemux status --json")]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -42,6 +46,7 @@ struct Report {
     pending: Option<Waiting>,
     undone: Option<u64>,
     interfaces: Vec<Interface>,
+    flows: Option<tracked::Report>,
     kernel_memory_bytes: u64,
     version: &'static str,
 }
@@ -54,7 +59,7 @@ struct Waiting {
 }
 
 #[derive(Serialize)]
-pub(super) struct Interface {
+pub(in crate::cli) struct Interface {
     name: String,
     renamed: Option<String>,
     index: u32,
@@ -82,7 +87,7 @@ impl From<&AttachedInterface> for Interface {
     }
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
     let places = &context.places;
     let in_force = context.in_force(&maps);
@@ -97,6 +102,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let pending = Pending::read(places)?;
     let pending = pending.map(|pending| (pending.generation, pending.standing(&maps)));
     let before = attached::interfaces(places, &maps)?;
+    let flows = maps.flows().unwrap_or_else(|error| {
+        output::warn(format!("{error:#}"), Some("apply the rules file again"));
+        None
+    });
+    let memory = maps.memory() + flows.as_ref().map_or(0, Flows::memory);
+    let flows = flows.as_ref().map(Tracked::read);
     if args.json {
         let report = Report {
             instance: places.instance.to_string(),
@@ -119,7 +130,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 .filter(|(_, standing)| *standing == Standing::Undone)
                 .map(|(generation, _)| generation),
             interfaces: before.iter().map(Interface::from).collect(),
-            kernel_memory_bytes: maps.memory(),
+            flows: flows.as_ref().map(Tracked::report),
+            kernel_memory_bytes: memory,
             version: env!("CARGO_PKG_VERSION"),
         };
         return Ok(context.output.line(serde_json::to_string(&report)?)?);
@@ -170,10 +182,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             env!("CARGO_PKG_VERSION")
         ),
     };
-    context.output.line(format!(
-        "kernel memory {}   {programs}",
-        size(maps.memory())
-    ))?;
+    if let Some(flows) = flows {
+        context.output.write(&flows.text())?;
+    }
+    context
+        .output
+        .line(format!("kernel memory {}   {programs}", size(memory)))?;
     Ok(())
 }
 

@@ -1,0 +1,136 @@
+//! `portdemux flows`: which flows are known, how far they have come and what became of them.
+
+mod document;
+mod kill;
+mod page;
+
+use anyhow::{Result, anyhow};
+use ipnet::IpNet;
+
+use super::Context;
+use crate::{
+    dataplane::{
+        flows::{Flows, now},
+        maps::Maps,
+    },
+    error::Help as _,
+    flows::{Progress, Selection, busiest},
+    rules::{
+        PortRange,
+        source::{SourceError, parse_prefix},
+    },
+};
+
+/// How many flows a table shows where nobody said so.
+const SHOWN: u32 = 20;
+/// How many a document lists where nobody said so.
+const LISTED: u32 = 1000;
+
+/// Show the flows that are known, the busiest first
+///
+/// Flows are tracked where the ruleset needs them (`inbound = "drop"`, `connections = "established"`) or
+/// says so (`track = true` in `[flows]`). PORT is this host's; of ICMP echo the identifier stands there.
+/// BEGAN says who began the flow: the peer, or this host (here). STATE is how far it has come: opening,
+/// answered, established, closing or closed; ½ marks those that are half-open: a peer began them and has
+/// not shown yet that it is where it says. RULE is the rule that the peer's next packet meets, WHY the
+/// reason if its last one was not let through. KNOWN is since when, LEFT in how long the flow is
+/// forgotten if no packet comes.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  portdemux flows
+  portdemux flows --port 443/tcp --state half-open
+  portdemux flows --source 198.51.100.0/24 --limit 100
+  portdemux flows --json
+  portdemux flows kill --source 198.51.100.7"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    selectors: Selectors,
+    /// How many flows at most; left out: 20 in a table, 1000 in JSON
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Kill(kill::Args),
+}
+
+/// What says which flows are meant.
+#[derive(Debug, clap::Args)]
+struct Selectors {
+    /// Only flows of these ports of this host: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = super::port)]
+    ports: Vec<PortRange>,
+    /// Only flows with peers there: a prefix or an address
+    #[arg(long = "source", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
+    sources: Vec<IpNet>,
+    /// Only flows that have come so far: opening, answered, established, closing, closed, or half-open
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = super::word::<Progress>)]
+    states: Vec<Progress>,
+}
+
+impl Selectors {
+    fn selection(&self) -> Selection {
+        Selection {
+            ports: self.ports.clone(),
+            sources: self.sources.clone(),
+            states: self.states.clone(),
+        }
+    }
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let prefix: Result<IpNet, SourceError> = parse_prefix(text);
+    prefix.map_err(|error| super::with_help(&error, &error.help()))
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    if let Some(Verb::Kill(args)) = &args.verb {
+        return kill::run(args, context);
+    }
+    let maps = context.open()?;
+    let flows = maps.flows()?;
+    if args.json {
+        let most = args.limit.unwrap_or(LISTED) as usize;
+        let line = document::line(&args.selectors.selection(), most, context, &maps, flows)?;
+        return Ok(context.output.line(line)?);
+    }
+    let flows = tracked(flows, context)?;
+    let most = args.limit.unwrap_or(SHOWN) as usize;
+    let now = now();
+    let found = busiest(flows.all(), &args.selectors.selection(), most, now);
+    let text = page::text(&found, &maps, &context.output, now);
+    Ok(context.output.write(&text)?)
+}
+
+/// The tables of flows of an instance that has to have them.
+fn tracked(flows: Option<Flows>, context: &Context) -> Result<Flows> {
+    let instance = &context.places.instance;
+    flows
+        .ok_or_else(|| anyhow!("the rules of instance {instance} need no flows, so none are tracked"))
+        .help(|| {
+            "inbound = \"drop\" in [default] of the rules file needs them, and track = true in [flows] \
+             asks for them"
+                .into()
+        })
+}
+
+/// The rules that the flows meet, by their names.
+fn rule_names(maps: &Maps, flows: &[crate::dataplane::flows::Flow]) -> Vec<Option<String>> {
+    let ruleset = maps.compiled();
+    let names = maps.rule_names(&ruleset);
+    flows
+        .iter()
+        .map(|flow| names.get(&flow.rule(&ruleset)?).cloned())
+        .collect()
+}
