@@ -1,6 +1,6 @@
-//! The hash that places destination addresses, the same for whoever builds a table and who reads it.
+//! Hashes, the same for whoever builds a table and who reads it.
 //!
-//! Multiply-shift hashing (Dietzfelbinger et al., 1997): the builder picks seeds for which the table
+//! Destination addresses are placed by multiply-shift hashing (Dietzfelbinger et al., 1997): the builder picks seeds for which the table
 //! comes out free of collisions, so a lookup never probes twice.
 
 /// What a key hashes to: a bucket and a place relative to the bucket's displacement.
@@ -42,4 +42,12 @@ fn mix(key: u64, seed: u64) -> Hashed {
         bucket: (again >> 32) as u32,
         place: (again ^ (again >> 27)) as u32,
     }
+}
+
+/// Mixes the bits of a word (xor, shift and multiply with a constant of `SplitMix64`, Steele et al. 2014).
+#[inline(always)]
+#[must_use]
+pub const fn mixed(word: u64) -> u64 {
+    let word = (word ^ (word >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word ^ (word >> 29)
 }

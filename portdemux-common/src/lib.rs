@@ -14,6 +14,7 @@ pub mod counters;
 pub mod decide;
 pub mod flows;
 pub mod hash;
+pub mod limits;
 pub mod packet;
 pub mod parse;
 pub mod policy;

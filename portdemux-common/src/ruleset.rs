@@ -206,8 +206,10 @@ pub struct Header {
     pub flows: u32,
     /// How many half-open flows are to be remembered; 0 if none are.
     pub half_open: u32,
+    /// What the hashes of sources with a rate each depend on: a secret of the instance.
+    pub limits_seed: u64,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 14],
+    pub reserved: [u32; 12],
 }
 
 /// A claimed address and where the spans of its ports lie.
@@ -248,6 +250,23 @@ pub struct Span {
     pub entry: Entry,
     /// Which shadow they are, if any.
     pub shadow: Entry,
+}
+
+/// Whose a port is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The rule's.
+    pub entry: Entry,
+    /// The shadow's.
+    pub shadow: Entry,
+}
+
+impl Claim {
+    /// Nobody's.
+    pub const NONE: Self = Self {
+        entry: Entry::UNCLAIMED,
+        shadow: Entry::UNCLAIMED,
+    };
 }
 
 /// A compiled ruleset. All zeros are the ruleset without rules.
@@ -334,9 +353,9 @@ impl RulesetImage {
         let exact = match destination {
             Some(Address::V4(address)) => self.at_v4(address, ports),
             Some(Address::V6(address)) => self.at_v6(address, ports),
-            None => Entry::UNCLAIMED,
+            None => Claim::NONE,
         };
-        exact.or_else(|| self.at_any_address(ports))
+        exact.entry.or_else(|| self.at_any_address(ports))
     }
 
     /// What the rules that name no address say about a packet's ports.
@@ -352,7 +371,7 @@ impl RulesetImage {
     /// What the rules that name this IPv4 address say about a packet's ports.
     #[inline(always)]
     #[must_use]
-    pub fn at_v4(&self, address: [u8; 4], ports: Ports) -> Entry {
+    pub fn at_v4(&self, address: [u8; 4], ports: Ports) -> Claim {
         let header = &self.header;
         let hashed = hash::v4(address, header.v4_seed);
         let place = place(
@@ -363,14 +382,14 @@ impl RulesetImage {
         );
         match self.v4.get(place) {
             Some(place) if place.address == address => self.search(place.first, place.count, ports),
-            _ => Entry::UNCLAIMED,
+            _ => Claim::NONE,
         }
     }
 
     /// What the rules that name this IPv6 address say about a packet's ports.
     #[inline(always)]
     #[must_use]
-    pub fn at_v6(&self, address: [u8; 16], ports: Ports) -> Entry {
+    pub fn at_v6(&self, address: [u8; 16], ports: Ports) -> Claim {
         let header = &self.header;
         let hashed = hash::v6(address, header.v6_seed);
         let place = place(
@@ -383,13 +402,13 @@ impl RulesetImage {
             Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
                 self.search(place.first, place.count, ports)
             }
-            _ => Entry::UNCLAIMED,
+            _ => Claim::NONE,
         }
     }
 
     /// Finds the span of `count` spans from `first` on that holds the destination port.
     #[inline(always)]
-    fn search(&self, first: u32, count: u32, ports: Ports) -> Entry {
+    fn search(&self, first: u32, count: u32, ports: Ports) -> Claim {
         let key = span_key(ports.transport, ports.destination);
         let mut base = first as usize & SEARCH_MASK;
         let mut left = count as usize;
@@ -405,13 +424,16 @@ impl RulesetImage {
             match self.spans.get(at) {
                 Some(span) if span.first <= key => base = at,
                 Some(_) => {}
-                None => return Entry::UNCLAIMED,
+                None => return Claim::NONE,
             }
             left -= half;
         }
         match self.spans.get(base) {
-            Some(span) if left == 1 && span.first <= key && key <= span.last => span.entry,
-            _ => Entry::UNCLAIMED,
+            Some(span) if left == 1 && span.first <= key && key <= span.last => Claim {
+                entry: span.entry,
+                shadow: span.shadow,
+            },
+            _ => Claim::NONE,
         }
     }
 }

@@ -40,16 +40,9 @@ pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
 
 #[inline(always)]
 fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, entry: Entry) {
-    // SAFETY: the helper takes nothing and cannot fail.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(counters) = COUNTERS.get_ptr_mut(cpu) else {
+    let Some(counters) = counters() else {
         return;
     };
-    // SAFETY: only this CPU's programs write these counters, and no other program runs on the CPU
-    // before this one returns. The control plane reads them as they stand, and resets only those of
-    // a place that no program uses.
-    let counters = unsafe { &mut *counters };
-
     if let Some(counter) = counters
         .interfaces
         .get_mut(INTERFACE.load() as usize)
@@ -66,9 +59,33 @@ fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, e
     if is_dropped && let Some(counter) = counters.ports_dropped.get_mut(port) {
         counter.count(bytes);
     }
-    if !entry.is_claimed() {
-        return;
+    if entry.is_claimed() {
+        count_for_rule(counters, bytes, entry, is_dropped);
     }
+}
+
+/// Counts a frame for a rule that did not decide about it.
+#[inline(always)]
+pub(crate) fn count_rule(bytes: u64, entry: Entry, is_dropped: bool) {
+    if let Some(counters) = counters() {
+        count_for_rule(counters, bytes, entry, is_dropped);
+    }
+}
+
+/// The counters of this CPU.
+#[inline(always)]
+fn counters() -> Option<&'static mut CpuCounters> {
+    // SAFETY: the helper takes nothing and cannot fail.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let counters = COUNTERS.get_ptr_mut(cpu)?;
+    // SAFETY: only this CPU's programs write these counters, and no other program runs on the CPU
+    // before this one returns. The control plane reads them as they stand, and resets only those of
+    // a place that no program uses.
+    Some(unsafe { &mut *counters })
+}
+
+#[inline(always)]
+fn count_for_rule(counters: &mut CpuCounters, bytes: u64, entry: Entry, is_dropped: bool) {
     let rule = entry.rule() as usize;
     if let Some(counter) = counters.rules.get_mut(rule) {
         counter.count(bytes);

@@ -1,10 +1,6 @@
 //! The maps that hold flows and what is counted of them.
 
-use core::{
-    cell::UnsafeCell,
-    hint::cold_path,
-    intrinsics::{AtomicOrdering, atomic_cxchg},
-};
+use core::hint::cold_path;
 
 use aya_ebpf::{
     Global,
@@ -16,16 +12,18 @@ use aya_ebpf::{
 use portdemux_common::{
     counters::CpuFlowCounters,
     decide::{Outcome, Pending},
-    flows::{
-        self, Direction, Event, Relation, Shape, Tables, Tracked, Which,
-        table::{Bucket, Word},
-    },
+    flows::{self, Direction, Event, Relation, Shape, Tables, Tracked, Which, table::Bucket},
     policy::TICK_SHIFT,
     reason::Verdict,
     ruleset::RulesetImage,
 };
 
-use crate::{Witness, counting, frame::LinearFrame, sources::SourceWords};
+use crate::{
+    Maps, Witness, counting,
+    frame::LinearFrame,
+    ruleset,
+    words::{Shared, forget},
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -41,10 +39,6 @@ static HALF_OPEN: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOW_COUNTERS: Array<CpuFlowCounters, 1, MMAPABLE> = Array::new();
 
-/// A number on its way past the verifier.
-#[btf_map]
-static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
-
 /// How large the tables are, set by the loader.
 #[unsafe(no_mangle)]
 static FLOWS_MASK: Global<u32> = Global::new(0);
@@ -52,42 +46,6 @@ static FLOWS_MASK: Global<u32> = Global::new(0);
 static HALF_OPEN_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FLOWS_SEED: Global<u64> = Global::new(0);
-
-/// A word of a map's memory.
-#[repr(transparent)]
-pub(crate) struct Shared(UnsafeCell<u64>);
-
-impl Word for Shared {
-    #[inline(always)]
-    fn load(&self) -> u64 {
-        // SAFETY: the word is in a map's memory for as long as the program runs. Others write it at the
-        // same time, as a whole.
-        unsafe { self.0.get().read_volatile() }
-    }
-
-    #[inline(always)]
-    fn store(&self, word: u64) {
-        // SAFETY: as above.
-        unsafe { self.0.get().write_volatile(word) }
-    }
-
-    #[inline(always)]
-    fn replace(&self, old: u64, new: u64) -> bool {
-        // The atomic types have no such method for this target, although it has the instruction.
-        // SAFETY: as above.
-        let (_, is_replaced) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                self.0.get(),
-                old,
-                new,
-            )
-        };
-        is_replaced
-    }
-}
-
-/// The tables in the maps.
-pub(crate) struct Maps;
 
 impl Tables for Maps {
     type Word = Shared;
@@ -124,17 +82,6 @@ impl Tables for Maps {
             *counter = counter.wrapping_add(1);
         }
     }
-}
-
-/// Gives a number back of which the verifier knows nothing: the ways on which it can have come to be meet
-/// there.
-#[inline(always)]
-fn forget(number: u64) -> Option<u64> {
-    let place = NUMBER.get_ptr_mut(0)?;
-    // SAFETY: the value is this CPU's.
-    unsafe { place.write_volatile(number) };
-    // SAFETY: as above.
-    Some(unsafe { place.read_volatile() })
 }
 
 /// The counters of this CPU.
@@ -185,10 +132,15 @@ fn quoted() -> Option<&'static mut Pending> {
     Some(unsafe { &mut *quoted })
 }
 
-/// Looks for the flow of a packet that came in.
+/// Looks for the flow of a packet that came in, if the ruleset has flows.
 #[inline(always)]
-pub(crate) fn look(ctx: &XdpContext, pending: &Pending) -> Option<()> {
+pub(crate) fn look(ctx: &XdpContext, pending: &mut Pending) -> Option<()> {
     const IN: Direction = Direction::Received;
+    if ruleset::of(pending.generation)?.header.defaults.flows == 0 {
+        cold_path();
+        *packet(IN)? = Tracked::OF_NO_FLOW;
+        return Some(());
+    }
     if pending.is_error() {
         cold_path();
         let frame = LinearFrame::new(ctx);
@@ -201,8 +153,15 @@ pub(crate) fn look(ctx: &XdpContext, pending: &Pending) -> Option<()> {
     if !packet(IN)?.key.is_none() {
         flows::seek(&Maps, packet(IN)?, now());
         flows::relate(&Maps, packet(IN)?);
+        pending.is_known = packet(IN)?.is_known;
     }
     Some(())
+}
+
+/// How the packet that came in stands to its flow, which was looked for.
+#[inline(always)]
+pub(crate) fn relation() -> Option<Relation> {
+    Some(Relation::of(packet(Direction::Received)?.relation))
 }
 
 /// Decides about a packet that came in, by its flow, which was looked for, and notes it there.
@@ -213,7 +172,7 @@ pub(crate) fn receive<W: Witness>(
     witness: W,
 ) -> Option<Verdict> {
     const IN: Direction = Direction::Received;
-    let decision = pending.decide(ruleset, &SourceWords, Relation::of(packet(IN)?.relation));
+    let decision = pending.decide(ruleset, &Maps, relation()?);
     witness.see_decided(&decision);
     packet(IN)?.outcome = decision.outcome().0;
 

@@ -13,9 +13,11 @@ mod counting;
 mod egress;
 mod flows;
 mod frame;
+mod limits;
 mod pending;
 mod ruleset;
 mod sources;
+mod words;
 
 use core::hint::cold_path;
 
@@ -29,6 +31,9 @@ use portdemux_common::{
     parse::{self, Continuation, Parsed},
     reason::Verdict,
 };
+
+/// What the core asks for, in the maps.
+pub(crate) struct Maps;
 
 /// Sees every decision. The attached program has none, its twin writes them down.
 pub trait Witness: Copy {
@@ -56,8 +61,12 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
     witness: W,
 ) -> xdp_action::Type {
-    let first = decide_by_port::<FRAGS, W>(ctx, witness);
-    let Some(verdict) = first.or_else(|| pending::decide::<FRAGS, FLOWS, W>(ctx, witness)) else {
+    // Not by a closure, of which the compiler may make a program of its own, with a stack of its own.
+    let decided = match decide_by_port::<FRAGS, W>(ctx, witness) {
+        Some(verdict) => Some(verdict),
+        None => pending::decide::<FRAGS, FLOWS, W>(ctx, witness),
+    };
+    let Some(verdict) = decided else {
         // A map has no element: this cannot happen, and aborting drops.
         return xdp_action::XDP_ABORTED;
     };

@@ -9,9 +9,7 @@ use core::hint::cold_path;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
 use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict};
 
-use crate::{
-    WholeFrame, Witness, counting, flows, frame::LinearFrame, ruleset, sources::SourceWords,
-};
+use crate::{Maps, WholeFrame, Witness, counting, flows, frame::LinearFrame, ruleset};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
@@ -41,19 +39,36 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     } else {
         pending.read(&LinearFrame::new(ctx));
     }
-    if FLOWS && ruleset::of(pending.generation)?.header.defaults.flows != 0 {
+    pending.claim(ruleset::of(pending.generation)?);
+    if FLOWS {
         flows::look(ctx, pending)?;
+        cast_shadow(flows::relation()?)?;
         let pending = PENDING.get_ptr(0)?;
         // SAFETY: as above.
         let pending = unsafe { &*pending };
         return flows::receive(pending, ruleset::of(pending.generation)?, witness);
     }
-    let decision = pending.decide(
-        ruleset::of(pending.generation)?,
-        &SourceWords,
-        Relation::New,
-    );
+    cast_shadow(Relation::New)?;
+    let pending = PENDING.get_ptr(0)?;
+    // SAFETY: as above.
+    let pending = unsafe { &*pending };
+    let decision = pending.decide(ruleset::of(pending.generation)?, &Maps, Relation::New);
     witness.see_decided(&decision);
     counting::count(pending.length, Some(pending.port() as usize), &decision);
     Some(decision.verdict)
+}
+
+/// Counts what the shadow would do that the packet has, if it has one.
+#[inline(always)]
+fn cast_shadow(relation: Relation) -> Option<()> {
+    let pending = PENDING.get_ptr(0)?;
+    // SAFETY: as above.
+    let pending = unsafe { &*pending };
+    if pending.shadow.is_claimed() {
+        cold_path();
+        let would = pending.shadow(ruleset::of(pending.generation)?, &Maps, relation);
+        let is_dropped = !matches!(would.verdict, Verdict::Pass);
+        counting::count_rule(pending.length, would.entry, is_dropped);
+    }
+    Some(())
 }

@@ -3,6 +3,8 @@
 use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
 use portdemux_common::sources::Table;
 
+use crate::Maps;
+
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 /// The tables of sources of two rulesets, as words; how many there are, the loader says. The part that
@@ -10,10 +12,7 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[btf_map]
 static SOURCES: Array<u64, 1, MMAPABLE> = Array::new();
 
-/// The words of [`SOURCES`].
-pub(crate) struct SourceWords;
-
-impl Table for SourceWords {
+impl Table for Maps {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
         let word = SOURCES.get_ptr(place)?;

@@ -69,10 +69,10 @@ pub(crate) fn brief(time: Duration) -> String {
     let seconds = time.as_secs();
     let in_units = |unit: u64| (seconds + unit / 2) / unit;
     match seconds {
-        ..120 => format!("{seconds}s"),
-        ..7_200 => format!("{}m", in_units(60)),
-        ..172_800 => format!("{}h", in_units(3_600)),
-        _ => format!("{}d", in_units(86_400)),
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", in_units(60)),
+        7_200..172_800 => format!("{}h", in_units(3_600)),
+        172_800.. => format!("{}d", in_units(86_400)),
     }
 }
 

@@ -11,6 +11,7 @@ pub use pending::Pending;
 
 use crate::{
     flows::Relation,
+    limits::Limits,
     packet::Packet,
     parse::{Fragment, Parsed},
     reason::{Reason, Verdict},
@@ -64,20 +65,21 @@ impl Outcome {
 }
 
 /// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from, and in
-/// `table` lie the ruleset's sources.
+/// `tables` lie the ruleset's sources and what is left of its rates.
 #[must_use]
-pub fn decide<P: Packet + ?Sized, T: Table>(
+pub fn decide<P: Packet + ?Sized, T: Table + Limits>(
     packet: &P,
     parsed: &Parsed,
     ruleset: &RulesetImage,
-    table: &T,
+    tables: &T,
 ) -> Decision {
     let decision = by_port(parsed, ruleset);
     if decision.entry.is_open() {
         let generation = Generation(ruleset.header.generation);
         let mut pending = Pending::new(parsed, decision.entry, generation, packet.length() as u64);
         pending.read(packet);
-        pending.decide(ruleset, table, Relation::New)
+        pending.claim(ruleset);
+        pending.decide(ruleset, tables, Relation::New)
     } else {
         decision
     }

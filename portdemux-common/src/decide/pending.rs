@@ -5,11 +5,12 @@ use bytemuck::{Pod, Zeroable};
 use super::{Decision, icmp};
 use crate::{
     flows::{FlowKey, Heard, Relation, Signal, Tracked},
+    limits::{Kind, Limits, Payer},
     packet::Packet,
     parse::{self, Fragment, Parsed, Ports, Version, ipv4, ipv6},
-    policy::Fragments,
+    policy::{Fragments, Policy},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RulesetImage},
+    ruleset::{Action, Claim, Entry, RulesetImage},
     sources::{Admission, Table},
     state::Generation,
     wire::{Port, Transport},
@@ -31,8 +32,10 @@ pub struct Pending {
     pub generation: Generation,
     /// Length of its frame in bytes.
     pub length: u64,
-    /// What the table of ports says about its port.
+    /// What the table of ports says about its port, and after [`Pending::claim`] what all rules say.
     pub entry: Entry,
+    /// The shadow that its port has, after [`Pending::claim`].
+    pub shadow: Entry,
     /// Where its IP header begins, in bytes from the start of the frame.
     pub network: u32,
     /// Where its terminal protocol's header begins, in bytes from the start of the frame.
@@ -57,12 +60,14 @@ pub struct Pending {
     pub header: u8,
     /// Fills the word.
     pub reserved: u8,
+    /// 1 if it is of a flow that is known, half-open or not.
+    pub is_known: u32,
     /// TCP: sequence and acknowledgment number, big-endian. ICMP echo: in the first two bytes the
     /// identifier.
     pub numbers: [[u8; 4]; 2],
 }
 
-const _: () = assert!(size_of::<Pending>() == 80);
+const _: () = assert!(size_of::<Pending>() == 88);
 
 impl Pending {
     /// Writes down what `parsed` says, so that the packet can be read again by it; `length` is that of
@@ -80,6 +85,7 @@ impl Pending {
             generation,
             length,
             entry,
+            shadow: Entry::UNCLAIMED,
             network: parsed.network as u32,
             payload: parsed.payload as u32,
             source_port: parsed.source_port.0,
@@ -97,6 +103,7 @@ impl Pending {
             flags: 0,
             scattered: 0,
             header: 0,
+            is_known: 0,
             reserved: 0,
             numbers: [[0; 4]; 2],
         }
@@ -147,22 +154,49 @@ impl Pending {
         }
     }
 
+    /// Finds the rule whose it is, and the shadow.
+    #[inline(always)]
+    pub fn claim(&mut self, ruleset: &RulesetImage) {
+        let exact = self.at_address(ruleset);
+        if ruleset.header.shadow_claims != 0 {
+            self.shadow = exact.shadow.or_else(|| self.shadow_at_any_address(ruleset));
+        }
+        let entry = exact.entry.or_else(|| self.entry);
+        self.entry = entry.or_else(|| self.at_source_port(ruleset));
+    }
+
+    /// Says what the shadow would do with it that it has. What a shadow takes of its rates, nobody else
+    /// misses.
+    #[inline(always)]
+    #[must_use]
+    pub fn shadow<T: Table + Limits>(
+        &self,
+        ruleset: &RulesetImage,
+        tables: &T,
+        relation: Relation,
+    ) -> Decision {
+        if self.shadow.is_conditional() {
+            self.on_terms(self.shadow, ruleset, tables, relation)
+        } else {
+            Decision::claimed(self.shadow)
+        }
+    }
+
     /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]
-    pub fn decide<T: Table>(
+    pub fn decide<T: Table + Limits>(
         &self,
         ruleset: &RulesetImage,
-        table: &T,
+        tables: &T,
         relation: Relation,
     ) -> Decision {
         if self.transport().is_none() {
             return self.decide_portless(ruleset, relation);
         }
-        let entry = self.at_address(ruleset).or_else(|| self.entry);
-        let entry = entry.or_else(|| self.at_source_port(ruleset));
+        let entry = self.entry;
         if entry.is_conditional() {
-            return self.on_terms(entry, ruleset, table, relation);
+            return self.on_terms(entry, ruleset, tables, relation);
         }
         if entry.is_claimed() {
             return Decision::claimed(entry);
@@ -321,9 +355,9 @@ impl Pending {
 
     /// What the rules that name its destination address say about its port.
     #[inline(always)]
-    fn at_address(&self, ruleset: &RulesetImage) -> Entry {
+    fn at_address(&self, ruleset: &RulesetImage) -> Claim {
         let Some(transport) = self.transport() else {
-            return Entry::UNCLAIMED;
+            return Claim::NONE;
         };
         let ports = Ports {
             transport,
@@ -332,11 +366,20 @@ impl Pending {
         };
         let version = self.version();
         if !ruleset.claims_addresses(version) {
-            return Entry::UNCLAIMED;
+            return Claim::NONE;
         }
         match version {
             Version::V4 => ruleset.at_v4(v4_bytes(self.destination), ports),
             Version::V6 => ruleset.at_v6(bytemuck::cast(self.destination), ports),
+        }
+    }
+
+    /// What the shadows that name no address say about its port.
+    #[inline(always)]
+    fn shadow_at_any_address(&self, ruleset: &RulesetImage) -> Entry {
+        match ruleset.shadow_ports.get(self.port() as usize) {
+            Some(&entry) => entry,
+            None => Entry::UNCLAIMED,
         }
     }
 
@@ -356,26 +399,21 @@ impl Pending {
         }
     }
 
-    /// Decides by the terms of the rule that claims its port.
+    /// Decides by the terms of the rule whose it is.
     #[inline(always)]
-    fn on_terms<T: Table>(
+    fn on_terms<T: Table + Limits>(
         &self,
         entry: Entry,
         ruleset: &RulesetImage,
-        table: &T,
+        tables: &T,
         relation: Relation,
     ) -> Decision {
         let Some(policy) = ruleset.policies.get(entry.rule() as usize) else {
             return Decision::dropped(Reason::SourceNotAllowed, entry);
         };
         if policy.has_lists() {
-            let version = self.version();
-            let source = match version {
-                Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
-                Version::V6 => self.source.map(u64::from_be),
-            };
             let sources = &ruleset.header.sources;
-            match sources.admit(table, version, source, policy) {
+            match sources.admit(tables, self.version(), self.source(), policy) {
                 Admission::Admitted => {}
                 Admission::Denied => return Decision::dropped(Reason::SourceDenied, entry),
                 Admission::NotAllowed => return Decision::dropped(Reason::SourceNotAllowed, entry),
@@ -384,7 +422,41 @@ impl Pending {
         if policy.is_replies_only() && !matches!(relation, Relation::Reply) {
             return Decision::dropped(Reason::NotEstablished, entry);
         }
+        if policy.has_rates() && !self.is_within_rates(entry, policy, ruleset, tables) {
+            return Decision::dropped(Reason::RateLimited, entry);
+        }
         Decision::claimed(entry)
+    }
+
+    /// Whether the rates of its rule let it in; takes its share of them if so.
+    #[inline(always)]
+    fn is_within_rates<T: Limits>(
+        &self,
+        entry: Entry,
+        policy: &Policy,
+        ruleset: &RulesetImage,
+        limits: &T,
+    ) -> bool {
+        let payer = |kind| Payer {
+            rule: entry.rule(),
+            kind,
+            source: self.source(),
+            version: self.version(),
+            seed: ruleset.header.limits_seed,
+        };
+        let each = policy.is_per_source();
+        let may_begin =
+            self.is_known != 0 || payer(Kind::Flows).may(limits, &policy.new_rate, each);
+        may_begin && payer(Kind::Packets).may(limits, &policy.rate, each)
+    }
+
+    /// The upper and lower 64 bits of its source address; of IPv4 the address and 0.
+    #[inline(always)]
+    fn source(&self) -> [u64; 2] {
+        match self.version() {
+            Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
+            Version::V6 => self.source.map(u64::from_be),
+        }
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::hash::mixed;
+
 /// The two ends of a flow as this host sees them, and its protocol.
 ///
 /// Seen from here, both directions have the same key: the local end is the destination of what comes in
@@ -119,28 +121,21 @@ impl FlowKey {
         }
     }
 
-    /// Hashes it: every word is multiplied in by itself, after the secret (multiply-xor-shift with
-    /// the odd constants of `SplitMix64`, Steele et al. 2014).
+    /// Hashes it: every word is mixed in by itself, after the secret.
     #[inline(always)]
     #[must_use]
     pub const fn hash(&self, seed: u64) -> u64 {
         let mut hash = seed;
         let [local, local_low, remote, remote_low, ports] = self.words();
-        hash = mix(hash ^ remote);
-        hash = mix(hash ^ ports);
-        hash = mix(hash ^ local);
+        hash = mixed(hash ^ remote);
+        hash = mixed(hash ^ ports);
+        hash = mixed(hash ^ local);
         if local_low | remote_low != 0 {
-            hash = mix(hash ^ remote_low);
-            hash = mix(hash ^ local_low);
+            hash = mixed(hash ^ remote_low);
+            hash = mixed(hash ^ local_low);
         }
         hash
     }
-}
-
-#[inline(always)]
-const fn mix(word: u64) -> u64 {
-    let word = (word ^ (word >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word ^ (word >> 29)
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);

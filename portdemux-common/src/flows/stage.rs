@@ -311,3 +311,12 @@ pub struct Heard {
     /// The TCP acknowledgment number, in host byte order.
     pub acknowledged: u32,
 }
+
+impl Heard {
+    /// Nothing that matters.
+    pub const NOTHING: Self = Self {
+        signal: Signal::Continue,
+        sequence: 0,
+        acknowledged: 0,
+    };
+}

@@ -141,11 +141,18 @@ pub struct Tracked {
     pub is_error: u32,
     /// Index of the local port; beyond all if it has none.
     pub port: u32,
+    /// 1 if it is of a flow that is known, half-open or not, and begins no other in its place.
+    pub is_known: u32,
+    /// Fills the word.
+    reserved: u32,
 }
 
-const _: () = assert!(size_of::<Tracked>() == 112);
+const _: () = assert!(size_of::<Tracked>() == 120);
 
 impl Tracked {
+    /// A packet of no flow.
+    pub const OF_NO_FLOW: Self = Self::new(FlowKey::NONE, Heard::NOTHING, u32::MAX, 1, 0);
+
     /// A packet of a flow.
     #[inline(always)]
     #[must_use]
@@ -165,6 +172,8 @@ impl Tracked {
             acknowledged: heard.acknowledged,
             is_error: 0,
             port,
+            is_known: 0,
+            reserved: 0,
         }
     }
 
@@ -210,6 +219,9 @@ pub fn relate<T: Tables>(tables: &T, packet: &mut Tracked) {
         return;
     };
     let state = place.state();
+    let is_closed = matches!(state.stage(), Stage::Closing | Stage::Closed);
+    let begins_again = is_closed && matches!(packet.heard().signal, Signal::Open);
+    packet.is_known = u32::from(!begins_again);
     let is_complete = matches!(slot.which(), Which::Known)
         && !matches!(state.stage(), Stage::Opening | Stage::Answered);
     if packet.is_error != 0 {

@@ -21,7 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     mapped::Mapped,
-    maps::{BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, possible_cpus},
+    maps::{BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, possible_cpus, random},
 };
 
 /// Name of the map of flows.
@@ -99,13 +99,10 @@ impl PortFlows {
 /// The kernel gives no random number.
 pub fn shape(flows: u32, half_open: u32) -> Result<Shape> {
     let buckets = |places: u32| (places / NOWHERE).next_power_of_two().max(1) - 1;
-    let mut seed = [0; 8];
-    rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
-        .context("ask the kernel for a random number")?;
     Ok(Shape {
         known: buckets(flows.saturating_mul(SPARE)),
         half_open: buckets(half_open),
-        seed: u64::from_ne_bytes(seed),
+        seed: random()?,
     })
 }
 

@@ -13,6 +13,7 @@ use bytemuck::Zeroable as _;
 use portdemux_common::{
     counters::{CpuCounters, MAX_INTERFACES},
     flows::Shape,
+    limits::LimitWords,
     ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
@@ -32,9 +33,11 @@ pub const RULESETS: &str = "RULESETS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Name of the map that only the control plane uses.
 pub const LEDGER: &str = "LEDGER";
+/// Name of the map of what is left of rates.
+pub const LIMITS: &str = "LIMITS";
 pub use super::sources::SOURCES;
 /// Every map of an instance.
-pub const ALL: [&str; 4] = [RULESETS, COUNTERS, LEDGER, SOURCES];
+pub const ALL: [&str; 5] = [RULESETS, COUNTERS, LEDGER, SOURCES, LIMITS];
 
 /// Where the generation in force stands in its map.
 pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
@@ -52,6 +55,7 @@ pub struct Maps {
     /// The tables of sources; a larger map takes the place of one that is full.
     pub(super) sources: RwLock<Arc<Mapped>>,
     ledger: Mapped,
+    limits: Mapped,
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
@@ -81,6 +85,7 @@ impl Maps {
             (RULESETS, size_of::<Rulesets>(), 1),
             (COUNTERS, size_of::<CpuCounters>(), cpus),
             (LEDGER, size_of::<Ledger>(), 1),
+            (LIMITS, size_of::<LimitWords>(), 1),
             (SOURCES, size_of::<u64>(), sources::FEWEST_WORDS),
         ] {
             create(&directory.join(name), name, size, count)?;
@@ -99,6 +104,7 @@ impl Maps {
             rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
             sources: RwLock::new(Arc::new(sources)),
             ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
+            limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
             directory: directory.to_owned(),
         })
@@ -199,7 +205,7 @@ impl Maps {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let sources = self.sources();
-        let maps = [&self.rulesets, &self.ledger, &sources];
+        let maps = [&self.rulesets, &self.ledger, &self.limits, &sources];
         let bytes: usize = maps.iter().map(|map| map.bytes()).sum();
         let flows = self
             .flows()
@@ -293,8 +299,13 @@ impl Maps {
         quiesce::wait_for_programs().context("wait for running programs to end")?;
         let mut header = image.header;
         sources::place(self, &mut header.sources, words)?;
+        header.limits_seed = match self.header().limits_seed {
+            0 => random()?,
+            seed => seed,
+        };
         for (id, name) in &prepared.new_rules {
             self.counters.reset_rule(*id);
+            self.limits.write(limit_offset(*id), &[0; 2]);
             self.ledger.write(rule_name_offset(*id), name);
         }
         write_image(&self.rulesets, half(new), image);
@@ -472,6 +483,18 @@ pub(super) fn write_image(rulesets: &Mapped, start: usize, image: &RulesetImage)
     }
 }
 
+/// A number that nobody can guess.
+///
+/// # Errors
+///
+/// The kernel gives none.
+pub(super) fn random() -> Result<u64> {
+    let mut number = [0; 8];
+    rustix::rand::getrandom(&mut number[..], rustix::rand::GetRandomFlags::empty())
+        .context("ask the kernel for a random number")?;
+    Ok(u64::from_ne_bytes(number))
+}
+
 /// The ids of the rules that a ruleset uses, ascending.
 pub fn used(image: &RulesetImage) -> impl Iterator<Item = RuleId> {
     bits(&image.rules)
@@ -497,6 +520,10 @@ pub(super) const fn half(generation: Generation) -> usize {
 
 const fn rule_name_offset(rule: RuleId) -> usize {
     offset_of!(Ledger, rules) + rule as usize * RULE_NAME_LENGTH
+}
+
+const fn limit_offset(rule: RuleId) -> usize {
+    offset_of!(LimitWords, rules) + rule as usize * size_of::<[u64; 2]>()
 }
 
 const fn interface_offset(place: usize) -> usize {

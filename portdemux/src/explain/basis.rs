@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt};
 
 use anyhow::Result;
-use portdemux_common::{decide, parse, ruleset::RuleId};
+use portdemux_common::{decide, parse, policy::Rate, ruleset::RuleId};
 
 use super::Explained;
 use crate::{
@@ -35,7 +35,7 @@ impl Basis {
         let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
         let names = ruleset.rules().iter().map(|rule| rule.name.clone());
         Ok(Self {
-            image: image::compile(&ruleset, &ids)?,
+            image: without_rates(image::compile(&ruleset, &ids)?),
             names: ids.iter().copied().zip(names).collect(),
             text: Some((file.into(), ruleset)),
         })
@@ -43,9 +43,9 @@ impl Basis {
 
     /// A ruleset that is in force, as the kernel holds it.
     #[must_use]
-    pub const fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
+    pub fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
         Self {
-            image,
+            image: without_rates(image),
             names,
             text: None,
         }
@@ -96,6 +96,16 @@ impl Basis {
             .max()
             .unwrap_or(0)
     }
+}
+
+/// A ruleset that is asked about single frames: how many there are does not matter.
+fn without_rates(mut ruleset: Compiled) -> Compiled {
+    let count = ruleset.header.policies as usize;
+    for policy in &mut ruleset.image.policies[..count] {
+        policy.rate = Rate::default();
+        policy.new_rate = Rate::default();
+    }
+    ruleset
 }
 
 impl fmt::Debug for Basis {

@@ -13,12 +13,7 @@ use super::{
 /// What a rule can say that is not obeyed, and whether one says it.
 type OfRule = (&'static str, fn(&Rule) -> bool);
 
-const OF_RULES: [OfRule; 4] = [
-    ("to = \"reject\"", |rule| rule.to == Destination::Reject),
-    ("rate", |rule| rule.terms.rate.is_some()),
-    ("new_rate", |rule| rule.terms.new_rate.is_some()),
-    ("shadow = true", |rule| rule.shadow),
-];
+const OF_RULES: [OfRule; 1] = [("to = \"reject\"", |rule| rule.to == Destination::Reject)];
 
 /// The first thing in a ruleset that the datapath of this version does not obey. A ruleset that says
 /// such a thing must not be put in force: half of it would hold.

@@ -117,11 +117,6 @@ const ROWS: &[Row] = &[
                `track` out: flows are tracked where something needs them; nothing was changed\n",
     },
     Row {
-        text: "[[rule]]\nport = \"1/tcp\"\nshadow = true\n",
-        said: "error: this version reads `shadow = true` and does not obey it\n  1/tcp  1/tcp  FILE:1\n \
-               help: leave it out, or wait for a version that does; nothing was changed\n",
-    },
-    Row {
         text: "[[rule]]\nport = \"1/tcp\n",
         said: "error: invalid basic string\n  port = \"1/tcp  FILE:2\n help: expected `\"`; nothing was \
                changed\n",

@@ -9,6 +9,7 @@ mod dispatch;
 mod flows;
 mod interfaces;
 mod jumbo;
+mod limits;
 mod servers;
 mod sets;
 mod sources;

@@ -87,10 +87,10 @@ pub(super) fn line(
     most: usize,
     context: &Context,
     maps: &Maps,
-    flows: Option<Flows>,
+    flows: Option<&Flows>,
 ) -> Result<String> {
     let now = now();
-    let found = flows.as_ref().map_or_else(Found::default, |flows| {
+    let found = flows.map_or_else(Found::default, |flows| {
         busiest(flows.all(), selection, most, now)
     });
     let rules = rule_names(maps, &found.busiest);

@@ -102,7 +102,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let flows = maps.flows()?;
     if args.json {
         let most = args.limit.unwrap_or(LISTED) as usize;
-        let line = document::line(&args.selectors.selection(), most, context, &maps, flows)?;
+        let line = document::line(
+            &args.selectors.selection(),
+            most,
+            context,
+            &maps,
+            flows.as_ref(),
+        )?;
         return Ok(context.output.line(line)?);
     }
     let flows = tracked(flows, context)?;

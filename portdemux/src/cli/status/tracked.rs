@@ -1,6 +1,6 @@
 //! How full the tables of flows are, and what happened to flows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use portdemux_common::flows::{Event, Which};
 use serde::Serialize;
@@ -86,7 +86,7 @@ impl Tracked {
             .map(|(event, count)| format!("{} {}", event.name(), grouped(*count)))
             .collect();
         if !troubles.is_empty() {
-            text += &format!("no room for flows: {}\n", troubles.join("   "));
+            let _ = writeln!(text, "no room for flows: {}", troubles.join("   "));
         }
         text
     }

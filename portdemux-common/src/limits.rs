@@ -1,0 +1,212 @@
+//! How much of a rate is left, for a rule or for each of its sources.
+//!
+//! One word tells it: the theoretical arrival time of the generic cell rate algorithm ([`Rate`]), in
+//! nanoseconds of `CLOCK_MONOTONIC`. A time that has passed says the same as none at all, so that a
+//! source's word may be forgotten as soon as its time has come, and a table without anything else
+//! to it holds as many sources as are within their bursts at once.
+
+use crate::{
+    flows::table::Word,
+    hash,
+    parse::Version,
+    policy::Rate,
+    ruleset::{RULE_PLACES, RuleId},
+};
+
+/// How many words a bucket of the table of sources has.
+pub const WAYS: usize = 8;
+/// How many buckets the table of sources has: room for 131,072 sources within their bursts.
+pub const BUCKETS: usize = 1 << 14;
+
+/// No word of a bucket.
+const NOWHERE: usize = WAYS;
+/// How often a word is tried that other CPUs change at the same time.
+const ATTEMPTS: u32 = 4;
+
+/// Which of a rule's rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// That of all packets.
+    Packets = 0,
+    /// That of packets that begin flows.
+    Flows = 1,
+}
+
+/// What is left of the rates of an instance. All zeros: everything.
+#[derive(Debug)]
+#[repr(C)]
+pub struct LimitWords {
+    /// Of each rule, by rule id and [`Kind`].
+    pub rules: [[u64; 2]; RULE_PLACES],
+    /// Of the sources of rules with rates for each.
+    pub sources: [Bucket<u64>; BUCKETS],
+}
+
+/// Some sources' words.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Bucket<W> {
+    /// Whose they are: hashes of rule, [`Kind`] and source; 0 for nobody's.
+    pub tags: [W; WAYS],
+    /// The words.
+    pub times: [W; WAYS],
+}
+
+const _: () = {
+    assert!(size_of::<Bucket<u64>>() == 128);
+    assert!(size_of::<LimitWords>().is_multiple_of(4096));
+};
+
+/// Where the words are, and what time it is.
+pub trait Limits {
+    /// A word.
+    type Word: Word;
+
+    /// The time: `CLOCK_MONOTONIC` in nanoseconds, to the nanosecond.
+    fn instant(&self) -> u64;
+
+    /// The word of a rule.
+    fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&Self::Word>;
+
+    /// A bucket of the table of sources.
+    fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
+
+    /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it.
+    fn forget(&self, number: u64) -> u64;
+}
+
+/// For whom a rate holds: all, or one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payer {
+    /// The rule.
+    pub rule: RuleId,
+    /// Its rate.
+    pub kind: Kind,
+    /// The source address: its upper and lower 64 bits; of IPv4 the address and 0.
+    pub source: [u64; 2],
+    /// Its version.
+    pub version: Version,
+    /// What the hashes of sources depend on.
+    pub seed: u64,
+}
+
+impl Payer {
+    /// Hashes rule, rate and source. Of IPv6 the upper 64 bits count: who has one address of a
+    /// network has them all (RFC 4291 §2.5.4).
+    #[inline(always)]
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        let [high, _] = self.source;
+        let (rule, kind) = (self.rule as u64, self.kind as u64);
+        let what = rule << 8 | kind << 4 | self.version as u64;
+        hash::mixed(hash::mixed(self.seed ^ high) ^ what)
+    }
+
+    /// Whether one more packet may come now, and takes its share if so.
+    ///
+    /// Where a word is nowhere to be found, nothing is limited.
+    #[inline(always)]
+    #[must_use]
+    pub fn may<L: Limits>(&self, limits: &L, rate: &Rate, is_per_source: bool) -> bool {
+        if rate.interval == 0 {
+            return true;
+        }
+        let word = if is_per_source {
+            of_source(limits, self.hash())
+        } else {
+            limits.of_rule(self.rule, self.kind)
+        };
+        match word {
+            Some(word) => take(word, rate, limits.instant()),
+            None => true,
+        }
+    }
+}
+
+/// The word of a source: its own, or the one that says least of another.
+#[inline(always)]
+fn of_source<L: Limits>(limits: &L, hash: u64) -> Option<&L::Word> {
+    // No tag is that of nobody.
+    let tag = hash | 1;
+    #[expect(clippy::cast_possible_truncation, reason = "masked to a place")]
+    let at = (hash >> 32) as u32 & (BUCKETS as u32 - 1);
+    let bucket = limits.bucket(at)?;
+    let found = forgotten(limits, bucket.find(tag));
+    if found < NOWHERE {
+        return bucket.times.get(found);
+    }
+    let way = forgotten(limits, bucket.earliest());
+    let (owner, time) = (bucket.tags.get(way)?, bucket.times.get(way)?);
+    // Whoever else counts on this word for the moment takes a share of the wrong one.
+    if owner.replace(owner.load(), tag) {
+        time.store(0);
+    }
+    Some(time)
+}
+
+/// The number of a word, of which the verifier knows nothing.
+#[inline(always)]
+fn forgotten<L: Limits>(limits: &L, way: usize) -> usize {
+    usize::try_from(limits.forget(way as u64)).unwrap_or(NOWHERE)
+}
+
+impl<W: Word> Bucket<W> {
+    #[inline(always)]
+    fn find(&self, tag: u64) -> usize {
+        let mut way = 0;
+        while way < NOWHERE {
+            if let Some(word) = self.tags.get(way)
+                && word.load() == tag
+            {
+                break;
+            }
+            way += 1;
+        }
+        way
+    }
+
+    /// The word whose time came first or comes first.
+    #[inline(always)]
+    fn earliest(&self) -> usize {
+        let (mut earliest, mut least) = (0, u64::MAX);
+        let mut way = 0;
+        while way < NOWHERE {
+            if let Some(word) = self.times.get(way) {
+                let time = word.load();
+                if time < least {
+                    (earliest, least) = (way, time);
+                }
+            }
+            way += 1;
+        }
+        earliest
+    }
+}
+
+/// Takes the share of a packet that comes `now`, if there is one left (ITU-T I.371 §5.4.1.1, virtual
+/// scheduling).
+#[inline(always)]
+fn take<W: Word>(word: &W, rate: &Rate, now: u64) -> bool {
+    for _ in 0..ATTEMPTS {
+        let expected = word.load();
+        // What lies further ahead than this rate ever gets is left of another one.
+        let ahead = expected.saturating_sub(now);
+        let ahead = if ahead > rate.tolerance.saturating_add(rate.interval) {
+            0
+        } else {
+            ahead
+        };
+        if ahead > rate.tolerance {
+            return false;
+        }
+        if word.replace(expected, now + ahead + rate.interval) {
+            return true;
+        }
+    }
+    // As many others have taken theirs in this very moment: one packet more is the smaller evil.
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+/// Ten in a second, three of them at once.
+const RATE: Rate = Rate {
+    interval: SECOND / 10,
+    tolerance: 2 * SECOND / 10,
+};
+
+struct Kept {
+    now: Cell<u64>,
+    rules: [[AtomicU64; 2]; 2],
+    /// One bucket, whatever the hash says.
+    sources: Bucket<AtomicU64>,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self {
+            now: Cell::new(1_000 * SECOND),
+            rules: Default::default(),
+            sources: Bucket::default(),
+        }
+    }
+
+    fn wait(&self, time: u64) {
+        self.now.set(self.now.get() + time);
+    }
+}
+
+impl Limits for Kept {
+    type Word = AtomicU64;
+
+    fn instant(&self) -> u64 {
+        self.now.get()
+    }
+
+    fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&AtomicU64> {
+        self.rules.get(rule as usize)?.get(kind as usize)
+    }
+
+    fn bucket(&self, _at: u32) -> Option<&Bucket<AtomicU64>> {
+        Some(&self.sources)
+    }
+
+    fn forget(&self, number: u64) -> u64 {
+        number
+    }
+}
+
+fn payer(source: [u64; 2]) -> Payer {
+    Payer {
+        rule: 1,
+        kind: Kind::Packets,
+        source,
+        version: Version::V6,
+        seed: 7,
+    }
+}
+
+/// How many of `count` packets may come at once.
+fn count(kept: &Kept, payer: &Payer, rate: &Rate, is_per_source: bool, count: usize) -> usize {
+    (0..count)
+        .filter(|_| payer.may(kept, rate, is_per_source))
+        .count()
+}
+
+#[test]
+fn a_burst_may_come_at_once_and_then_one_in_each_interval() {
+    let kept = Kept::new();
+    let payer = payer([0, 0]);
+    assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+    kept.wait(RATE.interval - 1);
+    assert_eq!(count(&kept, &payer, &RATE, false, 10), 0);
+    kept.wait(1);
+    assert_eq!(count(&kept, &payer, &RATE, false, 10), 1);
+    kept.wait(2 * RATE.interval);
+    assert_eq!(count(&kept, &payer, &RATE, false, 10), 2);
+    kept.wait(1_000 * SECOND);
+    assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+}
+
+#[test]
+fn in_the_long_run_as_many_come_as_the_rate_says() {
+    let kept = Kept::new();
+    let payer = payer([0, 0]);
+    let mut came = 0;
+    // A packet each millisecond for a minute: a hundred times too many.
+    for _ in 0..60_000 {
+        came += count(&kept, &payer, &RATE, false, 1);
+        kept.wait(SECOND / 1_000);
+    }
+    assert_eq!(came, 2 + 600);
+}
+
+#[test]
+fn no_rate_limits_nothing_and_touches_no_word() {
+    let kept = Kept::new();
+    let payer = payer([0, 0]);
+    assert_eq!(count(&kept, &payer, &Rate::default(), false, 100), 100);
+    assert_eq!(kept.rules[1][0].load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn rules_and_kinds_have_words_of_their_own() {
+    let kept = Kept::new();
+    let one = payer([0, 0]);
+    let other_rule = Payer { rule: 0, ..one };
+    let other_kind = Payer {
+        kind: Kind::Flows,
+        ..one
+    };
+    for payer in [one, other_rule, other_kind] {
+        assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+        assert_eq!(count(&kept, &payer, &RATE, true, 10), 3);
+    }
+}
+
+#[test]
+fn each_source_has_its_own_and_one_network_of_ipv6_is_one_source() {
+    let kept = Kept::new();
+    assert_eq!(count(&kept, &payer([1, 1]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &payer([2, 1]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &payer([1, 2]), &RATE, true, 10), 0);
+}
+
+#[test]
+fn a_full_bucket_forgets_who_has_most_left() {
+    let kept = Kept::new();
+    for source in 0..8 {
+        assert_eq!(count(&kept, &payer([source, 0]), &RATE, true, 3), 3);
+        kept.wait(1);
+    }
+    // The first has been waiting longest, by nanoseconds.
+    assert_eq!(count(&kept, &payer([8, 0]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &payer([7, 0]), &RATE, true, 10), 0);
+    assert_eq!(count(&kept, &payer([0, 0]), &RATE, true, 10), 3);
+}
+
+#[test]
+fn what_is_left_of_a_slower_rate_does_not_outlive_it() {
+    let kept = Kept::new();
+    let payer = payer([0, 0]);
+    let slow = Rate {
+        interval: 3_600 * SECOND,
+        tolerance: 0,
+    };
+    assert_eq!(count(&kept, &payer, &slow, false, 10), 1);
+    assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+}
+
+#[test]
+fn times_beyond_all_bounds_do_not_overflow() {
+    let kept = Kept::new();
+    let payer = payer([0, 0]);
+    let absurd = Rate {
+        interval: u64::MAX / 4,
+        tolerance: u64::MAX / 2,
+    };
+    assert_eq!(count(&kept, &payer, &absurd, false, 10), 3);
+}
+
+#[test]
+fn cpus_that_come_at_once_share_one_rate() {
+    struct Still(AtomicU64);
+    impl Limits for Still {
+        type Word = AtomicU64;
+        fn instant(&self) -> u64 {
+            SECOND
+        }
+        fn of_rule(&self, _: RuleId, _: Kind) -> Option<&AtomicU64> {
+            Some(&self.0)
+        }
+        fn bucket(&self, _: u32) -> Option<&Bucket<AtomicU64>> {
+            None
+        }
+        fn forget(&self, number: u64) -> u64 {
+            number
+        }
+    }
+    let rate = Rate {
+        interval: 1,
+        tolerance: 999_999,
+    };
+    let kept = Still(AtomicU64::new(0));
+    let came: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let kept = &kept;
+                scope.spawn(move || {
+                    let payer = payer([0, 0]);
+                    (0..300_000)
+                        .filter(|_| payer.may(kept, &rate, false))
+                        .count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    });
+    // Of a million, a few may come unpaid whose words others changed four times in a row.
+    assert!((1_000_000..1_010_000).contains(&came), "{came}");
+}

@@ -1,0 +1,48 @@
+//! The map that holds what is left of rates.
+
+use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_ns, macros::btf_map};
+use portdemux_common::{
+    limits::{Bucket, Kind, LimitWords, Limits},
+    ruleset::RuleId,
+};
+
+use crate::{
+    Maps,
+    words::{self, Shared},
+};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// The words of all rates; every CPU changes them, one at a time.
+#[btf_map]
+static LIMITS: Array<LimitWords, 1, MMAPABLE> = Array::new();
+
+impl Limits for Maps {
+    type Word = Shared;
+
+    #[inline(always)]
+    fn instant(&self) -> u64 {
+        // SAFETY: the helper takes nothing and cannot fail.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&Shared> {
+        let limits = LIMITS.get(0)?;
+        let word: *const u64 = limits.rules.get(rule as usize)?.get(kind as usize)?;
+        // SAFETY: it is a word of a map's memory, which stays while the program runs.
+        Some(unsafe { &*word.cast() })
+    }
+
+    #[inline(always)]
+    fn bucket(&self, at: u32) -> Option<&Bucket<Shared>> {
+        let bucket: *const Bucket<u64> = LIMITS.get(0)?.sources.get(at as usize)?;
+        // SAFETY: both are the same words, as above.
+        Some(unsafe { &*bucket.cast() })
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u64) -> u64 {
+        words::forget(number).unwrap_or(u64::MAX)
+    }
+}

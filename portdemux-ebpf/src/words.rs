@@ -1,0 +1,57 @@
+//! Words that programs and user space share, and numbers that the verifier forgets.
+
+use core::{
+    cell::UnsafeCell,
+    intrinsics::{AtomicOrdering, atomic_cxchg},
+};
+
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+use portdemux_common::flows::table::Word;
+
+/// A number on its way past the verifier.
+#[btf_map]
+static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// A word of a map's memory.
+#[repr(transparent)]
+pub(crate) struct Shared(UnsafeCell<u64>);
+
+impl Word for Shared {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: the word is in a map's memory for as long as the program runs. Others write it at the
+        // same time, as a whole.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: u64) {
+        // SAFETY: as above.
+        unsafe { self.0.get().write_volatile(word) }
+    }
+
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> bool {
+        // The atomic types have no such method for this target, although it has the instruction.
+        // SAFETY: as above.
+        let (_, is_replaced) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                old,
+                new,
+            )
+        };
+        is_replaced
+    }
+}
+
+/// Gives a number back of which the verifier knows nothing: the ways on which it can have come to be meet
+/// there.
+#[inline(always)]
+pub(crate) fn forget(number: u64) -> Option<u64> {
+    let place = NUMBER.get_ptr_mut(0)?;
+    // SAFETY: the value is this CPU's.
+    unsafe { place.write_volatile(number) };
+    // SAFETY: as above.
+    Some(unsafe { place.read_volatile() })
+}
