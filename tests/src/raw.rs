@@ -3,6 +3,7 @@
 use std::{
     io::{IoSlice, IoSliceMut},
     os::fd::{AsRawFd as _, OwnedFd},
+    thread::yield_now,
     time::{Duration, Instant},
 };
 
@@ -102,6 +103,20 @@ impl RawSocket {
             bail!("{sent} of {} bytes were sent", frame.len());
         }
         Ok(())
+    }
+
+    /// Sends a frame as [`RawSocket::send`] does, as soon as there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it for any other reason.
+    pub fn send_when_there_is_room(&self, frame: &[u8]) -> Result<()> {
+        loop {
+            match self.send(frame) {
+                Err(error) if error.downcast_ref() == Some(&Errno::ENOBUFS) => yield_now(),
+                done => return done,
+            }
+        }
     }
 
     /// The next frame that came in, or nothing if none does within `timeout`; those that went out

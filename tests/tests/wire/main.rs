@@ -6,6 +6,7 @@
 
 mod claims;
 mod dispatch;
+mod flood;
 mod flows;
 mod interfaces;
 mod jumbo;
