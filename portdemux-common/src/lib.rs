@@ -13,6 +13,7 @@
 pub mod counters;
 pub mod decide;
 pub mod flows;
+pub mod fragments;
 pub mod hash;
 pub mod limits;
 pub mod packet;
@@ -26,4 +27,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;

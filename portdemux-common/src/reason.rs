@@ -89,6 +89,8 @@ reasons! {
     LaterFragment = "later_fragment",
     /// A fragment other than the first, of a packet whose first fragment was not seen.
     FragmentUnknown = "fragment_unknown",
+    /// A fragment other than the first that covers bytes of the first one.
+    FragmentOverlap = "fragment_overlap",
     /// ICMP that the ruleset does not let in.
     IcmpPolicy = "icmp_policy",
     /// Neither IPv4 nor IPv6.
@@ -195,6 +197,7 @@ mod tests {
                 "no_ports",
                 "later_fragment",
                 "fragment_unknown",
+                "fragment_overlap",
                 "icmp_policy",
                 "non_ip"
             ]

@@ -109,12 +109,14 @@ impl Entry {
     }
 
     /// This word about a port, but not the last: more than the port's number decides.
+    #[inline(always)]
     #[must_use]
     pub const fn open(self) -> Self {
         Self(self.0 | Self::OPEN)
     }
 
     /// This word as if it were the last.
+    #[inline(always)]
     #[must_use]
     pub const fn closed(self) -> Self {
         Self(self.0 & !Self::OPEN)

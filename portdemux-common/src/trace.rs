@@ -65,7 +65,7 @@ impl Trace {
             destination: widen(parsed.destination(packet)),
             length: packet.length() as u32,
             payload: parsed.payload as u32,
-            entry: decision.entry,
+            entry: decision.entry.closed(),
             vlans: parsed.vlans.ids,
             source_port: parsed.source_port.0,
             destination_port: parsed.destination_port.0,

@@ -19,7 +19,7 @@ use portdemux_common::{
 };
 
 use crate::{
-    Maps, Witness, counting,
+    Maps, Witness, counting, fragments,
     frame::LinearFrame,
     ruleset,
     words::{Shared, forget},
@@ -97,7 +97,7 @@ fn counters() -> Option<&'static mut CpuFlowCounters> {
 
 /// The time in ticks.
 #[inline(always)]
-fn now() -> u32 {
+pub(crate) fn now() -> u32 {
     // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
     let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
     #[expect(
@@ -173,7 +173,6 @@ pub(crate) fn receive<W: Witness>(
 ) -> Option<Verdict> {
     const IN: Direction = Direction::Received;
     let decision = pending.decide(ruleset, &Maps, relation()?);
-    witness.see_decided(&decision);
     packet(IN)?.outcome = decision.outcome().0;
 
     let outcome = Outcome(packet(IN)?.outcome);
@@ -188,6 +187,11 @@ pub(crate) fn receive<W: Witness>(
     }
 
     let outcome = Outcome(packet(IN)?.outcome);
+    if pending.leads(ruleset) {
+        cold_path();
+        return fragments::lead(pending, outcome, witness);
+    }
+    witness.see_decided(outcome);
     counting::count_outcome(pending.length, pending.port() as usize, outcome);
     Some(outcome.verdict())
 }

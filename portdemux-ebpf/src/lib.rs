@@ -12,6 +12,7 @@
 mod counting;
 mod egress;
 mod flows;
+mod fragments;
 mod frame;
 mod limits;
 mod pending;
@@ -26,7 +27,7 @@ pub use egress::notice;
 use frame::LinearFrame;
 pub use frame::WholeFrame;
 use portdemux_common::{
-    decide::{self, Decision, Pending},
+    decide::{self, Decision, Outcome, Pending},
     packet::Packet,
     parse::{self, Continuation, Parsed},
     reason::Verdict,
@@ -41,7 +42,7 @@ pub trait Witness: Copy {
     fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision);
 
     /// Sees what came of the last frame if more than its port decided.
-    fn see_decided(self, decision: &Decision);
+    fn see_decided(self, outcome: Outcome);
 }
 
 impl Witness for () {
@@ -49,7 +50,7 @@ impl Witness for () {
     fn see(self, _ctx: &XdpContext, _parsed: &Parsed, _decision: &Decision) {}
 
     #[inline(always)]
-    fn see_decided(self, _decision: &Decision) {}
+    fn see_decided(self, _outcome: Outcome) {}
 }
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.

@@ -9,7 +9,7 @@ use core::hint::cold_path;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
 use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict};
 
-use crate::{Maps, WholeFrame, Witness, counting, flows, frame::LinearFrame, ruleset};
+use crate::{Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, ruleset};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
@@ -36,8 +36,14 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     if FRAGS && pending.scattered != 0 {
         cold_path();
         pending.read(&WholeFrame::new(ctx));
+        pending.read_extent(&WholeFrame::new(ctx));
     } else {
         pending.read(&LinearFrame::new(ctx));
+        pending.read_extent(&LinearFrame::new(ctx));
+    }
+    if pending.follows(ruleset::of(pending.generation)?) {
+        cold_path();
+        return fragments::follow(pending, ruleset::of(pending.generation)?, witness);
     }
     pending.claim(ruleset::of(pending.generation)?);
     if FLOWS {
@@ -53,7 +59,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     // SAFETY: as above.
     let pending = unsafe { &*pending };
     let decision = pending.decide(ruleset::of(pending.generation)?, &Maps, Relation::New);
-    witness.see_decided(&decision);
+    if pending.leads(ruleset::of(pending.generation)?) {
+        cold_path();
+        return fragments::lead(pending, decision.outcome(), witness);
+    }
+    witness.see_decided(decision.outcome());
     counting::count(pending.length, Some(pending.port() as usize), &decision);
     Some(decision.verdict)
 }

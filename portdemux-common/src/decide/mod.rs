@@ -7,13 +7,17 @@
 mod icmp;
 mod pending;
 
+use core::hint::cold_path;
+
 pub use pending::Pending;
 
 use crate::{
     flows::Relation,
+    fragments,
     limits::Limits,
     packet::Packet,
     parse::{Fragment, Parsed},
+    policy::Fragments,
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RuleId, RulesetImage},
     sources::Table,
@@ -62,6 +66,16 @@ impl Outcome {
             _ => Verdict::Drop,
         }
     }
+
+    /// The decision that it is of; an unknown reason is that of a packet without ports.
+    #[must_use]
+    pub fn decision(self) -> Decision {
+        Decision {
+            verdict: self.verdict(),
+            reason: Reason::from_index(self.reason()).unwrap_or(Reason::NoPorts),
+            entry: self.entry(),
+        }
+    }
 }
 
 /// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from, and in
@@ -73,16 +87,51 @@ pub fn decide<P: Packet + ?Sized, T: Table + Limits>(
     ruleset: &RulesetImage,
     tables: &T,
 ) -> Decision {
-    let decision = by_port(parsed, ruleset);
-    if decision.entry.is_open() {
-        let generation = Generation(ruleset.header.generation);
-        let mut pending = Pending::new(parsed, decision.entry, generation, packet.length() as u64);
-        pending.read(packet);
-        pending.claim(ruleset);
-        pending.decide(ruleset, tables, Relation::New)
-    } else {
-        decision
+    decide_or_write_down(packet, parsed, ruleset)
+        .unwrap_or_else(|pending| pending.decide(ruleset, tables, Relation::New))
+}
+
+/// Decides as [`decide`] does about one frame of several: fragments go where the first one of their packet
+/// went, if the ruleset says so. `now` is the time in ticks.
+#[must_use]
+pub fn decide_next<P: Packet + ?Sized, T: Table + Limits, F: fragments::Table>(
+    packet: &P,
+    parsed: &Parsed,
+    ruleset: &RulesetImage,
+    tables: &T,
+    fragments: &F,
+    now: u32,
+) -> Decision {
+    let pending = match decide_or_write_down(packet, parsed, ruleset) {
+        Ok(decision) => return decision,
+        Err(pending) => pending,
+    };
+    let decision = pending.decide(ruleset, tables, Relation::New);
+    let mut piece = pending.piece(decision.outcome());
+    if pending.leads(ruleset) {
+        fragments::note(fragments, &piece, now);
+    } else if pending.follows(ruleset) {
+        fragments::follow(fragments, &mut piece, now);
     }
+    Outcome(piece.outcome).decision()
+}
+
+/// Decides about a frame by its port, or writes down what else decides about it.
+fn decide_or_write_down<P: Packet + ?Sized>(
+    packet: &P,
+    parsed: &Parsed,
+    ruleset: &RulesetImage,
+) -> Result<Decision, Pending> {
+    let decision = by_port(parsed, ruleset);
+    if !decision.entry.is_open() {
+        return Ok(decision);
+    }
+    let generation = Generation(ruleset.header.generation);
+    let mut pending = Pending::new(parsed, decision.entry, generation, packet.length() as u64);
+    pending.read(packet);
+    pending.read_extent(packet);
+    pending.claim(ruleset);
+    Err(pending)
 }
 
 /// Decides about a frame by its port.
@@ -118,7 +167,19 @@ pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
         }
         return decision;
     };
-    Decision::claimed(ruleset.at_any_address(ports))
+    let entry = ruleset.at_any_address(ports);
+    // The others of its packet will go where it goes.
+    if matches!(parsed.fragment, Fragment::First) && tracks_fragments(ruleset) {
+        cold_path();
+        return Decision::claimed(entry.open());
+    }
+    Decision::claimed(entry)
+}
+
+/// Whether fragments go where the first one of their packet went.
+#[inline(always)]
+const fn tracks_fragments(ruleset: &RulesetImage) -> bool {
+    ruleset.header.defaults.fragments == Fragments::Track as u32
 }
 
 impl Decision {
@@ -160,7 +221,7 @@ impl Decision {
     }
 
     #[inline(always)]
-    const fn dropped(reason: Reason, entry: Entry) -> Self {
+    pub(crate) const fn dropped(reason: Reason, entry: Entry) -> Self {
         Self {
             verdict: Verdict::Drop,
             reason,

@@ -1,19 +1,22 @@
 //! Packets that more than their port decides about.
 
+use core::hint::cold_path;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Decision, icmp};
+use super::{Decision, Outcome, icmp, tracks_fragments};
 use crate::{
     flows::{FlowKey, Heard, Relation, Signal, Tracked},
+    fragments::Piece,
     limits::{Kind, Limits, Payer},
     packet::Packet,
-    parse::{self, Fragment, Parsed, Ports, Version, ipv4, ipv6},
+    parse::{self, Fragment, Parsed, Ports, Version, fragment, ipv4, ipv6},
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},
     ruleset::{Action, Claim, Entry, RulesetImage},
     sources::{Admission, Table},
     state::Generation,
-    wire::{Port, Transport},
+    wire::{IpProto, Port, Transport},
 };
 
 /// What is known of a packet that its port alone does not decide about.
@@ -65,9 +68,17 @@ pub struct Pending {
     /// TCP: sequence and acknowledgment number, big-endian. ICMP echo: in the first two bytes the
     /// identifier.
     pub numbers: [[u8; 4]; 2],
+    /// Of a fragment: the identification of its packet, big-endian; IPv4 fills the first two bytes.
+    pub identification: [u8; 4],
+    /// Of a fragment of an IPv6 packet: where its fragment header begins, in bytes from the start of the
+    /// frame.
+    pub fragmentation: u16,
+    /// Of a fragment: how far into its packet the first one reaches, or where a later one begins, in units
+    /// of 8 bytes.
+    pub reach: u16,
 }
 
-const _: () = assert!(size_of::<Pending>() == 88);
+const _: () = assert!(size_of::<Pending>() == 96);
 
 impl Pending {
     /// Writes down what `parsed` says, so that the packet can be read again by it; `length` is that of
@@ -106,6 +117,9 @@ impl Pending {
             is_known: 0,
             reserved: 0,
             numbers: [[0; 4]; 2],
+            identification: [0; 4],
+            fragmentation: parsed.fragmentation as u16,
+            reach: 0,
         }
     }
 
@@ -182,6 +196,60 @@ impl Pending {
         }
     }
 
+    /// Reads which packet it is a fragment of and which part of that, if it is one.
+    #[inline(always)]
+    pub fn read_extent<P: Packet + ?Sized>(&mut self, packet: &P) {
+        if self.fragment == Fragment::None as u8 {
+            return;
+        }
+        cold_path();
+        let (network, header) = (bounded(self.network), bounded(self.fragmentation.into()));
+        let extent = fragment::extent(packet, self.version(), network, header);
+        self.identification = extent.identification;
+        self.reach = if self.is_later() {
+            extent.begin
+        } else {
+            extent.end
+        };
+    }
+
+    #[inline(always)]
+    const fn is_later(&self) -> bool {
+        self.fragment == Fragment::Later as u8
+    }
+
+    /// Whether what came of the first fragment of its packet is asked for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn follows(&self, ruleset: &RulesetImage) -> bool {
+        self.is_later() && tracks_fragments(ruleset)
+    }
+
+    /// Whether what comes of it is remembered for the other fragments of its packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn leads(&self, ruleset: &RulesetImage) -> bool {
+        self.fragment == Fragment::First as u8 && tracks_fragments(ruleset)
+    }
+
+    /// It as a fragment of its packet, of which this came.
+    ///
+    /// Packets are told apart as receivers do it: IPv4 by the addresses, the protocol and the identification
+    /// (RFC 791 §3.2), IPv6 without the protocol, which each fragment may give as it likes (RFC 8200 §4.5),
+    /// and none by VLAN or interface.
+    #[inline(always)]
+    #[must_use]
+    pub const fn piece(&self, outcome: Outcome) -> Piece {
+        let [a, b, c, d] = self.identification;
+        let protocol = match self.version() {
+            Version::V4 => self.protocol,
+            Version::V6 => 0,
+        };
+        let (to, from) = ((self.destination, [a, b]), (self.source, [c, d]));
+        let packet = FlowKey::new(to, from, protocol, self.version);
+        Piece::new(packet, outcome, self.generation, self.reach, self.port())
+    }
+
     /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]
@@ -219,12 +287,8 @@ impl Pending {
     /// Decides about a packet without ports.
     #[inline(always)]
     fn decide_portless(&self, ruleset: &RulesetImage, relation: Relation) -> Decision {
-        if self.fragment == Fragment::Later as u8 {
-            return if ruleset.header.defaults.fragments == Fragments::Pass as u32 {
-                Decision::pass(Reason::LaterFragment)
-            } else {
-                Decision::dropped(Reason::LaterFragment, Entry::UNCLAIMED)
-            };
+        if self.is_later() {
+            return self.decide_later(ruleset);
         }
         match relation {
             Relation::Related => return Decision::pass(Reason::Related),
@@ -241,14 +305,40 @@ impl Pending {
         }
     }
 
+    /// Decides about a later fragment of whose first one nothing is known.
+    #[inline(always)]
+    #[must_use]
+    pub fn decide_later(&self, ruleset: &RulesetImage) -> Decision {
+        let defaults = &ruleset.header.defaults;
+        if defaults.fragments == Fragments::Pass as u32 {
+            return Decision::pass(Reason::LaterFragment);
+        }
+        if !tracks_fragments(ruleset) {
+            return Decision::dropped(Reason::LaterFragment, Entry::UNCLAIMED);
+        }
+        // The first one has the whole transport header, or it is malformed (RFC 1858 §3, RFC 3128).
+        let header = match IpProto(self.protocol) {
+            IpProto::TCP => 20,
+            IpProto::SCTP => 12,
+            _ => 8,
+        };
+        if self.reach * 8 < header {
+            return Decision::dropped(Reason::FragmentOverlap, Entry::UNCLAIMED);
+        }
+        if matches!(Action::from_code(defaults.inbound), Action::Local) {
+            Decision::pass(Reason::FragmentUnknown)
+        } else {
+            Decision::dropped(Reason::FragmentUnknown, Entry::UNCLAIMED)
+        }
+    }
+
     /// The flow that it belongs to; none ([`FlowKey::is_none`]) if it is of a kind without flows.
     #[inline(always)]
     fn flow(&self) -> FlowKey {
         let (here, there) = if self.transport().is_some() {
             (self.destination_port, self.source_port)
         } else {
-            let is_whole = self.fragment == Fragment::None as u8;
-            if !is_whole || !icmp::is_echo(self.protocol, self.flags) {
+            if self.is_later() || !icmp::is_echo(self.protocol, self.flags) {
                 return FlowKey::NONE;
             }
             let [[a, b, ..], _] = self.numbers;

@@ -366,16 +366,16 @@ impl<W: Word> Bucket<W> {
 
 /// Whether a time has come. A tick that another CPU has not come to yet is not eighteen years away.
 #[inline(always)]
-const fn is_over(until: u32, now: u32) -> bool {
+pub(crate) const fn is_over(until: u32, now: u32) -> bool {
     now.wrapping_sub(until) < 1 << 31
 }
 
 #[inline(always)]
-const fn lower(word: u64) -> u32 {
+pub(crate) const fn lower(word: u64) -> u32 {
     (word & 0xffff_ffff) as u32
 }
 
 #[inline(always)]
-const fn upper(word: u64) -> u32 {
+pub(crate) const fn upper(word: u64) -> u32 {
     (word >> 32) as u32
 }

@@ -12,7 +12,8 @@ pub(super) const DESTINATION: usize = 16;
 
 const HEADER: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// The bits of the fragment offset, which counts in units of 8 bytes.
+pub(super) const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Reads the packet that begins at `offset`.
 ///

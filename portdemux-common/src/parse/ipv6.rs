@@ -16,9 +16,10 @@ pub(super) const DESTINATION: usize = 24;
 /// Length of the header without extensions.
 pub(super) const HEADER: usize = 40;
 /// The smallest extension header, and the size of a fragment header.
-const EXTENSION: usize = 8;
+pub(super) const EXTENSION: usize = 8;
 const MORE_FRAGMENTS: u16 = 0x0001;
-const FRAGMENT_OFFSET: u16 = 0xfff8;
+/// The bits of the fragment offset, which is in bytes.
+pub(super) const FRAGMENT_OFFSET: u16 = 0xfff8;
 
 /// Reads the packet that begins at `offset`.
 #[inline(always)]
@@ -104,11 +105,13 @@ where
             let fragmentation = u16::from_be_bytes(header.fragment);
             if fragmentation & FRAGMENT_OFFSET != 0 {
                 parsed.fragment = Fragment::Later;
+                parsed.fragmentation = parsed.payload;
                 return Ok(then.sound(packet, parsed));
             }
             // Without M the fragment is atomic: a whole packet (RFC 6946).
             if fragmentation & MORE_FRAGMENTS != 0 {
                 parsed.fragment = Fragment::First;
+                parsed.fragmentation = parsed.payload;
             }
         }
         parsed.payload += size;

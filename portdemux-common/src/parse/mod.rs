@@ -5,6 +5,7 @@
 //! around every rule. All arithmetic is on `usize`, offsets are bounded by the sum of what the
 //! length fields can say (below 20,000 bytes), and every byte is read through [`Packet::read`].
 
+pub(crate) mod fragment;
 mod header;
 pub(crate) mod ipv4;
 pub(crate) mod ipv6;
@@ -115,6 +116,9 @@ pub struct Parsed {
     pub network: usize,
     /// Whether it is a fragment.
     pub fragment: Fragment,
+    /// Where the header begins that says that it is a fragment of an IPv6 packet, in bytes from the start
+    /// of the frame; of several the last.
+    pub fragmentation: usize,
     /// The terminal protocol, as far as the headers were walked; in a later fragment the one that
     /// its fragment header names. Without meaning if there is no version.
     pub protocol: IpProto,
@@ -215,6 +219,7 @@ impl Parsed {
             version: None,
             network: 0,
             fragment: Fragment::None,
+            fragmentation: 0,
             protocol: IpProto(0),
             payload: 0,
             transport: None,

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::info;
 use portdemux_common::{
-    decide::Decision,
+    decide::{Decision, Outcome},
     parse::{Class, Parsed},
     reason::{Reason, Verdict},
     trace::Trace,
@@ -44,15 +44,17 @@ impl Witness for WriteDown {
     }
 
     #[inline(always)]
-    fn see_decided(self, decision: &Decision) {
+    fn see_decided(self, outcome: Outcome) {
         let Some(trace) = TRACE.get_ptr_mut(0) else {
             return;
         };
         // SAFETY: as above.
         let trace = unsafe { &mut *trace };
-        trace.entry = decision.entry;
-        trace.verdict = decision.verdict as u8;
-        trace.reason = decision.reason as u8;
+        trace.entry = outcome.entry();
+        trace.verdict = outcome.verdict() as u8;
+        #[expect(clippy::cast_possible_truncation, reason = "a reason has 8 bits")]
+        let reason = outcome.reason() as u8;
+        trace.reason = reason;
     }
 }
 

@@ -13,6 +13,7 @@ use bytemuck::Zeroable as _;
 use portdemux_common::{
     counters::{CpuCounters, MAX_INTERFACES},
     flows::Shape,
+    fragments::Buckets,
     limits::LimitWords,
     ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
@@ -31,13 +32,15 @@ use crate::image::{self, Compiled};
 pub const RULESETS: &str = "RULESETS";
 /// Name of the map of counters.
 pub const COUNTERS: &str = "COUNTERS";
+/// Name of the map that says what came of first fragments.
+pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Name of the map that only the control plane uses.
 pub const LEDGER: &str = "LEDGER";
 /// Name of the map of what is left of rates.
 pub const LIMITS: &str = "LIMITS";
 pub use super::sources::SOURCES;
 /// Every map of an instance.
-pub const ALL: [&str; 5] = [RULESETS, COUNTERS, LEDGER, SOURCES, LIMITS];
+pub const ALL: [&str; 6] = [RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS];
 
 /// Where the generation in force stands in its map.
 pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
@@ -54,6 +57,8 @@ pub struct Maps {
     rulesets: Mapped,
     /// The tables of sources; a larger map takes the place of one that is full.
     pub(super) sources: RwLock<Arc<Mapped>>,
+    /// What only the programs read and write.
+    fragments: Mapped,
     ledger: Mapped,
     limits: Mapped,
     /// The counters.
@@ -84,12 +89,15 @@ impl Maps {
         for (name, size, count) in [
             (RULESETS, size_of::<Rulesets>(), 1),
             (COUNTERS, size_of::<CpuCounters>(), cpus),
+            (FRAGMENTS, size_of::<Buckets<u64>>(), 1),
             (LEDGER, size_of::<Ledger>(), 1),
             (LIMITS, size_of::<LimitWords>(), 1),
             (SOURCES, size_of::<u64>(), sources::FEWEST_WORDS),
         ] {
             create(&directory.join(name), name, size, count)?;
         }
+        let fragments = open_fragments(directory)?;
+        fragments.write(offset_of!(Buckets<u64>, seed), &[random()?]);
         Ok(())
     }
 
@@ -103,6 +111,7 @@ impl Maps {
         Ok(Self {
             rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
             sources: RwLock::new(Arc::new(sources)),
+            fragments: open_fragments(directory)?,
             ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
@@ -205,7 +214,13 @@ impl Maps {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let sources = self.sources();
-        let maps = [&self.rulesets, &self.ledger, &self.limits, &sources];
+        let maps = [
+            &self.rulesets,
+            &self.fragments,
+            &self.ledger,
+            &self.limits,
+            &sources,
+        ];
         let bytes: usize = maps.iter().map(|map| map.bytes()).sum();
         let flows = self
             .flows()
@@ -449,6 +464,26 @@ pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result
     Ok(())
 }
 
+fn open_fragments(directory: &Path) -> Result<Mapped> {
+    open(
+        &directory.join(FRAGMENTS),
+        size_of::<Buckets<u64>>(),
+        Some(1),
+    )
+}
+
+/// A number that nobody can guess.
+///
+/// # Errors
+///
+/// The kernel gives none.
+pub(super) fn random() -> Result<u64> {
+    let mut number = [0; 8];
+    rustix::rand::getrandom(&mut number[..], rustix::rand::GetRandomFlags::empty())
+        .context("ask the kernel for a random number")?;
+    Ok(u64::from_ne_bytes(number))
+}
+
 /// Opens a pinned map of values of this size, of this many if that is known.
 pub(super) fn open(path: &Path, size: usize, count: Option<usize>) -> Result<Mapped> {
     let data = MapData::from_pin(path)
@@ -481,18 +516,6 @@ pub(super) fn write_image(rulesets: &Mapped, start: usize, image: &RulesetImage)
     for part in image::parts(&image.header) {
         rulesets.write(start + part.start * size_of::<u64>(), &words[part]);
     }
-}
-
-/// A number that nobody can guess.
-///
-/// # Errors
-///
-/// The kernel gives none.
-pub(super) fn random() -> Result<u64> {
-    let mut number = [0; 8];
-    rustix::rand::getrandom(&mut number[..], rustix::rand::GetRandomFlags::empty())
-        .context("ask the kernel for a random number")?;
-    Ok(u64::from_ne_bytes(number))
 }
 
 /// The ids of the rules that a ruleset uses, ascending.

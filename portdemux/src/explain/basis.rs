@@ -3,9 +3,13 @@
 use std::{collections::HashMap, fmt};
 
 use anyhow::Result;
-use portdemux_common::{decide, parse, policy::Rate, ruleset::RuleId};
+use portdemux_common::{
+    decide, parse,
+    policy::{Fragments, Rate, TICK_SHIFT},
+    ruleset::RuleId,
+};
 
-use super::Explained;
+use super::{Explained, fragments::FirstFragments};
 use crate::{
     clock::Clock,
     image::{self, Compiled},
@@ -19,6 +23,8 @@ pub struct Basis {
     /// The names of the rules by id.
     names: HashMap<RuleId, String>,
     text: Option<(String, Ruleset)>,
+    /// What came of the first fragments that were explained, if the ruleset asks.
+    fragments: Option<FirstFragments>,
 }
 
 impl Basis {
@@ -34,20 +40,20 @@ impl Basis {
         }
         let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
         let names = ruleset.rules().iter().map(|rule| rule.name.clone());
-        Ok(Self {
-            image: without_rates(image::compile(&ruleset, &ids)?),
-            names: ids.iter().copied().zip(names).collect(),
-            text: Some((file.into(), ruleset)),
-        })
+        let names = ids.iter().copied().zip(names).collect();
+        let basis = Self::in_force(image::compile(&ruleset, &ids)?, names);
+        Ok(basis.with_text(file.into(), ruleset))
     }
 
     /// A ruleset that is in force, as the kernel holds it.
     #[must_use]
     pub fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
+        let tracks = image.header.defaults.fragments == Fragments::Track as u32;
         Self {
             image: without_rates(image),
             names,
             text: None,
+            fragments: tracks.then(FirstFragments::default),
         }
     }
 
@@ -66,16 +72,24 @@ impl Basis {
             .map(|(file, ruleset)| (file.as_str(), ruleset))
     }
 
-    /// Says what becomes of a frame; `number` is what it is called.
+    /// Says what becomes of a frame; `number` is what it is called. Later fragments go where the first one
+    /// of their packet went if that was explained before and the ruleset says so.
     #[must_use]
     pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
         let parsed = parse::parse(bytes);
-        let decision = decide::decide(
-            bytes,
-            &parsed,
-            &self.image,
-            &self.image.table(Clock::now().monotonic),
-        );
+        let now = Clock::now().monotonic;
+        let (image, table) = (&*self.image, self.image.table(now));
+        let decision = match &self.fragments {
+            None => decide::decide(bytes, &parsed, image, &table),
+            Some(fragments) => {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "ticks wrap around after 18 years"
+                )]
+                let ticks = (now >> TICK_SHIFT) as u32;
+                decide::decide_next(bytes, &parsed, image, &table, fragments, ticks)
+            }
+        };
         let rule = decision
             .rule()
             .map(|id| self.names.get(&id).map_or("unknown rule", String::as_str));

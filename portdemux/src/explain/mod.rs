@@ -13,6 +13,7 @@ mod basis;
 pub mod capture;
 mod describe;
 mod explained;
+mod fragments;
 pub mod packet;
 pub mod report;
 mod table;

@@ -1,7 +1,5 @@
 //! What this version reads in rules and does not obey.
 
-use portdemux_common::policy::Fragments;
-
 use super::{
     defaults::Inbound,
     error::Diagnostic,
@@ -20,14 +18,11 @@ const OF_RULES: [OfRule; 1] = [("to = \"reject\"", |rule| rule.to == Destination
 #[must_use]
 pub fn not_yet(ruleset: &Ruleset) -> Option<Diagnostic> {
     let defaults = ruleset.defaults();
-    let setting = [
-        (defaults.inbound == Inbound::Reject)
-            .then(|| format!("inbound = \"{}\"", defaults.inbound.name())),
-        (defaults.fragments == Fragments::Track)
-            .then(|| format!("fragments = \"{}\"", defaults.fragments.name())),
-    ];
-    if let Some(setting) = setting.into_iter().flatten().next() {
-        return Some(refusal(&setting));
+    if defaults.inbound == Inbound::Reject {
+        return Some(refusal(&format!(
+            "inbound = \"{}\"",
+            defaults.inbound.name()
+        )));
     }
     OF_RULES.into_iter().find_map(|(key, says)| {
         let rule = ruleset.rules().iter().find(|rule| says(rule))?;

@@ -3,6 +3,7 @@
 //!
 //! The frames go through the twin of the attached program by `BPF_PROG_TEST_RUN`.
 
+mod fragments;
 mod oracle;
 mod rulesets;
 
@@ -74,6 +75,18 @@ impl Bench {
     fn check(&mut self, frame: &[u8]) -> Result<Judgement> {
         let answer = reference::answer(frame);
         let judgement = judge(&self.ruleset, self.malformed, &answer);
+        self.hold(frame, &answer, judgement, &answer)?;
+        Ok(judgement)
+    }
+
+    /// Holds the host and the kernel to this about a frame, which is counted as `counted` is.
+    fn hold(
+        &mut self,
+        frame: &[u8],
+        answer: &Answer,
+        judgement: Judgement,
+        counted: &Answer,
+    ) -> Result<()> {
         let explained = self.basis.explain(1, frame);
         let host = (
             Answer::of(frame),
@@ -88,7 +101,7 @@ impl Bench {
             "expected {answer:?}, {judgement:?}\n  the host {host:?}"
         );
         if !Twin::takes(frame.len()) {
-            return Ok(judgement);
+            return Ok(());
         }
         let run = self.twin.run(frame)?;
         let differences = agreement::differences(&explained, &run);
@@ -103,8 +116,8 @@ impl Bench {
             "the action is {}",
             run.action
         );
-        self.tally.add(frame, &answer, judgement);
-        Ok(judgement)
+        self.tally.add(frame, counted, judgement);
+        Ok(())
     }
 
     /// Holds every counter in the kernel to the frames that were checked.
@@ -158,7 +171,10 @@ fn said(run: &TwinRun) -> Result<(Answer, Judgement)> {
         0 => Verdict::Pass,
         _ => Verdict::Drop,
     };
-    let is_refused = matches!(reason, Reason::SourceDenied | Reason::SourceNotAllowed);
+    let is_refused = matches!(
+        reason,
+        Reason::SourceDenied | Reason::SourceNotAllowed | Reason::FragmentOverlap
+    );
     ensure!(
         !trace.entry.is_claimed()
             || (trace.entry.action() == Action::Drop || is_refused) == (verdict == Verdict::Drop),

@@ -8,6 +8,7 @@ mod claims;
 mod dispatch;
 mod flood;
 mod flows;
+mod fragments;
 mod interfaces;
 mod jumbo;
 mod limits;

@@ -1,0 +1,334 @@
+//! Fragments that go where the first one of their packet went.
+//!
+//! What came of a first fragment is remembered by a tag of its packet, in buckets of eight places that
+//! programs on all CPUs use at once without locks, as [`crate::flows::table`] says. A place has no key
+//! besides the tag: the tag is a hash with a secret, and what a place does for a wrong packet is to let
+//! fragments in without a first one, which come to nothing.
+
+#[cfg(test)]
+mod tests;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    decide::{Decision, Outcome},
+    flows::{
+        FlowKey,
+        table::{self, BUSY, NOWHERE, WAYS, Word, is_over, lower, upper},
+    },
+    policy::TICK_SHIFT,
+    reason::{Reason, Verdict},
+    state::Generation,
+};
+
+/// How many buckets there are: room for 32,768 packets.
+pub const BUCKETS: usize = MASK as usize + 1;
+/// The bits of the place of a bucket.
+const MASK: u32 = (1 << 12) - 1;
+
+/// How long a first fragment is remembered, in ticks: 30 seconds, for as long as the host's stack waits
+/// for the others (Linux `include/net/ip.h`, `IP_FRAG_TIME`).
+#[expect(clippy::cast_possible_truncation, reason = "223 ticks")]
+pub const LIFETIME: u32 = (30_000_000_000_u64 >> TICK_SHIFT) as u32;
+
+const REACH_SHIFT: u32 = 48;
+const UNTIL_BITS: u64 = 0xffff_ffff;
+const PORT_SHIFT: u32 = 32;
+const PORT_BITS: u32 = (1 << 18) - 1;
+const GENERATION_SHIFT: u32 = 50;
+
+/// The buckets, and the secret that the tags are made with. All zeros: nothing is remembered.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Buckets<W> {
+    /// What the hash begins with, so that nobody outside can aim at a place.
+    pub seed: W,
+    /// Fills the line of the cache.
+    pub reserved: [W; 7],
+    /// The buckets.
+    pub buckets: [Bucket<W>; BUCKETS],
+}
+
+/// Some places and the packets they belong to.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Bucket<W> {
+    /// The tags of the packets, [`table::FREE`] or [`BUSY`].
+    pub owners: [W; WAYS],
+    /// What came of their first fragments.
+    pub places: [Place<W>; WAYS],
+}
+
+/// What came of a first fragment: two words.
+///
+/// The outcome: what was decided (bits 0 to 47), and how far into the packet the fragment reaches, in units
+/// of 8 bytes (48 to 63). The circumstances: the tick at which it is forgotten (bits 0 to 31), the index of
+/// the port that it was counted for (32 to 49), and the last bits of the generation that it was decided
+/// under (50 to 63).
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Place<W>(pub [W; 2]);
+
+const _: () = assert!(size_of::<Buckets<u64>>() == 64 + BUCKETS * 192);
+
+/// Where first fragments are remembered.
+pub trait Table {
+    /// A word of it.
+    type Word: Word;
+
+    /// The secret of the tags.
+    fn seed(&self) -> u64;
+
+    /// The bucket at a place below [`BUCKETS`].
+    fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
+
+    /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it.
+    fn forget(&self, number: u64) -> u64;
+}
+
+/// A fragment on its way to what is remembered of its packet.
+///
+/// The kernel keeps it in a map value and takes it up anew for every step, as it does a
+/// [`crate::flows::Tracked`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Piece {
+    /// Its packet; the identification stands for both ports.
+    pub packet: FlowKey,
+    /// What came of it: [`Outcome`].
+    pub outcome: u64,
+    /// The generation it is decided under.
+    pub generation: Generation,
+    /// How far into the packet the first fragment reaches, or where a later one begins, in units of 8
+    /// bytes.
+    pub reach: u32,
+    /// Index of the port that it is counted for; beyond all if there is none.
+    pub port: u32,
+}
+
+const _: () = assert!(size_of::<Piece>() == 64);
+
+impl Piece {
+    /// A fragment of a packet, of which this came.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(
+        packet: FlowKey,
+        outcome: Outcome,
+        generation: Generation,
+        reach: u16,
+        port: u32,
+    ) -> Self {
+        Self {
+            packet,
+            outcome: outcome.0,
+            generation,
+            reach: reach as u32,
+            port,
+        }
+    }
+
+    /// The words of a place that remembers it.
+    #[inline(always)]
+    const fn words(&self, now: u32) -> [u64; 2] {
+        let outcome = self.outcome | (self.reach as u64) << REACH_SHIFT;
+        let port = ((self.port & PORT_BITS) as u64) << PORT_SHIFT;
+        let generation = self.generation.0 << GENERATION_SHIFT;
+        [
+            outcome,
+            now.wrapping_add(LIFETIME) as u64 | port | generation,
+        ]
+    }
+}
+
+impl<W: Word> Place<W> {
+    #[inline(always)]
+    fn outcome(&self) -> u64 {
+        let [outcome, _] = &self.0;
+        outcome.load()
+    }
+
+    #[inline(always)]
+    fn circumstances(&self) -> u64 {
+        let [_, circumstances] = &self.0;
+        circumstances.load()
+    }
+
+    #[inline(always)]
+    fn store(&self, words: [u64; 2]) {
+        let [outcome, circumstances] = &self.0;
+        outcome.store(words[0]);
+        circumstances.store(words[1]);
+    }
+
+    /// Whether what stands here holds at a time and under a generation. Another generation's rules may
+    /// say something else.
+    #[inline(always)]
+    fn holds(&self, now: u32, generation: Generation) -> bool {
+        let circumstances = self.circumstances();
+        let is_same = (circumstances ^ generation.0 << GENERATION_SHIFT) >> GENERATION_SHIFT == 0;
+        is_same && !is_over(lower(circumstances), now)
+    }
+
+    /// Remembers one more first fragment of the same packet: the worse verdict stands, and the longest
+    /// reach. One that reaches less far than another does not prolong what is remembered.
+    #[inline(always)]
+    fn merge(&self, [outcome, circumstances]: [u64; 2]) {
+        let [first, second] = &self.0;
+        let known = first.load();
+        if passes(outcome) && !passes(known) {
+            return;
+        }
+        let reaches_less = outcome >> REACH_SHIFT < known >> REACH_SHIFT;
+        let reach = if reaches_less { known } else { outcome } >> REACH_SHIFT << REACH_SHIFT;
+        let merged = reach | without_reach(outcome);
+        if passes(outcome) {
+            // Unless another CPU has just been told something worse.
+            first.replace(known, merged);
+        } else {
+            first.store(merged);
+        }
+        let until = if reaches_less {
+            second.load()
+        } else {
+            circumstances
+        };
+        second.store(circumstances & !UNTIL_BITS | until & UNTIL_BITS);
+    }
+}
+
+impl<W: Word> Bucket<W> {
+    #[inline(always)]
+    fn owner(&self, way: u32) -> u64 {
+        match self.owners.get(way as usize) {
+            Some(owner) => owner.load(),
+            None => BUSY,
+        }
+    }
+
+    /// Which place a packet has; [`NOWHERE`] for none.
+    #[inline(always)]
+    fn find(&self, tag: u64) -> u32 {
+        let mut way = 0;
+        while way < NOWHERE {
+            if self.owner(way) == tag {
+                break;
+            }
+            way += 1;
+        }
+        way
+    }
+
+    /// Which place a packet may have: one whose time is over, or else one of a packet that does not pass, or
+    /// else any; of these the one whose time ends first.
+    #[inline(always)]
+    fn victim(&self, now: u32) -> u32 {
+        let mut victim = 0;
+        let mut least = u64::MAX;
+        let mut way = 0;
+        while way < NOWHERE {
+            if let Some(place) = self.places.get(way as usize) {
+                let until = lower(place.circumstances());
+                let left = u64::from(until.wrapping_sub(now));
+                let value = if is_over(until, now) {
+                    0
+                } else {
+                    left | u64::from(passes(place.outcome())) << 32
+                };
+                if value < least {
+                    least = value;
+                    victim = way;
+                }
+            }
+            way += 1;
+        }
+        victim
+    }
+
+    /// Gives a place to a packet, unless somebody else is quicker.
+    #[inline(always)]
+    fn take(&self, way: u32, tag: u64, words: [u64; 2]) {
+        let at = way as usize;
+        let (Some(owner), Some(place)) = (self.owners.get(at), self.places.get(at)) else {
+            return;
+        };
+        let before = owner.load();
+        if before == BUSY || !owner.replace(before, BUSY) {
+            return;
+        }
+        place.store(words);
+        // A replace is a full barrier where a store need not be one.
+        owner.replace(BUSY, tag);
+    }
+}
+
+/// Remembers what came of a first fragment.
+#[inline(always)]
+pub fn note<T: Table>(table: &T, piece: &Piece, now: u32) {
+    let Some((bucket, tag)) = bucket(table, piece) else {
+        return;
+    };
+    let words = piece.words(now);
+    let way = forget(table, bucket.find(tag));
+    match bucket.places.get(way as usize) {
+        Some(place) if place.holds(now, piece.generation) => place.merge(words),
+        Some(place) => place.store(words),
+        None => bucket.take(forget(table, bucket.victim(now)), tag, words),
+    }
+}
+
+/// Says what comes of a later fragment, and for which port and rule it counts, if its first one is known;
+/// else it stays as it was decided.
+///
+/// One that covers bytes of the first one is dropped, and with it whatever else comes of its packet (RFC
+/// 5722 §4; RFC 1858 §4).
+#[inline(always)]
+pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
+    let Some((bucket, tag)) = bucket(table, piece) else {
+        return;
+    };
+    let way = forget(table, bucket.find(tag));
+    let Some(place) = bucket.places.get(way as usize) else {
+        return;
+    };
+    if !place.holds(now, piece.generation) {
+        return;
+    }
+    let known = place.outcome();
+    piece.port = upper(place.circumstances()) & PORT_BITS;
+    piece.outcome = without_reach(known);
+    if u64::from(piece.reach) < known >> REACH_SHIFT {
+        let entry = Outcome(known).entry();
+        let overlap = Decision::dropped(Reason::FragmentOverlap, entry)
+            .outcome()
+            .0;
+        piece.outcome = overlap;
+        let [outcome, _] = &place.0;
+        outcome.store(overlap | known >> REACH_SHIFT << REACH_SHIFT);
+    }
+}
+
+#[inline(always)]
+fn bucket<'t, T: Table>(table: &'t T, piece: &Piece) -> Option<(&'t Bucket<T::Word>, u64)> {
+    let hash = piece.packet.hash(table.seed());
+    let bucket = table.bucket(table::bucket(hash, MASK))?;
+    Some((bucket, table::mark(hash)))
+}
+
+#[inline(always)]
+fn forget<T: Table>(table: &T, number: u32) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
+    let number = table.forget(u64::from(number)) as u32;
+    number
+}
+
+/// Whether a first fragment of this outcome passed.
+#[inline(always)]
+const fn passes(outcome: u64) -> bool {
+    matches!(Outcome(outcome).verdict(), Verdict::Pass)
+}
+
+#[inline(always)]
+const fn without_reach(outcome: u64) -> u64 {
+    outcome & ((1 << REACH_SHIFT) - 1)
+}
