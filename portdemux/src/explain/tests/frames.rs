@@ -183,3 +183,25 @@ fn a_frame_is_said_in_a_few_words() {
         "icmp 192.0.2.1 > 203.0.113.11 about udp 203.0.113.11:9 > 198.51.100.7:53"
     );
 }
+
+#[test]
+fn fragments_that_follow_their_first_one_are_explained_by_it() {
+    let first = with(ssh(), &[(20, 0x20)]);
+    let later = with(ssh(), &[(21, 3)]);
+    let text = format!("[default]\nfragments = \"track\"\n{RULES}");
+    let basis = Basis::from_text("portdemux.toml", &text).unwrap();
+    let said = |frame: &[u8]| {
+        let explained = basis.explain(1, frame);
+        (
+            explained.decision.reason.name(),
+            explained.rule.map(str::to_owned),
+        )
+    };
+    let dropped = ("rule_drop", Some("ssh".to_owned()));
+    assert_eq!(said(&later), ("fragment_unknown", None));
+    assert_eq!(said(&first), dropped);
+    assert_eq!(said(&later), dropped);
+    // It begins where the first one has not ended.
+    let over = with(ssh(), &[(21, 2)]);
+    assert_eq!(said(&over), ("fragment_overlap", Some("ssh".to_owned())));
+}
