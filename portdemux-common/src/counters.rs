@@ -19,6 +19,8 @@ pub const REASON_PLACES: usize = 64;
 pub const VERDICT_PLACES: usize = 4;
 /// Places for events of flows: more than there are, and up to the end of a page.
 pub const EVENT_PLACES: usize = 512;
+/// Places for what became of rejected packets: more than there are, and up to the end of a page.
+pub const TOLD_PLACES: usize = 512;
 /// Places for ports.
 pub const PORT_PLACES: usize = Transport::COUNT << 16;
 
@@ -57,6 +59,8 @@ pub struct CpuCounters {
     pub ports: [Counter; PORT_PLACES],
     /// The part of it that was dropped.
     pub ports_dropped: [Counter; PORT_PLACES],
+    /// What became of rejected packets, by [`crate::answer::Told`].
+    pub told: [u64; TOLD_PLACES],
 }
 
 /// What one CPU has counted of flows.

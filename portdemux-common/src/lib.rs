@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod counters;
 pub mod decide;
 pub mod flows;

@@ -184,10 +184,11 @@ impl<W: Word> Bucket<W> {
     }
 }
 
-/// Takes the share of a packet that comes `now`, if there is one left (ITU-T I.371 §5.4.1.1, virtual
+/// Takes the share of a packet that comes `now`, in nanoseconds, if there is one left, and says whether there
+/// was (ITU-T I.371 §5.4.1.1, virtual
 /// scheduling).
 #[inline(always)]
-fn take<W: Word>(word: &W, rate: &Rate, now: u64) -> bool {
+pub fn take<W: Word>(word: &W, rate: &Rate, now: u64) -> bool {
     for _ in 0..ATTEMPTS {
         let expected = word.load();
         // What lies further ahead than this rate ever gets is left of another one.

@@ -13,6 +13,12 @@ pub trait Packet {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 }
 
+/// A frame whose bytes can be changed in place.
+pub trait PacketMut: Packet {
+    /// Writes `N` bytes at `offset` bytes from the start of the frame; whether it reaches that far.
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool;
+}
+
 impl Packet for [u8] {
     fn length(&self) -> usize {
         self.len()
@@ -21,6 +27,20 @@ impl Packet for [u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let end = offset.checked_add(N)?;
         self.get(offset..end)?.try_into().ok()
+    }
+}
+
+impl PacketMut for [u8] {
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool {
+        let place = offset
+            .checked_add(N)
+            .and_then(|end| self.get_mut(offset..end));
+        if let Some(place) = place {
+            place.copy_from_slice(&bytes);
+            true
+        } else {
+            false
+        }
     }
 }
 
@@ -35,5 +55,14 @@ mod tests {
         assert_eq!(frame.read::<2>(3), None);
         assert_eq!(frame.read::<1>(usize::MAX), None);
         assert_eq!(frame.read::<0>(4), Some([]));
+    }
+
+    #[test]
+    fn a_slice_is_written_up_to_its_last_byte_and_no_further() {
+        let frame: &mut [u8] = &mut [1, 2, 3, 4];
+        assert!(frame.write(2, [5, 6]));
+        assert!(!frame.write(3, [7, 8]));
+        assert!(!frame.write(usize::MAX, [9]));
+        assert_eq!(frame, [1, 2, 5, 6]);
     }
 }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     decide::Decision,
     packet::Packet,
-    parse::{Address, Parsed},
+    parse::{Parsed, Version},
     ruleset::Entry,
 };
 
@@ -52,17 +52,17 @@ pub struct Trace {
 const _: () = assert!(size_of::<Trace>() == 60);
 
 impl Trace {
-    /// Writes down a decision about `packet`.
+    /// Writes down a decision about `packet`, which `parsed` was read from: in place, as the addresses would
+    /// take much of a BPF program's stack.
     #[inline(always)]
-    #[must_use]
-    pub fn new<P: Packet + ?Sized>(packet: &P, parsed: &Parsed, decision: &Decision) -> Self {
+    pub fn write<P: Packet + ?Sized>(&mut self, packet: &P, parsed: &Parsed, decision: &Decision) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "frames are shorter than 4 GiB"
         )]
-        Self {
-            source: widen(parsed.source(packet)),
-            destination: widen(parsed.destination(packet)),
+        let without_addresses = Self {
+            source: [0; 16],
+            destination: [0; 16],
             length: packet.length() as u32,
             payload: parsed.payload as u32,
             entry: decision.entry.closed(),
@@ -80,15 +80,26 @@ impl Trace {
             fragment: parsed.fragment as u8,
             vlan_count: parsed.vlans.count,
             reserved: 0,
+        };
+        *self = without_addresses;
+        match parsed.version {
+            Some(Version::V4) => {
+                fill(&mut self.source, parsed.source_v4(packet));
+                fill(&mut self.destination, parsed.destination_v4(packet));
+            }
+            Some(Version::V6) => {
+                fill(&mut self.source, parsed.source_v6(packet));
+                fill(&mut self.destination, parsed.destination_v6(packet));
+            }
+            None => {}
         }
     }
 }
 
+/// Writes the first bytes of a field, if there are any.
 #[inline(always)]
-const fn widen(address: Option<Address>) -> [u8; 16] {
-    match address {
-        None => [0; 16],
-        Some(Address::V4([a, b, c, d])) => [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        Some(Address::V6(address)) => address,
+fn fill<const N: usize>(field: &mut [u8; 16], bytes: Option<[u8; N]>) {
+    if let (Some(bytes), Some((first, _))) = (bytes, field.split_first_chunk_mut::<N>()) {
+        *first = bytes;
     }
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
 use portdemux_common::{
+    answer::Told,
     counters::{CpuCounters, REASON_PLACES},
     decide::{Decision, Outcome},
     reason::Verdict,
@@ -36,6 +37,16 @@ pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
     let outcome = decided.verdict() as usize * REASON_PLACES + decided.reason();
     let is_dropped = !matches!(decided.verdict(), Verdict::Pass);
     count_as(bytes, Some(port), outcome, is_dropped, decided.entry());
+}
+
+/// Counts what became of a packet that was rejected.
+#[inline(always)]
+pub(crate) fn count_told(told: Told) {
+    if let Some(counters) = counters()
+        && let Some(counter) = counters.told.get_mut(told as usize)
+    {
+        *counter = counter.wrapping_add(1);
+    }
 }
 
 #[inline(always)]

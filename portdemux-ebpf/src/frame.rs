@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use portdemux_common::packet::Packet;
+use portdemux_common::packet::{Packet, PacketMut};
 
 /// Frames up to this length lie in one buffer on every driver with an MTU of 1,500: an Ethernet
 /// header, two VLAN tags and the packet.
@@ -47,6 +47,22 @@ impl Packet for LinearFrame {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         read_linear(self.start, self.end, offset)
+    }
+}
+
+impl PacketMut for LinearFrame {
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool {
+        if offset > MAX_OFFSET {
+            return false;
+        }
+        let start = self.start + offset;
+        if start + N > self.end {
+            return false;
+        }
+        // SAFETY: as in `read_linear`; the program may change the frame that it was handed.
+        unsafe { core::ptr::write(start as *mut [u8; N], bytes) };
+        true
     }
 }
 

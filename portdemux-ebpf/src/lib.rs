@@ -9,6 +9,7 @@
     reason = "compare and exchange, which the BPF target has and the atomic types do not offer for it"
 )]
 
+mod answer;
 mod counting;
 mod egress;
 mod flows;
@@ -73,7 +74,11 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     };
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop | Verdict::Reject => xdp_action::XDP_DROP,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Reject => {
+            cold_path();
+            answer::to_sender(ctx)
+        }
     }
 }
 

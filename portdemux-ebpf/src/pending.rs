@@ -24,6 +24,14 @@ pub(crate) fn leave(now: Pending) {
     }
 }
 
+/// The packet that was left, taken up anew.
+#[inline(always)]
+pub(crate) fn left() -> Option<&'static Pending> {
+    let pending = PENDING.get_ptr(0)?;
+    // SAFETY: the value is this CPU's, and nothing writes it once the packet is decided about.
+    Some(unsafe { &*pending })
+}
+
 /// Decides about the packet that was left, and counts it; nothing if a map has no element.
 #[inline(always)]
 pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
@@ -49,15 +57,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     if FLOWS {
         flows::look(ctx, pending)?;
         cast_shadow(flows::relation()?)?;
-        let pending = PENDING.get_ptr(0)?;
-        // SAFETY: as above.
-        let pending = unsafe { &*pending };
+        let pending = left()?;
         return flows::receive(pending, ruleset::of(pending.generation)?, witness);
     }
     cast_shadow(Relation::New)?;
-    let pending = PENDING.get_ptr(0)?;
-    // SAFETY: as above.
-    let pending = unsafe { &*pending };
+    let pending = left()?;
     let decision = pending.decide(ruleset::of(pending.generation)?, &Maps, Relation::New);
     if pending.leads(ruleset::of(pending.generation)?) {
         cold_path();
@@ -71,9 +75,7 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
 /// Counts what the shadow would do that the packet has, if it has one.
 #[inline(always)]
 fn cast_shadow(relation: Relation) -> Option<()> {
-    let pending = PENDING.get_ptr(0)?;
-    // SAFETY: as above.
-    let pending = unsafe { &*pending };
+    let pending = left()?;
     if pending.shadow.is_claimed() {
         cold_path();
         let would = pending.shadow(ruleset::of(pending.generation)?, &Maps, relation);

@@ -98,7 +98,7 @@ pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>
         let (mut received, mut dropped) = (Counter::default(), Counter::default());
         for outcome in maps.counters.interface(place) {
             add(&mut received, outcome.counter);
-            if outcome.verdict == Verdict::Drop {
+            if outcome.verdict != Verdict::Pass {
                 add(&mut dropped, outcome.counter);
             }
         }

@@ -25,7 +25,7 @@ use crate::{
     pending::{self, Pending, Standing, guardian},
     records::{Record, Records},
     recover,
-    rules::{RulesError, Ruleset, edit, file, not_yet, plan::Plan, source::MemberChange},
+    rules::{Ruleset, edit, file, plan::Plan, source::MemberChange},
 };
 
 /// How many bytes a text has that takes longer to read than another thread to start.
@@ -171,9 +171,6 @@ pub(crate) fn make(
         })
     };
     let ruleset = ruleset?;
-    if let Some(refusal) = not_yet(&ruleset) {
-        return Err(RulesError::new(request.name, vec![refusal]).into());
-    }
     let plan = Plan::between(old.unwrap_or_default(), ruleset);
     let record = Record {
         source: request.source,

@@ -10,6 +10,7 @@ mod pending;
 use core::hint::cold_path;
 
 pub use pending::Pending;
+pub(crate) use pending::bounded;
 
 use crate::{
     flows::Relation,

@@ -550,7 +550,7 @@ impl Pending {
     }
 
     #[inline(always)]
-    const fn version(&self) -> Version {
+    pub(crate) const fn version(&self) -> Version {
         if self.version == Version::V6 as u8 {
             Version::V6
         } else {
@@ -559,7 +559,7 @@ impl Pending {
     }
 
     #[inline(always)]
-    const fn transport(&self) -> Option<Transport> {
+    pub(crate) const fn transport(&self) -> Option<Transport> {
         const TCP: u8 = Transport::Tcp as u8;
         const UDP: u8 = Transport::Udp as u8;
         const SCTP: u8 = Transport::Sctp as u8;
@@ -593,7 +593,7 @@ impl<P: Packet + ?Sized> Packet for Measured<'_, P> {
 
 /// An offset that is known to be below 20,000, so that the verifier knows it, too.
 #[inline(always)]
-const fn bounded(offset: u32) -> usize {
+pub(crate) const fn bounded(offset: u32) -> usize {
     (offset & 0x7fff) as usize
 }
 

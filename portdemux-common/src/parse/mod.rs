@@ -353,14 +353,23 @@ pub(crate) fn quoted<P: Packet + ?Sized>(packet: &P, version: Version, payload: 
 
 /// Where a sound packet ends by its own word; padding may follow.
 fn end<P: Packet + ?Sized>(packet: &P, parsed: &Parsed) -> Option<usize> {
-    let length = match parsed.version? {
-        Version::V4 => u16::from_be_bytes(packet.read(parsed.network + ipv4::TOTAL_LENGTH)?).into(),
+    Some(parsed.network + length(packet, parsed.version?, parsed.network)?)
+}
+
+/// The length of the sound packet whose IP header begins at `network`, by its own word.
+#[inline(always)]
+pub(crate) fn length<P: Packet + ?Sized>(
+    packet: &P,
+    version: Version,
+    network: usize,
+) -> Option<usize> {
+    Some(match version {
+        Version::V4 => u16::from_be_bytes(packet.read(network + ipv4::TOTAL_LENGTH)?).into(),
         Version::V6 => {
-            let payload = packet.read(parsed.network + ipv6::PAYLOAD_LENGTH)?;
+            let payload = packet.read(network + ipv6::PAYLOAD_LENGTH)?;
             ipv6::HEADER + usize::from(u16::from_be_bytes(payload))
         }
-    };
-    Some(parsed.network + length)
+    })
 }
 
 /// The first bytes of a packet.

@@ -1,6 +1,7 @@
 //! Counters, summed over all CPUs.
 
 use portdemux_common::{
+    answer::Told,
     counters::{
         Counter, CpuCounters, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, VERDICT_PLACES,
     },
@@ -16,6 +17,7 @@ const RULES: usize = std::mem::offset_of!(CpuCounters, rules);
 const RULES_DROPPED: usize = std::mem::offset_of!(CpuCounters, rules_dropped);
 const PORTS: usize = std::mem::offset_of!(CpuCounters, ports);
 const PORTS_DROPPED: usize = std::mem::offset_of!(CpuCounters, ports_dropped);
+const TOLD: usize = std::mem::offset_of!(CpuCounters, told);
 const OUTCOMES: usize = size_of::<Outcomes>();
 
 /// The counters map.
@@ -77,7 +79,10 @@ impl Counters {
     #[must_use]
     pub fn interface(&self, place: usize) -> Vec<Outcome> {
         let mut sums = [Counter::default(); VERDICT_PLACES * REASON_PLACES];
-        self.sum(INTERFACES + place * OUTCOMES, &mut sums);
+        self.sum(
+            INTERFACES + place * OUTCOMES,
+            bytemuck::cast_slice_mut(&mut sums),
+        );
         let mut outcomes = Vec::new();
         for verdict in Verdict::ALL {
             for &reason in Reason::ALL {
@@ -114,6 +119,14 @@ impl Counters {
         sums
     }
 
+    /// What became of rejected packets, by [`Told`].
+    #[must_use]
+    pub fn told(&self) -> [u64; Told::ALL.len()] {
+        let mut sums = [0; Told::ALL.len()];
+        self.sum(TOLD, &mut sums);
+        sums
+    }
+
     /// Sets a rule's counters to zero. No program may use the rule.
     pub(super) fn reset_rule(&self, rule: RuleId) {
         let place = rule as usize * size_of::<Counter>();
@@ -137,8 +150,8 @@ impl Counters {
     fn traffic(&self, received: usize, dropped: usize, count: usize) -> Vec<Traffic> {
         let mut all = vec![Counter::default(); count];
         let mut lost = all.clone();
-        self.sum(received, &mut all);
-        self.sum(dropped, &mut lost);
+        self.sum(received, bytemuck::cast_slice_mut(&mut all));
+        self.sum(dropped, bytemuck::cast_slice_mut(&mut lost));
         all.into_iter()
             .zip(lost)
             .map(|(received, dropped)| Traffic { received, dropped })
@@ -146,8 +159,7 @@ impl Counters {
     }
 
     /// Adds up what every CPU has at `offset`.
-    fn sum(&self, offset: usize, into: &mut [Counter]) {
-        let sums: &mut [u64] = bytemuck::cast_slice_mut(into);
+    fn sum(&self, offset: usize, sums: &mut [u64]) {
         for cpu in 0..self.cpus {
             let start = cpu * size_of::<CpuCounters>() + offset;
             self.memory.add(start, sums);

@@ -27,7 +27,7 @@ use portdemux_common::{
 
 use super::{
     flows,
-    maps::{COUNTERS, FRAGMENTS, LIMITS, Maps, RULESETS, possible_cpus},
+    maps::{ANSWERS, COUNTERS, FRAGMENTS, LIMITS, Maps, RULESETS, possible_cpus},
     objects,
     pins::{Lock, Places},
     sent,
@@ -432,7 +432,7 @@ pub fn load(pins: &Path, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
     let cpus = u32::try_from(possible_cpus()?)?;
     let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
-    for name in [RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS] {
+    for name in [RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS] {
         loader.map_pin_path(name, pins.join(name));
     }
     loader

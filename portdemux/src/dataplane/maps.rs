@@ -34,13 +34,17 @@ pub const RULESETS: &str = "RULESETS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Name of the map that says what came of first fragments.
 pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Name of the map that says when the next answer to a rejected packet is due.
+pub const ANSWERS: &str = "ANSWERS";
 /// Name of the map that only the control plane uses.
 pub const LEDGER: &str = "LEDGER";
 /// Name of the map of what is left of rates.
 pub const LIMITS: &str = "LIMITS";
 pub use super::sources::SOURCES;
 /// Every map of an instance.
-pub const ALL: [&str; 6] = [RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS];
+pub const ALL: [&str; 7] = [
+    RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS, ANSWERS,
+];
 
 /// Where the generation in force stands in its map.
 pub(super) const GENERATION: usize = offset_of!(Rulesets, generation);
@@ -61,6 +65,7 @@ pub struct Maps {
     fragments: Mapped,
     ledger: Mapped,
     limits: Mapped,
+    answers: Mapped,
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
@@ -93,6 +98,7 @@ impl Maps {
             (LEDGER, size_of::<Ledger>(), 1),
             (LIMITS, size_of::<LimitWords>(), 1),
             (SOURCES, size_of::<u64>(), sources::FEWEST_WORDS),
+            (ANSWERS, size_of::<u64>(), 1),
         ] {
             create(&directory.join(name), name, size, count)?;
         }
@@ -114,6 +120,7 @@ impl Maps {
             fragments: open_fragments(directory)?,
             ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
+            answers: map(ANSWERS, size_of::<u64>(), 1)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
             directory: directory.to_owned(),
         })
@@ -219,6 +226,7 @@ impl Maps {
             &self.fragments,
             &self.ledger,
             &self.limits,
+            &self.answers,
             &sources,
         ];
         let bytes: usize = maps.iter().map(|map| map.bytes()).sum();

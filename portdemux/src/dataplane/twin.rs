@@ -18,6 +18,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use portdemux_common::{
+    answer::Answer,
     counters::CpuCounters,
     reason::Verdict,
     ruleset::{RulesetImage, Rulesets},
@@ -30,7 +31,7 @@ use super::{
     links,
     log::ProgramLog,
     mapped::Mapped,
-    maps::{COUNTERS, GENERATION, RULESETS, half, possible_cpus, write_image},
+    maps::{ANSWERS, COUNTERS, GENERATION, RULESETS, half, possible_cpus, write_image},
     objects,
     sources::SOURCES,
 };
@@ -55,6 +56,7 @@ pub struct Twin {
     object: Ebpf,
     rulesets: Mapped,
     trace: Mapped,
+    answers: Mapped,
     counters: Counters,
     log: Option<ProgramLog>,
 }
@@ -107,6 +109,7 @@ impl Twin {
         let mut twin = Self {
             rulesets: map(&object, RULESETS, size_of::<Rulesets>())?,
             trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
+            answers: map(&object, ANSWERS, size_of::<u64>())?,
             counters: Counters::new(counters, cpus),
             log: match level {
                 LOG_NOTHING => None,
@@ -147,10 +150,30 @@ impl Twin {
     /// The kernel does not run it, as with a frame that it does not take ([`Self::takes`]), or the
     /// program ended without a decision.
     pub fn run(&mut self, frame: &[u8]) -> Result<TwinRun> {
+        self.run_to(frame, None).map(|(run, _)| run)
+    }
+
+    /// Runs the program once on a frame, as if it were the first, and returns what it sends back if it
+    /// answers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::run`].
+    pub fn answer(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.answers.write(0, &[0]);
+        let mut answer = vec![0; frame.len() + Answer::MOST_GROWTH];
+        let (run, length) = self.run_to(frame, Some(&mut answer))?;
+        answer.truncate(length);
+        Ok((run.action == 3).then_some(answer))
+    }
+
+    /// Runs the program once on a frame; the frame that it leaves goes to `after`, its length is returned.
+    fn run_to(&mut self, frame: &[u8], after: Option<&mut [u8]>) -> Result<(TwinRun, usize)> {
         self.trace.write(0, &[UNWRITTEN; TRACE_WORDS]);
         let result = program(&mut self.object)?
             .test_run(TestRunOptions {
                 data_in: Some(frame),
+                data_out: after,
                 ..TestRunOptions::new()
             })
             .with_context(|| format!("run the program on a frame of {} bytes", frame.len()))?;
@@ -165,10 +188,11 @@ impl Twin {
         let bytes = bytemuck::bytes_of_mut(&mut trace);
         let length = bytes.len();
         bytes.copy_from_slice(&bytemuck::cast_slice(&words)[..length]);
-        Ok(TwinRun {
+        let run = TwinRun {
             action: result.return_value,
             trace,
-        })
+        };
+        Ok((run, result.data_size_out as usize))
     }
 
     /// Takes what the program logged since the last time, if it was loaded to log.
@@ -184,13 +208,14 @@ impl Twin {
     }
 }
 
-/// The XDP action that a verdict comes to.
+/// The XDP actions that a verdict can come to, the usual one first.
 #[must_use]
-pub const fn action_of(verdict: Verdict) -> u32 {
+pub const fn actions_of(verdict: Verdict) -> &'static [u32] {
     match verdict {
-        // A twin answers nobody.
-        Verdict::Drop | Verdict::Reject => 1,
-        Verdict::Pass => 2,
+        Verdict::Drop => &[1],
+        Verdict::Pass => &[2],
+        // Who is told depends on what else was rejected a moment ago.
+        Verdict::Reject => &[3, 1],
     }
 }
 

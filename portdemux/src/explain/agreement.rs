@@ -125,11 +125,15 @@ pub struct Difference {
 pub fn differences(explained: &Explained<'_>, run: &TwinRun) -> Vec<Difference> {
     let (host, kernel) = (explained.trace(), run.trace);
     let mut found = Vec::new();
-    let action = twin::action_of(explained.decision.verdict);
-    if run.action != action {
+    let actions = twin::actions_of(explained.decision.verdict);
+    if !actions.contains(&run.action) {
+        let names: Vec<_> = actions
+            .iter()
+            .map(|&action| twin::action_name(action))
+            .collect();
         found.push(Difference {
             what: "action",
-            host: twin::action_name(action).into(),
+            host: names.join(" or "),
             kernel: twin::action_name(run.action).into(),
         });
     }

@@ -13,7 +13,7 @@ use super::{Explained, fragments::FirstFragments};
 use crate::{
     clock::Clock,
     image::{self, Compiled},
-    rules::{RulesError, Ruleset, file, not_yet},
+    rules::{RulesError, Ruleset, file},
 };
 
 /// A ruleset as packets are decided by it, the names of its rules and, if it is to be had, its text.
@@ -35,9 +35,6 @@ impl Basis {
     /// Names every mistake in the text with its line, or says that the sources take too much room.
     pub fn from_text(file: &str, text: &str) -> Result<Self> {
         let ruleset = file::parse(file, text).map_err(RulesError::of_a_reader)?;
-        if let Some(refusal) = not_yet(&ruleset) {
-            return Err(RulesError::new(file, vec![refusal]).of_a_reader().into());
-        }
         let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
         let names = ruleset.rules().iter().map(|rule| rule.name.clone());
         let names = ids.iter().copied().zip(names).collect();

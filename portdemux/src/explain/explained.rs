@@ -100,7 +100,9 @@ impl Explained<'_> {
     /// What the kernel's side must say about it, too.
     #[must_use]
     pub fn trace(&self) -> Trace {
-        Trace::new(self.bytes, &self.parsed, &self.decision)
+        let mut trace = Trace::default();
+        trace.write(self.bytes, &self.parsed, &self.decision);
+        trace
     }
 }
 

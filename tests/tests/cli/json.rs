@@ -270,6 +270,7 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
     let mut expected = json!({
         "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
         "in_sync": "null", "pending": "null", "undone": "null", "interfaces": [interface()],
+        "answers": {"limited": "integer", "sent": "integer", "unanswerable": "integer"},
         "flows": "null", "kernel_memory_bytes": "integer",
         "version": "string",
     });

@@ -98,6 +98,12 @@ fn a_change_that_would_cut_the_session_is_refused_and_says_what_to_do() -> Resul
     assert_eq!(refused(&portdemux, CLIENT, &["remove", "ssh"])?, dropped);
     let file = portdemux.rules_file(CLOSED)?.display().to_string();
     assert_eq!(refused(&portdemux, CLIENT, &["apply", &file])?, dropped);
+    let rejects = CLOSED.replace("drop", "reject");
+    let file = portdemux.rules_file(&rejects)?.display().to_string();
+    assert_eq!(
+        refused(&portdemux, CLIENT, &["apply", &file])?,
+        dropped.replace("rule_drop", "rule_reject")
+    );
     // What lets the session in is nobody's business.
     silent(&portdemux, CLIENT, &["add", "22/udp", "--to", "drop"])?;
     silent(&portdemux, CLIENT, &["remove", "low"])

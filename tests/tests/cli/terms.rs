@@ -130,23 +130,6 @@ fn flags_that_do_not_go_together_are_cited_as_the_rule_that_is_added() -> Result
     Ok(())
 }
 
-#[test]
-fn what_is_not_obeyed_yet_is_not_added() -> Result<()> {
-    if !require::have(require::WIRE) {
-        return Ok(());
-    }
-    let lab = Lab::new()?;
-    let (portdemux, _) = busy(&lab)?;
-    let before = Told::by(&portdemux)?;
-    let arguments = ["add", "1/tcp", "--name", "new", "--to", "reject"];
-    assert_eq!(
-        refused(&portdemux, &before, 1, &arguments)?,
-        "error: this version reads `to = \"reject\"` and does not obey it\n  new  1/tcp  the rule you \
-         add\n help: leave it out, or wait for a version that does; nothing was changed\n"
-    );
-    Ok(())
-}
-
 const REPLIES: &str = "\
 RULE         PORTS            ADDRESS  TO     TERMS                                 RECEIVED  BYTES  DROPPED
 web-replies  443/tcp          any      local  role source, connections established         0    0 B        0

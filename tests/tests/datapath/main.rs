@@ -3,6 +3,7 @@
 //!
 //! The frames go through the twin of the attached program by `BPF_PROG_TEST_RUN`.
 
+mod answers;
 mod fragments;
 mod oracle;
 mod rulesets;
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result, ensure};
 use oracle::{Judgement, Tally, judge};
 use portdemux::{
-    dataplane::twin::{Twin, TwinRun, action_of},
+    dataplane::twin::{Twin, TwinRun, actions_of},
     explain::{Basis, agreement},
     rules::{Malformed, Ruleset, file},
 };
@@ -32,7 +33,7 @@ use portdemux_tests::{
 };
 use rulesets::{
     AT_EDGES, CLAIMED, EXACT_ADDRESSES, FRAGMENTS_DROPPED, MALFORMED_PASS, NO_RULES, RANGES,
-    SOME_PORTS_DROPPED, SOURCES,
+    REJECTED, SOME_PORTS_DROPPED, SOURCES,
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::Bpf];
@@ -112,7 +113,7 @@ impl Bench {
             "expected {answer:?}, {judgement:?}\n  the kernel {kernel:?}"
         );
         ensure!(
-            run.action == action_of(judgement.verdict),
+            actions_of(judgement.verdict).contains(&run.action),
             "the action is {}",
             run.action
         );
@@ -169,15 +170,20 @@ fn said(run: &TwinRun) -> Result<(Answer, Judgement)> {
     };
     let verdict = match trace.verdict {
         0 => Verdict::Pass,
-        _ => Verdict::Drop,
+        1 => Verdict::Drop,
+        _ => Verdict::Reject,
     };
     let is_refused = matches!(
         reason,
         Reason::SourceDenied | Reason::SourceNotAllowed | Reason::FragmentOverlap
     );
+    let by_rule = match trace.entry.action() {
+        Action::Local => Verdict::Pass,
+        Action::Drop => Verdict::Drop,
+        Action::Reject => Verdict::Reject,
+    };
     ensure!(
-        !trace.entry.is_claimed()
-            || (trace.entry.action() == Action::Drop || is_refused) == (verdict == Verdict::Drop),
+        !trace.entry.is_claimed() || verdict == if is_refused { Verdict::Drop } else { by_rule },
         "the rule says otherwise: {trace:?}"
     );
     let judgement = Judgement {
@@ -238,7 +244,7 @@ fn generated_by(generator: &Generator, count: u64, text: &str) -> Result<()> {
         let judgement = bench
             .check(&frame)
             .with_context(|| format!("seed {seed}: {frame:02x?}"))?;
-        dropped += u64::from(judgement.verdict == Verdict::Drop);
+        dropped += u64::from(judgement.verdict != Verdict::Pass);
     }
     bench.check_counters()?;
     assert_eq!(bench.tally.rules_met(), bench.ruleset.rules().len());
@@ -277,6 +283,16 @@ fn rows_are_decided_and_counted_alike_where_malformed_frames_pass() -> Result<()
 #[test]
 fn rows_are_decided_and_counted_alike_under_lists_of_sources() -> Result<()> {
     rows_under(SOURCES)
+}
+
+#[test]
+fn rows_are_decided_and_counted_alike_where_ports_are_rejected() -> Result<()> {
+    rows_under(REJECTED)
+}
+
+#[test]
+fn generated_frames_are_decided_and_counted_alike_where_ports_are_rejected() -> Result<()> {
+    generated_frames_under(REJECTED)
 }
 
 #[test]
@@ -470,7 +486,7 @@ fn a_ruleset_that_is_replaced_leaves_the_counters_and_decides_at_once() -> Resul
         } else {
             Verdict::Pass
         };
-        assert_eq!(run.action, action_of(verdict), "generation {generation}");
+        assert_eq!([run.action], actions_of(verdict), "generation {generation}");
     }
     let counters = twin.counters();
     let traffic = counters.port(Transport::Tcp, 443);

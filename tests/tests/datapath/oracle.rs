@@ -174,7 +174,7 @@ impl Tally {
         };
         let count_both = |(received, dropped): &mut (Numbers, Numbers)| {
             count(received);
-            if judgement.verdict == Verdict::Drop {
+            if judgement.verdict != Verdict::Pass {
                 count(dropped);
             }
         };

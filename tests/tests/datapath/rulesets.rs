@@ -27,6 +27,31 @@ port = ["0/tcp", "65535/tcp", "0/udp", "65535/udp", "0/sctp", "65535/sctp"]
 to = "drop"
 "#;
 
+/// Ports that are rejected: at any address, at one, to some only.
+pub(crate) const REJECTED: &str = r#"
+[[rule]]
+name = "web"
+port = ["443/tcp", "443/udp", "443/sctp"]
+to = "reject"
+
+[[rule]]
+name = "web-here"
+port = "443/tcp"
+address = ["192.0.2.2", "2001:db8::2"]
+
+[[rule]]
+name = "dns-here"
+port = ["53/tcp", "53/udp"]
+address = ["192.0.2.2", "2001:db8::2"]
+to = "reject"
+
+[[rule]]
+name = "denied"
+port = ["8080/tcp", "8080/udp"]
+deny = ["192.0.2.0/24", "2001:db8::/64"]
+to = "reject"
+"#;
+
 pub(crate) const EXACT_ADDRESSES: &str = r#"
 [[rule]]
 name = "web-anywhere"

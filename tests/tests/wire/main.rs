@@ -4,6 +4,7 @@
 //! Whatever goes out of the client's end is written down beside the wire ([`tap`]), so that counters
 //! are held to what was sent and not to what was meant.
 
+mod answers;
 mod claims;
 mod dispatch;
 mod flood;

@@ -2,9 +2,10 @@
 
 mod tracked;
 
-use std::{path::Path, thread, time::Duration};
+use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use anyhow::Result;
+use portdemux_common::answer::Told;
 use serde::Serialize;
 use tracked::Tracked;
 
@@ -15,7 +16,6 @@ use crate::{
         output::{self, Align, Table},
         stats::Traffic,
     },
-    dataplane::flows::Flows,
     figures::{grouped, rate, seconds, size},
     pending::{Pending, Standing},
     records::Record,
@@ -47,6 +47,7 @@ struct Report {
     undone: Option<u64>,
     interfaces: Vec<Interface>,
     flows: Option<tracked::Report>,
+    answers: BTreeMap<&'static str, u64>,
     kernel_memory_bytes: u64,
     version: &'static str,
 }
@@ -87,6 +88,21 @@ impl From<&AttachedInterface> for Interface {
     }
 }
 
+impl Waiting {
+    /// What is undone unless it is confirmed, if anything is.
+    fn of(generation: u64, standing: Standing) -> Option<Self> {
+        let left = match standing {
+            Standing::Waits(left) => left,
+            Standing::Overdue => Duration::ZERO,
+            Standing::Undone | Standing::Void => return None,
+        };
+        Some(Self {
+            generation,
+            seconds_left: left.as_secs_f64(),
+        })
+    }
+}
+
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
     let places = &context.places;
@@ -106,8 +122,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         output::warn(format!("{error:#}"), Some("apply the rules file again"));
         None
     });
-    let memory = maps.memory() + flows.as_ref().map_or(0, Flows::memory);
     let flows = flows.as_ref().map(Tracked::read);
+    let answers = Told::ALL.map(|told| (told.name(), maps.counters.told()[told as usize]));
     if args.json {
         let report = Report {
             instance: places.instance.to_string(),
@@ -115,23 +131,14 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             rules,
             source,
             in_sync,
-            pending: pending.and_then(|(generation, standing)| {
-                let left = match standing {
-                    Standing::Waits(left) => left,
-                    Standing::Overdue => Duration::ZERO,
-                    Standing::Undone | Standing::Void => return None,
-                };
-                Some(Waiting {
-                    generation,
-                    seconds_left: left.as_secs_f64(),
-                })
-            }),
+            pending: pending.and_then(|(generation, standing)| Waiting::of(generation, standing)),
             undone: pending
                 .filter(|(_, standing)| *standing == Standing::Undone)
                 .map(|(generation, _)| generation),
             interfaces: before.iter().map(Interface::from).collect(),
             flows: flows.as_ref().map(Tracked::report),
-            kernel_memory_bytes: memory,
+            answers: answers.into_iter().collect(),
+            kernel_memory_bytes: maps.memory(),
             version: env!("CARGO_PKG_VERSION"),
         };
         return Ok(context.output.line(serde_json::to_string(&report)?)?);
@@ -170,10 +177,30 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     for interface in &after {
         warn_of_absence(interface);
     }
-    let programs = match after
+    if answers.iter().any(|&(_, count)| count != 0) {
+        let counts = answers.map(|(word, count)| format!("{word} {}", grouped(count)));
+        context.output.line(format!(
+            "answers to what was rejected: {}",
+            counts.join(", ")
+        ))?;
+    }
+    if let Some(flows) = flows {
+        context.output.write(&flows.text())?;
+    }
+    context.output.line(format!(
+        "kernel memory {}   {}",
+        size(maps.memory()),
+        versions(&after)
+    ))?;
+    Ok(())
+}
+
+/// Which version the programs have, and this binary.
+fn versions(interfaces: &[AttachedInterface]) -> String {
+    let old = interfaces
         .iter()
-        .find(|interface| interface.version != env!("CARGO_PKG_VERSION"))
-    {
+        .find(|interface| interface.version != env!("CARGO_PKG_VERSION"));
+    match old {
         None => format!("program {} = binary", env!("CARGO_PKG_VERSION")),
         Some(old) => format!(
             "program {} on {}, binary {}: attach again to replace it",
@@ -181,14 +208,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             old.name,
             env!("CARGO_PKG_VERSION")
         ),
-    };
-    if let Some(flows) = flows {
-        context.output.write(&flows.text())?;
     }
-    context
-        .output
-        .line(format!("kernel memory {}   {programs}", size(memory)))?;
-    Ok(())
 }
 
 fn say_what_waits(context: &Context, generation: u64, standing: Standing) -> Result<()> {

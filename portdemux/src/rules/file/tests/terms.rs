@@ -354,20 +354,3 @@ fn every_mistake_in_the_other_tables_is_told_with_its_line() {
         assert_eq!(told.matches("error:").count(), 1, "{told}");
     }
 }
-
-#[test]
-fn what_is_not_obeyed_yet_is_not_put_in_force() {
-    use crate::rules::not_yet;
-    for text in [
-        "[default]\ninbound = \"reject\"",
-        "[[rule]]\nport = \"1/tcp\"\nto = \"reject\"",
-    ] {
-        let refusal = not_yet(&ruleset(text)).expect(text);
-        assert!(refusal.message.contains("does not obey it"), "{text}");
-    }
-    let obeyed = "[flows]\ntrack = true\nsize = 2048\n[default]\ninbound = \"drop\"\nmalformed = \
-                  \"pass\"\nfragments = \"track\"\nicmp = \"errors-only\"\n[[rule]]\nport = \"1/tcp\"\nfrom = \"::1\"\nrole = \
-                  \"source\"\nconnections = \"established\"\nrate = \"1/s\"\nnew_rate = \"1/s\"\n\
-                  [[rule]]\nport = \"1/tcp\"\nshadow = true\n";
-    assert_eq!(not_yet(&ruleset(obeyed)), None);
-}
