@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{counters::MAX_INTERFACES, flows::Shape, ruleset::RULE_PLACES};
+use crate::{answer::Mac, counters::MAX_INTERFACES, flows::Shape, ruleset::RULE_PLACES};
 
 /// How long an interface's name can be, the terminating zero included (`IFNAMSIZ`, Linux
 /// `include/uapi/linux/if.h`).
@@ -46,6 +46,8 @@ pub struct Interface {
     pub index: u32,
     /// [`Mode`].
     pub mode: u32,
+    /// Its MAC address when it was attached.
+    pub mac: Mac,
 }
 
 /// Where on the way of a frame an XDP program runs.
@@ -75,4 +77,4 @@ pub struct Ledger {
     pub flows: Shape,
 }
 
-const _: () = assert!(size_of::<Interface>() == 48 && align_of::<Ledger>() == 8);
+const _: () = assert!(size_of::<Interface>() == 56 && align_of::<Ledger>() == 8);

@@ -4,7 +4,7 @@
 //! is whole, then the frame is given the answer's length and the headers are written over its start.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext as _, Global,
     bindings::{xdp_action, xdp_md},
     btf_maps::{Array, PerCpuArray},
     helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
-    answer::{self, Answer, Kind, Told},
+    answer::{self, Answer, Kind, Mac, Told},
     limits,
 };
 
@@ -23,6 +23,10 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 /// When the next answer is due, in nanoseconds; all CPUs share it.
 #[btf_map]
 static ANSWERS: Array<u64, 1, MMAPABLE> = Array::new();
+
+/// The MAC address of the interface, set by the loader: frames for others are not answered in their name.
+#[unsafe(no_mangle)]
+static MAC: Global<Mac> = Global::new(answer::ANY_MAC);
 
 /// The answer that a CPU is busy with.
 #[btf_map]
@@ -62,7 +66,7 @@ fn answer(ctx: &XdpContext) -> Option<xdp_action::Type> {
         Some(xdp_action::XDP_DROP)
     };
     let frame = || LinearFrame::new(ctx);
-    let kind = Kind::of(left()?, &frame());
+    let kind = Kind::of(left()?, &frame(), MAC.load());
     if matches!(kind, Kind::Silence) {
         return say_nothing(Told::Unanswerable);
     }

@@ -87,7 +87,6 @@ fn text_of(any_is_a: bool, exact_is_a: bool) -> String {
 
 /// An instance that no interface has.
 struct Instance {
-    places: Places,
     maps: Maps,
     _lock: Lock,
     _bpffs: Bpffs,
@@ -106,7 +105,6 @@ impl Instance {
         let lock = places.lock()?;
         let maps = places.open_or_create(&lock)?;
         Ok(Self {
-            places,
             maps,
             _lock: lock,
             _bpffs: bpffs,
@@ -127,7 +125,7 @@ impl Instance {
 
     /// The program that interfaces have, on this instance's maps.
     fn program(&self) -> Result<Ebpf> {
-        let mut object = links::load(&self.places.pins(), 0, None)?;
+        let mut object = links::load(&self.maps, 0, None)?;
         let program: &mut Xdp = object
             .program_mut(links::PROGRAM)
             .context("no program")?

@@ -99,16 +99,19 @@ const MOST_QUOTED: u32 = 1280 - 48;
 impl Kind {
     /// What a rejected packet is answered with; `packet` are those of its bytes that can be changed in place.
     ///
-    /// Nothing if it may be for or from more than one host, or from this one, if it is itself a refusal, or if
+    /// `own` is the MAC address of the interface. Nothing if the frame is for another or may be for or from more
+    /// than one host, or from this one, if it is itself a refusal, or if
     /// it is no whole TCP segment (RFC 1122 §3.2.2, RFC 9293 §3.10.7.1, RFC 9260 §8.4).
     #[inline(always)]
     #[must_use]
-    pub fn of<P: Packet + ?Sized>(pending: &Pending, packet: &P) -> Self {
+    pub fn of<P: Packet + ?Sized>(pending: &Pending, packet: &P, own: Mac) -> Self {
         let Some(macs) = packet.read::<{ 2 * MAC }>(0) else {
             return Self::Silence;
         };
-        let [destination, .., source, _, _, _, _, _] = macs;
-        if (destination | source) & GROUP != 0 {
+        let [destination, source]: [[u8; MAC]; 2] = bytemuck::cast(macs);
+        let ([to, ..], [from, ..]) = (destination, source);
+        let is_for_another = own != ANY_MAC && own != mac(destination);
+        if (to | from) & GROUP != 0 || is_for_another {
             return Self::Silence;
         }
         let (words, is_single) = match pending.version() {
@@ -142,6 +145,20 @@ impl Kind {
             None => Self::Silence,
         }
     }
+}
+
+/// A MAC address as it stands in a frame, and two bytes of zeros.
+pub type Mac = u64;
+
+/// Whatever MAC address it is.
+pub const ANY_MAC: Mac = 0;
+
+/// A MAC address in one word.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::many_single_char_names, reason = "bytes of an address")]
+pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> Mac {
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }
 
 /// The bit of a MAC address that says that it is of a group (IEEE 802 §8.2).

@@ -122,14 +122,14 @@ impl Request {
 
     fn kind(&self) -> Kind {
         let frame = self.frame();
-        Kind::of(&Self::pending(&frame), frame.as_slice())
+        Kind::of(&Self::pending(&frame), frame.as_slice(), ANY_MAC)
     }
 
     /// The whole frame that answers it.
     fn answer(&self) -> Vec<u8> {
         let frame = self.frame();
         let pending = Self::pending(&frame);
-        let kind = Kind::of(&pending, frame.as_slice());
+        let kind = Kind::of(&pending, frame.as_slice(), ANY_MAC);
         assert_ne!(kind, Kind::Silence);
         composed(&Answer::new(kind, &pending, frame.as_slice()), &frame)
     }
@@ -255,7 +255,7 @@ fn a_packet_is_answered_only_if_its_headers_can_be_written_over() {
         let frame = request.frame();
         let pending = Request::pending(&frame);
         for length in 0..frame.len() {
-            let kind = Kind::of(&pending, &frame[..length]);
+            let kind = Kind::of(&pending, &frame[..length], ANY_MAC);
             assert_eq!(kind != Kind::Silence, length >= needed, "{length}");
         }
     }
@@ -360,7 +360,7 @@ fn of_a_packet_in_several_buffers_what_lies_in_the_first_is_quoted() {
     let frame = v4(UDP, udp(1000)).frame();
     let pending = Request::pending(&frame);
     let there = &frame[..100];
-    let answer = Answer::new(Kind::of(&pending, there), &pending, there);
+    let answer = Answer::new(Kind::of(&pending, there, ANY_MAC), &pending, there);
     let (_, _, message) = taken_apart(&composed(&answer, there), 14);
     assert_eq!(message[8..], there[14..]);
 }
@@ -389,4 +389,17 @@ proptest! {
             .with(|to| { to.source.splice(1..4, source); });
         taken_apart(&request.answer(), 14);
     }
+}
+
+#[test]
+fn frames_for_other_hosts_are_not_answered_in_their_name() {
+    let frame = v4(TCP, tcp(SYN, 0)).frame();
+    let pending = Request::pending(&frame);
+    let kind = |own| Kind::of(&pending, frame.as_slice(), own);
+    let (own, _) = frame.split_first_chunk::<6>().unwrap();
+    let mut other = *own;
+    other[5] ^= 1;
+    assert_eq!(kind(mac(*own)), Kind::Reset);
+    assert_eq!(kind(mac(other)), Kind::Silence);
+    assert_eq!(kind(ANY_MAC), Kind::Reset);
 }

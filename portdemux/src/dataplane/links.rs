@@ -20,6 +20,7 @@ use aya::{
     util::KernelVersion,
 };
 use portdemux_common::{
+    answer::{self, ANY_MAC},
     counters::MAX_INTERFACES,
     flows::Shape,
     state::{self, Mode, NAME_LENGTH},
@@ -126,6 +127,7 @@ pub fn attach(
             Wish::Auto | Wish::Native => Mode::Native,
             Wish::Generic => Mode::Generic,
         } as u32,
+        mac: interface.mac.map_or(ANY_MAC, answer::mac),
     };
     let present = interface::list()?;
     let pinned = pinned(places);
@@ -156,7 +158,7 @@ fn attach_at(
     wish: Wish,
 ) -> Result<Attachment> {
     let shape = maps.shape();
-    let mut object = load(&places.pins(), place, shape)?;
+    let mut object = load(maps, place, shape)?;
     if shape.is_some() {
         // First, so that no flow that a packet of the peer may belong to goes unseen.
         sent::attach(places, &mut object, place, &interface.name)?;
@@ -293,7 +295,7 @@ pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<
             continue;
         };
         let place = link.place;
-        let mut object = load(&places.pins(), place, shape)?;
+        let mut object = load(maps, place, shape)?;
         let pin = places.link(place);
         let link = open_link(&pin)?;
         if shape.is_some() {
@@ -320,7 +322,8 @@ fn open_link(pin: &Path) -> Result<XdpLink> {
 /// # Errors
 ///
 /// The kernel refuses the program.
-pub(super) fn renew(pins: &Path, shape: Option<Shape>) -> Result<Vec<usize>> {
+pub(super) fn renew(maps: &Maps) -> Result<Vec<usize>> {
+    let (pins, shape) = (&maps.directory, maps.shape());
     let map = MapInfo::from_pin(pins.join(SOURCES))
         .with_context(|| format!("open {}", pins.join(SOURCES).display()))?;
     let using = programs_with(map.id());
@@ -334,7 +337,7 @@ pub(super) fn renew(pins: &Path, shape: Option<Shape>) -> Result<Vec<usize>> {
         if using.contains(&program) {
             continue;
         }
-        let mut object = load(pins, place, shape)?;
+        let mut object = load(maps, place, shape)?;
         let program = received(&mut object, shape.is_some())?;
         program.load().context("load the program into the kernel")?;
         match program.attach_to_link(open_link(&pin)?) {
@@ -421,13 +424,14 @@ pub const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// Prepares the programs for the interface at `place`, with tables of flows if there are such; the maps
-/// are those pinned in `pins`.
+/// Prepares the programs for the interface at `place`, with tables of flows if there are such.
 ///
 /// # Errors
 ///
 /// The kernel refuses, or the maps are damaged.
-pub fn load(pins: &Path, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
+pub fn load(maps: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
+    let pins = &maps.directory;
+    let mac = maps.interface(place).mac;
     let place = u32::try_from(place)?;
     let cpus = u32::try_from(possible_cpus()?)?;
     let tables = flows::directory(pins);
@@ -437,7 +441,8 @@ pub fn load(pins: &Path, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
     }
     loader
         .map_max_entries(COUNTERS, cpus)
-        .override_global("INTERFACE", &place, true);
+        .override_global("INTERFACE", &place, true)
+        .override_global("MAC", &mac, true);
     let shape_or_none = shape.unwrap_or_default();
     let object = if let Some(shape) = shape {
         for name in flows::ALL {

@@ -389,7 +389,7 @@ impl Maps {
             .collect()
     }
 
-    fn interface(&self, place: usize) -> Interface {
+    pub(super) fn interface(&self, place: usize) -> Interface {
         let mut interface = Interface::zeroed();
         self.ledger.read(
             interface_offset(place),

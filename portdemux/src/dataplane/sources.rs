@@ -257,9 +257,7 @@ fn grow(maps: &Maps, in_force: &Sources, capacity: usize) -> Result<()> {
 
 /// Gives the map that is pinned to all programs that have another.
 fn renew(maps: &Maps) -> Result<()> {
-    for place in links::renew(&maps.directory, maps.shape())
-        .context("give the programs a larger map of sources")?
-    {
+    for place in links::renew(maps).context("give the programs a larger map of sources")? {
         maps.note_version(place);
     }
     Ok(())

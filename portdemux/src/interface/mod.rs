@@ -24,6 +24,8 @@ pub struct Interface {
     pub mtu: u32,
     /// What made it, as in `veth` or `virtio_net`, where that can be known.
     pub driver: Option<String>,
+    /// Its MAC address, if it has one.
+    pub mac: Option<[u8; 6]>,
     /// Whether it is up.
     pub is_up: bool,
     /// The XDP programs on it.
@@ -96,6 +98,7 @@ fn read(message: &LinkMessage) -> Interface {
         name: String::new(),
         mtu: 0,
         driver: None,
+        mac: None,
         is_up: message.header.flags.contains(LinkFlags::Up),
         programs: Vec::new(),
     };
@@ -104,6 +107,8 @@ fn read(message: &LinkMessage) -> Interface {
             interface.name.clone_from(name);
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             interface.mtu = *mtu;
+        } else if let LinkAttribute::Address(address) = attribute {
+            interface.mac = address.as_slice().try_into().ok();
         } else if let LinkAttribute::LinkInfo(details) = attribute {
             interface.driver = details.iter().find_map(kind);
         } else if let LinkAttribute::Xdp(xdp) = attribute {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use portdemux::{dataplane::twin::Twin, explain::Basis};
 use portdemux_common::{
-    answer::{Answer, Kind, Told},
+    answer::{ANY_MAC, Answer, Kind, Told},
     decide::Pending,
     parse,
     ruleset::Entry,
@@ -32,7 +32,7 @@ fn expected(frame: &[u8]) -> Option<Vec<u8>> {
     let mut pending = Pending::new(&parsed, Entry::UNCLAIMED, Generation(1), length);
     pending.read(frame);
     let first = &frame[..frame.len().min(crate::FIRST_BUFFER)];
-    let kind = Kind::of(&pending, first);
+    let kind = Kind::of(&pending, first, ANY_MAC);
     if parsed.ports().is_none() || parsed.malformed.is_some() || kind == Kind::Silence {
         return None;
     }

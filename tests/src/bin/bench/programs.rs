@@ -220,13 +220,13 @@ impl Bench {
 
     /// The dispatcher on the maps of this instance.
     pub(crate) fn dispatcher(&self) -> Result<Program> {
-        let object = links::load(&self.places.pins(), 0, None)?;
+        let object = links::load(&self.maps, 0, None)?;
         Program::load(object, links::PROGRAM)
     }
 
     /// The dispatcher that tracks flows, on the maps of this instance.
     pub(crate) fn flow_dispatcher(&self) -> Result<Program> {
-        let object = links::load(&self.places.pins(), 0, self.maps.shape())?;
+        let object = links::load(&self.maps, 0, self.maps.shape())?;
         Program::load(object, links::FLOW_PROGRAM)
     }
 
