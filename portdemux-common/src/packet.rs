@@ -11,6 +11,13 @@ pub trait Packet {
     /// Reads `N` bytes at `offset` bytes from the start of the frame, or nothing if the frame does
     /// not reach that far.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Reads four words of 8 bytes at `offset`, each as it stands in the frame: big-endian, whatever the
+    /// host is.
+    #[inline(always)]
+    fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
+        Some(bytemuck::cast(self.read::<32>(offset)?))
+    }
 }
 
 /// A frame whose bytes can be changed in place.

@@ -45,6 +45,11 @@ impl Packet for SocketBuffer {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         read_linear(self.start, self.end, offset)
     }
+
+    #[inline(always)]
+    fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
+        read_linear(self.start, self.end, offset)
+    }
 }
 
 /// Notes a packet's flow.

@@ -48,6 +48,11 @@ impl Packet for LinearFrame {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         read_linear(self.start, self.end, offset)
     }
+
+    #[inline(always)]
+    fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
+        read_linear(self.start, self.end, offset)
+    }
 }
 
 impl PacketMut for LinearFrame {
@@ -66,23 +71,23 @@ impl PacketMut for LinearFrame {
     }
 }
 
-/// Reads `N` bytes at `offset` of a packet that can be read directly from `start` to `end`.
+/// Reads `N` bytes or words at `offset` of a packet that can be read directly from `start` to `end`.
 #[inline(always)]
-pub(crate) fn read_linear<const N: usize>(
+pub(crate) fn read_linear<T: bytemuck::Pod, const N: usize>(
     start: usize,
     end: usize,
     offset: usize,
-) -> Option<[u8; N]> {
+) -> Option<[T; N]> {
     if offset > MAX_OFFSET {
         return None;
     }
     let start = start + offset;
-    if start + N > end {
+    if start + size_of::<[T; N]>() > end {
         return None;
     }
-    // SAFETY: [start, start + N) lies between the packet's start and its end, which the kernel keeps
-    // in place while the program runs; bytes have no alignment and no invalid values.
-    Some(unsafe { core::ptr::read(start as *const [u8; N]) })
+    // SAFETY: the bytes lie between the packet's start and its end, which the kernel keeps in place while
+    // the program runs; a `Pod` has no invalid values.
+    Some(unsafe { core::ptr::read_unaligned(start as *const [T; N]) })
 }
 
 /// A frame in all its buffers, read through a helper call.

@@ -7,9 +7,11 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
-use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict};
+use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict, ruleset::RulesetImage};
 
-use crate::{Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, ruleset};
+use crate::{
+    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, ruleset, words,
+};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
@@ -33,6 +35,8 @@ pub(crate) fn left() -> Option<&'static Pending> {
 }
 
 /// Decides about the packet that was left, and counts it; nothing if a map has no element.
+///
+/// Between the steps everything is taken up from the map value again ([`words::meet`]).
 #[inline(always)]
 pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
@@ -41,6 +45,7 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     let pending = PENDING.get_ptr_mut(0)?;
     // SAFETY: as above.
     let pending = unsafe { &mut *pending };
+    let ruleset = ruleset::of(pending.generation)?;
     if FRAGS && pending.scattered != 0 {
         cold_path();
         pending.read(&WholeFrame::new(ctx));
@@ -49,21 +54,24 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         pending.read(&LinearFrame::new(ctx));
         pending.read_extent(&LinearFrame::new(ctx));
     }
-    if pending.follows(ruleset::of(pending.generation)?) {
+    words::meet();
+    if pending.follows(ruleset) {
         cold_path();
-        return fragments::follow(pending, ruleset::of(pending.generation)?, witness);
+        return fragments::follow(pending, ruleset, witness);
     }
-    pending.claim(ruleset::of(pending.generation)?);
+    pending.claim(ruleset);
+    words::meet();
     if FLOWS {
         flows::look(ctx, pending)?;
-        cast_shadow(flows::relation()?)?;
-        let pending = left()?;
-        return flows::receive(pending, ruleset::of(pending.generation)?, witness);
+        words::meet();
+        cast_shadow(pending, ruleset, flows::relation()?);
+        words::meet();
+        return flows::receive(pending, ruleset, witness);
     }
-    cast_shadow(Relation::New)?;
-    let pending = left()?;
-    let decision = pending.decide(ruleset::of(pending.generation)?, &Maps, Relation::New);
-    if pending.leads(ruleset::of(pending.generation)?) {
+    cast_shadow(pending, ruleset, Relation::New);
+    words::meet();
+    let decision = pending.decide(ruleset, &Maps, Relation::New);
+    if pending.leads(ruleset) {
         cold_path();
         return fragments::lead(pending, decision.outcome(), witness);
     }
@@ -74,13 +82,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
 
 /// Counts what the shadow would do that the packet has, if it has one.
 #[inline(always)]
-fn cast_shadow(relation: Relation) -> Option<()> {
-    let pending = left()?;
+fn cast_shadow(pending: &Pending, ruleset: &RulesetImage, relation: Relation) {
     if pending.shadow.is_claimed() {
         cold_path();
-        let would = pending.shadow(ruleset::of(pending.generation)?, &Maps, relation);
+        let would = pending.shadow(ruleset, &Maps, relation);
         let is_dropped = !matches!(would.verdict, Verdict::Pass);
         counting::count_rule(pending.length, would.entry, is_dropped);
     }
-    Some(())
 }

@@ -3,6 +3,7 @@
 use core::{
     cell::UnsafeCell,
     intrinsics::{AtomicOrdering, atomic_cxchg},
+    sync::atomic::{Ordering, compiler_fence},
 };
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
@@ -54,4 +55,11 @@ pub(crate) fn forget(number: u64) -> Option<u64> {
     unsafe { place.write_volatile(number) };
     // SAFETY: as above.
     Some(unsafe { place.read_volatile() })
+}
+
+/// A place where all ways to it meet: what was written to map values before is read from there after it, and
+/// of that the verifier knows nothing. No instruction.
+#[inline(always)]
+pub(crate) fn meet() {
+    compiler_fence(Ordering::SeqCst);
 }

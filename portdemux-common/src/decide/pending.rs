@@ -136,10 +136,10 @@ impl Pending {
                 self.destination = v4_words(destination);
             }
             Version::V6 => {
-                let addresses: [u8; 32] = packet.read(network + ipv6::SOURCE).unwrap_or_default();
-                let [source, destination]: [[u64; 2]; 2] = bytemuck::cast(addresses);
-                self.source = source;
-                self.destination = destination;
+                let words = packet.read_words(network + ipv6::SOURCE);
+                let [a, b, c, d] = words.unwrap_or_default();
+                self.source = [a, b];
+                self.destination = [c, d];
             }
         }
         match self.transport() {

@@ -36,9 +36,9 @@ static LIMIT_PORTS: Array<[u32; PORTS], 1> = Array::new();
 #[btf_map]
 static LIMIT_COUNTERS: Array<[Counter; PORTS], 1> = Array::new();
 
-/// Where the destination port stands in the frame, set by the benchmark; below 128.
+/// Where the transport header begins in the frame, set by the benchmark; below 128.
 #[unsafe(no_mangle)]
-static PORT_OFFSET: Global<u32> = Global::new(36);
+static TRANSPORT: Global<u32> = Global::new(34);
 
 /// Passes everything.
 #[xdp(frags)]
@@ -121,13 +121,13 @@ fn draw_source(ctx: &XdpContext) {
     let number = (u64::from(state) * u64::from(SOURCE_COUNT.load())) >> 32;
     let mixed = mix(number + u64::from(SOURCE_FIRST.load()));
     if SOURCE_V6.load() == 0 {
-        let at = start + 14 + 12;
-        if at + 4 <= end {
-            #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-            let low = mixed as u32;
-            // SAFETY: the four bytes end before the frame does.
-            unsafe { core::ptr::write_unaligned(at as *mut u32, low) };
-        }
+        // With the destination behind it, as the dispatcher reads both: see `shuffle`.
+        let Some(addresses) = read::<u64>(start, end, 14 + 12) else {
+            return;
+        };
+        let addresses = addresses & !0xffff_ffff | mixed & 0xffff_ffff;
+        // SAFETY: the eight bytes were read above.
+        unsafe { core::ptr::write_unaligned((start + 14 + 12) as *mut u64, addresses) };
         return;
     }
     let at = start + 14 + 8;
@@ -149,6 +149,10 @@ fn mix(number: u64) -> u64 {
 
 /// Steps a linear congruential generator whose state lies in the destination MAC address, and takes the
 /// destination port from it.
+///
+/// The first eight bytes of the transport header are written as one word. A load that is wider than the store
+/// before it waits until the store has left the CPU's buffer; a frame from a network card has no such store,
+/// and how wide a program's loads are must not decide how it compares.
 #[inline(always)]
 fn shuffle(ctx: &XdpContext) {
     let (start, end) = (ctx.data(), ctx.data_end());
@@ -156,16 +160,17 @@ fn shuffle(ctx: &XdpContext) {
         return;
     };
     let state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-    let port = start + (PORT_OFFSET.load() as usize & 127);
-    if port + 2 > end {
+    let header = TRANSPORT.load() as usize & 127;
+    let Some(begin) = read::<u64>(start, end, header) else {
         return;
-    }
+    };
+    // The destination port is in bytes 2 and 3, wherever the lowest byte of a word stands.
+    let port = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    let drawn = u64::from(state >> 16) * (port & port.wrapping_neg());
     // SAFETY: the four bytes were read above.
     unsafe { core::ptr::write_unaligned(start as *mut u32, state) };
-    // SAFETY: the two bytes end before the frame does.
-    unsafe {
-        core::ptr::write_unaligned(port as *mut u16, (state >> 16) as u16);
-    }
+    // SAFETY: the eight bytes were read above.
+    unsafe { core::ptr::write_unaligned((start + header) as *mut u64, begin & !port | drawn) };
 }
 
 /// Counts and polices by destination port.

@@ -23,18 +23,18 @@ pub(crate) struct Row {
     over_limit: Spread,
 }
 
-/// A frame and where its destination port stands.
+/// A frame and where its transport header begins.
 fn frames() -> [(&'static str, Vec<u8>, usize); 5] {
     let tcp = || frames::tcp(40_000, 443);
     let udp = || frames::udp(40_000, 443).with(|udp| udp.data = vec![0; 18]);
     [
-        ("TCP4", frames::ipv4(tcp()).frame().bytes(), 14 + 20 + 2),
-        ("UDP4", frames::ipv4(udp()).frame().bytes(), 14 + 20 + 2),
-        ("TCP6", frames::ipv6(tcp()).frame().bytes(), 14 + 40 + 2),
+        ("TCP4", frames::ipv4(tcp()).frame().bytes(), 14 + 20),
+        ("UDP4", frames::ipv4(udp()).frame().bytes(), 14 + 20),
+        ("TCP6", frames::ipv6(tcp()).frame().bytes(), 14 + 40),
         (
             "VLAN",
             frames::ipv4(tcp()).frame().tag(frames::VLAN, 7).bytes(),
-            18 + 20 + 2,
+            18 + 20,
         ),
         (
             "EXT6",
@@ -43,7 +43,7 @@ fn frames() -> [(&'static str, Vec<u8>, usize); 5] {
                 .then(frames::extension(frames::DESTINATION_OPTIONS, 0))
                 .frame()
                 .bytes(),
-            14 + 40 + 16 + 2,
+            14 + 40 + 16,
         ),
     ]
 }
@@ -57,16 +57,16 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<Vec<Row>
         .filter(|rules| rules.name().contains(only))
     {
         bench.put_in_force(rules)?;
-        for (name, frame, port_offset) in frames() {
+        for (name, frame, transport) in frames() {
             let hot = [
-                bench.baseline("empty", port_offset)?,
-                bench.baseline("limit", port_offset)?,
+                bench.baseline("empty", transport)?,
+                bench.baseline("limit", transport)?,
                 bench.dispatcher()?,
             ];
             let random = [
-                bench.baseline("empty_random", port_offset)?,
-                bench.baseline("limit_random", port_offset)?,
-                bench.baseline("portdemux_random", port_offset)?,
+                bench.baseline("empty_random", transport)?,
+                bench.baseline("limit_random", transport)?,
+                bench.baseline("portdemux_random", transport)?,
             ];
             for (ports, programs) in [("hot", hot), ("random", random)] {
                 let [empty, limit, portdemux] = interleave(&programs, &frame, rounds, repeat)?;

@@ -230,20 +230,20 @@ impl Bench {
         Program::load(object, links::FLOW_PROGRAM)
     }
 
-    /// A program to compare with; `port_offset` is where the destination port stands in the frame.
-    pub(crate) fn baseline(&self, name: &'static str, port_offset: usize) -> Result<Program> {
-        self.with_sources(name, port_offset, Draw::default())
+    /// A program to compare with; `transport` is where the transport header begins in the frame.
+    pub(crate) fn baseline(&self, name: &'static str, transport: usize) -> Result<Program> {
+        self.with_sources(name, transport, Draw::default())
     }
 
     /// The same; those whose name ends with `_source` draw the frame's source so.
     pub(crate) fn with_sources(
         &self,
         name: &'static str,
-        port_offset: usize,
+        transport: usize,
         draw: Draw,
     ) -> Result<Program> {
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
-        let port_offset = u32::try_from(port_offset)?;
+        let transport = u32::try_from(transport)?;
         let mut loader = EbpfLoader::new();
         for name in [RULESETS, COUNTERS, SOURCES] {
             loader.map_pin_path(name, self.places.pins().join(name));
@@ -251,7 +251,7 @@ impl Bench {
         let object = loader
             .map_max_entries(COUNTERS, cpus)
             .map_max_entries("LIMIT_COUNTERS", cpus)
-            .override_global("PORT_OFFSET", &port_offset, true)
+            .override_global("TRANSPORT", &transport, true)
             .override_global("SOURCE_V6", &u32::from(draw.is_v6), true)
             .override_global("SOURCE_FIRST", &draw.first, true)
             .override_global("SOURCE_COUNT", &draw.count, true)

@@ -114,7 +114,7 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<Vec<Row>
                     first,
                     count,
                 };
-                let program = |name| bench.with_sources(name, 36, draw);
+                let program = |name| bench.with_sources(name, 34, draw);
                 let programs = [
                     program("empty_source")?,
                     program("limit_source")?,
