@@ -12,7 +12,7 @@ pub struct Policy {
     pub from: u16,
     /// The list of those who may not, plus 1; 0 for nobody.
     pub deny: u16,
-    /// [`Policy::REPLIES_ONLY`] and [`Policy::PER_SOURCE`].
+    /// [`Policy::REPLIES_ONLY`], [`Policy::PER_SOURCE`] and [`Policy::RATES`].
     pub conditions: u32,
     /// How many packets may come.
     pub rate: Rate,
@@ -36,6 +36,8 @@ impl Policy {
     pub const REPLIES_ONLY: u32 = 1;
     /// The rates hold for each source by itself.
     pub const PER_SOURCE: u32 = 1 << 1;
+    /// Any of the rates is a limit.
+    pub const RATES: u32 = 1 << 2;
 
     /// Whether only replies may come.
     #[inline(always)]
@@ -62,7 +64,7 @@ impl Policy {
     #[inline(always)]
     #[must_use]
     pub const fn has_rates(&self) -> bool {
-        self.rate.interval != 0 || self.new_rate.interval != 0
+        self.conditions & Self::RATES != 0
     }
 }
 

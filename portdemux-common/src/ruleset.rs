@@ -198,8 +198,8 @@ pub struct Header {
     pub source_claims: u32,
     /// 1 if any rule is a shadow.
     pub shadow_claims: u32,
-    /// How many places of the policies have a meaning.
-    pub policies: u32,
+    /// 1 if a table of claims is to be asked besides that of ports: of addresses, of peers' ports, of shadows.
+    pub further_claims: u32,
     /// What happens to traffic that no rule claims.
     pub defaults: Defaults,
     /// Where the tables are that say which sources are in which lists.
@@ -210,8 +210,10 @@ pub struct Header {
     pub half_open: u32,
     /// What the hashes of sources with a rate each depend on: a secret of the instance.
     pub limits_seed: u64,
+    /// How many places of the policies have a meaning.
+    pub policies: u32,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 12],
+    pub reserved: [u32; 11],
 }
 
 /// A claimed address and where the spans of its ports lie.

@@ -16,7 +16,12 @@ use portdemux_common::{
     limits,
 };
 
-use crate::{counting, frame::LinearFrame, pending::left, words::Shared};
+use crate::{
+    counting,
+    frame::LinearFrame,
+    pending::{left, read_signal},
+    words::Shared,
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -66,6 +71,7 @@ fn answer(ctx: &XdpContext) -> Option<xdp_action::Type> {
         Some(xdp_action::XDP_DROP)
     };
     let frame = || LinearFrame::new(ctx);
+    read_signal(ctx)?;
     let kind = Kind::of(left()?, &frame(), MAC.load());
     if matches!(kind, Kind::Silence) {
         return say_nothing(Told::Unanswerable);

@@ -93,9 +93,10 @@ impl Continuation<SocketBuffer> for WriteDown {
         parsed.version?;
         let pending = SENDING.get_ptr_mut(0)?;
         let (generation, _) = ruleset::in_force()?;
-        let now = Pending::new(parsed, Entry::UNCLAIMED, generation, frame.length() as u64);
+        let length = frame.length() as u64;
         // SAFETY: the value is this CPU's, and no other program uses the map.
-        unsafe { *pending = now };
+        let pending = unsafe { &mut *pending };
+        pending.write_down(parsed, Entry::UNCLAIMED, generation, length, false);
         Some(())
     }
 }

@@ -21,8 +21,7 @@ use portdemux_common::{
 use crate::{
     Maps, Witness, counting, fragments,
     frame::LinearFrame,
-    ruleset,
-    words::{Shared, forget},
+    words::{Shared, forget, meet},
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -133,66 +132,71 @@ fn quoted() -> Option<&'static mut Pending> {
 }
 
 /// Looks for the flow of a packet that came in, if the ruleset has flows.
+///
+/// Between the steps here, and of those below, everything is taken up from map values again ([`meet`]).
 #[inline(always)]
-pub(crate) fn look(ctx: &XdpContext, pending: &mut Pending) -> Option<()> {
-    const IN: Direction = Direction::Received;
-    if ruleset::of(pending.generation)?.header.defaults.flows == 0 {
+pub(crate) fn look(
+    ctx: &XdpContext,
+    pending: &mut Pending,
+    ruleset: &RulesetImage,
+) -> Option<&'static mut Tracked> {
+    let tracked = packet(Direction::Received)?;
+    if ruleset.header.defaults.flows == 0 {
         cold_path();
-        *packet(IN)? = Tracked::OF_NO_FLOW;
-        return Some(());
+        *tracked = Tracked::OF_NO_FLOW;
+        return Some(tracked);
     }
     if pending.is_error() {
         cold_path();
         let frame = LinearFrame::new(ctx);
         pending.read_quoted(&frame, quoted()?);
         quoted()?.read(&frame);
-        *packet(IN)? = quoted()?.quoted();
+        *tracked = quoted()?.quoted();
     } else {
-        *packet(IN)? = pending.received();
+        *tracked = pending.received();
     }
-    if !packet(IN)?.key.is_none() {
-        flows::seek(&Maps, packet(IN)?, now());
-        flows::relate(&Maps, packet(IN)?);
-        pending.is_known = packet(IN)?.is_known;
+    meet();
+    if !tracked.key.is_none() {
+        flows::seek(&Maps, tracked, now());
+        meet();
+        flows::relate(&Maps, tracked);
+        meet();
+        pending.is_known = u8::from(tracked.is_known != 0);
     }
-    Some(())
-}
-
-/// How the packet that came in stands to its flow, which was looked for.
-#[inline(always)]
-pub(crate) fn relation() -> Option<Relation> {
-    Some(Relation::of(packet(Direction::Received)?.relation))
+    Some(tracked)
 }
 
 /// Decides about a packet that came in, by its flow, which was looked for, and notes it there.
 #[inline(always)]
 pub(crate) fn receive<W: Witness>(
     pending: &Pending,
+    tracked: &mut Tracked,
     ruleset: &RulesetImage,
     witness: W,
 ) -> Option<Verdict> {
-    const IN: Direction = Direction::Received;
-    let decision = pending.decide(ruleset, &Maps, relation()?);
-    packet(IN)?.outcome = decision.outcome().0;
-
-    let outcome = Outcome(packet(IN)?.outcome);
+    let decision = pending.decide(ruleset, &Maps, Relation::of(tracked.relation));
+    tracked.outcome = decision.outcome().0;
+    meet();
+    let outcome = Outcome(tracked.outcome);
     let passes = matches!(outcome.verdict(), Verdict::Pass);
     let timeouts = &ruleset.header.defaults.timeouts;
-    if !packet(IN)?.key.is_none() {
-        if packet(IN)?.is_error == 0 {
-            flows::receive(&Maps, packet(IN)?, passes, pending.may_begin(), timeouts);
-            flows::remember(&Maps, packet(IN)?, IN, timeouts);
+    if !tracked.key.is_none() {
+        if tracked.is_error == 0 {
+            flows::receive(&Maps, tracked, passes, pending.may_begin(), timeouts);
+            meet();
+            flows::remember(&Maps, tracked, Direction::Received, timeouts);
+            meet();
         }
-        count(packet(IN)?.port, packet(IN)?.relation);
+        count(tracked.port, tracked.relation);
     }
 
-    let outcome = Outcome(packet(IN)?.outcome);
+    let outcome = Outcome(tracked.outcome);
     if pending.leads(ruleset) {
         cold_path();
         return fragments::lead(pending, outcome, witness);
     }
     witness.see_decided(outcome);
-    counting::count_outcome(pending.length, pending.port() as usize, outcome);
+    counting::count_outcome(pending.length, pending.port as usize, outcome);
     Some(outcome.verdict())
 }
 
@@ -211,8 +215,9 @@ fn count(port: u32, relation: u32) {
 #[inline(always)]
 pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> Option<()> {
     const OUT: Direction = Direction::Sent;
-    *packet(OUT)? = pending.sent(segments);
     let sent = packet(OUT)?;
+    *sent = pending.sent(segments);
+    meet();
     if sent.key.is_none() {
         return None;
     }
@@ -222,12 +227,14 @@ pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> 
     {
         counter.add(sent.packets, sent.bytes);
     }
-    flows::seek(&Maps, packet(OUT)?, now());
+    flows::seek(&Maps, sent, now());
+    meet();
     let serves = match ruleset.ports.get(place) {
         Some(entry) => entry.is_claimed(),
         None => false,
     };
     let timeouts = &ruleset.header.defaults.timeouts;
-    flows::send(&Maps, packet(OUT)?, serves, pending.may_begin(), timeouts);
-    flows::remember(&Maps, packet(OUT)?, OUT, timeouts)
+    flows::send(&Maps, sent, serves, pending.may_begin(), timeouts);
+    meet();
+    flows::remember(&Maps, sent, OUT, timeouts)
 }

@@ -27,8 +27,9 @@ use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 pub use egress::notice;
 use frame::LinearFrame;
 pub use frame::WholeFrame;
+use pending::Left;
 use portdemux_common::{
-    decide::{self, Decision, Outcome, Pending},
+    decide::{self, Decision, Outcome},
     packet::Packet,
     parse::{self, Continuation, Parsed},
     reason::Verdict,
@@ -63,10 +64,11 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
     witness: W,
 ) -> xdp_action::Type {
+    let step = decide_by_port::<FRAGS, W>(ctx, witness);
     // Not by a closure, of which the compiler may make a program of its own, with a stack of its own.
-    let decided = match decide_by_port::<FRAGS, W>(ctx, witness) {
-        Some(verdict) => Some(verdict),
-        None => pending::decide::<FRAGS, FLOWS, W>(ctx, witness),
+    let decided = match step.left {
+        Some(left) => pending::decide::<FRAGS, FLOWS, W>(ctx, left, witness),
+        None => step.verdict,
     };
     let Some(verdict) = decided else {
         // A map has no element: this cannot happen, and aborting drops.
@@ -82,13 +84,20 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     }
 }
 
+/// How far a frame has come: it has its verdict, or it is left to [`pending`], or, if there is neither, a map
+/// has no element.
+struct Step {
+    verdict: Option<Verdict>,
+    left: Option<Left>,
+}
+
 /// Decides about a frame and counts it, or leaves it to [`pending`].
 #[inline(always)]
-fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> Option<Verdict> {
+fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> Step {
     let finish = Finish::<W, FRAGS> { ctx, witness };
     let frame = LinearFrame::new(ctx);
-    if let Some(verdict) = parse::parse_sound(&frame, finish) {
-        return verdict;
+    if let Some(step) = parse::parse_sound(&frame, finish) {
+        return step;
     }
     cold_path();
     if !FRAGS {
@@ -108,10 +117,10 @@ struct Finish<'a, W, const FRAGS: bool> {
 }
 
 impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, FRAGS> {
-    type Output = Option<Verdict>;
+    type Output = Step;
 
     #[inline(always)]
-    fn sound(self, frame: &LinearFrame, parsed: &Parsed) -> Option<Verdict> {
+    fn sound(self, frame: &LinearFrame, parsed: &Parsed) -> Step {
         // The packet ends within the first buffer. What may lie beyond is padding, of which only
         // the length counts.
         let length = if FRAGS && frame.may_have_more() {
@@ -126,22 +135,28 @@ impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, 
 
 impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
     #[inline(always)]
-    fn with_length(self, length: usize, parsed: &Parsed, scattered: bool) -> Option<Verdict> {
+    fn with_length(self, length: usize, parsed: &Parsed, scattered: bool) -> Step {
+        let mut step = Step {
+            verdict: None,
+            left: None,
+        };
         // Asked for only here, the ruleset takes no register from the parser.
-        let (generation, ruleset) = ruleset::in_force()?;
+        let Some((generation, ruleset)) = ruleset::in_force() else {
+            return step;
+        };
         let decision = decide::by_port(parsed, ruleset);
-        let port = parsed
-            .ports()
-            .map(|ports| ports.destination.index(ports.transport));
         self.witness.see(self.ctx, parsed, &decision);
-        if decision.entry.is_open() {
+        let (length, entry) = (length as u64, decision.entry);
+        if entry.is_open() {
             cold_path();
-            let mut pending = Pending::new(parsed, decision.entry, generation, length as u64);
-            pending.scattered = u8::from(scattered);
-            pending::leave(pending);
-            return None;
+            step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
+        } else {
+            let port = parsed
+                .ports()
+                .map(|ports| ports.destination.index(ports.transport));
+            counting::count(length, port, &decision);
+            step.verdict = Some(decision.verdict);
         }
-        counting::count(length as u64, port, &decision);
-        Some(decision.verdict)
+        step
     }
 }

@@ -7,31 +7,59 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
-use portdemux_common::{decide::Pending, flows::Relation, reason::Verdict, ruleset::RulesetImage};
-
-use crate::{
-    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, ruleset, words,
+use portdemux_common::{
+    decide::Pending,
+    flows::Relation,
+    packet::Packet,
+    parse::Parsed,
+    reason::Verdict,
+    ruleset::{Entry, RulesetImage},
+    state::Generation,
 };
+
+use crate::{Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, words};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
 static PENDING: PerCpuArray<Pending, 1> = PerCpuArray::new();
 
-/// Leaves a packet to [`decide`].
+/// A packet that was left to [`decide`].
+pub(crate) struct Left {
+    pending: &'static mut Pending,
+    ruleset: &'static RulesetImage,
+}
+
+/// Leaves a packet to [`decide`]; nothing if a map has no element.
 #[inline(always)]
-pub(crate) fn leave(now: Pending) {
-    if let Some(pending) = PENDING.get_ptr_mut(0) {
-        // SAFETY: the value is this CPU's, and no other program uses the map.
-        unsafe { *pending = now };
-    }
+pub(crate) fn leave(
+    parsed: &Parsed,
+    entry: Entry,
+    (generation, ruleset): (Generation, &'static RulesetImage),
+    length: u64,
+    scattered: bool,
+) -> Option<Left> {
+    let pending = PENDING.get_ptr_mut(0)?;
+    // SAFETY: the value is this CPU's, and no other program uses the map.
+    let pending = unsafe { &mut *pending };
+    pending.write_down(parsed, entry, generation, length, scattered);
+    Some(Left { pending, ruleset })
 }
 
 /// The packet that was left, taken up anew.
 #[inline(always)]
 pub(crate) fn left() -> Option<&'static Pending> {
     let pending = PENDING.get_ptr(0)?;
-    // SAFETY: the value is this CPU's, and nothing writes it once the packet is decided about.
+    // SAFETY: the value is this CPU's, and nothing writes it while this is used.
     Some(unsafe { &*pending })
+}
+
+/// Reads what the packet that was left signals, for its answer.
+#[inline(always)]
+pub(crate) fn read_signal(ctx: &XdpContext) -> Option<()> {
+    let pending = PENDING.get_ptr_mut(0)?;
+    // SAFETY: the value is this CPU's, and nothing else uses it here.
+    unsafe { &mut *pending }.read_signal(&LinearFrame::new(ctx));
+    Some(())
 }
 
 /// Decides about the packet that was left, and counts it; nothing if a map has no element.
@@ -40,19 +68,15 @@ pub(crate) fn left() -> Option<&'static Pending> {
 #[inline(always)]
 pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
+    Left { pending, ruleset }: Left,
     witness: W,
 ) -> Option<Verdict> {
-    let pending = PENDING.get_ptr_mut(0)?;
-    // SAFETY: as above.
-    let pending = unsafe { &mut *pending };
-    let ruleset = ruleset::of(pending.generation)?;
+    words::meet();
     if FRAGS && pending.scattered != 0 {
         cold_path();
-        pending.read(&WholeFrame::new(ctx));
-        pending.read_extent(&WholeFrame::new(ctx));
+        read::<FLOWS, _>(pending, &WholeFrame::new(ctx));
     } else {
-        pending.read(&LinearFrame::new(ctx));
-        pending.read_extent(&LinearFrame::new(ctx));
+        read::<FLOWS, _>(pending, &LinearFrame::new(ctx));
     }
     words::meet();
     if pending.follows(ruleset) {
@@ -62,11 +86,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     pending.claim(ruleset);
     words::meet();
     if FLOWS {
-        flows::look(ctx, pending)?;
+        let tracked = flows::look(ctx, pending, ruleset)?;
         words::meet();
-        cast_shadow(pending, ruleset, flows::relation()?);
+        cast_shadow(pending, ruleset, Relation::of(tracked.relation));
         words::meet();
-        return flows::receive(pending, ruleset, witness);
+        return flows::receive(pending, tracked, ruleset, witness);
     }
     cast_shadow(pending, ruleset, Relation::New);
     words::meet();
@@ -76,8 +100,19 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         return fragments::lead(pending, decision.outcome(), witness);
     }
     witness.see_decided(decision.outcome());
-    counting::count(pending.length, Some(pending.port() as usize), &decision);
+    counting::count(pending.length, Some(pending.port as usize), &decision);
     Some(decision.verdict)
+}
+
+/// Reads what matters of a packet. Without flows its signal only does if it has no ports; what answers a packet
+/// reads it by itself.
+#[inline(always)]
+fn read<const FLOWS: bool, P: Packet>(pending: &mut Pending, packet: &P) {
+    pending.read_addresses(packet);
+    if FLOWS || !pending.has_ports() {
+        pending.read_signal(packet);
+    }
+    pending.read_extent(packet);
 }
 
 /// Counts what the shadow would do that the packet has, if it has one.

@@ -20,10 +20,3 @@ pub(crate) fn in_force() -> Option<(Generation, &'static RulesetImage)> {
     let generation = rulesets.generation;
     Some((generation, rulesets.of(generation)))
 }
-
-/// The ruleset of a generation that was in force when the packet came.
-#[inline(always)]
-#[must_use]
-pub(crate) fn of(generation: Generation) -> Option<&'static RulesetImage> {
-    Some(RULESETS.get(0)?.of(generation))
-}

@@ -127,7 +127,7 @@ impl Kind {
         if !is_single {
             return Self::Silence;
         }
-        let is_whole = pending.fragment == Fragment::None as u8;
+        let is_whole = pending.fragment() == Fragment::None as u8;
         let (kind, last) = match pending.transport() {
             Some(Transport::Tcp) if is_whole && pending.flags & RST == 0 => {
                 let headers = 4 * (words + TCP_WORDS);

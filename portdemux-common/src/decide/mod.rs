@@ -137,8 +137,8 @@ fn decide_or_write_down<P: Packet + ?Sized>(
 
 /// Decides about a frame by its port.
 ///
-/// That is all there is to decide unless the packet's entry is open; then [`Pending`] goes on. Only a
-/// frame with ports ever meets a rule.
+/// That is all there is to decide unless the packet's entry is open; then verdict and reason mean nothing, and
+/// [`Pending`] goes on. Only a frame with ports ever meets a rule.
 #[inline(always)]
 #[must_use]
 pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
@@ -168,11 +168,17 @@ pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
         }
         return decision;
     };
-    let entry = ruleset.at_any_address(ports);
+    let mut entry = ruleset.at_any_address(ports);
     // The others of its packet will go where it goes.
     if matches!(parsed.fragment, Fragment::First) && tracks_fragments(ruleset) {
         cold_path();
-        return Decision::claimed(entry.open());
+        entry = entry.open();
+    }
+    if entry.is_open() {
+        cold_path();
+        let mut decision = Decision::pass(Reason::Unclaimed);
+        decision.entry = entry;
+        return decision;
     }
     Decision::claimed(entry)
 }

@@ -39,6 +39,8 @@ pub struct Pending {
     pub entry: Entry,
     /// The shadow that its port has, after [`Pending::claim`].
     pub shadow: Entry,
+    /// Index of its destination port in tables of ports; beyond all of them if it has none.
+    pub port: u32,
     /// Where its IP header begins, in bytes from the start of the frame.
     pub network: u32,
     /// Where its terminal protocol's header begins, in bytes from the start of the frame.
@@ -47,24 +49,17 @@ pub struct Pending {
     pub source_port: [u8; 2],
     /// Its destination port, big-endian.
     pub destination_port: [u8; 2],
-    /// [`Version`].
-    pub version: u8,
-    /// [`Transport`].
-    pub transport: u8,
-    /// [`crate::parse::Fragment`].
-    pub fragment: u8,
-    /// The terminal protocol.
-    pub protocol: u8,
+    /// What kind of packet it is, in one word: bits 0 to 7 [`Version`], 8 to 15 [`Transport`], 16 to 23
+    /// [`Fragment`], 24 to 31 the terminal protocol.
+    kind: u32,
     /// TCP: its flags. SCTP: the type of the first chunk, 255 if there is none. ICMP: its type.
     pub flags: u8,
     /// 1 if its headers may lie in several buffers.
     pub scattered: u8,
     /// Length of its transport header in words of 4 bytes.
     pub header: u8,
-    /// Fills the word.
-    pub reserved: u8,
     /// 1 if it is of a flow that is known, half-open or not.
-    pub is_known: u32,
+    pub is_known: u8,
     /// TCP: sequence and acknowledgment number, big-endian. ICMP echo: in the first two bytes the
     /// identifier.
     pub numbers: [[u8; 4]; 2],
@@ -72,61 +67,76 @@ pub struct Pending {
     pub identification: [u8; 4],
     /// Of a fragment of an IPv6 packet: where its fragment header begins, in bytes from the start of the
     /// frame.
-    pub fragmentation: u16,
+    pub fragmentation: u32,
     /// Of a fragment: how far into its packet the first one reaches, or where a later one begins, in units
     /// of 8 bytes.
     pub reach: u16,
+    /// Fills the word.
+    reserved: [u16; 3],
 }
 
-const _: () = assert!(size_of::<Pending>() == 96);
+const _: () = assert!(size_of::<Pending>() == 104);
 
 impl Pending {
-    /// Writes down what `parsed` says, so that the packet can be read again by it; `length` is that of
-    /// the whole frame.
-    #[inline(always)]
+    /// What `parsed` says; `length` is that of the whole frame.
     #[must_use]
     pub fn new(parsed: &Parsed, entry: Entry, generation: Generation, length: u64) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "headers begin in the first 20,000 bytes of a frame"
-        )]
-        Self {
-            source: [0; 2],
-            destination: [0; 2],
-            generation,
-            length,
-            entry,
-            shadow: Entry::UNCLAIMED,
-            network: parsed.network as u32,
-            payload: parsed.payload as u32,
-            source_port: parsed.source_port.0,
-            destination_port: parsed.destination_port.0,
-            version: match parsed.version {
-                Some(version) => version as u8,
-                None => 0,
-            },
-            transport: match parsed.transport {
-                Some(transport) => transport as u8,
-                None => Transport::COUNT as u8,
-            },
-            fragment: parsed.fragment as u8,
-            protocol: parsed.protocol.0,
-            flags: 0,
-            scattered: 0,
-            header: 0,
-            is_known: 0,
-            reserved: 0,
-            numbers: [[0; 4]; 2],
-            identification: [0; 4],
-            fragmentation: parsed.fragmentation as u16,
-            reach: 0,
-        }
+        let mut pending = Self::default();
+        pending.write_down(parsed, entry, generation, length, false);
+        pending
+    }
+
+    /// Writes down what `parsed` says, so that the packet can be read again by it; `length` is that of
+    /// the whole frame, and `scattered` says whether its headers may lie in several buffers.
+    ///
+    /// What [`Pending::read`] and its like read is left as it was.
+    #[inline(always)]
+    pub fn write_down(
+        &mut self,
+        parsed: &Parsed,
+        entry: Entry,
+        generation: Generation,
+        length: u64,
+        scattered: bool,
+    ) {
+        self.generation = generation;
+        self.length = length;
+        self.entry = entry;
+        self.shadow = Entry::UNCLAIMED;
+        self.network = narrow(parsed.network);
+        self.payload = narrow(parsed.payload);
+        self.fragmentation = narrow(parsed.fragmentation);
+        self.source_port = parsed.source_port.0;
+        self.destination_port = parsed.destination_port.0;
+        let version = match parsed.version {
+            Some(version) => version as u32,
+            None => 0,
+        };
+        let transport = match parsed.transport {
+            Some(transport) => transport as u32,
+            None => narrow(Transport::COUNT),
+        };
+        self.port = match parsed.ports() {
+            Some(ports) => narrow(ports.destination.index(ports.transport)),
+            None => u32::MAX,
+        };
+        let fragment = parsed.fragment as u32;
+        self.kind = version | transport << 8 | fragment << 16 | u32::from(parsed.protocol.0) << 24;
+        self.scattered = u8::from(scattered);
+        self.is_known = 0;
     }
 
     /// Reads what else matters of the packet that it was written down for.
     #[inline(always)]
     pub fn read<P: Packet + ?Sized>(&mut self, packet: &P) {
-        let (network, payload) = (bounded(self.network), bounded(self.payload));
+        self.read_addresses(packet);
+        self.read_signal(packet);
+    }
+
+    /// Reads the addresses.
+    #[inline(always)]
+    pub fn read_addresses<P: Packet + ?Sized>(&mut self, packet: &P) {
+        let network = bounded(self.network);
         // Each version by itself: an address that may be of either would be put together on the stack.
         match self.version() {
             Version::V4 => {
@@ -142,6 +152,15 @@ impl Pending {
                 self.destination = [c, d];
             }
         }
+    }
+
+    /// Reads what the packet signals to its peer: TCP's flags and numbers, SCTP's first chunk, an ICMP
+    /// message's type.
+    #[inline(always)]
+    pub fn read_signal<P: Packet + ?Sized>(&mut self, packet: &P) {
+        let payload = bounded(self.payload);
+        self.flags = 0;
+        self.numbers = [[0; 4]; 2];
         match self.transport() {
             Some(Transport::Tcp) => {
                 let header: [u8; 20] = packet.read(payload).unwrap_or_default();
@@ -160,6 +179,7 @@ impl Pending {
             }
             Some(Transport::Udp) => self.header = 2,
             None => {
+                self.header = 0;
                 if let Some([kind, _, _, _, a, b]) = packet.read::<6>(payload) {
                     self.flags = kind;
                     self.numbers = [[a, b, 0, 0], [0; 4]];
@@ -171,6 +191,9 @@ impl Pending {
     /// Finds the rule whose it is, and the shadow.
     #[inline(always)]
     pub fn claim(&mut self, ruleset: &RulesetImage) {
+        if ruleset.header.further_claims == 0 {
+            return;
+        }
         let exact = self.at_address(ruleset);
         if ruleset.header.shadow_claims != 0 {
             self.shadow = exact.shadow.or_else(|| self.shadow_at_any_address(ruleset));
@@ -199,11 +222,11 @@ impl Pending {
     /// Reads which packet it is a fragment of and which part of that, if it is one.
     #[inline(always)]
     pub fn read_extent<P: Packet + ?Sized>(&mut self, packet: &P) {
-        if self.fragment == Fragment::None as u8 {
+        if self.fragment() == Fragment::None as u8 {
             return;
         }
         cold_path();
-        let (network, header) = (bounded(self.network), bounded(self.fragmentation.into()));
+        let (network, header) = (bounded(self.network), bounded(self.fragmentation));
         let extent = fragment::extent(packet, self.version(), network, header);
         self.identification = extent.identification;
         self.reach = if self.is_later() {
@@ -215,7 +238,7 @@ impl Pending {
 
     #[inline(always)]
     const fn is_later(&self) -> bool {
-        self.fragment == Fragment::Later as u8
+        self.fragment() == Fragment::Later as u8
     }
 
     /// Whether what came of the first fragment of its packet is asked for.
@@ -229,7 +252,7 @@ impl Pending {
     #[inline(always)]
     #[must_use]
     pub const fn leads(&self, ruleset: &RulesetImage) -> bool {
-        self.fragment == Fragment::First as u8 && tracks_fragments(ruleset)
+        self.fragment() == Fragment::First as u8 && tracks_fragments(ruleset)
     }
 
     /// It as a fragment of its packet, of which this came.
@@ -242,12 +265,12 @@ impl Pending {
     pub const fn piece(&self, outcome: Outcome) -> Piece {
         let [a, b, c, d] = self.identification;
         let protocol = match self.version() {
-            Version::V4 => self.protocol,
+            Version::V4 => self.protocol(),
             Version::V6 => 0,
         };
         let (to, from) = ((self.destination, [a, b]), (self.source, [c, d]));
-        let packet = FlowKey::new(to, from, protocol, self.version);
-        Piece::new(packet, outcome, self.generation, self.reach, self.port())
+        let packet = FlowKey::new(to, from, protocol, self.version_number());
+        Piece::new(packet, outcome, self.generation, self.reach, self.port)
     }
 
     /// Decides about it, by how it stands to the flows that are known.
@@ -295,7 +318,7 @@ impl Pending {
             Relation::Reply => return Decision::pass(Reason::Reply),
             Relation::New | Relation::Established => {}
         }
-        let Some(kind) = icmp::Kind::of(self.protocol, self.flags) else {
+        let Some(kind) = icmp::Kind::of(self.protocol(), self.flags) else {
             return Decision::pass(Reason::NoPorts);
         };
         if kind.is_let_in(ruleset.header.defaults.icmp) {
@@ -317,7 +340,7 @@ impl Pending {
             return Decision::dropped(Reason::LaterFragment, Entry::UNCLAIMED);
         }
         // The first one has the whole transport header, or it is malformed (RFC 1858 §3, RFC 3128).
-        let header = match IpProto(self.protocol) {
+        let header = match IpProto(self.protocol()) {
             IpProto::TCP => 20,
             IpProto::SCTP => 12,
             _ => 8,
@@ -338,22 +361,23 @@ impl Pending {
         let (here, there) = if self.transport().is_some() {
             (self.destination_port, self.source_port)
         } else {
-            if self.is_later() || !icmp::is_echo(self.protocol, self.flags) {
+            if self.is_later() || !icmp::is_echo(self.protocol(), self.flags) {
                 return FlowKey::NONE;
             }
             let [[a, b, ..], _] = self.numbers;
             ([a, b], [a, b])
         };
         let (local, remote) = (self.destination, self.source);
-        FlowKey::new((local, here), (remote, there), self.protocol, self.version)
+        let version = self.version_number();
+        FlowKey::new((local, here), (remote, there), self.protocol(), version)
     }
 
     /// Whether it is an ICMP error.
     #[inline(always)]
     #[must_use]
     pub fn is_error(&self) -> bool {
-        let is_whole = self.fragment == Fragment::None as u8;
-        let kind = icmp::Kind::of(self.protocol, self.flags);
+        let is_whole = self.fragment() == Fragment::None as u8;
+        let kind = icmp::Kind::of(self.protocol(), self.flags);
         is_whole && self.transport().is_none() && matches!(kind, Some(icmp::Kind::Error))
     }
 
@@ -368,9 +392,9 @@ impl Pending {
         let length = self.length as usize;
         let packet = Measured { packet, length };
         let parsed = parse::quoted(&packet, self.version(), bounded(self.payload));
-        *about = Self::new(&parsed, Entry::UNCLAIMED, self.generation, 0);
+        about.write_down(&parsed, Entry::UNCLAIMED, self.generation, 0, false);
         if parsed.malformed.is_some() {
-            about.version = 0;
+            about.kind &= !0xff;
         }
     }
 
@@ -380,7 +404,7 @@ impl Pending {
     pub fn quoted(&self) -> Tracked {
         let mut error = self.sent(1);
         error.is_error = 1;
-        if self.version == 0 {
+        if self.version_number() == 0 {
             error.key = FlowKey::NONE;
         }
         error
@@ -390,7 +414,7 @@ impl Pending {
     #[inline(always)]
     #[must_use]
     pub fn received(&self) -> Tracked {
-        Tracked::new(self.flow(), self.heard(), self.port(), 1, self.length)
+        Tracked::new(self.flow(), self.heard(), self.port, 1, self.length)
     }
 
     /// It as a packet of this host that is cut into `segments` on the wire, with headers of their own.
@@ -408,7 +432,7 @@ impl Pending {
     fn heard(&self) -> Heard {
         let [sequence, acknowledged] = self.numbers;
         Heard {
-            signal: Signal::of(self.protocol, self.flags),
+            signal: Signal::of(self.protocol(), self.flags),
             sequence: u32::from_be_bytes(sequence),
             acknowledged: u32::from_be_bytes(acknowledged),
         }
@@ -418,18 +442,14 @@ impl Pending {
     #[inline(always)]
     #[must_use]
     pub fn may_begin(&self) -> bool {
-        self.transport().is_some() || icmp::is_echo_request(self.protocol, self.flags)
+        self.transport().is_some() || icmp::is_echo_request(self.protocol(), self.flags)
     }
 
-    /// Index of its destination port in tables of ports; beyond all of them if it has none.
+    /// Whether it has ports.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "indices have 18 bits")]
-    pub const fn port(&self) -> u32 {
-        match self.transport() {
-            Some(transport) => Port(self.destination_port).index(transport) as u32,
-            None => u32::MAX,
-        }
+    pub const fn has_ports(&self) -> bool {
+        self.transport().is_some()
     }
 
     /// Index of its source port in tables of ports; beyond all of them if it has none.
@@ -467,7 +487,7 @@ impl Pending {
     /// What the shadows that name no address say about its port.
     #[inline(always)]
     fn shadow_at_any_address(&self, ruleset: &RulesetImage) -> Entry {
-        match ruleset.shadow_ports.get(self.port() as usize) {
+        match ruleset.shadow_ports.get(self.port as usize) {
             Some(&entry) => entry,
             None => Entry::UNCLAIMED,
         }
@@ -549,9 +569,30 @@ impl Pending {
         }
     }
 
+    /// [`Version`]; 0 if it has none.
+    #[inline(always)]
+    const fn version_number(&self) -> u8 {
+        let [version, ..] = self.kind.to_le_bytes();
+        version
+    }
+
+    /// [`Fragment`].
+    #[inline(always)]
+    pub(crate) const fn fragment(&self) -> u8 {
+        let [_, _, fragment, _] = self.kind.to_le_bytes();
+        fragment
+    }
+
+    /// The terminal protocol.
+    #[inline(always)]
+    const fn protocol(&self) -> u8 {
+        let [.., protocol] = self.kind.to_le_bytes();
+        protocol
+    }
+
     #[inline(always)]
     pub(crate) const fn version(&self) -> Version {
-        if self.version == Version::V6 as u8 {
+        if self.version_number() == Version::V6 as u8 {
             Version::V6
         } else {
             Version::V4
@@ -563,7 +604,8 @@ impl Pending {
         const TCP: u8 = Transport::Tcp as u8;
         const UDP: u8 = Transport::Udp as u8;
         const SCTP: u8 = Transport::Sctp as u8;
-        match self.transport {
+        let [_, transport, ..] = self.kind.to_le_bytes();
+        match transport {
             TCP => Some(Transport::Tcp),
             UDP => Some(Transport::Udp),
             SCTP => Some(Transport::Sctp),
@@ -589,6 +631,16 @@ impl<P: Packet + ?Sized> Packet for Measured<'_, P> {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.packet.read(offset)
     }
+}
+
+/// An offset or an index, of which all are small.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "offsets and indices have less than 20 bits"
+)]
+const fn narrow(number: usize) -> u32 {
+    number as u32
 }
 
 /// An offset that is known to be below 20,000, so that the verifier knows it, too.

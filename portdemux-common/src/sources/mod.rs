@@ -11,6 +11,8 @@
 
 pub mod tree;
 
+use core::hint::cold_path;
+
 use bytemuck::{Pod, Zeroable};
 use tree::Division;
 
@@ -33,8 +35,19 @@ pub const CONTROL_WORDS: u32 = 8;
 /// that 40 bits last 36 years.
 pub const DEADLINE_SHIFT: u32 = 20;
 
-/// Number of a class; addresses in no list have class 0.
+/// Number of a class, in bits 0 to 23, and whether it ends: [`ENDS`]. Addresses in no list have class 0,
+/// which does not end.
 pub type Class = u32;
+
+/// The bit of a class that ends.
+pub const ENDS: Class = 1 << 25;
+
+/// The number alone, by which rows are found.
+#[inline(always)]
+#[must_use]
+pub const fn number(class: Class) -> u32 {
+    class & 0xff_ffff
+}
 
 /// What the tables of sources lie in.
 pub trait Table {
@@ -80,7 +93,7 @@ pub enum Admission {
 /// never.
 #[must_use]
 pub const fn end(deadline: u64, next: Class) -> u64 {
-    deadline << 24 | next as u64
+    deadline << 24 | number(next) as u64
 }
 
 /// When a class ends, by the first word of its row; 0 for never.
@@ -90,12 +103,12 @@ pub const fn deadline(end: u64) -> u64 {
     end >> 24
 }
 
-/// The class that comes after one that ends.
+/// The number of the class that comes after one that ends.
 #[inline(always)]
 #[must_use]
 pub const fn next(end: u64) -> Class {
     #[expect(clippy::cast_possible_truncation, reason = "the lower 24 bits")]
-    (end as u32 & 0xff_ffff)
+    number(end as u32)
 }
 
 impl Sources {
@@ -126,6 +139,14 @@ impl Sources {
         policy: &Policy,
     ) -> Option<Admission> {
         let class = self.class_at(table, self.class(table, version, source)?)?;
+        // The row of strangers need not be read.
+        if class == 0 {
+            return Some(if policy.from == 0 {
+                Admission::Admitted
+            } else {
+                Admission::NotAllowed
+            });
+        }
         Some(
             if policy.deny != 0 && self.is_in(table, class, policy.deny - 1)? {
                 Admission::Denied
@@ -157,10 +178,11 @@ impl Sources {
     /// What has become of a class by now.
     #[inline(always)]
     fn class_at<T: Table>(&self, table: &T, mut class: Class) -> Option<Class> {
-        let mut end = self.end_of(table, class)?;
-        if deadline(end) == 0 {
+        if class & ENDS == 0 {
             return Some(class);
         }
+        cold_path();
+        let mut end = self.end_of(table, class)?;
         let now = table.now() >> DEADLINE_SHIFT;
         for _ in 0..MAX_DEADLINES {
             if deadline(end) == 0 || now < deadline(end) {
@@ -191,7 +213,8 @@ impl Sources {
     #[inline(always)]
     #[must_use]
     pub const fn row_of(&self, class: Class) -> u32 {
-        self.classes.wrapping_add(class.wrapping_mul(self.row))
+        self.classes
+            .wrapping_add(number(class).wrapping_mul(self.row))
     }
 
     #[inline(always)]

@@ -116,6 +116,10 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
     let (v4, v6) = place_spans(&mut image, ruleset.by_address(), &entries);
     place_v4(&mut image, &v4);
     place_v6(&mut image, &v6);
+    let claims_addresses = !v4.is_empty() || !v6.is_empty();
+    let header = &mut image.header;
+    header.further_claims =
+        u32::from(claims_addresses) | header.source_claims | header.shadow_claims;
     open(&mut image, ruleset);
     for (&policy, &id) in policies.iter().zip(ids) {
         if policy != Policy::default() {

@@ -139,6 +139,9 @@ impl Terms {
         if self.per == Some(Per::Source) {
             conditions |= Policy::PER_SOURCE;
         }
+        if self.rate.is_some() || self.new_rate.is_some() {
+            conditions |= Policy::RATES;
+        }
         let limit =
             |rate: Option<Rate>, burst| rate.map(|rate| rate.limit(burst)).unwrap_or_default();
         Policy {

@@ -9,7 +9,7 @@ use super::{
     Control, edit,
     encode::Keys,
     ranges::bounds,
-    rows::{Membership, Numbering, Rows},
+    rows::{self, Membership, Numbering, Rows},
     store::{NoRoom, Store},
 };
 
@@ -50,19 +50,19 @@ impl<S: Store> Rows for LiveRows<'_, S> {
     fn class_of(&mut self, row: &[u64]) -> Result<Class, NoRoom> {
         let count = self.control(Control::Classes);
         let count_of_classes = Class::try_from(count).map_err(|_| NoRoom::Full)?;
-        let known = (0..count_of_classes).find(|&class| {
-            let place = self.sources.row_of(class);
+        let known = (0..count_of_classes).find(|&number| {
+            let place = self.sources.row_of(number);
             (place..)
                 .zip(row)
                 .all(|(place, &word)| self.store.read(place) == word)
         });
-        if let Some(class) = known {
-            return Ok(class);
+        if let Some(number) = known {
+            return Ok(rows::class(number, row));
         }
         if count >= self.control(Control::ClassPlaces) {
             return Err(NoRoom::Full);
         }
-        let class = count_of_classes;
+        let class = rows::class(count_of_classes, row);
         self.store.write(self.sources.row_of(class), row);
         self.store.publish(Control::Classes as u32, count + 1);
         Ok(class)

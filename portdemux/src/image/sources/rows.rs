@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use portdemux_common::sources::{self, Class, MAX_CLASSES, MAX_DEADLINES};
+use portdemux_common::sources::{self, Class, ENDS, MAX_CLASSES, MAX_DEADLINES};
 
 use super::store::NoRoom;
 
@@ -142,6 +142,14 @@ impl Membership {
     }
 }
 
+/// The class of a number that has this row.
+pub(crate) fn class(number: u32, row: &[u64]) -> Class {
+    match row.first() {
+        Some(&end) if end != 0 => number | ENDS,
+        _ => number,
+    }
+}
+
 pub(crate) fn is_set(bits: &[u64], list: u16) -> bool {
     bits.get(usize::from(list) / 64)
         .is_some_and(|word| word >> (list % 64) & 1 != 0)
@@ -188,7 +196,8 @@ impl Rows for NewRows {
         if self.known.len() >= MAX_CLASSES {
             return Err(NoRoom::Full);
         }
-        let class = Class::try_from(self.known.len()).map_err(|_| NoRoom::Full)?;
+        let number = Class::try_from(self.known.len()).map_err(|_| NoRoom::Full)?;
+        let class = class(number, row);
         self.words.extend_from_slice(row);
         self.known.insert(row.to_vec(), class);
         Ok(class)

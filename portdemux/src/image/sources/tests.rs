@@ -286,7 +286,10 @@ impl Live {
             bounds(prefix),
             &mut |_: &mut Vec<u64>, class| {
                 let row = rows.numbering().words();
-                let read = |class: Class| rows.words[class as usize * row..][..row].to_vec();
+                let read = |class: Class| {
+                    rows.words[portdemux_common::sources::number(class) as usize * row..][..row]
+                        .to_vec()
+                };
                 let mut membership = rows.numbering().membership(class, read);
                 edit(&mut membership);
                 rows.class(&membership)
