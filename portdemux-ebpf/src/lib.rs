@@ -144,19 +144,21 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
         let Some((generation, ruleset)) = ruleset::in_force() else {
             return step;
         };
+        let length = length as u64;
+        if let Some(entry) = decide::open_entry(parsed, ruleset) {
+            cold_path();
+            self.witness
+                .see(self.ctx, parsed, &Decision::undecided(entry));
+            step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
+            return step;
+        }
         let decision = decide::by_port(parsed, ruleset);
         self.witness.see(self.ctx, parsed, &decision);
-        let (length, entry) = (length as u64, decision.entry);
-        if entry.is_open() {
-            cold_path();
-            step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
-        } else {
-            let port = parsed
-                .ports()
-                .map(|ports| ports.destination.index(ports.transport));
-            counting::count(length, port, &decision);
-            step.verdict = Some(decision.verdict);
-        }
+        let port = parsed
+            .ports()
+            .map(|ports| ports.destination.index(ports.transport));
+        counting::count(length, port, &decision);
+        step.verdict = Some(decision.verdict);
         step
     }
 }

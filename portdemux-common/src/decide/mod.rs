@@ -123,22 +123,48 @@ fn decide_or_write_down<P: Packet + ?Sized>(
     parsed: &Parsed,
     ruleset: &RulesetImage,
 ) -> Result<Decision, Pending> {
-    let decision = by_port(parsed, ruleset);
-    if !decision.entry.is_open() {
-        return Ok(decision);
-    }
+    let Some(entry) = open_entry(parsed, ruleset) else {
+        return Ok(by_port(parsed, ruleset));
+    };
     let generation = Generation(ruleset.header.generation);
-    let mut pending = Pending::new(parsed, decision.entry, generation, packet.length() as u64);
+    let mut pending = Pending::new(parsed, entry, generation, packet.length() as u64);
     pending.read(packet);
     pending.read_extent(packet);
     pending.claim(ruleset);
     Err(pending)
 }
 
-/// Decides about a frame by its port.
+/// The entry of a frame about which more than its port decides, so that [`Pending`] goes on; nothing if
+/// [`by_port`] has the last word.
+#[inline(always)]
+#[must_use]
+pub fn open_entry(parsed: &Parsed, ruleset: &RulesetImage) -> Option<Entry> {
+    if parsed.malformed.is_some() || parsed.version.is_none() {
+        return None;
+    }
+    let Some(ports) = parsed.ports() else {
+        return if ruleset.header.defaults.portless_open == 0 {
+            None
+        } else {
+            Some(Entry::UNCLAIMED.open())
+        };
+    };
+    let entry = ruleset.at_any_address(ports);
+    if entry.is_open() {
+        cold_path();
+        return Some(entry);
+    }
+    // The others of its packet will go where it goes.
+    if matches!(parsed.fragment, Fragment::First) && tracks_fragments(ruleset) {
+        cold_path();
+        return Some(entry.open());
+    }
+    None
+}
+
+/// Decides about a frame by its port, where that has the last word ([`open_entry`]).
 ///
-/// That is all there is to decide unless the packet's entry is open; then verdict and reason mean nothing, and
-/// [`Pending`] goes on. Only a frame with ports ever meets a rule.
+/// Only a frame with ports ever meets a rule.
 #[inline(always)]
 #[must_use]
 pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
@@ -158,29 +184,12 @@ pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
         return Decision::pass(Reason::NonIp);
     }
     let Some(ports) = parsed.ports() else {
-        let reason = match parsed.fragment {
+        return Decision::pass(match parsed.fragment {
             Fragment::Later => Reason::LaterFragment,
             Fragment::None | Fragment::First => Reason::NoPorts,
-        };
-        let mut decision = Decision::pass(reason);
-        if ruleset.header.defaults.portless_open != 0 {
-            decision.entry = Entry::UNCLAIMED.open();
-        }
-        return decision;
+        });
     };
-    let mut entry = ruleset.at_any_address(ports);
-    // The others of its packet will go where it goes.
-    if matches!(parsed.fragment, Fragment::First) && tracks_fragments(ruleset) {
-        cold_path();
-        entry = entry.open();
-    }
-    if entry.is_open() {
-        cold_path();
-        let mut decision = Decision::pass(Reason::Unclaimed);
-        decision.entry = entry;
-        return decision;
-    }
-    Decision::claimed(entry)
+    Decision::claimed(ruleset.at_any_address(ports))
 }
 
 /// Whether fragments go where the first one of their packet went.
@@ -197,6 +206,17 @@ impl Decision {
             Some(self.entry.rule())
         } else {
             None
+        }
+    }
+
+    /// What is known of a packet with an open entry before anything else is: nothing but the entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn undecided(entry: Entry) -> Self {
+        Self {
+            verdict: Verdict::Pass,
+            reason: Reason::Unclaimed,
+            entry,
         }
     }
 
