@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::build;
+use crate::{build, setup};
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
@@ -14,5 +14,6 @@ pub(crate) struct BenchArgs {
 
 /// Sets up, builds and runs the benchmark.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    setup::tests()?;
     build::become_binary("bench", &args.args)
 }

@@ -10,7 +10,8 @@ pub(crate) fn run() -> Result<()> {
     command::run(command::cargo("build").args(["--release", "--package", "portdemux"]))
 }
 
-/// Sets up, builds, and becomes a program of the package `portdemux-tests`, as root.
+/// Sets up, builds, and becomes a program of the package `portdemux-tests`, as root; what that program runs itself,
+/// the caller has set up.
 pub(crate) fn become_binary(name: &str, args: &[String]) -> Result<()> {
     setup::toolchain()?;
     // The program starts the command as a user would, and `cargo run` does not build that.

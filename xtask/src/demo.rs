@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::build;
+use crate::{build, setup};
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -14,5 +14,6 @@ pub(crate) struct DemoArgs {
 
 /// Sets up, builds and runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result<()> {
+    setup::lab()?;
     build::become_binary("demo", &args.args)
 }

@@ -63,6 +63,11 @@ pub(crate) fn tests() -> Result<()> {
     programs::install()
 }
 
+/// Makes sure that namespaces can be made and entered, which nearly every machine is able to do as it is.
+pub(crate) fn lab() -> Result<()> {
+    programs::install_lab()
+}
+
 fn ready() -> Result<Rust> {
     let rust = Rust::find()?;
     let linker = linker::check()?;

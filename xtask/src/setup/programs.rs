@@ -25,6 +25,8 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
 ];
+/// Those that make namespaces and enter them.
+const LAB: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux")];
 /// For comparison only, and not packaged everywhere.
 const COMPARED: (&str, &str) = ("xdp-filter", "xdp-tools");
 
@@ -67,6 +69,34 @@ pub(super) fn install() -> Result<()> {
         "the tests that need these programs are skipped: {names}"
     ));
     Ok(())
+}
+
+/// Installs those of the lab that are missing.
+///
+/// # Errors
+///
+/// If some are missing and cannot be installed.
+pub(super) fn install_lab() -> Result<()> {
+    let missing = LAB
+        .into_iter()
+        .filter(|(program, _)| command::find(program).is_none());
+    let (names, packages): (Vec<_>, Vec<_>) = missing
+        .map(|(program, package)| (program, package.to_owned()))
+        .unzip();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !apt::is_here() {
+        bail!(
+            "this needs programs that are missing here: {}",
+            names.join(", ")
+        );
+    }
+    if apt::simulate(&packages).is_err() {
+        apt::update()?;
+    }
+    apt::announce("what makes network namespaces", &packages)?;
+    apt::install(&packages)
 }
 
 /// Says whether the toolchain for BPF can lint, or is not one to which Debian adds that.
