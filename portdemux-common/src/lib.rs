@@ -13,6 +13,7 @@
 pub mod answer;
 pub mod counters;
 pub mod decide;
+pub mod destination;
 pub mod flows;
 pub mod fragments;
 pub mod hash;

@@ -13,11 +13,13 @@ pub enum Verdict {
     Drop = 1,
     /// Nobody gets it, and the sender is told so.
     Reject = 2,
+    /// Somebody else gets it: another interface, another CPU or a program that takes raw frames.
+    Redirect = 3,
 }
 
 impl Verdict {
     /// Every verdict, in the order of their counter indices.
-    pub const ALL: [Self; 3] = [Self::Pass, Self::Drop, Self::Reject];
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Drop, Self::Reject, Self::Redirect];
 
     /// The word for it.
     #[must_use]
@@ -26,7 +28,15 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Drop => "drop",
             Self::Reject => "reject",
+            Self::Redirect => "redirect",
         }
+    }
+
+    /// Whether nobody gets the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_dropped(self) -> bool {
+        matches!(self, Self::Drop | Self::Reject)
     }
 }
 
@@ -69,6 +79,22 @@ reasons! {
     RuleDrop = "rule_drop",
     /// A rule claims the port and tells the senders of what comes to it that it is closed.
     RuleReject = "rule_reject",
+    /// A rule claims the port and hands new connections and datagrams to a socket.
+    RuleSocket = "rule_socket",
+    /// A rule claims the port and sends the packet out of an interface.
+    RuleInterface = "rule_interface",
+    /// A rule claims the port and hands the packet to other CPUs.
+    RuleCpu = "rule_cpu",
+    /// A rule claims the port and hands the frame to a program that takes raw frames (AF_XDP).
+    RuleXsk = "rule_xsk",
+    /// The rule's socket is not there.
+    NoSocket = "no_socket",
+    /// The rule's interface is not there.
+    NoInterface = "no_interface",
+    /// The rule's CPU takes no packets.
+    NoCpu = "no_cpu",
+    /// No program has a socket on the queue that the frame came by.
+    NoXsk = "no_xsk",
     /// The source is on the list of those who may not use the rule's ports.
     SourceDenied = "source_denied",
     /// The source is not on the list of those who may use the rule's ports.
@@ -187,6 +213,14 @@ mod tests {
                 "rule_local",
                 "rule_drop",
                 "rule_reject",
+                "rule_socket",
+                "rule_interface",
+                "rule_cpu",
+                "rule_xsk",
+                "no_socket",
+                "no_interface",
+                "no_cpu",
+                "no_xsk",
                 "source_denied",
                 "source_not_allowed",
                 "not_established",

@@ -7,6 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    destination::{CPU_PLACES, Target},
     hash::{self, Hashed},
     parse::{Address, Ports, Version},
     policy::{Defaults, Policy},
@@ -53,6 +54,14 @@ pub enum Action {
     Drop = 1,
     /// Nowhere, and the sender is told so.
     Reject = 2,
+    /// To a socket that may listen elsewhere; on the way in that is the host's own stack.
+    Socket = 3,
+    /// Out of an interface.
+    Interface = 4,
+    /// To other CPUs, and there to the host's own stack.
+    Cpu = 5,
+    /// To a program that takes raw frames.
+    Xsk = 6,
 }
 
 impl Action {
@@ -65,9 +74,30 @@ impl Action {
             Self::Local
         } else if code == Self::Reject as u32 {
             Self::Reject
+        } else if code == Self::Socket as u32 {
+            Self::Socket
+        } else if code == Self::Interface as u32 {
+            Self::Interface
+        } else if code == Self::Cpu as u32 {
+            Self::Cpu
+        } else if code == Self::Xsk as u32 {
+            Self::Xsk
         } else {
             Self::Drop
         }
+    }
+
+    /// Whether the port's number alone decides about packets that go there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Local | Self::Drop)
+    }
+
+    /// Whether a [`crate::destination::Target`] says where.
+    #[must_use]
+    pub const fn has_target(self) -> bool {
+        matches!(self, Self::Socket | Self::Interface | Self::Cpu | Self::Xsk)
     }
 }
 
@@ -164,6 +194,13 @@ impl Entry {
         self.0 & Self::RULE
     }
 
+    /// Whether the claiming rule's action is [`Action::Local`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        self.0 >> 24 == Action::Local as u32
+    }
+
     /// The claiming rule's action.
     #[inline(always)]
     #[must_use]
@@ -212,8 +249,12 @@ pub struct Header {
     pub limits_seed: u64,
     /// How many places of the policies have a meaning.
     pub policies: u32,
+    /// How many places of the targets have a meaning.
+    pub targets: u32,
+    /// How many places of the CPUs have a meaning.
+    pub cpus: u32,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 11],
+    pub reserved: [u32; 9],
 }
 
 /// A claimed address and where the spans of its ports lie.
@@ -300,6 +341,10 @@ pub struct RulesetImage {
     pub shadow_ports: [Entry; PORT_PLACES],
     /// What rules ask, by rule id.
     pub policies: [Policy; RULE_PLACES],
+    /// Which destinations rules have, by rule id.
+    pub targets: [Target; RULE_PLACES],
+    /// The lists of CPUs that are destinations, one behind the other.
+    pub cpus: [u16; CPU_PLACES],
 }
 
 /// Two compiled rulesets and which of them is in force.

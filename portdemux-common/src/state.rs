@@ -3,7 +3,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{answer::Mac, counters::MAX_INTERFACES, flows::Shape, ruleset::RULE_PLACES};
+use crate::{
+    answer::Mac,
+    counters::MAX_INTERFACES,
+    destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
+    flows::Shape,
+    ruleset::RULE_PLACES,
+};
 
 /// How long an interface's name can be, the terminating zero included (`IFNAMSIZ`, Linux
 /// `include/uapi/linux/if.h`).
@@ -73,6 +79,8 @@ pub struct Ledger {
     /// The names of the rules by id, padded with zeros. Of a rule that the ruleset in force does
     /// not use, what stands here has no meaning.
     pub rules: [[u8; RULE_NAME_LENGTH]; RULE_PLACES],
+    /// What the destinations that rules name are called, by place, padded with zeros; as of rules.
+    pub destinations: [[u8; DESTINATION_NAME_LENGTH]; DESTINATION_PLACES],
     /// How large the tables of flows are; all zeros if there are none.
     pub flows: Shape,
 }

@@ -5,7 +5,6 @@ use portdemux_common::{
     answer::Told,
     counters::{CpuCounters, REASON_PLACES},
     decide::{Decision, Outcome},
-    reason::Verdict,
     ruleset::Entry,
 };
 
@@ -27,7 +26,7 @@ static INTERFACE: Global<u32> = Global::new(0);
 #[inline(always)]
 pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
-    let is_dropped = !matches!(decision.verdict, Verdict::Pass);
+    let is_dropped = decision.verdict.is_dropped();
     count_as(bytes, port, outcome, is_dropped, decision.entry);
 }
 
@@ -35,7 +34,7 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
 #[inline(always)]
 pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
     let outcome = decided.verdict() as usize * REASON_PLACES + decided.reason();
-    let is_dropped = !matches!(decided.verdict(), Verdict::Pass);
+    let is_dropped = decided.verdict().is_dropped();
     count_as(bytes, Some(port), outcome, is_dropped, decided.entry());
 }
 

@@ -178,7 +178,7 @@ pub(crate) fn receive<W: Witness>(
     tracked.outcome = decision.outcome().0;
     meet();
     let outcome = Outcome(tracked.outcome);
-    let passes = matches!(outcome.verdict(), Verdict::Pass);
+    let passes = !outcome.verdict().is_dropped();
     let timeouts = &ruleset.header.defaults.timeouts;
     if !tracked.key.is_none() {
         if tracked.is_error == 0 {

@@ -84,7 +84,7 @@ pub(crate) fn follow<W: Witness>(
     *piece()? = pending.piece(pending.decide_later(ruleset).outcome());
     fragments::follow(&Maps, piece()?, flows::now());
     Some(match count(pending, witness)? {
-        Verdict::Pass => Verdict::Pass,
+        taken @ (Verdict::Pass | Verdict::Redirect) => taken,
         Verdict::Drop | Verdict::Reject => Verdict::Drop,
     })
 }

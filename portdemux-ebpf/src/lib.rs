@@ -76,7 +76,8 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     };
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        // `apply` refuses rules that would come to a redirect.
+        Verdict::Drop | Verdict::Redirect => xdp_action::XDP_DROP,
         Verdict::Reject => {
             cold_path();
             answer::to_sender(ctx)

@@ -121,7 +121,6 @@ fn cast_shadow(pending: &Pending, ruleset: &RulesetImage, relation: Relation) {
     if pending.shadow.is_claimed() {
         cold_path();
         let would = pending.shadow(ruleset, &Maps, relation);
-        let is_dropped = !matches!(would.verdict, Verdict::Pass);
-        counting::count_rule(pending.length, would.entry, is_dropped);
+        counting::count_rule(pending.length, would.entry, would.verdict.is_dropped());
     }
 }

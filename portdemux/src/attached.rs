@@ -1,7 +1,7 @@
 //! Which interfaces an instance has, and what became of them.
 
 use anyhow::Result;
-use portdemux_common::{counters::Counter, reason::Verdict, state::Mode};
+use portdemux_common::{counters::Counter, state::Mode};
 
 use crate::{
     dataplane::{
@@ -98,7 +98,7 @@ pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>
         let (mut received, mut dropped) = (Counter::default(), Counter::default());
         for outcome in maps.counters.interface(place) {
             add(&mut received, outcome.counter);
-            if outcome.verdict != Verdict::Pass {
+            if outcome.verdict.is_dropped() {
                 add(&mut dropped, outcome.counter);
             }
         }

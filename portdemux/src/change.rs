@@ -15,6 +15,7 @@ use portdemux_common::{
 use crate::{
     clock::Clock,
     dataplane::{
+        destinations,
         maps::Maps,
         pins::{Lock, Places},
         tracking::{self, Wanted},
@@ -171,6 +172,7 @@ pub(crate) fn make(
         })
     };
     let ruleset = ruleset?;
+    destinations::check(&ruleset)?;
     let plan = Plan::between(old.unwrap_or_default(), ruleset);
     let record = Record {
         source: request.source,

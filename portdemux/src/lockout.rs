@@ -62,7 +62,9 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
         ruleset,
         &ruleset.table(Clock::now().monotonic),
     );
-    (decision.verdict != Verdict::Pass).then_some(decision.reason)
+    // Other CPUs hand packets to the host's own stack, too.
+    let arrives = decision.verdict == Verdict::Pass || decision.reason == Reason::RuleCpu;
+    (!arrives).then_some(decision.reason)
 }
 
 /// The interfaces that the instance has a program on.

@@ -19,8 +19,8 @@ use portdemux_common::{
 use crate::{
     image::Compiled,
     rules::{
-        Destination, Flows, Inbound, Layer, MAX_NAME, Malformed, PortRange, Role, Terms, Word,
-        edit, source::Source,
+        Delivery, Destination, Flows, Inbound, Layer, MAX_NAME, Malformed, PortRange, Role, Terms,
+        Word, destination::Cpus, edit, source::Source,
     },
 };
 
@@ -31,6 +31,7 @@ const NOBODY: &str = "nobody";
 struct Claimed {
     layer: Layer,
     to: Destination,
+    delivery: Delivery,
     policy: Policy,
     any: Vec<PortRange>,
     at: BTreeMap<Vec<PortRange>, Vec<IpAddr>>,
@@ -75,7 +76,8 @@ pub fn text<S: BuildHasher>(image: &Compiled, names: &HashMap<RuleId, String, S>
                 addresses,
                 from: lists.sources(rule.policy.from),
                 deny: lists.sources(rule.policy.deny),
-                to: Some(rule.to),
+                to: Some(rule.to.clone()),
+                delivery: rule.delivery,
                 role: match rule.layer {
                     Layer::Source => Role::Source,
                     Layer::Destination | Layer::Shadow => Role::Destination,
@@ -116,7 +118,7 @@ fn free_name(name: &str, taken: &mut HashSet<String>) -> String {
 }
 
 /// Collects who claims what, as far as it shows.
-fn claimed(image: &RulesetImage) -> BTreeMap<RuleId, Claimed> {
+fn claimed(image: &Compiled) -> BTreeMap<RuleId, Claimed> {
     let mut rules: BTreeMap<RuleId, Claimed> = BTreeMap::new();
     let has = |claims: u32| claims != 0;
     let tables = [
@@ -193,8 +195,10 @@ fn defaults(defaults: &Defaults) -> String {
     };
     let inbound = match Action::from_code(defaults.inbound) {
         Action::Local => Inbound::Pass,
-        Action::Drop => Inbound::Drop,
         Action::Reject => Inbound::Reject,
+        Action::Drop | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk => {
+            Inbound::Drop
+        }
     };
     let fragments = Fragments::ALL.iter().copied();
     let fragments = fragments
@@ -293,20 +297,45 @@ impl Lists<'_> {
     }
 }
 
+/// Where the packets of an entry's rule go. A destination whose name is lost lets nothing in.
+fn destination(image: &Compiled, entry: Entry) -> Destination {
+    let target = &image.targets[entry.rule() as usize];
+    let named = match entry.action() {
+        Action::Local => Some(Destination::Local),
+        Action::Drop => None,
+        Action::Reject => Some(Destination::Reject),
+        Action::Cpu => {
+            let numbers = image.cpus.iter().skip(target.first as usize);
+            let numbers: Vec<u16> = numbers.take(target.count.into()).copied().collect();
+            Cpus::of(&numbers).map(Destination::Cpus)
+        }
+        Action::Socket | Action::Interface | Action::Xsk => {
+            image.destinations.get(&target.first).cloned()
+        }
+    };
+    named.unwrap_or(Destination::Drop)
+}
+
+/// What an entry's rule says about the way there.
+fn delivery(image: &Compiled, entry: Entry) -> Delivery {
+    let to = destination(image, entry);
+    if !to.action().has_target() {
+        return Delivery::default();
+    }
+    Delivery::of_target(&image.targets[entry.rule() as usize], &to)
+}
+
 /// What is known of the rule of an entry.
 fn rule<'r>(
     rules: &'r mut BTreeMap<RuleId, Claimed>,
-    image: &RulesetImage,
+    image: &Compiled,
     layer: Layer,
     entry: Entry,
 ) -> &'r mut Claimed {
     rules.entry(entry.rule()).or_insert_with(|| Claimed {
         layer,
-        to: match entry.action() {
-            Action::Local => Destination::Local,
-            Action::Drop => Destination::Drop,
-            Action::Reject => Destination::Reject,
-        },
+        delivery: delivery(image, entry),
+        to: destination(image, entry),
         policy: if entry.is_conditional() {
             image.policies[entry.rule() as usize]
         } else {

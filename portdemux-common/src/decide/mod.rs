@@ -61,9 +61,11 @@ impl Outcome {
     pub const fn verdict(self) -> Verdict {
         const PASS: u64 = Verdict::Pass as u64;
         const REJECT: u64 = Verdict::Reject as u64;
+        const REDIRECT: u64 = Verdict::Redirect as u64;
         match self.0 >> 40 & 0xff {
             PASS => Verdict::Pass,
             REJECT => Verdict::Reject,
+            REDIRECT => Verdict::Redirect,
             _ => Verdict::Drop,
         }
     }
@@ -189,7 +191,7 @@ pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
             Fragment::None | Fragment::First => Reason::NoPorts,
         });
     };
-    Decision::claimed(ruleset.at_any_address(ports))
+    Decision::closed(ruleset.at_any_address(ports))
 }
 
 /// Whether fragments go where the first one of their packet went.
@@ -228,6 +230,21 @@ impl Decision {
         Outcome(entry | reason << 32 | (self.verdict as u64) << 40)
     }
 
+    /// What becomes of packets with this entry, if it is the last word about their port.
+    #[inline(always)]
+    const fn closed(entry: Entry) -> Self {
+        let (verdict, reason) = match (entry.is_claimed(), entry.is_local()) {
+            (true, true) => (Verdict::Pass, Reason::RuleLocal),
+            (true, false) => (Verdict::Drop, Reason::RuleDrop),
+            (false, _) => (Verdict::Pass, Reason::Unclaimed),
+        };
+        Self {
+            verdict,
+            reason,
+            entry,
+        }
+    }
+
     /// What becomes of packets with this entry, of those who may use it.
     #[inline(always)]
     const fn claimed(entry: Entry) -> Self {
@@ -236,6 +253,11 @@ impl Decision {
                 Action::Local => (Verdict::Pass, Reason::RuleLocal),
                 Action::Drop => (Verdict::Drop, Reason::RuleDrop),
                 Action::Reject => (Verdict::Reject, Reason::RuleReject),
+                // From there sockets are found, wherever they listen.
+                Action::Socket => (Verdict::Pass, Reason::RuleSocket),
+                Action::Interface => (Verdict::Redirect, Reason::RuleInterface),
+                Action::Cpu => (Verdict::Redirect, Reason::RuleCpu),
+                Action::Xsk => (Verdict::Redirect, Reason::RuleXsk),
             }
         } else {
             (Verdict::Pass, Reason::Unclaimed)

@@ -299,8 +299,10 @@ impl Pending {
         Decision {
             verdict: match Action::from_code(defaults.inbound) {
                 Action::Local => Verdict::Pass,
-                Action::Drop => Verdict::Drop,
                 Action::Reject => Verdict::Reject,
+                Action::Drop | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk => {
+                    Verdict::Drop
+                }
             },
             reason: Reason::Unclaimed,
             entry: entry.closed(),

@@ -17,7 +17,7 @@ use crate::{
         table::{self, BUSY, NOWHERE, WAYS, Word, is_over, lower, upper},
     },
     policy::TICK_SHIFT,
-    reason::{Reason, Verdict},
+    reason::Reason,
     state::Generation,
 };
 
@@ -325,7 +325,7 @@ fn forget<T: Table>(table: &T, number: u32) -> u32 {
 /// Whether a first fragment of this outcome passed.
 #[inline(always)]
 const fn passes(outcome: u64) -> bool {
-    matches!(Outcome(outcome).verdict(), Verdict::Pass)
+    !Outcome(outcome).verdict().is_dropped()
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::{
     decide::Outcome,
+    reason::Verdict,
     ruleset::{Action, Entry},
 };
 

@@ -11,7 +11,9 @@ use super::{
 use crate::{
     change::{self, Request},
     rules::{
-        Connections, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms, edit,
+        Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
+        destination::{Fallback, Mac},
+        edit,
     },
 };
 
@@ -23,6 +25,7 @@ use crate::{
 Examples:
   portdemux add 443/tcp 443/udp --name https
   portdemux add 8000-8999/tcp --to drop
+  portdemux add 53/udp --to cpu:2-5
   portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
   portdemux add 22/tcp --new-rate 10/m --per source
   portdemux add 32768-60999/udp --connections established
@@ -44,9 +47,18 @@ pub(super) struct Args {
     /// Who may not, whatever --from says
     #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
     deny: Vec<Source>,
-    /// Where packets go: local, drop or reject
+    /// Where packets go: local, drop, reject, socket:ADDRESS:PORT, socket:NAME, interface:NAME, cpu:LIST or xsk:NAME
     #[arg(long, value_name = "DESTINATION", default_value_t, value_parser = super::destination)]
     to: Destination,
+    /// Where they go while that socket, interface or program is missing: local, reject or drop
+    #[arg(long, value_name = "DESTINATION", value_parser = super::word::<Fallback>)]
+    fallback: Option<Fallback>,
+    /// The MAC address that frames are sent to, with --to interface:NAME; left out: the one they have
+    #[arg(long, value_name = "ADDRESS", value_parser = super::mac)]
+    mac: Option<Mac>,
+    /// How many frames wait for a CPU at most, with --to cpu:LIST
+    #[arg(long, value_name = "FRAMES", value_parser = super::queue)]
+    queue: Option<u16>,
     /// Which packets may come: all, or established for replies to this host only
     #[arg(long, value_name = "WHICH", default_value = "all", value_parser = super::word::<Connections>)]
     connections: Connections,
@@ -84,7 +96,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         addresses: args.address.clone(),
         from: args.from.clone(),
         deny: args.deny.clone(),
-        to: Some(args.to),
+        to: Some(args.to.clone()),
+        delivery: Delivery {
+            fallback: args.fallback,
+            mac: args.mac,
+            queue: args.queue,
+        },
         role: args.role,
         terms: Terms {
             connections: args.connections,

@@ -39,6 +39,7 @@ use crate::{
     pending,
     rules::{
         Destination, PortRange, Rate, Source, Word,
+        destination::{DestinationError, Mac, MacError, check_queue},
         port::PortError,
         rate::{RateError, check_burst},
         rule,
@@ -239,8 +240,25 @@ fn source(text: &str) -> Result<Source, String> {
 
 /// Reads a destination of the command line, and says which there are.
 fn destination(text: &str) -> Result<Destination, String> {
-    let destination: Result<Destination, rule::UnknownDestination> = text.parse();
-    destination.map_err(|error| with_help(&error, "the destinations are local, drop and reject"))
+    let destination: Result<Destination, DestinationError> = text.parse();
+    destination.map_err(|error| with_help(&error, &error.help(|to| format!("--to {to}"))))
+}
+
+/// Reads a MAC address of the command line, and says how to write one.
+fn mac(text: &str) -> Result<Mac, String> {
+    let mac: Result<Mac, MacError> = text.parse();
+    mac.map_err(|error| with_help(&error, &error.help()))
+}
+
+/// Reads the length of a queue of the command line, and says how long it can be.
+fn queue(text: &str) -> Result<u16, String> {
+    let frames = text.parse().map_err(|_| {
+        format!(
+            "`{}` is no number\n help: write how many frames, as in 2048",
+            text.escape_debug()
+        )
+    })?;
+    check_queue(frames).map_err(|error| with_help(&error, &error.help(str::to_owned)))
 }
 
 /// Reads one of a few words of the command line, and says which there are.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::Clock,
     figures::{grouped, size},
-    rules::{self, Word as _, flows::TIMEOUT_KEYS},
+    rules::{self, Word, flows::TIMEOUT_KEYS},
 };
 
 /// Show the rules in force and what came for each
@@ -67,7 +67,10 @@ struct Rule<'a> {
     addresses: Vec<String>,
     from: Vec<String>,
     deny: Vec<String>,
-    to: &'static str,
+    to: String,
+    fallback: Option<&'static str>,
+    mac: Option<String>,
+    queue: Option<u16>,
     role: &'static str,
     connections: &'static str,
     rate: Option<Rate>,
@@ -101,6 +104,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 .map(|&id| counters[id as usize])
                 .unwrap_or_default();
             let terms = &rule.terms;
+            let target = rule.delivery.target(&rule.to);
+            let fallback = rule.delivery.fallback.or(rule.to.usual_fallback());
             let phrases = rule.phrases().into_iter().map(|(_, phrase)| phrase);
             Rule {
                 name: &rule.name,
@@ -108,7 +113,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 addresses: rule.addresses.iter().map(ToString::to_string).collect(),
                 from: rule.from.iter().map(ToString::to_string).collect(),
                 deny: rule.deny.iter().map(ToString::to_string).collect(),
-                to: rule.to.name(),
+                to: rule.to.to_string(),
+                fallback: fallback.map(Word::name),
+                mac: rule.delivery.mac.map(|mac| mac.to_string()),
+                queue: (target.queue != 0).then_some(target.queue),
                 role: rule.role.name(),
                 connections: terms.connections.name(),
                 rate: terms.rate.map(|rate| Rate::of(rate, terms.burst)),
@@ -186,7 +194,7 @@ fn table(rules: &[Rule<'_>]) -> Table {
         };
         let mut row = vec![rule.name.to_owned(), rule.ports.join(" "), addresses];
         row.extend(lists_sources.then(|| sources(rule)));
-        row.push(rule.to.to_owned());
+        row.push(rule.to.clone());
         row.extend(has_terms.then(|| rule.terms.clone()));
         row.extend([
             grouped(rule.received.packets),

@@ -26,7 +26,7 @@ use super::{
     mapped::Mapped,
     quiesce, sources,
 };
-use crate::image::{self, Compiled};
+use crate::image::{self, Compiled, Destinations};
 
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
@@ -58,12 +58,12 @@ pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// The maps of an instance, shared with the kernel and with other processes.
 #[derive(Debug)]
 pub struct Maps {
-    rulesets: Mapped,
+    pub(super) rulesets: Mapped,
     /// The tables of sources; a larger map takes the place of one that is full.
     pub(super) sources: RwLock<Arc<Mapped>>,
     /// What only the programs read and write.
     fragments: Mapped,
-    ledger: Mapped,
+    pub(super) ledger: Mapped,
     limits: Mapped,
     answers: Mapped,
     /// The counters.
@@ -77,6 +77,8 @@ pub struct Prepared {
     pub ruleset: Compiled,
     /// The rules that are in force under no name yet.
     new_rules: Vec<(RuleId, RuleName)>,
+    /// The destinations that are in force nowhere yet, by place.
+    new_destinations: Destinations,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -179,7 +181,11 @@ impl Maps {
             let sources = sources::read(&self.sources(), &image.header.sources);
             if self.generation().0 == image.header.generation {
                 image.header.sources.begin = 0;
-                return Compiled { image, sources };
+                return Compiled {
+                    destinations: self.destinations(&image),
+                    image,
+                    sources,
+                };
             }
         }
     }
@@ -280,7 +286,7 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// There are too many rules.
+    /// There are too many rules or destinations.
     pub fn prepare(
         &self,
         names: &[&str],
@@ -290,6 +296,8 @@ impl Maps {
         let places = self.assign_places(names)?;
         let ids: Vec<RuleId> = places.iter().map(|&(id, _)| id).collect();
         let mut ruleset = compile(&ids)?;
+        let new_destinations =
+            self.assign_destinations(&mut ruleset.image, &mut ruleset.destinations)?;
         let image = &mut ruleset.image;
         image.header.generation = self.generation().next().0;
         image.header.text_hash = text_hash;
@@ -299,6 +307,7 @@ impl Maps {
         let new = places.iter().zip(names).filter(|((_, is_new), _)| *is_new);
         Ok(Prepared {
             new_rules: new.map(|(&(id, _), name)| (id, padded(name))).collect(),
+            new_destinations,
             ruleset,
         })
     }
@@ -315,6 +324,7 @@ impl Maps {
         let Compiled {
             image,
             sources: words,
+            ..
         } = &prepared.ruleset;
         let new = Generation(image.header.generation);
         // A packet that began before the last change may still read the half that is written next,
@@ -331,6 +341,7 @@ impl Maps {
             self.limits.write(limit_offset(*id), &[0; 2]);
             self.ledger.write(rule_name_offset(*id), name);
         }
+        self.enter_destinations(&prepared.new_destinations);
         write_image(&self.rulesets, half(new), image);
         self.rulesets.write(
             half(new),

@@ -5,6 +5,7 @@
 //! through shared memory, a ruleset is put in force with one 8-byte store ([`maps`]).
 
 pub mod counters;
+pub mod destinations;
 pub mod flows;
 pub mod links;
 mod log;

@@ -216,6 +216,8 @@ pub const fn actions_of(verdict: Verdict) -> &'static [u32] {
         Verdict::Pass => &[2],
         // Who is told depends on what else was rejected a moment ago.
         Verdict::Reject => &[3, 1],
+        // What becomes of it where its target is missing, the rule says.
+        Verdict::Redirect => &[4, 2, 1, 3],
     }
 }
 

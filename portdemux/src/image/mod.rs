@@ -2,6 +2,7 @@
 
 mod addresses;
 pub(crate) mod sources;
+pub(crate) mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -15,6 +16,7 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use portdemux_common::{
+    destination::{CPU_PLACES, Target},
     policy::{self, Fragments, Icmp, Policy},
     ruleset::{
         ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, PORT_PLACES, RULE_PLACES,
@@ -24,11 +26,11 @@ use portdemux_common::{
 };
 
 use self::addresses::{Placed, place_v4, place_v6};
-pub use self::sources::Words;
+pub use self::{sources::Words, targets::Destinations};
 use crate::{
     error::Help as _,
     rules::{
-        Destination, Flows, Inbound, Malformed, Ruleset,
+        Flows, Inbound, Malformed, Ruleset,
         claims::{Claims, Piece, Segment, overlay},
     },
 };
@@ -40,6 +42,8 @@ pub struct Compiled {
     pub image: Box<RulesetImage>,
     /// The words of the tables, from [`portdemux_common::sources::Sources::begin`] on.
     pub sources: Vec<u64>,
+    /// The destinations that have places in the maps of targets.
+    pub destinations: Destinations,
 }
 
 impl Compiled {
@@ -70,8 +74,8 @@ impl Deref for Compiled {
 
 /// Compiles a ruleset; `ids` are the ids of its rules, in their order.
 ///
-/// Generation, hash of the text, the set of used ids and where the tables of sources lie are left to
-/// whoever puts it in force.
+/// Generation, hash of the text, the set of used ids, where the tables of sources lie and the places of
+/// destinations are left to whoever puts it in force.
 ///
 /// # Errors
 ///
@@ -94,12 +98,7 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
         .zip(ids)
         .zip(&policies)
         .map(|((rule, &id), policy)| {
-            let action = match rule.to {
-                Destination::Local => Action::Local,
-                Destination::Drop => Action::Drop,
-                Destination::Reject => Action::Reject,
-            };
-            let entry = Entry::new(id, action);
+            let entry = Entry::new(id, rule.to.action());
             if *policy == Policy::default() {
                 entry
             } else {
@@ -127,11 +126,16 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
             image.header.policies = image.header.policies.max(id + 1);
         }
     }
+    let destinations = targets::place(&mut image, ruleset.rules(), ids);
     let (header, sources) = sources::compile(ruleset).help(|| {
         "join prefixes to shorter ones, or let rules share a set; nothing was changed".into()
     })?;
     image.header.sources = header;
-    Ok(Compiled { image, sources })
+    Ok(Compiled {
+        image,
+        sources,
+        destinations,
+    })
 }
 
 fn defaults(ruleset: &Ruleset) -> policy::Defaults {
@@ -179,7 +183,7 @@ fn open(image: &mut RulesetImage, ruleset: &Ruleset) {
         for port in 0..=u16::MAX {
             let entry = &mut image.ports[Port::new(port).index(transport)];
             let is_open = if entry.is_claimed() {
-                tracks_flows || entry.is_conditional() || entry.action() == Action::Reject
+                tracks_flows || entry.is_conditional() || !entry.action().is_final()
             } else {
                 if_unclaimed
             };
@@ -252,6 +256,18 @@ pub fn parts(header: &Header) -> Vec<Range<usize>> {
             size_of::<Policy>(),
             header.policies as usize,
             RULE_PLACES,
+        ),
+        part(
+            offset_of!(RulesetImage, targets),
+            size_of::<Target>(),
+            header.targets as usize,
+            RULE_PLACES,
+        ),
+        part(
+            offset_of!(RulesetImage, cpus),
+            size_of::<u16>(),
+            header.cpus as usize,
+            CPU_PLACES,
         ),
     ];
     claims

@@ -10,7 +10,10 @@ use portdemux_common::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::{Connections, Defaults, Layer, Per, PortRange, Role, Rule, Terms};
+use crate::rules::{
+    Connections, Defaults, Delivery, Destination, Layer, Per, PortRange, Role, Rule, Terms,
+    destination::{Fallback, Mac},
+};
 
 fn addresses() -> Vec<IpAddr> {
     let v4 = (1..=6).map(|last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
@@ -48,13 +51,38 @@ fn terms() -> impl Strategy<Value = Terms> {
     prop_oneof![2 => Just(Terms::default()), 1 => some]
 }
 
+fn delivery() -> impl Strategy<Value = Delivery> {
+    let fallbacks = vec![Fallback::Local, Fallback::Reject, Fallback::Drop];
+    let parts = (
+        prop::option::of(prop::sample::select(fallbacks)),
+        prop::option::of(Just(Mac([2, 0, 0x5e, 0x10, 0, 1]))),
+        prop::option::of(prop::sample::select(vec![64, 2048])),
+    );
+    parts.prop_map(|(fallback, mac, queue)| Delivery {
+        fallback,
+        mac,
+        queue,
+    })
+}
+
 /// Rules that hold together, of all layers.
 pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let addresses = prop::collection::vec(prop::sample::select(addresses()), 0..3);
     let to = prop_oneof![
         2 => Just(Destination::Local),
         1 => Just(Destination::Drop),
-        1 => Just(Destination::Reject)
+        1 => Just(Destination::Reject),
+        2 => prop::sample::select(vec![
+            "socket:127.0.0.1:8080",
+            "socket:[::1]:8080",
+            "socket:web",
+            "interface:veth0",
+            "interface:veth1",
+            "cpu:0-3",
+            "cpu:1,7",
+            "xsk:echo",
+        ])
+        .prop_map(|to| to.parse().unwrap())
     ];
     let layer = prop_oneof![
         3 => Just(Layer::Destination),
@@ -67,15 +95,29 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
         to,
         layer,
         terms(),
+        delivery(),
     );
     prop::collection::vec(rule, 0..12).prop_map(|rules| {
         let mut kept: Vec<Rule> = Vec::new();
-        for (place, (ports, addresses, to, layer, terms)) in rules.into_iter().enumerate() {
+        for (place, (ports, addresses, to, layer, terms, delivery)) in rules.into_iter().enumerate()
+        {
             let is_source = layer == Layer::Source;
             let rule = Rule {
                 name: format!("r{place}"),
                 ports,
                 addresses: if is_source { Vec::new() } else { addresses },
+                delivery: Delivery {
+                    fallback: delivery
+                        .fallback
+                        .filter(|_| Destination::usual_fallback(&to).is_some()),
+                    mac: delivery
+                        .mac
+                        .filter(|_| matches!(to, Destination::Interface(_))),
+                    // Of rules with the same CPUs only the first is kept if their queues differ.
+                    queue: delivery
+                        .queue
+                        .filter(|_| matches!(to, Destination::Cpus(_))),
+                },
                 to,
                 role: if is_source {
                     Role::Source
@@ -125,12 +167,7 @@ fn entry(ruleset: &Ruleset, ids: &[u32], place: Option<usize>) -> Entry {
         return Entry::UNCLAIMED;
     };
     let rule = &ruleset.rules()[place];
-    let action = match rule.to {
-        Destination::Local => Action::Local,
-        Destination::Drop => Action::Drop,
-        Destination::Reject => Action::Reject,
-    };
-    let entry = Entry::new(ids[place], action);
+    let entry = Entry::new(ids[place], rule.to.action());
     if rule.terms.policy() == Policy::default() {
         entry
     } else {
@@ -224,12 +261,26 @@ proptest! {
         let ruleset = Ruleset::new(defaults, rules).unwrap();
         let rules = ruleset.rules();
         let ids: Vec<u32> = (base..).step_by(3).take(rules.len()).collect();
-        let image = compile(&ruleset, &ids).unwrap().image;
+        let image = compile(&ruleset, &ids).unwrap();
         let tracks = track || rules.iter().any(|rule| rule.terms.needs_flows().is_some());
         prop_assert_eq!(ruleset.flows().is_some(), tracks);
         prop_assert_eq!(image.header.defaults.flows, u32::from(tracks));
         for (place, &id) in ids.iter().enumerate() {
             prop_assert_eq!(image.policies[id as usize], ruleset.policy(place));
+            let (rule, target) = (&rules[place], image.targets[id as usize]);
+            if !rule.to.action().has_target() {
+                prop_assert_eq!(target, Target::default());
+                continue;
+            }
+            let (first, count) = (target.first, target.count);
+            let expected = Target { first, count, ..rule.delivery.target(&rule.to) };
+            prop_assert_eq!(target, expected);
+            if let Destination::Cpus(cpus) = &rule.to {
+                let list = image.cpus.iter().skip(first as usize).take(count.into());
+                prop_assert_eq!(list.copied().collect::<Vec<u16>>(), cpus.numbers().collect::<Vec<u16>>());
+            } else {
+                prop_assert_eq!(image.destinations.get(&first), Some(&rule.to));
+            }
         }
         let edges = rules.iter().flat_map(|rule| &rule.ports).flat_map(|range| {
             [range.first.saturating_sub(1), range.first, range.last, range.last.saturating_add(1)]
@@ -262,7 +313,7 @@ proptest! {
                 let is_open = tracks
                     || is_elsewhere
                     || any.is_conditional()
-                    || any.action() == Action::Reject
+                    || !matches!(any.action(), Action::Local | Action::Drop)
                     || (of_peers && !any.is_claimed());
                 prop_assert_eq!(image.ports[index].is_open(), is_open);
             }
@@ -299,6 +350,9 @@ proptest! {
         }
         let policies = new.header.policies as usize;
         prop_assert!(over.policies[..policies] == new.policies[..policies]);
+        let (targets, cpus) = (new.header.targets as usize, new.header.cpus as usize);
+        prop_assert!(over.targets[..targets] == new.targets[..targets]);
+        prop_assert!(over.cpus[..cpus] == new.cpus[..cpus]);
         let spans = new.header.spans as usize;
         prop_assert!(over.spans[..spans] == new.spans[..spans]);
         let elsewhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
@@ -351,7 +405,16 @@ fn the_most_addresses_that_can_be_claimed_are_all_found_and_no_others() {
 
 #[test]
 fn an_entry_keeps_the_highest_id_and_its_action() {
-    for action in [Action::Local, Action::Drop] {
+    let all = [
+        Action::Local,
+        Action::Drop,
+        Action::Reject,
+        Action::Socket,
+        Action::Interface,
+        Action::Cpu,
+        Action::Xsk,
+    ];
+    for action in all {
         let entry = Entry::new((1 << 17) - 1, action);
         assert!(entry.is_claimed());
         assert_eq!(entry.rule(), (1 << 17) - 1);

@@ -98,7 +98,8 @@ fn written(rule: &Rule) -> String {
         addresses: rule.addresses.clone(),
         from: rule.from.clone(),
         deny: rule.deny.clone(),
-        to: Some(rule.to),
+        to: Some(rule.to.clone()),
+        delivery: rule.delivery,
         role: rule.role,
         terms: rule.terms,
         shadow: rule.shadow,
@@ -107,21 +108,22 @@ fn written(rule: &Rule) -> String {
 }
 
 /// What a table says, with what the rule is called and asks in the place of its id.
-type Said = Option<(String, Action, bool, Policy)>;
+type Said = Option<(String, Destination, Delivery, bool, Policy)>;
 
-fn said(image: &RulesetImage, names: &HashMap<RuleId, String>, entry: Entry) -> Said {
+fn said(image: &Compiled, names: &HashMap<RuleId, String>, entry: Entry) -> Said {
     if !entry.is_claimed() {
         return None;
     }
     // A rule that comes out as several is called the same but for the number.
     let name = names[&entry.rule()].split('-').next()?.to_owned();
     let policy = image.policies[entry.rule() as usize];
-    Some((name, entry.action(), entry.is_conditional(), policy))
+    let (to, delivery) = (destination(image, entry), delivery(image, entry));
+    Some((name, to, delivery, entry.is_conditional(), policy))
 }
 
 /// What an image says about a port at an address, in every table.
 fn at(
-    image: &RulesetImage,
+    image: &Compiled,
     names: &HashMap<RuleId, String>,
     address: IpAddr,
     transport: Transport,

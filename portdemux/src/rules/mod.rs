@@ -9,6 +9,7 @@
 pub mod claims;
 pub mod conflict;
 pub mod defaults;
+pub mod destination;
 mod document;
 pub mod duration;
 pub mod edit;
@@ -32,11 +33,12 @@ pub mod until;
 pub mod word;
 
 pub use defaults::{Defaults, Inbound, Malformed};
+pub use destination::{Delivery, Destination};
 pub use error::{Diagnostic, RulesError};
 pub use flows::Flows;
 pub use port::PortRange;
 pub use rate::Rate;
-pub use rule::{Destination, Layer, MAX_NAME, Rule};
+pub use rule::{Layer, MAX_NAME, Rule};
 pub use ruleset::Ruleset;
 pub use source::{Set, Source};
 pub use terms::{Connections, Per, Role, Terms};

@@ -1,10 +1,11 @@
 //! One rule: which entry points it claims and where their packets go.
 
-use std::{collections::HashSet, fmt, hash::Hash, net::IpAddr, str::FromStr};
+use std::{collections::HashSet, hash::Hash, net::IpAddr};
 
 use portdemux_common::state::RULE_NAME_LENGTH;
 
 use super::{
+    destination::{Delivery, Destination},
     error::Diagnostic,
     join::join_ranges,
     port::PortRange,
@@ -32,6 +33,8 @@ pub struct Rule {
     pub deny: Vec<Source>,
     /// Where the packets go.
     pub to: Destination,
+    /// What it says about the way there.
+    pub delivery: Delivery,
     /// Whose ports they are.
     pub role: Role,
     /// What else it asks of packets.
@@ -40,18 +43,6 @@ pub struct Rule {
     pub shadow: bool,
     /// The line of the file it begins in, from 1; 0 if it stands in no file.
     pub line: usize,
-}
-
-/// Where the packets of a rule go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Destination {
-    /// To the host's own stack.
-    #[default]
-    Local,
-    /// Nowhere.
-    Drop,
-    /// Nowhere, and their senders are told.
-    Reject,
 }
 
 /// The claims that a rule's are compared with: only those of the same kind meet.
@@ -69,11 +60,6 @@ impl Layer {
     /// Every layer.
     pub const ALL: [Self; 3] = [Self::Destination, Self::Source, Self::Shadow];
 }
-
-/// A destination that does not exist.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown destination `{0}`")]
-pub struct UnknownDestination(pub String);
 
 /// What is wrong with a rule's name or with one of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,32 +108,6 @@ impl RuleError {
     }
 }
 
-impl Word for Destination {
-    const ALL: &'static [Self] = &[Self::Local, Self::Drop, Self::Reject];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Drop => "drop",
-            Self::Reject => "reject",
-        }
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Destination {
-    type Err = UnknownDestination;
-
-    fn from_str(word: &str) -> Result<Self, UnknownDestination> {
-        Self::of(word).ok_or_else(|| UnknownDestination(word.into()))
-    }
-}
-
 impl Rule {
     /// The name of a rule that was given none: its first ports, with its first address if it claims
     /// any, as in `443/tcp` or `443/tcp@203.0.113.10`; those of peers as in `source:443/tcp`.
@@ -193,7 +153,8 @@ impl Rule {
     /// that say something and what they say, as it is written but for the quotes.
     #[must_use]
     pub fn words(&self) -> Vec<(&'static str, String)> {
-        let mut words = self.terms.words();
+        let mut words = self.delivery.words(&self.to);
+        words.extend(self.terms.words());
         if self.role != Role::Destination {
             words.insert(0, ("role", self.role.name().into()));
         }
@@ -225,6 +186,7 @@ impl Rule {
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.to == other.to
+            && self.delivery.target(&self.to) == other.delivery.target(&other.to)
             && self.layer() == other.layer()
             && self.terms.says_the_same(&other.terms)
             && same_members(&self.ports, &other.ports)
@@ -278,11 +240,25 @@ impl Rule {
         if let Err(error) = self.terms.check() {
             return Some((error.to_string(), error.help()));
         }
-        if self.terms.connections == Connections::Established && self.to != Destination::Local {
+        if let Err(error) = self.delivery.check(&self.to) {
+            return Some((error.to_string(), error.help(str::to_owned)));
+        }
+        if self.terms.connections == Connections::Established && self.to.is_nowhere() {
             return Some((
                 format!(
                     "`connections = \"established\"` says what comes in, `to = \"{}\"` that \
                      nothing does",
+                    self.to
+                ),
+                "leave one of them out".into(),
+            ));
+        }
+        let takes_new_ones_only = matches!(self.to, Destination::Socket(_));
+        if self.terms.connections == Connections::Established && takes_new_ones_only {
+            return Some((
+                format!(
+                    "`connections = \"established\"` lets no new connection in, `to = \"{}\"` is for \
+                     new ones",
                     self.to
                 ),
                 "leave one of them out".into(),

@@ -14,6 +14,7 @@ use super::{
     claims::{Claims, Segment, overlay},
     conflict,
     defaults::Defaults,
+    destination,
     error::{Diagnostic, RulesError},
     flows::Flows,
     intervals::Intervals,
@@ -108,6 +109,7 @@ impl Ruleset {
             }
         };
         let [claims, source_claims, shadow_claims] = lay_flat(&rules, diagnostics)?;
+        diagnostics.extend(destination::limits::check(&rules));
         if diagnostics.len() > before {
             return None;
         }

@@ -97,7 +97,7 @@ fn an_argument_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() 
         ports(
             "'nowhere' for '--to <DESTINATION>'",
             "unknown destination `nowhere`",
-            "the destinations are local, drop and reject"
+            "the destinations are local, drop, reject, socket:…, interface:…, cpu:… and xsk:…"
         )
     );
     Ok(())

@@ -178,9 +178,10 @@ fn said(run: &TwinRun) -> Result<(Answer, Judgement)> {
         Reason::SourceDenied | Reason::SourceNotAllowed | Reason::FragmentOverlap
     );
     let by_rule = match trace.entry.action() {
-        Action::Local => Verdict::Pass,
+        Action::Local | Action::Socket => Verdict::Pass,
         Action::Drop => Verdict::Drop,
         Action::Reject => Verdict::Reject,
+        Action::Interface | Action::Cpu | Action::Xsk => Verdict::Redirect,
     };
     ensure!(
         !trace.entry.is_claimed() || verdict == if is_refused { Verdict::Drop } else { by_rule },

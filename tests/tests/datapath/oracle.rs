@@ -54,6 +54,10 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
                     (None, Destination::Local) => (Verdict::Pass, "rule_local"),
                     (None, Destination::Drop) => (Verdict::Drop, "rule_drop"),
                     (None, Destination::Reject) => (Verdict::Reject, "rule_reject"),
+                    (None, Destination::Socket(_)) => (Verdict::Pass, "rule_socket"),
+                    (None, Destination::Interface(_)) => (Verdict::Redirect, "rule_interface"),
+                    (None, Destination::Cpus(_)) => (Verdict::Redirect, "rule_cpu"),
+                    (None, Destination::Xsk(_)) => (Verdict::Redirect, "rule_xsk"),
                 };
                 Judgement {
                     verdict,
@@ -80,7 +84,7 @@ fn claim(ruleset: &Ruleset, answer: &Answer) -> Option<(RuleId, Destination)> {
                     rule.addresses.is_empty(),
                     range.last - range.first,
                     id,
-                    rule.to,
+                    rule.to.clone(),
                 ));
             }
         }

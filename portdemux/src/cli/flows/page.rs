@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use portdemux_common::{flows::Stage, reason::Verdict};
+use portdemux_common::flows::Stage;
 
 use super::rule_names;
 use crate::{
@@ -101,5 +101,5 @@ fn state(stage: Stage, is_half_open: bool) -> String {
 /// Why the last packet of the peer was not let through, if it was not.
 fn why(flow: &Flow) -> Option<&'static str> {
     let (verdict, reason) = flow.judgement()?;
-    (verdict != Verdict::Pass).then_some(reason.name())
+    verdict.is_dropped().then_some(reason.name())
 }

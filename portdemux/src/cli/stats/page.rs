@@ -218,7 +218,10 @@ fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table 
             (false, _) => "unclaimed",
             (true, Action::Drop) => "rule_drop",
             (true, Action::Reject) => "rule_reject",
-            (true, Action::Local) => "",
+            (
+                true,
+                Action::Local | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk,
+            ) => "",
         };
         let mut row = vec![
             range.to_string(),

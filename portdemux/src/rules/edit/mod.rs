@@ -15,10 +15,10 @@ use std::{
 use self::layout::Layout;
 pub use self::{members::members, promote::promote};
 use super::{
+    destination::{Delivery, Destination},
     error::{Diagnostic, RulesError},
     file,
     port::PortRange,
-    rule::Destination,
     ruleset::Ruleset,
     source::Source,
     terms::{Connections, Role, Terms},
@@ -40,6 +40,8 @@ pub struct NewRule {
     pub deny: Vec<Source>,
     /// Where the packets go.
     pub to: Option<Destination>,
+    /// What is said about the way there.
+    pub delivery: Delivery,
     /// Whose ports they are.
     pub role: Role,
     /// What else it asks of packets.
@@ -66,7 +68,7 @@ pub fn append(text: &str, rule: &NewRule) -> String {
             keys.push((key, one_or_list(sources)));
         }
     }
-    keys.extend(rule.to.iter().map(|to| ("to", quoted(to.name()))));
+    keys.extend(rule.to.iter().map(|to| ("to", quoted(&to.to_string()))));
     keys.extend(term_keys(rule));
     let width = keys
         .iter()
@@ -97,6 +99,7 @@ pub fn append(text: &str, rule: &NewRule) -> String {
 /// The keys that say something other than what leaving them out says, or that were asked for.
 fn term_keys(rule: &NewRule) -> Vec<(&'static str, String)> {
     let NewRule {
+        delivery,
         role,
         terms,
         shadow,
@@ -105,6 +108,12 @@ fn term_keys(rule: &NewRule) -> Vec<(&'static str, String)> {
     let established = terms.connections == Connections::Established;
     let text = |text: String| quoted(&text);
     let keys = [
+        (
+            "fallback",
+            delivery.fallback.map(|fallback| quoted(fallback.name())),
+        ),
+        ("mac", delivery.mac.map(|mac| text(mac.to_string()))),
+        ("queue", delivery.queue.map(|queue| queue.to_string())),
         (
             "role",
             (*role != Role::Destination).then(|| quoted(role.name())),

@@ -23,6 +23,10 @@
 //! from    = ["@office", "198.51.100.7"]   # who may, or one; left out: anyone
 //! deny    = "192.0.2.66"          # who may not, whatever `from` says
 //! to      = "local"               # or "drop", "reject"; left out: "local"
+//!                                 # or "socket:127.0.0.1:8080", "interface:veth0", "cpu:2-5", "xsk:NAME"
+//! fallback = "drop"               # if that is missing; or "local", "reject"
+//! mac     = "02:00:5e:10:00:01"   # of frames that go out of an interface; left out: the one they have
+//! queue   = 2048                  # how many frames wait for a CPU
 //! connections = "all"             # or "established": replies only
 //! role    = "destination"         # or "source": the ports are those of peers
 //! rate    = "1000/s"              # how many packets, with burst = N; left out: any number

@@ -4,22 +4,25 @@ use std::slice;
 
 use super::Schema;
 use crate::rules::{
+    destination::{Destination, DestinationError},
     document::{Entry, Kind, Value},
     nearest::nearest,
     port::PortError,
-    rule::{Destination, Rule, UnknownDestination, check_name, parse_address},
+    rule::{Rule, check_name, parse_address},
     source::Source,
-    word::{Word, instead_of},
 };
 
 /// Their keys.
-pub(super) const RULE_KEYS: [&str; 14] = [
+pub(super) const RULE_KEYS: [&str; 17] = [
     "name",
     "port",
     "address",
     "from",
     "deny",
     "to",
+    "fallback",
+    "mac",
+    "queue",
     "connections",
     "role",
     "rate",
@@ -89,15 +92,17 @@ impl<'t> Schema<'t> {
     }
 
     fn to(&mut self, value: &Value<'t>, rule: &mut Rule) {
-        if let Kind::Text(text) = &value.kind
-            && Destination::of(text).is_none()
-        {
-            let message = UnknownDestination(text.clone().into_owned()).to_string();
-            let help = instead_of::<Destination>(text, |word| format!("to = \"{word}\""));
-            return self.error(value.offset, message, help);
-        }
-        if let Some(to) = self.word("to", value) {
-            rule.to = to;
+        let show = |to: &str| format!("to = \"{to}\"");
+        let help = "write where packets go in quotes, as in \"local\" or \"interface:veth0\"";
+        let Some(text) = self.text("to", value, help) else {
+            return;
+        };
+        match text.parse::<Destination>() {
+            Ok(to) => rule.to = to,
+            Err(error) => {
+                let error: DestinationError = error;
+                self.error(value.offset, error.to_string(), error.help(show));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::Schema;
 use crate::rules::{
+    destination::{Mac, check_queue},
     document::{Kind, Scalar, Value},
     rate::{Rate, check_burst},
     rule::Rule,
@@ -14,6 +15,9 @@ impl<'t> Schema<'t> {
     pub(super) fn term(&mut self, key: &str, value: &Value<'t>, rule: &mut Rule) {
         let terms = &mut rule.terms;
         match key {
+            "fallback" => rule.delivery.fallback = self.word(key, value),
+            "mac" => rule.delivery.mac = self.mac(key, value),
+            "queue" => rule.delivery.queue = self.queue(key, value),
             "connections" => set(&mut terms.connections, self.word(key, value)),
             "role" => set(&mut rule.role, self.word(key, value)),
             "rate" => terms.rate = self.rate(key, value),
@@ -22,6 +26,29 @@ impl<'t> Schema<'t> {
             "new_rate" => terms.new_rate = self.rate(key, value),
             "new_burst" => terms.new_burst = self.burst(key, value),
             _ => set(&mut rule.shadow, self.truth(key, value)),
+        }
+    }
+
+    fn mac(&mut self, key: &str, value: &Value<'t>) -> Option<Mac> {
+        let help = "write it in quotes, as in \"02:00:5e:10:00:01\"";
+        let text = self.text(key, value, help)?;
+        match text.parse::<Mac>() {
+            Ok(mac) => Some(mac),
+            Err(error) => {
+                self.error(value.offset, error.to_string(), error.help());
+                None
+            }
+        }
+    }
+
+    fn queue(&mut self, key: &str, value: &Value<'t>) -> Option<u16> {
+        let frames = self.number(key, value, "write a number of frames, as in 2048")?;
+        match check_queue(frames) {
+            Ok(queue) => Some(queue),
+            Err(error) => {
+                self.error(value.offset, error.to_string(), error.help(str::to_owned));
+                None
+            }
         }
     }
 

@@ -39,12 +39,12 @@ to = "drop"
         panic!("two rules")
     };
     assert_eq!(
-        (&*https.name, https.line, https.to),
+        (&*https.name, https.line, https.to.clone()),
         ("https", 6, Destination::Local)
     );
     assert_eq!(https.ports_text(), "443/tcp 443/udp");
     assert_eq!(https.addresses_text(), "203.0.113.10 2001:db8::10");
-    assert_eq!((range.line, range.to), (12, Destination::Drop));
+    assert_eq!((range.line, range.to.clone()), (12, Destination::Drop));
     assert_eq!(range.name, "8000-8999/tcp@203.0.113.10");
 }
 

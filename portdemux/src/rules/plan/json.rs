@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Serialize, Serializer};
 
 use super::{Plan, SetChange, SettingChange};
-use crate::rules::{port::PortRange, rule::Rule, source::Source, word::Word as _};
+use crate::rules::{port::PortRange, rule::Rule, source::Source};
 
 /// A plan as it is serialized.
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ struct RuleSummary<'p> {
     from: &'p [Source],
     #[serde(serialize_with = "as_text", skip_serializing_if = "<[_]>::is_empty")]
     deny: &'p [Source],
-    to: &'static str,
+    to: String,
     /// What else it says, as it is written.
     #[serde(flatten)]
     words: BTreeMap<&'static str, String>,
@@ -56,7 +56,7 @@ impl<'p> RuleSummary<'p> {
             addresses: &rule.addresses,
             from: &rule.from,
             deny: &rule.deny,
-            to: rule.to.name(),
+            to: rule.to.to_string(),
             words: rule.words().into_iter().collect(),
         }
     }

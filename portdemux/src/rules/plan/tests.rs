@@ -164,6 +164,18 @@ fn every_key_of_a_rule_that_differs_is_in_the_plan() {
             "local → reject, connections established → connections all",
         ),
         ("shadow = true", "", "shadow → real"),
+        ("to = \"drop\"", "to = \"xsk:echo\"", "drop → xsk:echo"),
+        (
+            "to = \"interface:veth0\"",
+            "to = \"interface:veth1\"\nmac = \"02:00:5e:10:00:01\"\nfallback = \"local\"",
+            "interface:veth0 → interface:veth1, no mac → mac 02:00:5e:10:00:01, usual fallback → fallback \
+             local",
+        ),
+        (
+            "to = \"cpu:0-3\"\nqueue = 64",
+            "to = \"cpu:0-3\"\nqueue = 2048",
+            "queue 64 → usual queue",
+        ),
     ] {
         let plan = between(&rule(old), &rule(new)).to_string();
         let line = plan.lines().find_map(|line| line.strip_prefix("~ ssh"));
@@ -175,6 +187,11 @@ fn every_key_of_a_rule_that_differs_is_in_the_plan() {
     let same = between(
         &rule("rate = \"10/m\"\nburst = 10\nper = \"rule\""),
         &rule("rate = \"10/m\"\nconnections = \"all\"\nshadow = false"),
+    );
+    assert!(same.is_empty(), "{same}");
+    let same = between(
+        &rule("to = \"cpu:0,1-2\"\nqueue = 2048"),
+        &rule("to = \"cpu:0-2\""),
     );
     assert!(same.is_empty(), "{same}");
     assert_eq!(

@@ -112,7 +112,10 @@ fn difference(old: &Rule, new: &Rule, shown: usize) -> String {
 /// The other keys that differ; one that says nothing says what it would say if it were written out.
 fn phrase_differences(old: &Rule, new: &Rule) -> Vec<String> {
     /// The keys in their order, and what each comes to if it says nothing.
-    const KEYS: [(&str, &str); 6] = [
+    const KEYS: [(&str, &str); 9] = [
+        ("mac", "no mac"),
+        ("queue", "usual queue"),
+        ("fallback", "usual fallback"),
         ("role", "role destination"),
         ("connections", "connections all"),
         ("rate", "no rate"),

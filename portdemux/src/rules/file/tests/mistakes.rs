@@ -172,8 +172,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[[rule]]\nport = \"1/tcp\"\ncolour = []",
         ":3",
-        "the keys name, port, address, from, deny, to, connections, role, rate, burst, per, \
-         new_rate, new_burst, shadow",
+        "the keys name, port, address, from, deny, to, fallback, mac, queue, connections, role, rate, burst, \
+         per, new_rate, new_burst, shadow",
     ),
     (
         "[[rule]]\nport = \"1/tcp\"\n[rule.to]",
@@ -256,6 +256,57 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[[rule]]\nport = \"1/tcp\"\nto = \"refuse\"",
         ":3",
         "unknown destination `refuse`",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"socket:8080\"",
+        ":3",
+        "names a port without an address",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"cpu:3-1\"",
+        ":3",
+        "ends before it begins",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"local\"\nfallback = \"drop\"",
+        ":1",
+        "`fallback` with `to = \"local\"`",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"interface:veth0\"\nfallback = \"interface:veth1\"",
+        ":4",
+        "`fallback` cannot be `interface:veth1`",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"interface:veth0\"\nmac = \"02:00\"",
+        ":4",
+        "`02:00` is not a MAC address",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"xsk:echo\"\nmac = \"02:00:5e:10:00:01\"",
+        ":1",
+        "`mac` with `to = \"xsk:echo\"`",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"cpu:0\"\nqueue = 0",
+        ":4",
+        "a queue cannot have 0 frames",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"cpu:0\"\nqueue = \"many\"",
+        ":4",
+        "`queue` is text, not a number",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"cpu:0-2\"\n[[rule]]\nport = \"2/tcp\"\nto = \
+         \"cpu:2\"\nqueue = 64",
+        ":1",
+        "CPU 2 has two queues",
+    ),
+    (
+        "[[rule]]\nport = \"1/tcp\"\nto = \"socket:web\"\nconnections = \"established\"",
+        ":1",
+        "lets no new connection in",
     ),
     (
         "[[rule]]\nport = \"1/tcp\"\nto = [\"drop\"]",

@@ -60,7 +60,7 @@ rate = "3/h"
     assert_eq!(replies.terms.connections, Connections::Established);
     assert_eq!(replies.terms.policy().conditions, Policy::REPLIES_ONLY);
     assert_eq!(
-        (&*peers.name, peers.layer(), peers.to),
+        (&*peers.name, peers.layer(), peers.to.clone()),
         ("source:443/tcp", Layer::Source, Destination::Reject)
     );
     assert_eq!(later.layer(), Layer::Shadow);

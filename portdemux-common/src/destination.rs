@@ -1,0 +1,156 @@
+//! Where packets go that do not stay on their usual way: to another interface, to other CPUs, to a
+//! program that takes raw frames, to a socket that listens elsewhere.
+//!
+//! A rule's [`Action`] says of which kind its destination is, its [`Target`] which one. Whether the target
+//! is there when a packet comes, only who asks a map can say; what becomes of the packet then is
+//! [`settle`].
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    decide::Decision,
+    reason::{Reason, Verdict},
+    ruleset::Action,
+};
+
+/// How many different sockets, interfaces and AF_XDP programs the rules can name.
+pub const MAX_DESTINATIONS: usize = 1 << 12;
+/// Places for them: twice as many, so that all can be exchanged for others in one step while a packet
+/// may still be on its way to one of the old ones. A place is the key of its destination in every map
+/// of targets.
+pub const DESTINATION_PLACES: usize = 2 * MAX_DESTINATIONS;
+/// How many CPUs the different lists of CPUs can have together.
+pub const CPU_PLACES: usize = 1 << 14;
+/// How many bytes the name of a destination can have as it is written down: `interface:eth0`.
+pub const DESTINATION_NAME_LENGTH: usize = 64;
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// Which destination a rule has. All zeros for a rule that needs none to be said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Target {
+    /// Its place, below [`DESTINATION_PLACES`]; of CPUs where their list begins in
+    /// [`crate::ruleset::RulesetImage::cpus`].
+    pub first: u32,
+    /// How many CPUs the list has; else 1.
+    pub count: u16,
+    /// How many frames wait for a CPU at most; 0 if it is no CPU.
+    pub queue: u16,
+    /// What happens to packets if it is missing: an [`Action`].
+    pub fallback: u8,
+    /// Fills the half of a word.
+    pub reserved: u8,
+    /// The destination MAC address that frames get; zeros if they keep theirs.
+    pub mac: Mac,
+}
+
+const _: () = assert!(size_of::<Target>() == 16 && align_of::<Target>() == 4);
+
+impl Target {
+    /// Its place, if it has one: it has a target and that is no list of CPUs.
+    #[must_use]
+    pub const fn place(&self) -> Option<u32> {
+        if self.count != 0 && self.queue == 0 {
+            Some(self.first)
+        } else {
+            None
+        }
+    }
+
+    /// What happens to packets if it is missing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fallback(&self) -> Action {
+        Action::from_code(self.fallback as u32)
+    }
+
+    /// Whether frames get other MAC addresses.
+    #[inline(always)]
+    #[must_use]
+    pub fn rewrites_macs(&self) -> bool {
+        self.mac != [0; 6]
+    }
+}
+
+/// What becomes of a packet for which [`Verdict::Redirect`] was decided; nothing else changes.
+#[inline(always)]
+#[must_use]
+pub const fn settle(decision: Decision, target: &Target, is_there: bool) -> Decision {
+    if is_there || !matches!(decision.verdict, Verdict::Redirect) {
+        return decision;
+    }
+    Decision {
+        verdict: match target.fallback() {
+            Action::Local => Verdict::Pass,
+            Action::Reject => Verdict::Reject,
+            // Nothing falls back on what can be missing itself.
+            Action::Drop | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk => {
+                Verdict::Drop
+            }
+        },
+        reason: missing(decision.entry.action()),
+        entry: decision.entry,
+    }
+}
+
+/// Why packets do not get to a destination of this kind that is missing.
+#[inline(always)]
+#[must_use]
+pub const fn missing(action: Action) -> Reason {
+    match action {
+        Action::Socket => Reason::NoSocket,
+        Action::Cpu => Reason::NoCpu,
+        Action::Xsk => Reason::NoXsk,
+        Action::Interface | Action::Local | Action::Drop | Action::Reject => Reason::NoInterface,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::Entry;
+
+    #[test]
+    fn a_packet_falls_back_only_if_its_target_is_missing() {
+        let kinds = [
+            (Action::Interface, Reason::NoInterface),
+            (Action::Cpu, Reason::NoCpu),
+            (Action::Xsk, Reason::NoXsk),
+        ];
+        let fallbacks = [
+            (Action::Local, Verdict::Pass),
+            (Action::Drop, Verdict::Drop),
+            (Action::Reject, Verdict::Reject),
+            (Action::Interface, Verdict::Drop),
+        ];
+        for (action, reason) in kinds {
+            let redirected = Decision {
+                verdict: Verdict::Redirect,
+                reason: Reason::RuleInterface,
+                entry: Entry::new(7, action),
+            };
+            for (fallback, verdict) in fallbacks {
+                let target = Target {
+                    fallback: fallback as u8,
+                    ..Target::default()
+                };
+                assert_eq!(settle(redirected, &target, true), redirected);
+                let fallen = settle(redirected, &target, false);
+                assert_eq!((fallen.verdict, fallen.reason), (verdict, reason));
+                assert_eq!(fallen.entry, redirected.entry);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_redirected_stays_as_it_is() {
+        let local = Decision {
+            verdict: Verdict::Pass,
+            reason: Reason::RuleLocal,
+            entry: Entry::new(7, Action::Local),
+        };
+        assert_eq!(settle(local, &Target::default(), false), local);
+    }
+}
