@@ -79,9 +79,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         read::<FLOWS, _>(pending, &LinearFrame::new(ctx));
     }
     words::meet();
-    if pending.follows(ruleset) {
+    if pending.is_fragment() {
         cold_path();
-        return fragments::follow(pending, ruleset, witness);
+        if pending.follows(ruleset) {
+            return fragments::follow(pending, ruleset, witness);
+        }
     }
     pending.claim(ruleset);
     words::meet();
@@ -95,9 +97,11 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     cast_shadow(pending, ruleset, Relation::New);
     words::meet();
     let decision = pending.decide(ruleset, &Maps, Relation::New);
-    if pending.leads(ruleset) {
+    if pending.is_fragment() {
         cold_path();
-        return fragments::lead(pending, decision.outcome(), witness);
+        if pending.leads(ruleset) {
+            return fragments::lead(pending, decision.outcome(), witness);
+        }
     }
     witness.see_decided(decision.outcome());
     counting::count(pending.length, Some(pending.port as usize), &decision);

@@ -1,5 +1,7 @@
 //! The map that holds the tables of sources.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
 use portdemux_common::sources::Table;
 
@@ -15,7 +17,10 @@ static SOURCES: Array<u64, 1, MMAPABLE> = Array::new();
 impl Table for Maps {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
-        let word = SOURCES.get_ptr(place)?;
+        let Some(word) = SOURCES.get_ptr(place) else {
+            cold_path();
+            return None;
+        };
         // SAFETY: the word is one of the map's. The control plane may store another at any time, so
         // that it is read once, as a whole.
         Some(unsafe { core::ptr::read_volatile(word) })

@@ -222,7 +222,7 @@ impl Pending {
     /// Reads which packet it is a fragment of and which part of that, if it is one.
     #[inline(always)]
     pub fn read_extent<P: Packet + ?Sized>(&mut self, packet: &P) {
-        if self.fragment() == Fragment::None as u8 {
+        if !self.is_fragment() {
             return;
         }
         cold_path();
@@ -282,7 +282,7 @@ impl Pending {
         tables: &T,
         relation: Relation,
     ) -> Decision {
-        if self.transport().is_none() {
+        if !self.has_ports() {
             return self.decide_portless(ruleset, relation);
         }
         let entry = self.entry;
@@ -451,7 +451,14 @@ impl Pending {
     #[inline(always)]
     #[must_use]
     pub const fn has_ports(&self) -> bool {
-        self.transport().is_some()
+        self.port != u32::MAX
+    }
+
+    /// Whether it is a fragment.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment() != Fragment::None as u8
     }
 
     /// Index of its source port in tables of ports; beyond all of them if it has none.

@@ -35,9 +35,15 @@ pub const CONTROL_WORDS: u32 = 8;
 /// that 40 bits last 36 years.
 pub const DEADLINE_SHIFT: u32 = 20;
 
-/// Number of a class, in bits 0 to 23, and whether it ends: [`ENDS`]. Addresses in no list have class 0,
-/// which does not end.
+/// A class: its number in bits 0 to 23, and whether it [`ENDS`]; or with [`DIRECT`] its lists themselves.
+/// Addresses in no list have class 0.
 pub type Class = u32;
+
+/// The bit of a class that has no row: a bit of it stands for each of [`DIRECT_LISTS`].
+pub const DIRECT: Class = 1 << 24;
+
+/// How many lists have a bit in classes that have no row.
+pub const DIRECT_LISTS: usize = 24;
 
 /// The bit of a class that ends.
 pub const ENDS: Class = 1 << 25;
@@ -109,6 +115,14 @@ pub const fn deadline(end: u64) -> u64 {
 pub const fn next(end: u64) -> Class {
     #[expect(clippy::cast_possible_truncation, reason = "the lower 24 bits")]
     number(end as u32)
+}
+
+/// Whether a class that has no row is in a list.
+#[inline(always)]
+#[must_use]
+pub const fn is_in_direct(class: Class, list: u16) -> bool {
+    // Beyond the bits for lists stands the mark of these classes, which is for none.
+    number(class) >> (list % 32) & 1 != 0
 }
 
 impl Sources {
@@ -205,6 +219,9 @@ impl Sources {
     #[inline(always)]
     #[must_use]
     pub fn is_in<T: Table>(&self, table: &T, class: Class, list: u16) -> Option<bool> {
+        if class & DIRECT != 0 {
+            return Some(is_in_direct(class, list));
+        }
         let place = self.row_of(class).wrapping_add(1 + u32::from(list / 64));
         Some(self.reader(table).word(place)? >> (list % 64) & 1 != 0)
     }

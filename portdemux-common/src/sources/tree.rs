@@ -6,6 +6,8 @@
 //!
 //! A slot is one word, so that everything below it is exchanged by one store.
 
+use core::hint::cold_path;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::{Class, Reader, Table};
@@ -128,7 +130,12 @@ impl Division {
     #[inline(always)]
     #[must_use]
     pub fn slice(&self, key: u64) -> u64 {
-        (key.saturating_sub(self.base) >> self.shift()).min(u64::from(self.shape & Self::LAST))
+        if key < self.base {
+            // A branch of its own: the target has no subtraction that stops at 0.
+            cold_path();
+            return 0;
+        }
+        ((key - self.base) >> self.shift()).min(u64::from(self.shape & Self::LAST))
     }
 
     /// Where a key leads to.

@@ -359,6 +359,28 @@ fn generated_frames_are_decided_and_counted_alike_under_tens_of_thousands_of_sou
     generated_frames_under(&many_sources())
 }
 
+/// More lists than a class has bits for.
+fn many_lists() -> String {
+    let sets: String = AT_EDGES
+        .iter()
+        .enumerate()
+        .map(|(number, address)| format!("edge{number} = \"{address}\"\nbeside{number} = []\n"))
+        .collect();
+    let all: String = (0..AT_EDGES.len())
+        .filter(|number| number % 3 != 0)
+        .map(|number| format!("\"@edge{number}\", \"@beside{number}\", "))
+        .collect();
+    let (sets_before, rest) = SOURCES.split_at("\n[sets]\n".len());
+    format!(
+        "{sets_before}{sets}{rest}\n[[rule]]\nname = \"many\"\nport = \"0-65535/udp\"\ndeny = [{all}]\n"
+    )
+}
+
+#[test]
+fn generated_frames_are_decided_and_counted_alike_under_dozens_of_lists() -> Result<()> {
+    generated_frames_under(&many_lists())
+}
+
 #[test]
 fn rows_are_decided_and_counted_alike_where_fragments_are_dropped() -> Result<()> {
     rows_under(FRAGMENTS_DROPPED)

@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use portdemux_common::{
     limits::{Bucket, Kind, Limits},
     ruleset::RuleId,
-    sources::{CONTROL_WORDS, Class, Sources, Table, tree::Target},
+    sources::{CONTROL_WORDS, Class, DIRECT, Sources, Table, is_in_direct, tree::Target},
 };
 
 pub(crate) use self::rows::Numbering;
@@ -201,6 +201,9 @@ impl Store for Frozen<'_> {
 pub(super) fn prefixes(sources: &Sources, words: &[u64], list: u16) -> Vec<IpNet> {
     let store = Frozen(words);
     let is_in = |class: Class| {
+        if class & DIRECT != 0 {
+            return is_in_direct(class, list);
+        }
         let word = sources.row_of(class) + 1 + u32::from(list / 64);
         store.read(word) >> (list % 64) & 1 != 0
     };

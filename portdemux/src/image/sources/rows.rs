@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use portdemux_common::sources::{self, Class, ENDS, MAX_CLASSES, MAX_DEADLINES};
+use portdemux_common::sources::{
+    self, Class, DIRECT, DIRECT_LISTS, ENDS, MAX_CLASSES, MAX_DEADLINES, number,
+};
 
 use super::store::NoRoom;
 
@@ -37,10 +39,13 @@ pub(crate) trait Rows {
     fn class(&mut self, membership: &Membership) -> Result<Class, NoRoom> {
         let Membership { lasting, timed } = membership;
         let row = self.numbering().row(0, lasting);
-        let mut class = self.class_of(&row)?;
         if timed.is_empty() {
-            return Ok(class);
+            return match self.numbering().direct(&row) {
+                Some(class) => Ok(class),
+                None => self.class_of(&row),
+            };
         }
+        let mut class = self.class_of(&row)?;
         // From the last end to the first: each class names the one that comes after it.
         let mut timed = timed.clone();
         timed.sort_unstable_by(|one, other| other.cmp(one));
@@ -85,6 +90,20 @@ impl Numbering {
         row
     }
 
+    /// The class without a row that says what a row says which does not end; none if there are too many lists.
+    fn direct(&self, row: &[u64]) -> Option<Class> {
+        let lists = self.atoms + self.unions.len();
+        let bits = Class::try_from(*row.get(1)?).ok()?;
+        (lists <= DIRECT_LISTS).then_some(if bits == 0 { 0 } else { bits | DIRECT })
+    }
+
+    /// The row of a class that has none.
+    fn row_of_direct(&self, class: Class) -> Vec<u64> {
+        let mut row = vec![0; self.words()];
+        row[1] = number(class).into();
+        row
+    }
+
     /// No membership at all.
     pub(crate) fn nobody(&self) -> Membership {
         Membership {
@@ -100,7 +119,11 @@ impl Numbering {
         let mut stages = Vec::new();
         let mut next = class;
         loop {
-            let row = row(next);
+            let row = if next & DIRECT == 0 {
+                row(next)
+            } else {
+                self.row_of_direct(next)
+            };
             stages.push((sources::deadline(row[0]), row[1..].to_vec()));
             if sources::deadline(row[0]) == 0 || stages.len() > MAX_DEADLINES {
                 break;
