@@ -8,7 +8,10 @@ mod fragments;
 mod oracle;
 mod rulesets;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use oracle::{Judgement, Tally, judge};
@@ -361,18 +364,17 @@ fn generated_frames_are_decided_and_counted_alike_under_tens_of_thousands_of_sou
 
 /// More lists than a class has bits for.
 fn many_lists() -> String {
-    let sets: String = AT_EDGES
-        .iter()
-        .enumerate()
-        .map(|(number, address)| format!("edge{number} = \"{address}\"\nbeside{number} = []\n"))
-        .collect();
-    let all: String = (0..AT_EDGES.len())
-        .filter(|number| number % 3 != 0)
-        .map(|number| format!("\"@edge{number}\", \"@beside{number}\", "))
-        .collect();
-    let (sets_before, rest) = SOURCES.split_at("\n[sets]\n".len());
+    let (mut sets, mut all) = (String::new(), Vec::new());
+    for (number, address) in AT_EDGES.iter().enumerate() {
+        let _ = writeln!(sets, "edge{number} = \"{address}\"\nbeside{number} = []");
+        if number % 3 != 0 {
+            all.push(format!("\"@edge{number}\", \"@beside{number}\""));
+        }
+    }
+    let (head, rest) = SOURCES.split_at("\n[sets]\n".len());
+    let all = all.join(", ");
     format!(
-        "{sets_before}{sets}{rest}\n[[rule]]\nname = \"many\"\nport = \"0-65535/udp\"\ndeny = [{all}]\n"
+        "{head}{sets}{rest}\n[[rule]]\nname = \"many\"\nport = \"0-65535/udp\"\ndeny = [{all}]\n"
     )
 }
 
