@@ -140,15 +140,42 @@ impl Division {
 
     /// Where a key leads to.
     #[inline(always)]
-    pub(super) fn enter<T: Table>(&self, table: Reader<'_, T>, key: u64) -> Option<Target> {
+    pub(super) fn enter<T: Table>(&self, table: Reader<'_, T>, key: u64) -> Option<Way> {
         #[expect(clippy::cast_possible_truncation, reason = "a slice has 26 bits")]
         let slice = self.slice(key) as u32;
         let slot = table.word(self.first + slice / SLICES)?;
+        let slices = (slot >> 32) as u32;
+        let bit = 1 << (slice % SLICES);
         // Empty slices are told apart here: most strangers never get to a leaf.
-        if slot >> 32 >> (slice % SLICES) & 1 == 0 {
-            return Some(Target::default());
+        if slices & bit == 0 {
+            return Some(Way::default());
         }
-        Some(slot_target(slot))
+        Some(Way {
+            target: slot_target(slot),
+            before: slices & (bit - 1),
+        })
+    }
+}
+
+/// Where a key leads to, by the slot that it is in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Way {
+    target: Target,
+    /// The slices of the slot that hold anything, of those before the key's.
+    before: u32,
+}
+
+impl Way {
+    /// Where the key stands in a leaf if each of the slices before it holds the beginning of one entry. That is so
+    /// for most keys, and what stands there says whether it is.
+    #[inline(always)]
+    const fn guess(self) -> Option<u32> {
+        let place = self.before.count_ones();
+        if place < self.target.entries() {
+            Some(self.target.place() + place)
+        } else {
+            None
+        }
     }
 }
 
@@ -195,6 +222,15 @@ impl Entry4 {
         (self.0 & 63) as u32
     }
 
+    /// Whether an address is surely one of its addresses; of one that goes on to the next entry that is not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(self, address: u64) -> bool {
+        address >= self.start()
+            && self.span() < Self::ON
+            && (address - self.start()) >> self.span() == 0
+    }
+
     /// The class of its addresses.
     #[inline(always)]
     #[must_use]
@@ -226,6 +262,14 @@ impl Entry6 {
         (self.0 & 127) as u32
     }
 
+    /// Whether a key is surely one of those from `start` on; of one that goes on to the next entry that is not
+    /// known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(self, start: u64, key: u64) -> bool {
+        key >= start && self.span() < Self::ON && (key - start) >> (self.span() & 63) == 0
+    }
+
     /// Where they lead to.
     #[inline(always)]
     #[must_use]
@@ -241,12 +285,18 @@ pub(super) fn class_of_v4<T: Table>(
     division: &Division,
     address: u64,
 ) -> Option<Class> {
-    let target = descend(table, division.enter(table, address)?, address)?;
-    if target.is_class() {
-        return Some(target.0);
+    let way = descend(table, division.enter(table, address)?, address)?;
+    if way.target.is_class() {
+        return Some(way.target.0);
+    }
+    if let Some(place) = way.guess() {
+        let entry = Entry4(table.word(place)?);
+        if entry.holds(address) {
+            return Some(entry.class());
+        }
     }
     let probe = address << 32 | 0xffff_ffff;
-    let place = search(table, target, probe)?;
+    let place = search(table, way.target, probe)?;
     let entry = Entry4(table.word(place)?);
     if entry.0 > probe || (address - entry.start()) >> entry.span() != 0 {
         return Some(0);
@@ -265,20 +315,29 @@ pub(super) fn class_of_v6<T: Table>(
     if target.is_class() {
         return Some(target.0);
     }
-    let target = follow_v6(table, target, low)?;
+    let way = Way { target, before: 0 };
+    let target = follow_v6(table, way, low)?;
     Some(target.0)
 }
 
 /// Where a key of IPv6 leads to in the end.
 #[inline(always)]
-fn follow_v6<T: Table>(table: Reader<'_, T>, target: Target, key: u64) -> Option<Target> {
-    let target = descend(table, target, key)?;
-    if target.is_class() {
-        return Some(target);
+fn follow_v6<T: Table>(table: Reader<'_, T>, way: Way, key: u64) -> Option<Target> {
+    let way = descend(table, way, key)?;
+    if way.target.is_class() {
+        return Some(way.target);
     }
-    let place = search(table, target, key)?;
+    let entries = way.target.entries();
+    if let Some(place) = way.guess() {
+        let start = table.word(place)?;
+        let entry = Entry6(table.word(place + entries)?);
+        if entry.holds(start, key) {
+            return Some(entry.target());
+        }
+    }
+    let place = search(table, way.target, key)?;
     let start = table.word(place)?;
-    let entry = Entry6(table.word(place + target.entries())?);
+    let entry = Entry6(table.word(place + entries)?);
     let span = entry.span();
     if start > key || span < Entry6::ON && (key - start) >> (span & 63) != 0 {
         return Some(Target::default());
@@ -288,14 +347,14 @@ fn follow_v6<T: Table>(table: Reader<'_, T>, target: Target, key: u64) -> Option
 
 /// Follows nodes to a class or a leaf.
 #[inline(always)]
-fn descend<T: Table>(table: Reader<'_, T>, mut target: Target, key: u64) -> Option<Target> {
+fn descend<T: Table>(table: Reader<'_, T>, mut way: Way, key: u64) -> Option<Way> {
     for _ in 0..MAX_NODES {
-        if !target.is_node() {
+        if !way.target.is_node() {
             break;
         }
-        target = node(table, target.place())?.enter(table, key)?;
+        way = node(table, way.target.place())?.enter(table, key)?;
     }
-    Some(target)
+    Some(way)
 }
 
 /// The division of a node.

@@ -26,7 +26,7 @@ use super::{
 pub(crate) struct Row {
     sources: String,
     version: u8,
-    /// `hot`: the same member each time; `members`, `strangers`.
+    /// `hot`: the same member each time, [`HOT`] of them one after the other; `members`, `strangers`.
     who: &'static str,
     limit_over_empty: Spread,
     over_empty: Spread,
@@ -41,6 +41,9 @@ const SIZES: [(u32, u32); 5] = [
     (1_000_000, 1),
     (1_000_000, 20),
 ];
+
+/// How many members are measured by themselves: it depends on who else is near.
+const HOT: u32 = 8;
 
 /// Numbers that are no members' begin here.
 const STRANGERS: u32 = 1 << 30;
@@ -104,26 +107,34 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<Vec<Row>
             } else {
                 frames::ipv4(frames::tcp(40_000, 443)).frame()
             };
-            for (who, first, count) in [
-                ("hot", 0, 1),
-                ("members", 0, prefixes),
-                ("strangers", STRANGERS, 1 << 30),
+            let frame = frame.bytes();
+            let hot = (0..HOT).map(|number| (number, 1)).collect();
+            for (who, draws) in [
+                ("hot", hot),
+                ("members", vec![(0, prefixes)]),
+                ("strangers", vec![(STRANGERS, 1 << 30)]),
             ] {
-                let draw = Draw {
-                    is_v6,
-                    first,
-                    count,
-                };
-                let program = |name| bench.with_sources(name, 34, draw);
-                let programs = [
-                    program("empty_source")?,
-                    program("limit_source")?,
-                    program("portdemux_source")?,
-                ];
-                let frame = frame.bytes();
-                let is_dropped = programs[2].drops(&frame)?;
-                ensure!(is_dropped == (who == "strangers"), "{name}, {who}");
-                let [empty, limit, portdemux] = interleave(&programs, &frame, rounds, repeat)?;
+                let mut samples = [const { Vec::new() }; 3];
+                for (first, count) in draws {
+                    let draw = Draw {
+                        is_v6,
+                        first,
+                        count,
+                    };
+                    let program = |name| bench.with_sources(name, 34, draw);
+                    let programs = [
+                        program("empty_source")?,
+                        program("limit_source")?,
+                        program("portdemux_source")?,
+                    ];
+                    let is_dropped = programs[2].drops(&frame)?;
+                    ensure!(is_dropped == (who == "strangers"), "{name}, {who}");
+                    let more = interleave(&programs, &frame, rounds, repeat)?;
+                    for (samples, more) in samples.iter_mut().zip(more) {
+                        samples.extend(more);
+                    }
+                }
+                let [empty, limit, portdemux] = samples;
                 rows.push(Row {
                     sources: name.clone(),
                     version: if is_v6 { 6 } else { 4 },
