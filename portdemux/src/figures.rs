@@ -1,6 +1,6 @@
 //! Numbers and texts as people read them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// A text in at most `room` characters; what does not fit is cut off its end.
 pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
@@ -11,7 +11,24 @@ pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     format!("{kept}…").into()
 }
 
-use std::time::Duration;
+/// A text that somebody else chose, without what a terminal would obey or a reader not see.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_visible = |character: char| {
+        matches!(character, '\'' | '"' | '\\') || character.escape_debug().count() == 1
+    };
+    if text.chars().all(is_visible) {
+        return text.into();
+    }
+    text.chars()
+        .map(|character| {
+            if is_visible(character) {
+                character
+            } else {
+                '\u{fffd}'
+            }
+        })
+        .collect()
+}
 
 /// A number with separators between thousands, as in `8,214,503`.
 pub(crate) fn grouped(number: impl Into<u64>) -> String {
@@ -97,6 +114,13 @@ fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_shown() {
+        assert_eq!(visible("it's a \"(sd-pam)\""), "it's a \"(sd-pam)\"");
+        assert_eq!(visible("\u{1b}[2Jnginx\n"), "\u{fffd}[2Jnginx\u{fffd}");
+        assert_eq!(visible("a\u{202e}b"), "a\u{fffd}b");
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod attached;
+pub mod capabilities;
 pub mod capture;
 pub mod change;
 pub mod cli;
@@ -13,6 +14,7 @@ mod figures;
 pub mod flows;
 pub mod image;
 pub mod interface;
+pub mod listeners;
 pub mod lockout;
 pub mod members;
 pub mod pending;

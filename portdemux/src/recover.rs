@@ -298,7 +298,7 @@ impl Lists<'_> {
 }
 
 /// Where the packets of an entry's rule go. A destination whose name is lost lets nothing in.
-fn destination(image: &Compiled, entry: Entry) -> Destination {
+pub(crate) fn destination(image: &Compiled, entry: Entry) -> Destination {
     let target = &image.targets[entry.rule() as usize];
     let named = match entry.action() {
         Action::Local => Some(Destination::Local),

@@ -8,10 +8,13 @@ use portdemux_common::{
     wire::{Port, Transport},
 };
 
-use crate::dataplane::{
-    counters::{Outcome, Traffic},
-    flows::PortFlows,
-    maps::Maps,
+use crate::{
+    dataplane::{
+        counters::{Outcome, Traffic},
+        flows::PortFlows,
+        maps::Maps,
+    },
+    rules::Destination,
 };
 
 /// A port of a protocol.
@@ -34,6 +37,8 @@ pub struct Snapshot {
     /// What is counted of flows, where they are tracked.
     flows: Option<Vec<PortFlows>>,
     claims: Claims,
+    /// Where rules send packets that do not go to the port's own sockets, by id.
+    destinations: HashMap<RuleId, Destination>,
 }
 
 /// Which rules claim a port: at any address, and at some.
@@ -60,6 +65,7 @@ impl Snapshot {
             // Where the tables are damaged, `status` says so; the other counters are there still.
             flows: maps.flows().ok().flatten().map(|flows| flows.ports()),
             claims: Claims::read(&image),
+            destinations: destinations(maps, &image),
             taken: Instant::now(),
         }
     }
@@ -105,6 +111,16 @@ impl Snapshot {
     #[must_use]
     pub fn entry(&self, (transport, port): PortKey) -> Entry {
         self.claims.entry(Port::new(port).index(transport))
+    }
+
+    /// Where what comes for a port is sent, if that is neither to its own sockets nor nowhere.
+    #[must_use]
+    pub fn destination(&self, key: PortKey) -> Option<&Destination> {
+        let entry = self.entry(key);
+        if !entry.is_claimed() {
+            return None;
+        }
+        self.destinations.get(&entry.rule())
     }
 
     /// The name of the rule that claims a port.
@@ -176,6 +192,15 @@ impl Claims {
         }
         self.exact.get(&index).copied().unwrap_or(Entry::UNCLAIMED)
     }
+}
+
+fn destinations(maps: &Maps, image: &RulesetImage) -> HashMap<RuleId, Destination> {
+    let known = maps.destinations(image);
+    let targets = image.targets.iter().take(image.header.targets as usize);
+    (0..)
+        .zip(targets)
+        .filter_map(|(rule, target)| Some((rule, known.get(&target.place()?)?.clone())))
+        .collect()
 }
 
 /// Every port of every protocol.

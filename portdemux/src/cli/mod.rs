@@ -12,6 +12,7 @@ mod explain;
 mod export;
 mod flows;
 mod guard;
+mod listeners;
 pub mod output;
 mod promote;
 mod remove;
@@ -107,6 +108,7 @@ enum Command {
     Rules(rules::Args),
     Stats(stats::Args),
     Flows(flows::Args),
+    Listeners(listeners::Args),
     Explain(explain::Args),
     Guard(guard::Args),
 }
@@ -204,6 +206,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => rules::run(args, &context),
         Command::Stats(args) => stats::run(args, &context),
         Command::Flows(args) => flows::run(args, &context),
+        Command::Listeners(args) => listeners::run(args, &context),
         Command::Explain(args) => explain::run(args, &context),
         Command::Guard(args) => guard::run(args, &context),
     };

@@ -119,6 +119,12 @@ pub fn warn(message: impl Display, help: Option<&str>) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// Says that something is not known, why, and what to do, although the command goes on.
+pub fn warn_of(what: impl Display, error: &anyhow::Error) {
+    let (causes, advice) = told(error);
+    warn(format!("{what}: {causes}"), advice.as_deref());
+}
+
 /// Says something of use beside the output.
 pub fn note(message: impl Display) {
     let _ = io::stderr().write_all(format!("note: {message}\n").as_bytes());
@@ -134,6 +140,16 @@ fn describe(error: &anyhow::Error) -> String {
         // It is a page of its own, made for a reader.
         return format!("{rules}\n");
     }
+    let (causes, advice) = told(error);
+    let mut text = format!("{} {}\n", label("error:", "1;31"), causes);
+    if let Some(advice) = advice {
+        let _ = writeln!(text, "{} {advice}", label(" help:", "36"));
+    }
+    text
+}
+
+/// What went wrong, in one line, and what to do about it.
+fn told(error: &anyhow::Error) -> (String, Option<String>) {
     let mut advice = error
         .downcast_ref::<Advice>()
         .map(|advice| advice.0.clone());
@@ -146,11 +162,7 @@ fn describe(error: &anyhow::Error) -> String {
     if error.downcast_ref::<NothingLoaded>().is_some() {
         advice.get_or_insert_with(|| "portdemux attach IFACE loads it".into());
     }
-    let mut text = format!("{} {}\n", label("error:", "1;31"), causes.join(": "));
-    if let Some(advice) = advice {
-        let _ = writeln!(text, "{} {advice}", label(" help:", "36"));
-    }
-    text
+    (causes.join(": "), advice)
 }
 
 fn label(label: &str, code: &str) -> String {

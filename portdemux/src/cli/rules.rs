@@ -7,13 +7,14 @@ use portdemux_common::ruleset::RuleId;
 use serde::Serialize;
 
 use super::{
-    Context,
+    Context, listeners,
     output::{Align, Table},
     stats::Traffic,
 };
 use crate::{
     clock::Clock,
     figures::{grouped, size},
+    listeners::Behind,
     rules::{self, Word, flows::TIMEOUT_KEYS},
 };
 
@@ -80,6 +81,7 @@ struct Rule<'a> {
     line: usize,
     received: Traffic,
     dropped: Traffic,
+    listeners: Option<Vec<Option<&'a str>>>,
     /// What it asks of packets, for people.
     #[serde(skip)]
     terms: String,
@@ -94,6 +96,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let counters = maps.counters.rules(count);
     let by_name: std::collections::HashMap<&str, RuleId> =
         ids.iter().map(|(&id, name)| (name.as_str(), id)).collect();
+    // Without them the rules are worth knowing still.
+    let behind = Behind::look().ok();
     let rules: Vec<Rule<'_>> = in_force
         .ruleset
         .rules()
@@ -126,6 +130,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 line: rule.line,
                 received: counted.received.into(),
                 dropped: counted.dropped.into(),
+                listeners: behind.as_ref().map(|behind| behind.rule(rule)),
                 terms: phrases.collect::<Vec<_>>().join(", "),
             }
         })
@@ -178,7 +183,9 @@ fn table(rules: &[Rule<'_>]) -> Table {
     if lists_sources {
         table = table.column("FROM", Align::Left, 0);
     }
-    table = table.column("TO", Align::Left, 0);
+    table = table
+        .column("TO", Align::Left, 0)
+        .column("LISTENER", Align::Left, 9);
     if has_terms {
         table = table.column("TERMS", Align::Left, 1);
     }
@@ -195,6 +202,9 @@ fn table(rules: &[Rule<'_>]) -> Table {
         let mut row = vec![rule.name.to_owned(), rule.ports.join(" "), addresses];
         row.extend(lists_sources.then(|| sources(rule)));
         row.push(rule.to.clone());
+        row.push(listeners::cell(
+            rule.listeners.as_deref().unwrap_or_default(),
+        ));
         row.extend(has_terms.then(|| rule.terms.clone()));
         row.extend([
             grouped(rule.received.packets),

@@ -35,6 +35,7 @@ use super::{
     sources::SOURCES,
 };
 use crate::{
+    capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
     error::{Advice, Help as _},
     interface::{self, Interface, XdpHook},
 };
@@ -600,29 +601,11 @@ pub(super) fn padded(text: &str) -> [u8; NAME_LENGTH] {
 ///
 /// Names the capabilities that it lacks.
 pub fn check_capabilities() -> Result<()> {
-    const CAP_NET_ADMIN: u32 = 12;
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_PERFMON: u32 = 38;
-    const CAP_BPF: u32 = 39;
-    let status = fs::read_to_string("/proc/thread-self/status").context("read /proc")?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .context("/proc does not show the capabilities of this process")?;
-    let has = |capability: u32| effective & 1 << capability != 0;
-    let missing: Vec<&str> = [
+    let missing = capabilities::lacking(&[
         (CAP_BPF, "CAP_BPF"),
         (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
         (CAP_PERFMON, "CAP_PERFMON"),
-    ]
-    .into_iter()
-    .filter(|&(capability, _)| {
-        // CAP_SYS_ADMIN stands for the two that were split off it in Linux 5.8.
-        !has(capability) && (capability == CAP_NET_ADMIN || !has(CAP_SYS_ADMIN))
-    })
-    .map(|(_, name)| name)
-    .collect();
+    ])?;
     if missing.is_empty() {
         return Ok(());
     }

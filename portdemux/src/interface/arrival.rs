@@ -28,12 +28,13 @@ pub enum Arrival {
 }
 
 /// An interface and those it stands on.
-struct Layer {
-    index: u32,
-    name: String,
-    is_inward: bool,
-    below: Option<u32>,
-    above: Option<u32>,
+pub(super) struct Layer {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// Whether nothing comes in by it from another host: loopback, dummy.
+    pub(super) is_inward: bool,
+    pub(super) below: Option<u32>,
+    pub(super) above: Option<u32>,
 }
 
 /// Says where packets from `peer` for the address `local` of this host arrive.
@@ -132,7 +133,7 @@ async fn route(handle: &Handle, local: IpAddr, peer: IpAddr) -> Option<(u32, boo
     Some((interface, answer.header.kind == RouteType::Local))
 }
 
-fn layer(message: &LinkMessage) -> Layer {
+pub(super) fn layer(message: &LinkMessage) -> Layer {
     let mut layer = Layer {
         index: message.header.index,
         name: String::new(),
@@ -164,7 +165,7 @@ fn layer(message: &LinkMessage) -> Layer {
     layer
 }
 
-fn with_those_below(layers: &[Layer], mut found: BTreeSet<u32>) -> BTreeSet<u32> {
+pub(super) fn with_those_below(layers: &[Layer], mut found: BTreeSet<u32>) -> BTreeSet<u32> {
     loop {
         let below: Vec<u32> = layers
             .iter()

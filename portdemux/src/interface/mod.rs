@@ -2,6 +2,7 @@
 
 mod arrival;
 mod offloads;
+mod watched;
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
@@ -12,6 +13,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 pub use offloads::{Offloads, offloads};
+pub use watched::{Watched, watched};
 
 /// An interface of this process's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

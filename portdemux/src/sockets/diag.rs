@@ -1,4 +1,4 @@
-//! Sockets as `NETLINK_SOCK_DIAG` lists them (sock_diag(7), Linux `include/uapi/linux/inet_diag.h`).
+//! Sockets as `NETLINK_SOCK_DIAG` lists them (`sock_diag(7)`, Linux `include/uapi/linux/inet_diag.h`).
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -121,10 +121,9 @@ pub(super) fn list(transport: Transport, states: &[State]) -> Result<Option<Vec<
     let mut sockets = Vec::new();
     for family in [IPV4, IPV6] {
         match dump(&socket, transport, family, states, &mut sockets).with_context(what)? {
-            Ended::Complete => {}
             Ended::Unsupported if family == IPV4 => return Ok(None),
-            // IPv6 is switched off.
-            Ended::Unsupported => {}
+            // IPv6 may be switched off.
+            Ended::Complete | Ended::Unsupported => {}
         }
     }
     Ok(Some(sockets))
@@ -239,6 +238,8 @@ fn answer(body: &[u8], transport: Transport) -> Option<Socket> {
         },
         owner: answer.owner,
         inode: answer.inode.into(),
+        // The low half stands first (Linux `net/core/sock_diag.c`, `sock_diag_save_cookie`).
+        cookie: Some(u64::from(ends.cookie[0]) | u64::from(ends.cookie[1]) << 32),
     };
     if state == State::Listening {
         socket.queue.room = Some(answer.send_queue);

@@ -55,6 +55,27 @@ impl Holders {
         found
     }
 
+    /// Whether every process has the sockets among these still that it was found with.
+    #[must_use]
+    pub fn still_hold(&self, inodes: &HashSet<u64>) -> bool {
+        let mut held = self
+            .by_inode
+            .iter()
+            .filter(|(inode, _)| inodes.contains(inode));
+        held.all(|(number, holders)| {
+            holders.iter().all(
+                |Holder {
+                     pid, descriptor, ..
+                 }| {
+                    let target = fs::read_link(format!("/proc/{pid}/fd/{descriptor}"));
+                    let target = target.ok();
+                    let target = target.as_ref().and_then(|target| target.to_str());
+                    target.and_then(inode) == Some(*number)
+                },
+            )
+        })
+    }
+
     fn add(&mut self, pid: u32, open: Vec<(u32, u64)>, inodes: &HashSet<u64>) {
         let mut name = None;
         for (descriptor, inode) in open {

@@ -40,17 +40,19 @@ pub struct Socket {
     pub owner: u32,
     /// Its inode number, by which processes have it.
     pub inode: u64,
+    /// The number by which maps of sockets name it; unknown where the kernel does not say.
+    pub cookie: Option<u64>,
 }
 
 /// What waits in a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queue {
-    /// In a socket that listens: connections that wait to be accepted; in others: bytes that wait to be
-    /// read.
+    /// In a socket that listens: connections that wait to be accepted; in others: the memory, in bytes, of
+    /// what waits to be read.
     pub waiting: u32,
-    /// How many have room: connections, or bytes of kernel memory. Unknown where the kernel does not say.
+    /// How much of that may wait; unknown where the kernel does not say.
     pub room: Option<u32>,
-    /// How many packets were dropped for want of room since it was opened, likewise.
+    /// How many datagrams were dropped since it was opened; unknown where the kernel does not say.
     pub dropped: Option<u32>,
 }
 
@@ -76,6 +78,15 @@ impl State {
     /// Its bit in a set of states.
     const fn bit(self) -> u32 {
         1 << self as u8
+    }
+}
+
+impl Queue {
+    /// Whether nothing more has room, of connections the next one (Linux `include/net/sock.h`,
+    /// `sk_acceptq_is_full` and `sk_rcvqueues_full`).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room.is_some_and(|room| self.waiting > room)
     }
 }
 
@@ -174,6 +185,8 @@ mod tests {
             assert_eq!((read.queue.room, read.queue.dropped), (None, None));
             read.queue.room = asked.queue.room;
             read.queue.dropped = asked.queue.dropped;
+            assert!(asked.cookie.is_some() && read.cookie.is_none());
+            read.cookie = asked.cookie;
         }
         assert_eq!(asked, read);
         assert!(asked[0].is_dual && asked[0].is_wildcard() && !asked[0].is_loopback_only());

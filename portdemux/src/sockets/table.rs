@@ -73,6 +73,7 @@ fn socket(line: &str, transport: Transport) -> Option<Socket> {
         },
         owner,
         inode: fields.nth(1)?.parse().ok()?,
+        cookie: None,
     })
 }
 

@@ -1,6 +1,11 @@
 //! Documents for programs: they have the keys that are documented, and values of these types.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
@@ -115,6 +120,9 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
         interface,
         keys_of_flows,
         flow,
+        keys_of_listeners,
+        listener,
+        part,
     ] = &tables[..]
     else {
         anyhow::bail!("the page has {} tables", tables.len());
@@ -129,6 +137,8 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
         ensure!(example[key].is_object(), "{example}");
         example[key] = Value::Null;
     }
+    ensure!(example["listeners"].is_array(), "{example}");
+    example["listeners"] = json!([]);
     assert_eq!(shape(&document["ports"][0]), shape(&example));
     let document = portdemux.json(&["set", "list"])?;
     has_keys(&document, sets_keys)?;
@@ -153,7 +163,47 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
             "known_seconds": "number", "left_seconds": "number",
         })
     );
-    has_keys(&document["flows"][0], flow)
+    has_keys(&document["flows"][0], flow)?;
+
+    let sockets = [("0.0.0.0:20", true), ("127.0.0.1:21", false)];
+    let _sockets = lab.server.enter(|| {
+        let sockets = sockets.map(|(address, is_udp)| -> Result<OwnedFd> {
+            Ok(if is_udp {
+                UdpSocket::bind(address)?.into()
+            } else {
+                TcpListener::bind(address)?.into()
+            })
+        });
+        sockets.into_iter().collect::<Result<Vec<_>>>()
+    })?;
+    let document = portdemux.json(&["listeners"])?;
+    has_keys(&document, keys_of_listeners)?;
+    let expected = |accept_queue: Value, receive_queue: Value, addresses: Value| {
+        json!({
+            "protocol": "string", "port": "integer", "addresses": ["string"],
+            "ip_versions": ["integer"], "interface": "null",
+            "processes": [{"pid": "integer", "name": "string", "fd": "integer"}],
+            "uid": "integer", "user": "string", "accept_queue": accept_queue,
+            "receive_queue": receive_queue, "reach": "string",
+            "parts": [{
+                "reach": "string", "rule": "null", "addresses": addresses, "peers_of": "null",
+                "ports": [], "to": "null", "interface": "null",
+            }],
+        })
+    };
+    let receive_queue = json!({"bytes": "integer", "size": "integer", "dropped": "integer"});
+    let accept_queue = json!({"waiting": "integer", "backlog": "integer"});
+    assert_eq!(
+        shape(&document["listeners"]),
+        json!([
+            expected("null".into(), receive_queue, json!(["string"])),
+            expected(accept_queue, "null".into(), json!([])),
+        ])
+    );
+    assert_eq!(document["loaded"], true);
+    assert_eq!(document["generation"], 2);
+    has_keys(&document["listeners"][0], listener)?;
+    has_keys(&document["listeners"][0]["parts"][0], part)
 }
 
 #[test]
@@ -166,7 +216,7 @@ fn the_document_of_stats_has_values_of_the_documented_types() -> Result<()> {
     let port = |rule: &str| {
         json!({
             "protocol": "string", "port": "integer", "rule": rule, "received": traffic(),
-            "dropped": traffic(), "flows": "null", "sent": "null",
+            "dropped": traffic(), "flows": "null", "sent": "null", "listeners": [],
         })
     };
     let stats = portdemux.json(&["stats", "20/udp", "30/udp"])?;
@@ -189,10 +239,11 @@ fn the_document_of_stats_has_values_of_the_documented_types() -> Result<()> {
         stats["ports"],
         json!([
             {"protocol": "udp", "port": 20, "rule": name, "received": three, "dropped": three,
-             "flows": null, "sent": null},
+             "flows": null, "sent": null, "listeners": []},
             {
                 "protocol": "udp", "port": 30, "rule": null,
                 "received": {"packets": 2, "bytes": 100}, "dropped": none, "flows": null, "sent": null,
+                "listeners": [],
             },
         ])
     );
@@ -243,15 +294,17 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
                 {
                     "name": "no", "ports": ["7/udp", "8000-8999/tcp"],
                     "addresses": ["192.0.2.2", "2001:db8::2"], "from": [], "deny": [],
-                    "to": "drop", "role": "destination", "connections": "all", "rate": null,
+                    "to": "drop", "fallback": null, "mac": null, "queue": null, "role": "destination", "connections": "all", "rate": null,
                     "new_rate": null, "per": "rule", "shadow": false, "line": 4,
-                    "received": two, "dropped": two,
+                    "received": two, "dropped": two, "listeners": [],
                 },
                 {
                     "name": "22/tcp", "ports": ["22/tcp"], "addresses": [],
                     "from": ["@lan", "::1"], "deny": ["10.0.0.0/8"], "to": "local",
+                    "fallback": null, "mac": null, "queue": null,
                     "role": "destination", "connections": "all", "rate": null, "new_rate": null,
                     "per": "rule", "shadow": false, "line": 10, "received": none, "dropped": none,
+                    "listeners": [],
                 },
             ],
         })

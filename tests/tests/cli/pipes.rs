@@ -11,7 +11,7 @@ use portdemux_tests::{cli, cli::Portdemux, lab::Lab, require, run};
 
 use crate::bed::busy;
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &["stats", "--all"],
     &["stats", "--all", "--json"],
     &["stats", "--watch", "0.1"],
@@ -19,6 +19,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["rules"],
     &["status"],
     &["export"],
+    &["listeners"],
     &["explain", "tcp", "192.0.2.1:1024", "192.0.2.2:80"],
     &["--help"],
 ];

@@ -57,10 +57,10 @@ const PLAN: &str = "\
 ";
 
 const TABLE: &str = "\
-RULE  PORTS   ADDRESS  FROM                        TO     RECEIVED  BYTES  DROPPED
-ssh   22/tcp  any      @lan 198.51.100.0/24        local         0    0 B        0
-web   80/tcp  any      any but @guest              local         0    0 B        0
-dns   53/udp  any      @lan but 192.0.2.66 @guest  local         0    0 B        0
+RULE  PORTS   ADDRESS  FROM                        TO     LISTENER  RECEIVED  BYTES  DROPPED
+ssh   22/tcp  any      @lan 198.51.100.0/24        local  –                0    0 B        0
+web   80/tcp  any      any but @guest              local  –                0    0 B        0
+dns   53/udp  any      @lan but 192.0.2.66 @guest  local  –                0    0 B        0
 ";
 
 fn loaded(lab: &Lab) -> Result<Portdemux<'_>> {

@@ -22,7 +22,7 @@ fn spelled(ports: &Value) -> Result<Vec<String>> {
         .collect()
 }
 
-/// The first two columns and the count of the table of ports, and what stands below it.
+/// Port, rule and count of the table of ports, and what stands below it.
 fn table(text: &str) -> (Vec<(&str, &str, &str)>, &str) {
     let (table, _) = text.split_once("\n\n").unwrap_or((text, ""));
     let mut rows = Vec::new();
@@ -34,7 +34,8 @@ fn table(text: &str) -> (Vec<(&str, &str, &str)>, &str) {
         }
         let mut words = line.split_whitespace();
         let mut next = || words.next().unwrap_or_default();
-        rows.push((next(), next(), next()));
+        let (port, rule, _listener, received) = (next(), next(), next(), next());
+        rows.push((port, rule, received));
     }
     (rows, more)
 }

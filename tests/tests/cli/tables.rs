@@ -38,13 +38,13 @@ quiet                       9/tcp                       local         0        0
 ";
 
 const STATS_IN_A_PIPE: &str = "\
-PORT            RULE                                                RECEIVED  BYTES  PKT/S  DROPPED  WHY
-20/udp          a-rule-with-a-name-that-is-rather-long-for-a-table         3  150 B      0        3  rule_drop
-30/udp          –                                                          2  100 B      0        0  unclaimed
-10/udp          –                                                          1   50 B      0        0  unclaimed
-9/tcp           quiet                                                      0    0 B      0        0  –
-1000-1999/sctp  a-rule-with-a-name-that-is-rather-long-for-a-table         0    0 B      0        0  rule_drop
-3000-3999/sctp  a-rule-with-a-name-that-is-rather-long-for-a-table         0    0 B      0        0  rule_drop
+PORT            RULE                                                LISTENER  RECEIVED  BYTES  PKT/S  DROPPED  WHY
+20/udp          a-rule-with-a-name-that-is-rather-long-for-a-table  –                3  150 B      0        3  rule_drop
+30/udp          –                                                   –                2  100 B      0        0  unclaimed
+10/udp          –                                                   –                1   50 B      0        0  unclaimed
+9/tcp           quiet                                               –                0    0 B      0        0  –
+1000-1999/sctp  a-rule-with-a-name-that-is-rather-long-for-a-table  –                0    0 B      0        0  rule_drop
+3000-3999/sctp  a-rule-with-a-name-that-is-rather-long-for-a-table  –                0    0 B      0        0  rule_drop
 
 RULE                                                RECEIVED  BYTES  DROPPED
 a-rule-with-a-name-that-is-rather-long-for-a-table         3  150 B        3
@@ -57,9 +57,9 @@ non_ip           1   60 B
 ";
 
 const RULES_IN_A_PIPE: &str = "\
-RULE                                                PORTS                                 ADDRESS  TO     RECEIVED  BYTES  DROPPED
-a-rule-with-a-name-that-is-rather-long-for-a-table  20/udp 1000-1999/sctp 3000-3999/sctp  any      drop          3  150 B        3
-quiet                                               9/tcp                                 any      local         0    0 B        0
+RULE                                                PORTS                                 ADDRESS  TO     LISTENER  RECEIVED  BYTES  DROPPED
+a-rule-with-a-name-that-is-rather-long-for-a-table  20/udp 1000-1999/sctp 3000-3999/sctp  any      drop   –                3  150 B        3
+quiet                                               9/tcp                                 any      local  –                0    0 B        0
 ";
 
 const STATUS_IN_A_PIPE: &str = "\

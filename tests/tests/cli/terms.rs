@@ -131,10 +131,10 @@ fn flags_that_do_not_go_together_are_cited_as_the_rule_that_is_added() -> Result
 }
 
 const REPLIES: &str = "\
-RULE         PORTS            ADDRESS  TO     TERMS                                 RECEIVED  BYTES  DROPPED
-web-replies  443/tcp          any      local  role source, connections established         0    0 B        0
-replies      32768-60999/udp  any      local  connections established                      0    0 B        0
-ssh          22/tcp           any      local  –                                            0    0 B        0
+RULE         PORTS            ADDRESS  TO     LISTENER  TERMS                                 RECEIVED  BYTES  DROPPED
+web-replies  443/tcp          any      local  –         role source, connections established         0    0 B        0
+replies      32768-60999/udp  any      local  –         connections established                      0    0 B        0
+ssh          22/tcp           any      local  –         –                                            0    0 B        0
 ";
 
 const REPLIES_IN_80_COLUMNS: &str = "\

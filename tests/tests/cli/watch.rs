@@ -96,8 +96,8 @@ fn a_pipe_gets_plain_pages_with_rates() -> Result<()> {
 fn is_busy(page: &str, port: &str) -> bool {
     let mut lines = page.lines();
     let line = lines.find(|line| line.split(' ').next() == Some(port));
-    // PORT RULE RECEIVED BYTES (number and unit) PKT/S
-    let rate = line.and_then(|line| line.split_whitespace().nth(5));
+    // PORT RULE LISTENER RECEIVED BYTES (number and unit) PKT/S
+    let rate = line.and_then(|line| line.split_whitespace().nth(6));
     rate.is_some_and(|rate| rate != "0")
 }
 
@@ -121,7 +121,7 @@ fn a_terminal_is_redrawn_in_place_and_left_as_it_was() -> Result<()> {
                 let screen = session.screen()?;
                 let lines = screen.lines();
                 let first = lines.get(1).map_or("", String::as_str);
-                let received = first.split_whitespace().nth(2).unwrap_or_default();
+                let received = first.split_whitespace().nth(3).unwrap_or_default();
                 let received = received.parse().unwrap_or(0);
                 let is_it = is_busy(first, "10/udp") && received > packets;
                 Ok(is_it.then_some((screen, received)))

@@ -14,6 +14,8 @@ use crate::{
     attached,
     cli::{Context, status::Interface},
     dataplane::{flows::PortFlows, maps::Maps},
+    listeners::Behind,
+    rules::{Destination, PortRange},
     snapshot::Snapshot,
 };
 
@@ -53,6 +55,7 @@ struct PortReport<'a> {
     dropped: Traffic,
     flows: Option<FlowsReport>,
     sent: Option<Traffic>,
+    listeners: Option<Vec<Option<&'a str>>>,
 }
 
 /// Packets received, by how they stand to flows.
@@ -95,6 +98,7 @@ pub(super) fn line(
     context: &Context,
     maps: &Maps,
     snapshot: &Snapshot,
+    behind: Option<&Behind>,
 ) -> Result<String> {
     let mut keys = chosen(args, snapshot);
     keys.sort_by_cached_key(|&key| (Reverse(snapshot.traffic(key).received.packets), key));
@@ -109,6 +113,10 @@ pub(super) fn line(
             dropped: traffic.dropped.into(),
             flows: flows.map(Into::into),
             sent: flows.map(|flows| flows.sent.into()),
+            listeners: behind.map(|behind| {
+                let to = snapshot.destination(key).unwrap_or(&Destination::Local);
+                behind.at(&[PortRange::single(key.0, key.1)], &[], to)
+            }),
         }
     });
     let rules = snapshot.rules_by_traffic().into_iter();

@@ -11,6 +11,7 @@ pub(super) use document::Traffic;
 
 use super::Context;
 use crate::{
+    listeners::Behind,
     rules::PortRange,
     snapshot::{PortKey, Snapshot},
 };
@@ -58,11 +59,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return watch::run(args, context, &maps, interval);
     }
     let now = Snapshot::take(&maps);
+    let mut behind = Behind::default();
     let text = if args.json {
-        document::line(args, context, &maps, &now)?
+        document::line(args, context, &maps, &now, behind.again())?
     } else {
         thread::sleep(SAMPLE);
-        page::text(args, &context.output, &now, &Snapshot::take(&maps), None)
+        let later = Snapshot::take(&maps);
+        page::text(args, &context.output, &now, &later, behind.again(), None)
     };
     Ok(context.output.write(&text)?)
 }

@@ -6,10 +6,14 @@ use portdemux_common::{counters::Counter, flows::Relation, ruleset::Action};
 
 use super::{Args, chosen, is_single};
 use crate::{
-    cli::output::{Align, Output, Style, Table},
+    cli::{
+        listeners,
+        output::{Align, Output, Style, Table},
+    },
     dataplane::counters::Traffic,
     figures::{cut, grouped, rate, size},
-    rules::PortRange,
+    listeners::Behind,
+    rules::{Destination, PortRange},
     snapshot::{PortKey, Snapshot},
 };
 
@@ -26,6 +30,7 @@ pub(super) fn text(
     output: &Output,
     before: &Snapshot,
     now: &Snapshot,
+    behind: Option<&Behind>,
     screen: Option<usize>,
 ) -> String {
     let ports = busiest_first(folded(args, before, now), before, now);
@@ -80,7 +85,7 @@ pub(super) fn text(
             .iter()
             .map(|range| range.len() as usize)
             .sum();
-        port_table(&ports[..shown], before, now).render(output)
+        port_table(&ports[..shown], before, now, behind).render(output)
             + &more(args, output, hidden, "ports saw traffic or are claimed")
     };
     if has_flows && !ports.is_empty() {
@@ -187,11 +192,17 @@ const fn first(range: PortRange) -> PortKey {
     (range.transport, range.first)
 }
 
-fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table {
+fn port_table(
+    ranges: &[PortRange],
+    before: &Snapshot,
+    now: &Snapshot,
+    behind: Option<&Behind>,
+) -> Table {
     let seconds = (now.taken - before.taken).as_secs_f64();
     let mut table = Table::new()
         .column("PORT", Align::Left, 0)
         .column("RULE", Align::Left, 0)
+        .column("LISTENER", Align::Left, 9)
         .column("RECEIVED", Align::Right, 0)
         .column("BYTES", Align::Right, 2)
         .column("PKT/S", Align::Right, 1)
@@ -223,9 +234,13 @@ fn port_table(ranges: &[PortRange], before: &Snapshot, now: &Snapshot) -> Table 
                 Action::Local | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk,
             ) => "",
         };
+        let to = now.destination(key).unwrap_or(&Destination::Local);
+        let names = behind.map(|behind| behind.at(&[*range], &[], to));
+        let names = names.unwrap_or_default();
         let mut row = vec![
             range.to_string(),
             now.rule(key).unwrap_or_default().to_owned(),
+            listeners::cell(&names),
             grouped(packets),
             size(traffic.received.bytes),
             rate(per_second),

@@ -13,6 +13,7 @@ use super::{Args, SAMPLE, document, page};
 use crate::{
     cli::{Context, output::Output},
     dataplane::maps::Maps,
+    listeners::Behind,
     snapshot::Snapshot,
 };
 
@@ -24,8 +25,10 @@ const END: &str = "\x1b[?25h\x1b[?1049l";
 pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duration) -> Result<()> {
     if args.json {
         let mut pace = Pace::new(Duration::ZERO, interval)?;
+        let mut behind = Behind::default();
         while pace.goes_on() {
-            let line = document::line(args, context, maps, &Snapshot::take(maps))?;
+            let behind = behind.again();
+            let line = document::line(args, context, maps, &Snapshot::take(maps), behind)?;
             context.output.write(&line)?;
         }
         return Ok(());
@@ -44,13 +47,16 @@ pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duratio
 
 fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) -> Result<()> {
     let mut before = Snapshot::take(maps);
+    let mut behind = Behind::default();
     while pace.goes_on() {
         let now = Snapshot::take(maps);
+        let behind = behind.again();
         let text = if output.is_terminal() {
             let lines = output.size().1;
-            redrawn(&page::text(args, output, &before, &now, Some(lines)), lines)
+            let text = page::text(args, output, &before, &now, behind, Some(lines));
+            redrawn(&text, lines)
         } else {
-            page::text(args, output, &before, &now, None) + "\n"
+            page::text(args, output, &before, &now, behind, None) + "\n"
         };
         output.write(&text)?;
         before = now;

@@ -34,6 +34,7 @@ fn answer_about(family: u8, state: State, address: &[u8], attributes: &[Vec<u8>]
         ends: Ends {
             port: 3868_u16.to_be_bytes(),
             address: padded,
+            cookie: [0x5566_7788, 0x1122_3344],
             ..Ends::default()
         },
         receive_queue: 3,
@@ -107,6 +108,7 @@ fn an_sctp_endpoint_has_all_its_addresses() {
             },
             owner: 1000,
             inode: 77,
+            cookie: Some(0x1122_3344_5566_7788),
         }]
     );
 }
