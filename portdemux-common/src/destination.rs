@@ -8,7 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    decide::Decision,
+    decide::{Decision, Outcome, Pending},
     reason::{Reason, Verdict},
     ruleset::Action,
 };
@@ -24,8 +24,14 @@ pub const CPU_PLACES: usize = 1 << 14;
 /// How many bytes the name of a destination can have as it is written down: `interface:eth0`.
 pub const DESTINATION_NAME_LENGTH: usize = 64;
 
+/// How many queues the AF_XDP sockets of a program can be on.
+pub const XSK_QUEUES: usize = 1 << 10;
+
 /// A MAC address.
 pub type Mac = [u8; 6];
+
+/// The MAC addresses of interfaces, by place: each in the first six bytes of a word.
+pub type MacWords = [u64; DESTINATION_PLACES];
 
 /// Which destination a rule has. All zeros for a rule that needs none to be said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -49,6 +55,16 @@ pub struct Target {
 const _: () = assert!(size_of::<Target>() == 16 && align_of::<Target>() == 4);
 
 impl Target {
+    /// Of what can be found nowhere, and is not let in.
+    pub const NOWHERE: Self = Self {
+        first: 0,
+        count: 0,
+        queue: 0,
+        fallback: Action::Drop as u8,
+        reserved: 0,
+        mac: [0; 6],
+    };
+
     /// Its place, if it has one: it has a target and that is no list of CPUs.
     #[must_use]
     pub const fn place(&self) -> Option<u32> {
@@ -93,6 +109,66 @@ pub const fn settle(decision: Decision, target: &Target, is_there: bool) -> Deci
         reason: missing(decision.entry.action()),
         entry: decision.entry,
     }
+}
+
+/// The same for a decision of which only the word is known.
+#[inline(always)]
+#[must_use]
+pub const fn settle_outcome(outcome: Outcome, target: &Target, is_there: bool) -> Outcome {
+    let entry = outcome.entry();
+    let redirected = Decision {
+        verdict: outcome.verdict(),
+        reason: missing(entry.action()),
+        entry,
+    };
+    if is_there {
+        return outcome;
+    }
+    settle(redirected, target, false).outcome()
+}
+
+/// Which of `count` CPUs a packet belongs to: all packets of a flow and of its mirror image to one, and all
+/// fragments of a packet.
+///
+/// Fragments are told apart by their addresses only, as those behind the first one have no ports. `seed` is
+/// the secret of the instance, which decides what flows meet on a CPU.
+#[inline(always)]
+#[must_use]
+pub fn spread(pending: &Pending, seed: u64, count: u16) -> u32 {
+    let mut ends = [
+        (pending.source, pending.source_port),
+        (pending.destination, pending.destination_port),
+    ];
+    let mut protocol = pending.protocol();
+    if pending.is_fragment() {
+        ends = [(pending.source, [0; 2]), (pending.destination, [0; 2])];
+        protocol = 0;
+    }
+    spread_flow(ends, protocol, seed, count)
+}
+
+/// Which of `count` CPUs a flow between two ends belongs to: each an address and a port, as they stand in the
+/// packet.
+#[inline(always)]
+fn spread_flow(ends: [([u64; 2], [u8; 2]); 2], protocol: u8, seed: u64, count: u16) -> u32 {
+    let end = |([upper, lower], port): ([u64; 2], [u8; 2])| {
+        mix(mix(mix(seed ^ upper) ^ lower) ^ u64::from(u16::from_ne_bytes(port)))
+    };
+    let [source, destination] = ends;
+    let both = end(source).wrapping_add(end(destination));
+    let hash = mix(both ^ u64::from(protocol));
+    // The upper half of the hash as a fraction of 2³².
+    let place = ((hash >> 32) * u64::from(count)) >> 32;
+    #[expect(clippy::cast_possible_truncation, reason = "it is below `count`")]
+    let place = place as u32;
+    place
+}
+
+/// Spreads the bits of a word over the word (`MurmurHash3`, the first half of the finalizer).
+#[inline(always)]
+const fn mix(word: u64) -> u64 {
+    let word = (word ^ word >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^ word >> 33
 }
 
 /// Why packets do not get to a destination of this kind that is missing.
@@ -140,6 +216,35 @@ mod tests {
                 let fallen = settle(redirected, &target, false);
                 assert_eq!((fallen.verdict, fallen.reason), (verdict, reason));
                 assert_eq!(fallen.entry, redirected.entry);
+                for is_there in [true, false] {
+                    let word = settle_outcome(redirected.outcome(), &target, is_there);
+                    assert_eq!(word, settle(redirected, &target, is_there).outcome());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flows_are_spread_evenly_and_each_stays_with_its_mirror_image() {
+        for seed in [0, 7, u64::MAX] {
+            for count in [1, 2, 3, 64] {
+                let mut flows = vec![0; count.into()];
+                for number in 0..16_384_u16 {
+                    let client = (
+                        [u64::from(number % 128), 0],
+                        (1024 + number / 128).to_be_bytes(),
+                    );
+                    let server = ([9, 0], 53_u16.to_be_bytes());
+                    let place = spread_flow([client, server], 17, seed, count);
+                    assert_eq!(spread_flow([server, client], 17, seed, count), place);
+                    flows[place as usize] += 1;
+                }
+                let fair = 16_384 / usize::from(count);
+                let (least, most) = (flows.iter().min().unwrap(), flows.iter().max().unwrap());
+                assert!(
+                    *least > fair * 7 / 10 && *most < fair * 13 / 10,
+                    "{flows:?}"
+                );
             }
         }
     }

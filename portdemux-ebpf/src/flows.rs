@@ -19,8 +19,9 @@ use portdemux_common::{
 };
 
 use crate::{
-    Maps, Witness, counting, fragments,
+    Maps, Witness, fragments,
     frame::LinearFrame,
+    targets,
     words::{Shared, forget, meet},
 };
 
@@ -169,6 +170,7 @@ pub(crate) fn look(
 /// Decides about a packet that came in, by its flow, which was looked for, and notes it there.
 #[inline(always)]
 pub(crate) fn receive<W: Witness>(
+    ctx: &XdpContext,
     pending: &Pending,
     tracked: &mut Tracked,
     ruleset: &RulesetImage,
@@ -193,11 +195,10 @@ pub(crate) fn receive<W: Witness>(
     let outcome = Outcome(tracked.outcome);
     if pending.leads(ruleset) {
         cold_path();
-        return fragments::lead(pending, outcome, witness);
+        return fragments::lead(ctx, pending, outcome, witness);
     }
-    witness.see_decided(outcome);
-    counting::count_outcome(pending.length, pending.port as usize, outcome);
-    Some(outcome.verdict())
+    let (length, port) = (pending.length, pending.port as usize);
+    Some(targets::count(ctx, length, port, outcome, witness))
 }
 
 /// Counts a packet for its port, by how it stands to the flows.

@@ -3,6 +3,7 @@
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     macros::btf_map,
+    programs::XdpContext,
 };
 use portdemux_common::{
     decide::{Outcome, Pending},
@@ -13,7 +14,7 @@ use portdemux_common::{
 };
 
 use crate::{
-    Maps, Witness, counting, flows,
+    Maps, Witness, flows, targets,
     words::{self, Shared},
 };
 
@@ -67,33 +68,38 @@ fn piece() -> Option<&'static mut Piece> {
 
 /// Counts a first fragment of which this came, and remembers that for the others of its packet.
 #[inline(always)]
-pub(crate) fn lead<W: Witness>(pending: &Pending, outcome: Outcome, witness: W) -> Option<Verdict> {
+pub(crate) fn lead<W: Witness>(
+    ctx: &XdpContext,
+    pending: &Pending,
+    outcome: Outcome,
+    witness: W,
+) -> Option<Verdict> {
     *piece()? = pending.piece(outcome);
     fragments::note(&Maps, piece()?, flows::now());
-    count(pending, witness)
+    count(ctx, pending, witness)
 }
 
 /// Decides about a later fragment as about the first one, and counts it with that. Nobody is told of one
 /// that is rejected.
 #[inline(always)]
 pub(crate) fn follow<W: Witness>(
+    ctx: &XdpContext,
     pending: &Pending,
     ruleset: &RulesetImage,
     witness: W,
 ) -> Option<Verdict> {
     *piece()? = pending.piece(pending.decide_later(ruleset).outcome());
     fragments::follow(&Maps, piece()?, flows::now());
-    Some(match count(pending, witness)? {
+    Some(match count(ctx, pending, witness)? {
         taken @ (Verdict::Pass | Verdict::Redirect) => taken,
         Verdict::Drop | Verdict::Reject => Verdict::Drop,
     })
 }
 
 #[inline(always)]
-fn count<W: Witness>(pending: &Pending, witness: W) -> Option<Verdict> {
+fn count<W: Witness>(ctx: &XdpContext, pending: &Pending, witness: W) -> Option<Verdict> {
     let piece = piece()?;
     let outcome = Outcome(piece.outcome);
-    witness.see_decided(outcome);
-    counting::count_outcome(pending.length, piece.port as usize, outcome);
-    Some(outcome.verdict())
+    let (length, port) = (pending.length, piece.port as usize);
+    Some(targets::count(ctx, length, port, outcome, witness))
 }

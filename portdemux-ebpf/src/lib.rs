@@ -19,6 +19,7 @@ mod limits;
 mod pending;
 mod ruleset;
 mod sources;
+mod targets;
 mod words;
 
 use core::hint::cold_path;
@@ -76,8 +77,8 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     };
     match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
-        // `apply` refuses rules that would come to a redirect.
-        Verdict::Drop | Verdict::Redirect => xdp_action::XDP_DROP,
+        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Redirect => xdp_action::XDP_REDIRECT,
         Verdict::Reject => {
             cold_path();
             answer::to_sender(ctx)

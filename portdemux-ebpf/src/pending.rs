@@ -17,7 +17,9 @@ use portdemux_common::{
     state::Generation,
 };
 
-use crate::{Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, words};
+use crate::{
+    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, targets, words,
+};
 
 /// The packet that a CPU is busy with.
 #[btf_map]
@@ -82,7 +84,7 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     if pending.is_fragment() {
         cold_path();
         if pending.follows(ruleset) {
-            return fragments::follow(pending, ruleset, witness);
+            return fragments::follow(ctx, pending, ruleset, witness);
         }
     }
     pending.claim(ruleset);
@@ -92,7 +94,7 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         words::meet();
         cast_shadow(pending, ruleset, Relation::of(tracked.relation));
         words::meet();
-        return flows::receive(pending, tracked, ruleset, witness);
+        return flows::receive(ctx, pending, tracked, ruleset, witness);
     }
     cast_shadow(pending, ruleset, Relation::New);
     words::meet();
@@ -100,8 +102,19 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     if pending.is_fragment() {
         cold_path();
         if pending.leads(ruleset) {
-            return fragments::lead(pending, decision.outcome(), witness);
+            return fragments::lead(ctx, pending, decision.outcome(), witness);
         }
+    }
+    if matches!(decision.verdict, Verdict::Redirect) {
+        cold_path();
+        let (length, port) = (pending.length, pending.port as usize);
+        return Some(targets::count(
+            ctx,
+            length,
+            port,
+            decision.outcome(),
+            witness,
+        ));
     }
     witness.see_decided(decision.outcome());
     counting::count(pending.length, Some(pending.port as usize), &decision);

@@ -12,6 +12,13 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[btf_map]
 static RULESETS: Array<Rulesets, 1, MMAPABLE> = Array::new();
 
+/// The ruleset of a generation that was in force when the packet came.
+#[inline(always)]
+#[must_use]
+pub(crate) fn of(generation: Generation) -> Option<&'static RulesetImage> {
+    Some(RULESETS.get(0)?.of(generation))
+}
+
 /// The generation in force, and its ruleset, for the packet that is being looked at.
 #[inline(always)]
 #[must_use]

@@ -60,6 +60,8 @@ pub struct Change {
     pub repaired: Option<String>,
     /// How long it waits for its confirmation, if it does.
     pub waits: Option<Duration>,
+    /// What happens to packets that one may not expect, and what to do about it.
+    pub warnings: Vec<(String, String)>,
 }
 
 /// Reads the ruleset in force.
@@ -179,11 +181,12 @@ pub(crate) fn make(
         text: request.text,
     };
     let mut change = Change {
-        plan,
         generation: None,
         took: Duration::ZERO,
         repaired,
         waits: None,
+        warnings: destinations::warnings(maps, plan.new_ruleset())?,
+        plan,
     };
     let hash = record.hash();
     let is_changed = !records.changes(maps.generation())?.is_empty();

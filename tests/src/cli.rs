@@ -234,15 +234,29 @@ impl Drop for Portdemux<'_> {
 pub fn binary() -> Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY
-        .get_or_init(|| find_or_build().map_err(|err| format!("{err:#}")))
+        .get_or_init(|| match env::var_os("PORTDEMUX_BIN") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => build("portdemux").map_err(|err| format!("{err:#}")),
+        })
         .as_deref()
         .map_err(|err| anyhow!("{err}"))
 }
 
-fn find_or_build() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("PORTDEMUX_BIN") {
-        return Ok(PathBuf::from(path));
-    }
+/// Where the example is that takes raw frames.
+///
+/// # Errors
+///
+/// If it had to be built and could not be.
+pub fn xsk_echo() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY
+        .get_or_init(|| build("xsk-echo").map_err(|err| format!("{err:#}")))
+        .as_deref()
+        .map_err(|err| anyhow!("{err}"))
+}
+
+/// Builds the program of a package of this workspace that is called as the package.
+fn build(package: &str) -> Result<PathBuf> {
     // A test is TARGET/PROFILE/deps/NAME, a program TARGET/PROFILE/NAME.
     let this = env::current_exe()?;
     let target = this
@@ -258,7 +272,7 @@ fn find_or_build() -> Result<PathBuf> {
             "--quiet",
             "--release",
             "--package",
-            "portdemux",
+            package,
             "--target-dir",
         ])
         .arg(target)
@@ -266,9 +280,9 @@ fn find_or_build() -> Result<PathBuf> {
     let output = cargo.output().context("start cargo")?;
     if !output.status.success() {
         bail!(
-            "build portdemux: {}",
+            "build {package}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    Ok(target.join("release/portdemux"))
+    Ok(target.join("release").join(package))
 }

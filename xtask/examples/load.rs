@@ -22,8 +22,9 @@ const PSEUDO_CALL: u8 = 1;
 const TAIL_CALL: i32 = 12;
 /// The objects that are attached.
 const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
-/// What attached programs may call: it is verified by itself, and only what is rejected pays for the call.
-const APART: &str = "portdemux_answer";
+/// What attached programs may call: each is verified by itself, and only what is rejected or redirected pays
+/// for the call.
+const APART: [&str; 2] = ["portdemux_answer", "portdemux_settle"];
 /// The object that may log, as it is attached to nothing.
 const TWIN: &str = "portdemux-twin";
 /// The map of `aya-log-ebpf`.
@@ -53,10 +54,17 @@ fn run() -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let functions = functions(&content).with_context(|| format!("read {name}"))?;
-        let mut bpf = EbpfLoader::new()
+        let bpf = EbpfLoader::new()
             .load(&content)
             .with_context(|| format!("load the maps of {name}"))?;
-        for (program_name, program) in bpf.programs_mut() {
+        let names: Vec<String> = bpf.programs().map(|(name, _)| name.to_owned()).collect();
+        for program_name in names {
+            // With maps of its own: those of targets take no programs with and without frames in several
+            // buffers at once (Linux 5.18, kernel/bpf/core.c, bpf_prog_map_compatible).
+            let mut alone = EbpfLoader::new()
+                .load(&content)
+                .with_context(|| format!("load the maps of {name}"))?;
+            let program = alone.program_mut(&program_name).context("no program")?;
             let loaded = if let Program::Xdp(program) = program {
                 program.load()
             } else if let Program::SchedClassifier(program) = program {
@@ -89,7 +97,7 @@ fn run() -> Result<()> {
             // A call costs the attached program what a whole look-up does. Memory functions are loops
             // over single bytes; the words that the twin logs differ in length, which takes one.
             let is_fault = |callee: &&String| {
-                ATTACHED.contains(&&*name) && *callee != APART
+                ATTACHED.contains(&&*name) && !APART.contains(&callee.as_str())
                     || is_memory(callee) && (name != TWIN || *callee != "memcpy")
             };
             for callee in function.calls.iter().filter(is_fault) {

@@ -32,7 +32,7 @@ use output::Output;
 use crate::{
     change::{self, InForce},
     dataplane::{
-        links,
+        destinations, links,
         maps::Maps,
         pins::{InstanceName, Lock, Places},
     },
@@ -148,6 +148,9 @@ impl Context {
         let lock = self.places.lock()?;
         let maps = self.places.open()?;
         self.settle(&maps, &lock)?;
+        for destination in destinations::reconcile(&maps, &lock)? {
+            output::note(format!("{destination} is there again and gets its packets"));
+        }
         Ok((lock, maps))
     }
 

@@ -98,6 +98,9 @@ pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
         ))?,
         None => context.output.line("dry run: nothing was changed")?,
     }
+    for (what, help) in &change.warnings {
+        output::warn(what, Some(help));
+    }
     if let Some(within) = change.waits {
         context.output.line(format!(
             "undone after {}, unless: {} confirm",

@@ -4,23 +4,28 @@
 //! change of rules changes nothing that a packet meets under the rules before.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs,
     mem::offset_of,
 };
 
 use anyhow::{Context as _, Result};
-use bytemuck::Zeroable as _;
 use portdemux_common::{
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES, Target},
-    ruleset::RulesetImage,
-    state::Ledger,
+    ruleset::{Action, RulesetImage},
+    state::{Ledger, Mode},
 };
 
-use super::maps::{Maps, half, text};
+use super::{
+    maps::{Maps, half, text},
+    pins::Lock,
+    targets::{self, Needed},
+};
 use crate::{
     error::Help as _,
-    image::targets::{self, Destinations},
-    rules::{Destination, Ruleset},
+    image::{Destinations, targets as placed},
+    interface::{self, Interface},
+    rules::{Destination, Ruleset, destination::Cpus},
 };
 
 /// A destination's name, padded with zeros.
@@ -32,20 +37,217 @@ pub(super) type DestinationName = [u64; DESTINATION_NAME_LENGTH / 8];
 ///
 /// Says which rule names one, and why it cannot be had.
 pub fn check(ruleset: &Ruleset) -> Result<()> {
-    let unbuilt = ruleset.rules().iter().find(|rule| match rule.to {
-        Destination::Local | Destination::Drop | Destination::Reject => false,
-        Destination::Socket(_)
-        | Destination::Interface(_)
-        | Destination::Cpus(_)
-        | Destination::Xsk(_) => true,
-    });
-    let Some(rule) = unbuilt else { return Ok(()) };
-    Err(anyhow::anyhow!(
-        "this version of portdemux cannot put to = \"{}\" in force (rule {})",
-        rule.to,
-        rule.name
-    ))
-    .help(|| "use local, drop or reject; nothing was changed".into())
+    let mut kinds: Vec<Action> = Vec::new();
+    let mut online: Option<Vec<u16>> = None;
+    for rule in ruleset.rules() {
+        let action = rule.to.action();
+        if matches!(action, Action::Local | Action::Drop | Action::Reject) {
+            continue;
+        }
+        if matches!(action, Action::Socket) {
+            return Err(anyhow::anyhow!(
+                "this version of portdemux cannot put to = \"{}\" in force (rule {})",
+                rule.to,
+                rule.name
+            ))
+            .help(|| "use another destination; nothing was changed".into());
+        }
+        if !kinds.contains(&action) {
+            targets::probe(action)
+                .with_context(|| {
+                    format!(
+                        "this kernel lacks {}, which to = \"{}\" needs (rule {})",
+                        targets::feature(action),
+                        rule.to,
+                        rule.name
+                    )
+                })
+                .help(|| "use another destination; nothing was changed".into())?;
+            kinds.push(action);
+        }
+        let Some(cpus) = rule.to.cpus() else { continue };
+        if online.is_none() {
+            online = Some(online_cpus()?);
+        }
+        let is_offline = |cpu: &u16| online.as_ref().is_some_and(|online| !online.contains(cpu));
+        if let Some(cpu) = cpus.numbers().find(is_offline) {
+            return Err(anyhow::anyhow!(
+                "CPU {cpu} is not online (rule {})",
+                rule.name
+            ))
+            .help(|| "/sys/devices/system/cpu/online says which are; nothing was changed".into());
+        }
+    }
+    Ok(())
+}
+
+/// The CPUs that are online.
+fn online_cpus() -> Result<Vec<u16>> {
+    const PATH: &str = "/sys/devices/system/cpu/online";
+    let text = fs::read_to_string(PATH).with_context(|| format!("read {PATH}"))?;
+    let cpus: Cpus = text
+        .trim()
+        .parse()
+        .with_context(|| format!("understand {PATH}"))?;
+    Ok(cpus.numbers().collect())
+}
+
+/// Whether a destination can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It can.
+    Ready,
+    /// It is gone, and packets fall back.
+    Missing,
+    /// It was gone and is there again; the next change, or `follow`, makes it a destination again.
+    Returned,
+}
+
+impl State {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Missing => "missing",
+            Self::Returned => "returned",
+        }
+    }
+}
+
+/// Puts what has returned back to the places of destinations of the ruleset in force, and says what that
+/// was: interfaces, as they are written in rules.
+///
+/// # Errors
+///
+/// The kernel refuses, or does not list its interfaces.
+pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
+    let needed = maps.needed_in_force();
+    maps.fill_targets(&Needed {
+        cpus: needed.cpus.clone(),
+        ..Needed::default()
+    })?;
+    let mut returned = Vec::new();
+    for (place, destination, state) in states_of(maps, &needed)? {
+        if state == State::Returned {
+            maps.fill_targets(&Needed {
+                destinations: [(place, destination.clone())].into(),
+                ..Needed::default()
+            })?;
+            returned.push(destination);
+        }
+    }
+    Ok(returned)
+}
+
+/// What is to be known before packets go where a ruleset says: what happens, and what to do about it.
+///
+/// # Errors
+///
+/// The kernel does not list its interfaces.
+pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>> {
+    let (mut names, mut has_cpus) = (BTreeSet::new(), false);
+    for rule in ruleset.rules() {
+        has_cpus |= rule.to.cpus().is_some();
+        if let Destination::Interface(name) = &rule.to {
+            names.insert(name);
+        }
+    }
+    let mut warnings = Vec::new();
+    if has_cpus && maps.has_generic() {
+        warnings.push((
+            "the program runs in generic mode, in which packets cannot be handed to other CPUs: they stay on \
+             the one that they came by (no_cpu)"
+                .into(),
+            "attach in native mode where the driver can".into(),
+        ));
+    }
+    if names.is_empty() {
+        return Ok(warnings);
+    }
+    let present = maps.neighbours()?;
+    let known = maps.interfaces();
+    let inputs = |other: &&Interface| known.iter().any(|(_, known)| known.index == other.index);
+    let inputs: Vec<&Interface> = present.iter().filter(inputs).collect();
+    for name in names {
+        let Some(target) = present.iter().find(|interface| interface.name == *name) else {
+            warnings.push((
+                format!(
+                    "{name} is not there: packets for it fall back as its rules say (no_interface)"
+                ),
+                format!(
+                    "once it is there, any change gives them to it: {name} is looked for again"
+                ),
+            ));
+            continue;
+        };
+        if !target.is_up {
+            warnings.push((
+                format!("{name} is down: what is sent there is lost"),
+                format!("ip link set {name} up"),
+            ));
+        }
+        if let Some(input) = inputs.iter().find(|input| input.mtu > target.mtu) {
+            warnings.push((
+                format!(
+                    "packets of more than {} bytes from {} do not fit through {name} and are lost",
+                    target.mtu, input.name
+                ),
+                format!("ip link set {name} mtu {}", input.mtu),
+            ));
+        }
+        let is_veth = |interface: &Interface| interface.driver.as_deref() == Some("veth");
+        if let Some(input) = inputs.iter().find(|input| is_veth(input))
+            && is_veth(target)
+        {
+            warnings.push((
+                format!(
+                    "{} is a veth, whose other end leaves checksums to be done: behind {name} they are wrong",
+                    input.name
+                ),
+                "ethtool -K INTERFACE tx off at that other end".into(),
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+/// The interfaces that the ruleset in force names, and whether they can be reached.
+///
+/// # Errors
+///
+/// The maps cannot be read, or the kernel does not list its interfaces.
+pub fn states(maps: &Maps) -> Result<Vec<(Destination, State)>> {
+    let states = states_of(maps, &maps.needed_in_force())?.into_iter();
+    Ok(states
+        .map(|(_, destination, state)| (destination, state))
+        .collect())
+}
+
+fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<(u32, Destination, State)>> {
+    let has_interfaces = needed
+        .destinations
+        .values()
+        .any(|destination| matches!(destination, Destination::Interface(_)));
+    if !has_interfaces {
+        return Ok(Vec::new());
+    }
+    let present = maps.neighbours()?;
+    let mut states = Vec::new();
+    for (&place, destination) in &needed.destinations {
+        let Destination::Interface(name) = destination else {
+            continue;
+        };
+        let state = if maps.targets.device(place)?.is_some() {
+            State::Ready
+        } else if present.iter().any(|interface| interface.name == *name) {
+            State::Returned
+        } else {
+            State::Missing
+        };
+        states.push((place, destination.clone(), state));
+    }
+    Ok(states)
 }
 
 impl Maps {
@@ -53,7 +255,7 @@ impl Maps {
     #[must_use]
     pub fn destinations(&self, image: &RulesetImage) -> Destinations {
         let count = image.header.targets as usize;
-        let places = targets::places(image.targets.get(..count).unwrap_or(&image.targets));
+        let places = placed::places(image.targets.get(..count).unwrap_or(&image.targets));
         let known = places.into_iter().filter_map(|place| {
             let name = text(bytemuck::cast_slice(&self.destination_name(place)));
             Some((place, name.parse().ok()?))
@@ -98,7 +300,7 @@ impl Maps {
             places.insert(before, place);
             all.insert(place, destination.clone());
         }
-        targets::relocate(image, |place| places.get(&place).copied().unwrap_or(place));
+        placed::relocate(image, |place| places.get(&place).copied().unwrap_or(place));
         *destinations = all;
         Ok(new)
     }
@@ -110,14 +312,57 @@ impl Maps {
         }
     }
 
+    /// Fills the places that a ruleset needs.
+    pub(super) fn fill_targets(&self, needed: &Needed) -> Result<()> {
+        if needed.is_empty() {
+            return Ok(());
+        }
+        self.targets
+            .fill(needed, &self.neighbours()?, self.has_generic())
+    }
+
+    /// Whether the program runs in generic mode on any interface.
+    fn has_generic(&self) -> bool {
+        let is_attached = |place: usize| self.directory.join(format!("link{place}")).exists();
+        let mut known = self.interfaces().into_iter();
+        known.any(|(place, interface)| interface.mode == Mode::Generic as u32 && is_attached(place))
+    }
+
+    /// Takes all CPUs off their places, before a program is attached in generic mode.
+    pub(super) fn leave_cpus(&self) -> Result<()> {
+        let needed = self.needed_in_force();
+        self.targets.leave_cpus(needed.cpus.keys())
+    }
+
+    /// What the ruleset in force needs in the maps of targets.
+    pub(super) fn needed_in_force(&self) -> Needed {
+        if self.header().targets == 0 {
+            return Needed::default();
+        }
+        let image = self.image();
+        Needed::of(&image, &self.destinations(&image))
+    }
+
+    /// The interfaces that can be destinations: those of the network namespace that the instance is in, if
+    /// that is this process's.
+    fn neighbours(&self) -> Result<Vec<Interface>> {
+        let here = interface::namespace()?;
+        let known = self.interfaces();
+        if known.is_empty() || known.iter().any(|(_, interface)| interface.netns == here) {
+            interface::list()
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
     /// The places of destinations that the ruleset in force uses.
     fn places_in_force(&self) -> HashSet<u32> {
         let count = self.header().targets as usize;
-        let mut all = vec![Target::zeroed(); count.next_multiple_of(2)];
+        let mut words = vec![0_u64; count * size_of::<Target>() / size_of::<u64>()];
         let start = half(self.generation()) + offset_of!(RulesetImage, targets);
-        self.rulesets
-            .read(start, bytemuck::cast_slice_mut(&mut all));
-        targets::places(&all[..count]).into_iter().collect()
+        self.rulesets.read(start, &mut words);
+        let targets: &[Target] = bytemuck::cast_slice(&words);
+        placed::places(targets).into_iter().collect()
     }
 
     fn destination_name(&self, place: u32) -> DestinationName {

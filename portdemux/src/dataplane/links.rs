@@ -28,7 +28,10 @@ use portdemux_common::{
 
 use super::{
     flows,
-    maps::{ANSWERS, COUNTERS, FRAGMENTS, LIMITS, Maps, RULESETS, possible_cpus},
+    maps::{
+        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, Maps, RULESETS, XSKS,
+        possible_cpus,
+    },
     objects,
     pins::{Lock, Places},
     sent,
@@ -164,7 +167,14 @@ fn attach_at(
         // First, so that no flow that a packet of the peer may belong to goes unseen.
         sent::attach(places, &mut object, place, &interface.name)?;
     }
-    let attached = attach_received(places, &mut object, interface, place, wish, shape.is_some());
+    let attached = attach_received(
+        (places, maps),
+        &mut object,
+        interface,
+        place,
+        wish,
+        shape.is_some(),
+    );
     if attached.is_err() && replaceable(&places.link(place), interface).is_none() {
         sent::detach(places, place, &interface.name)?;
     }
@@ -173,7 +183,7 @@ fn attach_at(
 
 /// Attaches the program that sees what an interface receives.
 fn attach_received(
-    places: &Places,
+    (places, maps): (&Places, &Maps),
     object: &mut Ebpf,
     interface: &Interface,
     place: usize,
@@ -207,6 +217,9 @@ fn attach_received(
         Ok(()) | Err(_) => {}
     }
     refuse_foreign_program(places, interface)?;
+    if matches!(wish, Wish::Generic) {
+        maps.leave_cpus()?;
+    }
     let (id, mode, refused) = match wish {
         Wish::Generic => (
             program.attach_to_if_index(interface.index, XdpMode::Skb),
@@ -222,6 +235,7 @@ fn attach_received(
             Ok(id) => (Ok(id), Mode::Native, None),
             Err(error) => {
                 let why = reason(&error);
+                maps.leave_cpus()?;
                 (
                     program.attach_to_if_index(interface.index, XdpMode::Skb),
                     Mode::Generic,
@@ -437,11 +451,15 @@ pub fn load(maps: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
     let cpus = u32::try_from(possible_cpus()?)?;
     let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
-    for name in [RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS] {
+    let shared = [
+        RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS,
+    ];
+    for name in shared {
         loader.map_pin_path(name, pins.join(name));
     }
     loader
         .map_max_entries(COUNTERS, cpus)
+        .map_max_entries(CPUS, cpus)
         .override_global("INTERFACE", &place, true)
         .override_global("MAC", &mac, true);
     let shape_or_none = shape.unwrap_or_default();

@@ -25,6 +25,7 @@ use super::{
     links,
     mapped::Mapped,
     quiesce, sources,
+    targets::{self, Needed, Targets},
 };
 use crate::image::{self, Compiled, Destinations};
 
@@ -40,10 +41,13 @@ pub const ANSWERS: &str = "ANSWERS";
 pub const LEDGER: &str = "LEDGER";
 /// Name of the map of what is left of rates.
 pub const LIMITS: &str = "LIMITS";
-pub use super::sources::SOURCES;
+pub use super::{
+    sources::SOURCES,
+    targets::{CPUS, DEVICES, MACS, XSKS},
+};
 /// Every map of an instance.
-pub const ALL: [&str; 7] = [
-    RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS, ANSWERS,
+pub const ALL: [&str; 11] = [
+    RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS,
 ];
 
 /// Where the generation in force stands in its map.
@@ -66,6 +70,8 @@ pub struct Maps {
     pub(super) ledger: Mapped,
     limits: Mapped,
     answers: Mapped,
+    /// What stands at the places of destinations.
+    pub targets: Targets,
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
@@ -104,6 +110,7 @@ impl Maps {
         ] {
             create(&directory.join(name), name, size, count)?;
         }
+        targets::create(directory)?;
         let fragments = open_fragments(directory)?;
         fragments.write(offset_of!(Buckets<u64>, seed), &[random()?]);
         Ok(())
@@ -123,6 +130,7 @@ impl Maps {
             ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             answers: map(ANSWERS, size_of::<u64>(), 1)?,
+            targets: Targets::open(directory)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
             directory: directory.to_owned(),
         })
@@ -241,7 +249,7 @@ impl Maps {
             .ok()
             .flatten()
             .map_or(0, |flows| flows.memory());
-        (bytes + self.counters.memory()) as u64 + flows
+        (bytes + self.counters.memory() + self.targets.memory()) as u64 + flows
     }
 
     /// The names of the rules that the ruleset in force uses, by id.
@@ -341,7 +349,10 @@ impl Maps {
             self.limits.write(limit_offset(*id), &[0; 2]);
             self.ledger.write(rule_name_offset(*id), name);
         }
+        let before = self.needed_in_force();
+        let needed = Needed::of(image, &prepared.ruleset.destinations);
         self.enter_destinations(&prepared.new_destinations);
+        self.fill_targets(&needed)?;
         write_image(&self.rulesets, half(new), image);
         self.rulesets.write(
             half(new),
@@ -350,6 +361,11 @@ impl Maps {
         self.rulesets
             .word(GENERATION)
             .store(new.0, Ordering::Release);
+        if !before.is_empty() {
+            // What decided by the rules before may be on its way to what they named.
+            quiesce::wait_for_programs().context("wait for running programs to end")?;
+            self.targets.clear(&before, &needed)?;
+        }
         Ok(new)
     }
 

@@ -16,5 +16,6 @@ pub mod pins;
 mod quiesce;
 mod sent;
 mod sources;
+pub mod targets;
 pub mod tracking;
 pub mod twin;

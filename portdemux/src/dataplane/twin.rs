@@ -31,7 +31,7 @@ use super::{
     links,
     log::ProgramLog,
     mapped::Mapped,
-    maps::{ANSWERS, COUNTERS, GENERATION, RULESETS, half, possible_cpus, write_image},
+    maps::{ANSWERS, COUNTERS, CPUS, GENERATION, RULESETS, half, possible_cpus, write_image},
     objects,
     sources::SOURCES,
 };
@@ -101,6 +101,7 @@ impl Twin {
         let words = ruleset.sources.len().max(1);
         let mut object = EbpfLoader::new()
             .map_max_entries(COUNTERS, u32::try_from(cpus)?)
+            .map_max_entries(CPUS, u32::try_from(cpus)?)
             .map_max_entries(SOURCES, u32::try_from(words)?)
             .override_global(aya_log::LEVEL, &level, true)
             .load(objects::TWIN)

@@ -6,6 +6,7 @@
 
 mod answers;
 mod claims;
+mod destinations;
 mod dispatch;
 mod flood;
 mod flows;
@@ -17,6 +18,7 @@ mod servers;
 mod sets;
 mod sources;
 mod tap;
+mod xsk;
 
 use std::{net::IpAddr, thread, time::Duration};
 

@@ -211,7 +211,7 @@ impl Pending {
 
     /// The terminal protocol.
     #[inline(always)]
-    const fn protocol(&self) -> u8 {
+    pub(crate) const fn protocol(&self) -> u8 {
         let [.., protocol] = self.kind.to_le_bytes();
         protocol
     }

@@ -1,11 +1,12 @@
 //! `portdemux status`: what is loaded, where, and whether it is well.
 
+mod reach;
 mod tracked;
 
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use anyhow::Result;
-use portdemux_common::answer::Told;
+use portdemux_common::{answer::Told, ruleset::Action};
 use serde::Serialize;
 use tracked::Tracked;
 
@@ -47,6 +48,8 @@ struct Report {
     undone: Option<u64>,
     interfaces: Vec<Interface>,
     flows: Option<tracked::Report>,
+    destinations: Vec<reach::Destination>,
+    kinds: Vec<reach::Kind>,
     answers: BTreeMap<&'static str, u64>,
     kernel_memory_bytes: u64,
     version: &'static str,
@@ -123,6 +126,14 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         None
     });
     let flows = flows.as_ref().map(Tracked::read);
+    let destinations = reach::destinations(&maps)?;
+    let used: Vec<Action> = in_force.as_ref().map_or_else(
+        |_| Vec::new(),
+        |in_force| {
+            let rules = in_force.ruleset.rules().iter();
+            rules.map(|rule| rule.to.action()).collect()
+        },
+    );
     let answers = Told::ALL.map(|told| (told.name(), maps.counters.told()[told as usize]));
     if args.json {
         let report = Report {
@@ -137,6 +148,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
                 .map(|(generation, _)| generation),
             interfaces: before.iter().map(Interface::from).collect(),
             flows: flows.as_ref().map(Tracked::report),
+            destinations,
+            kinds: reach::kinds(&used),
             answers: answers.into_iter().collect(),
             kernel_memory_bytes: maps.memory(),
             version: env!("CARGO_PKG_VERSION"),
@@ -177,6 +190,10 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     for interface in &after {
         warn_of_absence(interface);
     }
+    for destination in &destinations {
+        destination.warn(context);
+    }
+    context.output.write(&reach::text(&destinations, &used))?;
     if answers.iter().any(|&(_, count)| count != 0) {
         let counts = answers.map(|(word, count)| format!("{word} {}", grouped(count)));
         context.output.line(format!(

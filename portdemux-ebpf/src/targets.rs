@@ -1,0 +1,121 @@
+//! The maps of targets, and the way of a packet to one.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{xdp_action, xdp_md},
+    btf_maps::{Array, ArrayOfMaps, CpuMap, DevMap, XskMap},
+    macros::btf_map,
+    programs::XdpContext,
+};
+use portdemux_common::{
+    decide::Outcome,
+    destination::{self, DESTINATION_PLACES, MacWords, Target, XSK_QUEUES},
+    packet::PacketMut as _,
+    reason::Verdict,
+    ruleset::Action,
+};
+
+use crate::{Witness, counting, frame::LinearFrame, pending::left, ruleset};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// The interfaces that rules name, by place.
+#[btf_map]
+static DEVICES: DevMap<DESTINATION_PLACES> = DevMap::new();
+
+/// Their MAC addresses.
+#[btf_map]
+static MACS: Array<MacWords, 1, MMAPABLE> = Array::new();
+
+/// The CPUs that rules name, by number; the loader sets how many there are.
+#[btf_map]
+static CPUS: CpuMap<1> = CpuMap::new();
+
+/// The AF_XDP sockets of each program that rules name, by place, and there by the number of the queue.
+#[btf_map]
+static XSKS: ArrayOfMaps<XskMap<XSK_QUEUES>, DESTINATION_PLACES> = ArrayOfMaps::new();
+
+/// Counts a packet of which this came, once it is known what its target takes.
+#[inline(always)]
+pub(crate) fn count<W: Witness>(
+    ctx: &XdpContext,
+    length: u64,
+    port: usize,
+    outcome: Outcome,
+    witness: W,
+) -> Verdict {
+    witness.see_decided(outcome);
+    let settled = if matches!(outcome.verdict(), Verdict::Redirect) {
+        Outcome(portdemux_settle(ctx.ctx, outcome.0))
+    } else {
+        outcome
+    };
+    counting::count_outcome(length, port, settled);
+    settled.verdict()
+}
+
+/// Sends the packet that was left on the way to its target, or says what becomes of it where that is
+/// missing.
+///
+/// A function of its own, as the answer is one: only packets that are redirected pay for the call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_settle(ctx: *mut xdp_md, outcome: u64) -> u64 {
+    let outcome = Outcome(outcome);
+    let is_there = redirect(&XdpContext::new(ctx), outcome);
+    let (target, is_there) = match is_there {
+        Some((target, is_there)) => (*target, is_there),
+        // A map has no element: this cannot happen, and what is missing is not let in.
+        None => (Target::NOWHERE, false),
+    };
+    destination::settle_outcome(outcome, &target, is_there).0
+}
+
+/// Sends the packet that was left on its way; whether its target takes it.
+#[inline(always)]
+fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool)> {
+    let pending = left()?;
+    let ruleset = ruleset::of(pending.generation)?;
+    let entry = outcome.entry();
+    let target = ruleset.targets.get(entry.rule() as usize)?;
+    // What the kernel is to say of a key under which nothing is.
+    const MISSING: u64 = xdp_action::XDP_ABORTED as u64;
+    let sent = match entry.action() {
+        Action::Interface => {
+            let sent = DEVICES.redirect(target.first, MISSING);
+            if sent.is_ok() && target.rewrites_macs() {
+                rewrite_macs(ctx, target)?;
+            }
+            sent
+        }
+        Action::Cpu => {
+            let seed = ruleset.header.limits_seed;
+            let place = target.first + destination::spread(pending, seed, target.count);
+            let cpu = *ruleset.cpus.get(place as usize)?;
+            CPUS.redirect(cpu.into(), MISSING)
+        }
+        Action::Xsk => {
+            // SAFETY: the context is an XDP program's for as long as it runs.
+            let queue = unsafe { (*ctx.ctx).rx_queue_index };
+            match XSKS.get(target.first) {
+                Some(sockets) => sockets.redirect(queue, MISSING),
+                None => Err(xdp_action::XDP_ABORTED),
+            }
+        }
+        Action::Local | Action::Drop | Action::Reject | Action::Socket => {
+            Err(xdp_action::XDP_ABORTED)
+        }
+    };
+    Some((target, sent.is_ok()))
+}
+
+/// Writes the addresses of the way to the target's neighbour over those of the frame.
+#[inline(always)]
+fn rewrite_macs(ctx: &XdpContext, target: &Target) -> Option<()> {
+    let own = MACS.get(0)?.get(target.first as usize)?.to_ne_bytes();
+    let [a, b, c, d, e, f, ..] = own;
+    let mut frame = LinearFrame::new(ctx);
+    frame.write(0, target.mac);
+    frame.write(6, [a, b, c, d, e, f]);
+    Some(())
+}

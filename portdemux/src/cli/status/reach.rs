@@ -1,0 +1,114 @@
+//! What `status` says of the destinations that rules name.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use portdemux_common::ruleset::Action;
+use serde::Serialize;
+
+use crate::{
+    cli::{Context, output},
+    dataplane::{
+        destinations::{self, State},
+        maps::Maps,
+        targets,
+    },
+};
+
+/// An interface that rules name.
+#[derive(Serialize)]
+pub(super) struct Destination {
+    to: String,
+    state: &'static str,
+}
+
+/// A kind of destination, and whether the kernel has what it needs.
+#[derive(Serialize)]
+pub(super) struct Kind {
+    kind: &'static str,
+    needs: &'static str,
+    available: bool,
+    used: bool,
+}
+
+/// Kinds of destinations that need something of the kernel.
+const KINDS: [(&str, Action); 4] = [
+    ("socket", Action::Socket),
+    ("interface", Action::Interface),
+    ("cpu", Action::Cpu),
+    ("xsk", Action::Xsk),
+];
+
+/// The interfaces that the ruleset in force names.
+pub(super) fn destinations(maps: &Maps) -> Result<Vec<Destination>> {
+    let states = destinations::states(maps)?.into_iter();
+    Ok(states
+        .map(|(destination, state)| Destination {
+            to: destination.to_string(),
+            state: state.name(),
+        })
+        .collect())
+}
+
+/// What each kind needs of the kernel, and whether it is there; `used` are the actions of the rules.
+pub(super) fn kinds(used: &[Action]) -> Vec<Kind> {
+    KINDS
+        .into_iter()
+        .map(|(kind, action)| Kind {
+            kind,
+            needs: targets::feature(action),
+            available: targets::probe(action).is_ok(),
+            used: used.contains(&action),
+        })
+        .collect()
+}
+
+/// A line about the kinds that rules use, if they use any.
+pub(super) fn text(destinations: &[Destination], used: &[Action]) -> String {
+    let mut text = String::new();
+    let ready = |destination: &&Destination| destination.state == State::Ready.name();
+    let ready: Vec<&str> = destinations
+        .iter()
+        .filter(ready)
+        .map(|ready| &*ready.to)
+        .collect();
+    if !ready.is_empty() {
+        let _ = writeln!(text, "ready: {}", ready.join(", "));
+    }
+    for (kind, action) in KINDS {
+        if used.contains(&action) {
+            let has = if targets::probe(action).is_ok() {
+                "which the kernel has"
+            } else {
+                "which this process cannot have of the kernel"
+            };
+            let _ = writeln!(
+                text,
+                "{kind} rules need {}, {has}",
+                targets::feature(action)
+            );
+        }
+    }
+    text
+}
+
+impl Destination {
+    /// Says what is not as it should be.
+    pub(super) fn warn(&self, context: &Context) {
+        let to = &self.to;
+        if self.state == State::Missing.name() {
+            output::warn(
+                format!("{to} is missing: its packets fall back as its rules say"),
+                Some("ip -br link lists the interfaces there are"),
+            );
+        } else if self.state == State::Returned.name() {
+            let command = context.command();
+            output::warn(
+                format!("{to} was removed and made again: its packets fall back still"),
+                Some(&format!(
+                    "{command} apply, or any other change, gives them to it again"
+                )),
+            );
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The maps of targets: what stands at the places of the destinations that rules name.
+//!
+//! A change of rules fills the places that the new rules need before it puts them in force, and clears those
+//! that nobody needs any more after it. What stands at a place that both need stays as it is.
+
+mod outer;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData, MapError};
+use portdemux_common::{
+    destination::{DESTINATION_PLACES, MacWords, XSK_QUEUES},
+    ruleset::{Action, RulesetImage},
+};
+
+use super::{
+    mapped::Mapped,
+    maps::{self, possible_cpus, used},
+};
+use crate::{image::Destinations, interface::Interface, rules::Destination};
+
+/// Name of the map of interfaces that are destinations.
+pub const DEVICES: &str = "DEVICES";
+/// Name of the map of their MAC addresses.
+pub const MACS: &str = "MACS";
+/// Name of the map of CPUs that are destinations.
+pub const CPUS: &str = "CPUS";
+/// Name of the map of the maps of `AF_XDP` sockets.
+pub const XSKS: &str = "XSKS";
+
+/// Name of the directory in which the maps of `AF_XDP` sockets are pinned, one for each program.
+const XSK_DIRECTORY: &str = "xsk";
+
+/// Types of maps (Linux `include/uapi/linux/bpf.h`).
+const BPF_MAP_TYPE_DEVMAP: u32 = 14;
+const BPF_MAP_TYPE_CPUMAP: u32 = 16;
+const BPF_MAP_TYPE_XSKMAP: u32 = 17;
+
+/// The maps of targets of an instance.
+#[derive(Debug)]
+pub struct Targets {
+    directory: PathBuf,
+    macs: Mapped,
+}
+
+/// Creates the maps of targets and pins them.
+pub(super) fn create(directory: &Path) -> Result<()> {
+    let cpus = u32::try_from(possible_cpus()?)?;
+    let places = u32::try_from(DESTINATION_PLACES)?;
+    pin(
+        &new(DEVICES, BPF_MAP_TYPE_DEVMAP, 8, places)?,
+        &directory.join(DEVICES),
+    )?;
+    pin(
+        &new(CPUS, BPF_MAP_TYPE_CPUMAP, 8, cpus)?,
+        &directory.join(CPUS),
+    )?;
+    maps::create(&directory.join(MACS), MACS, size_of::<MacWords>(), 1)?;
+    // Without AF_XDP no rule names a program, and the programs that are loaded need some map all the same.
+    let inner =
+        xskmap().or_else(|_| new(XSKS, BPF_MAP_TYPE_DEVMAP, 4, u32::try_from(XSK_QUEUES)?))?;
+    let outer = outer::create(XSKS, places, inner.fd().as_fd())
+        .with_context(|| format!("create the map {XSKS}"))?;
+    pin(&MapData::from_fd(outer)?, &directory.join(XSKS))
+}
+
+/// A map of `AF_XDP` sockets.
+///
+/// # Errors
+///
+/// The kernel has none.
+fn xskmap() -> Result<MapData> {
+    new("XSK", BPF_MAP_TYPE_XSKMAP, 4, u32::try_from(XSK_QUEUES)?)
+}
+
+fn new(name: &str, kind: u32, value: u32, entries: u32) -> Result<MapData> {
+    let map = aya_obj::Map::new_from_params(kind, 4, value, entries, 0);
+    MapData::create(map, name, None).with_context(|| format!("create the map {name}"))
+}
+
+fn pin(map: &MapData, path: &Path) -> Result<()> {
+    map.pin(path)
+        .with_context(|| format!("pin {}", path.display()))
+}
+
+/// What the kernel must have for a kind of destination.
+#[must_use]
+pub const fn feature(action: Action) -> &'static str {
+    match action {
+        Action::Interface => "BPF_MAP_TYPE_DEVMAP",
+        Action::Cpu => "BPF_MAP_TYPE_CPUMAP",
+        Action::Xsk => "BPF_MAP_TYPE_XSKMAP (CONFIG_XDP_SOCKETS)",
+        Action::Socket => "BPF_PROG_TYPE_SK_LOOKUP",
+        Action::Local | Action::Drop | Action::Reject => "nothing",
+    }
+}
+
+/// Whether the kernel has what a kind of destination needs: it is asked for such a map.
+///
+/// # Errors
+///
+/// The kernel does not have it.
+pub fn probe(action: Action) -> Result<()> {
+    match action {
+        Action::Interface => new("PROBE", BPF_MAP_TYPE_DEVMAP, 8, 1).map(drop),
+        Action::Cpu => new("PROBE", BPF_MAP_TYPE_CPUMAP, 8, 1).map(drop),
+        Action::Xsk => new("PROBE", BPF_MAP_TYPE_XSKMAP, 4, 1).map(drop),
+        Action::Local | Action::Drop | Action::Reject | Action::Socket => Ok(()),
+    }
+}
+
+impl Targets {
+    /// Opens the maps that are pinned in a directory.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            macs: maps::open(&directory.join(MACS), size_of::<MacWords>(), Some(1))?,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// How much kernel memory they take, in bytes.
+    pub(super) const fn memory(&self) -> usize {
+        // An element of a map of devices or of maps is a pointer.
+        self.macs.bytes() + 2 * DESTINATION_PLACES * size_of::<usize>()
+    }
+
+    /// Which interface stands at a place.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn device(&self, place: u32) -> Result<Option<u32>> {
+        let found = find(&self.map::<u64>(DEVICES)?, place)?;
+        // The lower half of the value, which the kernel has as two words.
+        Ok(found.map(|value| bytemuck::cast::<u64, [u32; 2]>(value)[0]))
+    }
+
+    /// Puts an interface at a place.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, as for one that is gone.
+    pub(super) fn enter_device(&self, place: u32, interface: &Interface) -> Result<()> {
+        let [a, b, c, d, e, f] = interface.mac.unwrap_or_default();
+        let mac = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
+        self.macs.write(place as usize * size_of::<u64>(), &[mac]);
+        let value: u64 = bytemuck::cast([interface.index, 0]);
+        let mut devices = self.map::<u64>(DEVICES)?;
+        devices
+            .insert(place, value, 0)
+            .with_context(|| format!("make {} a destination", interface.name))
+    }
+
+    /// How many frames wait for a CPU, if it is a destination.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub fn queue(&self, cpu: u16) -> Result<Option<u32>> {
+        let found = find(&self.map::<u64>(CPUS)?, cpu.into())?;
+        Ok(found.map(|value| bytemuck::cast::<u64, [u32; 2]>(value)[0]))
+    }
+
+    fn enter_cpu(&self, cpu: u16, queue: u16) -> Result<()> {
+        // Entered again it would be another one, and what waits would be lost.
+        if self.queue(cpu)? == Some(queue.into()) {
+            return Ok(());
+        }
+        let value: u64 = bytemuck::cast([u32::from(queue), 0]);
+        let mut cpus = self.map::<u64>(CPUS)?;
+        cpus.insert(u32::from(cpu), value, 0)
+            .with_context(|| format!("make CPU {cpu} a destination"))
+    }
+
+    /// Where the map of the sockets of a program is pinned.
+    #[must_use]
+    pub fn xsk_pin(&self, name: &str) -> PathBuf {
+        self.directory.join(XSK_DIRECTORY).join(name)
+    }
+
+    fn enter_xsk(&self, place: u32, name: &str) -> Result<()> {
+        let pin_path = self.xsk_pin(name);
+        let sockets = if pin_path.exists() {
+            MapData::from_pin(&pin_path).with_context(|| format!("open {}", pin_path.display()))?
+        } else {
+            let directory = self.directory.join(XSK_DIRECTORY);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("create {}", directory.display()))?;
+            let sockets = xskmap()?;
+            pin(&sockets, &pin_path)?;
+            sockets
+        };
+        let fd = sockets.fd().as_fd().as_raw_fd();
+        let mut xsks = self.map::<i32>(XSKS)?;
+        xsks.insert(place, fd, 0)
+            .with_context(|| format!("make xsk:{name} a destination"))
+    }
+
+    /// Fills the places that a ruleset needs and that are not filled.
+    ///
+    /// Where a program runs in generic mode (`has_generic`), CPUs are left out, so that packets go to the
+    /// stack where they came in: handed to another CPU they are lost, as the kernel takes off a link layer
+    /// header of a length that it has not yet found out (seen with Linux 6.18, `kernel/bpf/cpumap.c`,
+    /// `cpu_map_generic_redirect`).
+    pub(super) fn fill(
+        &self,
+        needed: &Needed,
+        present: &[Interface],
+        has_generic: bool,
+    ) -> Result<()> {
+        for (&place, destination) in &needed.destinations {
+            match destination {
+                Destination::Interface(name) => {
+                    let found = present.iter().find(|interface| interface.name == *name);
+                    if let Some(interface) = found
+                        && self.device(place)? != Some(interface.index)
+                    {
+                        self.enter_device(place, interface)?;
+                    }
+                }
+                Destination::Xsk(name) => self.enter_xsk(place, name)?,
+                Destination::Local
+                | Destination::Drop
+                | Destination::Reject
+                | Destination::Cpus(_)
+                | Destination::Socket(_) => {}
+            }
+        }
+        if has_generic {
+            return self.leave_cpus(needed.cpus.keys());
+        }
+        for (&cpu, &queue) in &needed.cpus {
+            self.enter_cpu(cpu, queue)?;
+        }
+        Ok(())
+    }
+
+    /// Takes CPUs off their places.
+    pub(super) fn leave_cpus<'c>(&self, cpus: impl Iterator<Item = &'c u16>) -> Result<()> {
+        let mut map = self.map::<u64>(CPUS)?;
+        for &cpu in cpus {
+            remove(&mut map, cpu.into())?;
+        }
+        Ok(())
+    }
+
+    /// Clears the places that a ruleset does not need and the one before it needed.
+    pub(super) fn clear(&self, before: &Needed, needed: &Needed) -> Result<()> {
+        for (&place, destination) in &before.destinations {
+            if needed.destinations.contains_key(&place) {
+                continue;
+            }
+            match destination {
+                Destination::Interface(_) => remove(&mut self.map::<u64>(DEVICES)?, place)?,
+                Destination::Xsk(name) => {
+                    remove(&mut self.map::<i32>(XSKS)?, place)?;
+                    remove_file(&self.xsk_pin(name))?;
+                }
+                Destination::Local
+                | Destination::Drop
+                | Destination::Reject
+                | Destination::Cpus(_)
+                | Destination::Socket(_) => {}
+            }
+        }
+        let left: BTreeSet<&u16> = needed.cpus.keys().collect();
+        self.leave_cpus(before.cpus.keys().filter(|cpu| !left.contains(cpu)))
+    }
+
+    /// A map whose elements are read and written one by one.
+    fn map<V: aya::Pod>(&self, name: &str) -> Result<HashMap<MapData, u32, V>> {
+        let path = self.directory.join(name);
+        let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+        // Of all that aya has, this asks least of a map: the sizes of its keys and values.
+        HashMap::try_from(Map::HashMap(data)).with_context(|| format!("use {}", path.display()))
+    }
+}
+
+/// What stands under a key, if anything does.
+fn find<V: aya::Pod>(map: &HashMap<MapData, u32, V>, key: u32) -> Result<Option<V>> {
+    match map.get(&key, 0) {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error).context("read a map of targets"),
+    }
+}
+
+/// Removes what stands under a key, if anything does.
+fn remove<V: aya::Pod>(map: &mut HashMap<MapData, u32, V>, key: u32) -> Result<()> {
+    match map.remove(&key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(error).context("clear a place in a map of targets"),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What a ruleset needs in the maps of targets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Destinations by place.
+    pub destinations: Destinations,
+    /// CPUs, and how many frames wait for each.
+    pub cpus: BTreeMap<u16, u16>,
+}
+
+impl Needed {
+    /// What an image needs whose destinations have these places.
+    #[must_use]
+    pub fn of(image: &RulesetImage, destinations: &Destinations) -> Self {
+        let mut cpus = BTreeMap::new();
+        if image.header.cpus != 0 {
+            for id in used(image) {
+                let target = image.targets[id as usize];
+                if target.queue != 0 {
+                    let list = image.cpus.iter().skip(target.first as usize);
+                    let list = list.take(target.count.into());
+                    cpus.extend(list.map(|&cpu| (cpu, target.queue)));
+                }
+            }
+        }
+        Self {
+            destinations: destinations.clone(),
+            cpus,
+        }
+    }
+
+    /// Whether it needs nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.destinations.is_empty() && self.cpus.is_empty()
+    }
+}
