@@ -158,10 +158,7 @@ fn spread_flow(ends: [([u64; 2], [u8; 2]); 2], protocol: u8, seed: u64, count: u
     let both = end(source).wrapping_add(end(destination));
     let hash = mix(both ^ u64::from(protocol));
     // The upper half of the hash as a fraction of 2³².
-    let place = ((hash >> 32) * u64::from(count)) >> 32;
-    #[expect(clippy::cast_possible_truncation, reason = "it is below `count`")]
-    let place = place as u32;
-    place
+    (((hash >> 32) * u64::from(count)) >> 32) as u32
 }
 
 /// Spreads the bits of a word over the word (`MurmurHash3`, the first half of the finalizer).

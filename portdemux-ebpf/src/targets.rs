@@ -1,7 +1,6 @@
 //! The maps of targets, and the way of a packet to one.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{xdp_action, xdp_md},
     btf_maps::{Array, ArrayOfMaps, CpuMap, DevMap, XskMap},
     macros::btf_map,
@@ -71,6 +70,9 @@ extern "C" fn portdemux_settle(ctx: *mut xdp_md, outcome: u64) -> u64 {
     destination::settle_outcome(outcome, &target, is_there).0
 }
 
+/// What the kernel is to say of a key under which nothing is.
+const MISSING: u64 = xdp_action::XDP_ABORTED as u64;
+
 /// Sends the packet that was left on its way; whether its target takes it.
 #[inline(always)]
 fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool)> {
@@ -78,8 +80,6 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool
     let ruleset = ruleset::of(pending.generation)?;
     let entry = outcome.entry();
     let target = ruleset.targets.get(entry.rule() as usize)?;
-    // What the kernel is to say of a key under which nothing is.
-    const MISSING: u64 = xdp_action::XDP_ABORTED as u64;
     let sent = match entry.action() {
         Action::Interface => {
             let sent = DEVICES.redirect(target.first, MISSING);
@@ -113,9 +113,9 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool
 #[inline(always)]
 fn rewrite_macs(ctx: &XdpContext, target: &Target) -> Option<()> {
     let own = MACS.get(0)?.get(target.first as usize)?.to_ne_bytes();
-    let [a, b, c, d, e, f, ..] = own;
+    let (own, _) = own.split_first_chunk::<6>()?;
     let mut frame = LinearFrame::new(ctx);
     frame.write(0, target.mac);
-    frame.write(6, [a, b, c, d, e, f]);
+    frame.write(6, *own);
     Some(())
 }

@@ -13,8 +13,12 @@ const FRAMES: u32 = 256;
 /// How much memory a frame has: a page.
 const FRAME: u32 = 4096;
 
+#[derive(Clone, Copy)]
 #[repr(align(4096))]
-struct Memory([u8; (FRAMES * FRAME) as usize]);
+struct Page(
+    #[expect(dead_code, reason = "it is read and written where the rings say")]
+    [u8; FRAME as usize],
+);
 
 /// A socket with its rings.
 pub(crate) struct Queue {
@@ -27,8 +31,9 @@ pub(crate) struct Queue {
 impl Queue {
     /// Opens a socket on a queue. Frames are copied, which every driver can.
     pub(crate) fn open(interface: &str, queue: u32) -> Result<Self> {
-        let memory: &'static mut Memory = Box::leak(Box::new(Memory([0; _])));
-        let area: NonNull<[u8]> = NonNull::from(&mut memory.0);
+        let memory = vec![Page([0; FRAME as usize]); FRAMES as usize].leak();
+        let first = NonNull::from(&mut *memory).cast::<u8>();
+        let area = NonNull::slice_from_raw_parts(first, size_of_val(memory));
         let config = UmemConfig {
             fill_size: FRAMES,
             complete_size: FRAMES,
@@ -142,6 +147,10 @@ fn bytes(umem: &Umem, frame: XdpDesc) -> Option<&'static mut [u8]> {
 }
 
 /// What the kernel said.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the form that `map_err` asks for"
+)]
 fn said(error: Errno) -> anyhow::Error {
     anyhow!(std::io::Error::from_raw_os_error(error.get_raw()))
 }

@@ -123,6 +123,7 @@ impl State {
 /// The kernel refuses, or does not list its interfaces.
 pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
     let needed = maps.needed_in_force();
+    maps.targets.sweep(&needed)?;
     maps.fill_targets(&Needed {
         cpus: needed.cpus.clone(),
         ..Needed::default()

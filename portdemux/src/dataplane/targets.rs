@@ -147,8 +147,9 @@ impl Targets {
     ///
     /// The kernel refuses, as for one that is gone.
     pub(super) fn enter_device(&self, place: u32, interface: &Interface) -> Result<()> {
-        let [a, b, c, d, e, f] = interface.mac.unwrap_or_default();
-        let mac = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
+        let mut mac = [0; 8];
+        mac[..6].copy_from_slice(&interface.mac.unwrap_or_default());
+        let mac = u64::from_ne_bytes(mac);
         self.macs.write(place as usize * size_of::<u64>(), &[mac]);
         let value: u64 = bytemuck::cast([interface.index, 0]);
         let mut devices = self.map::<u64>(DEVICES)?;
@@ -273,6 +274,29 @@ impl Targets {
         self.leave_cpus(before.cpus.keys().filter(|cpu| !left.contains(cpu)))
     }
 
+    /// Removes what a change that was killed left of programs that no rule names.
+    pub(super) fn sweep(&self, needed: &Needed) -> Result<()> {
+        let Ok(entries) = fs::read_dir(self.directory.join(XSK_DIRECTORY)) else {
+            return Ok(());
+        };
+        let is_needed = |pin: &PathBuf| {
+            let mut names = needed.destinations.values();
+            names.any(|to| matches!(to, Destination::Xsk(name) if self.xsk_pin(name) == *pin))
+        };
+        let pins = entries.flatten().map(|entry| entry.path());
+        let strays: Vec<PathBuf> = pins.filter(|pin| !is_needed(pin)).collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let mut xsks = self.map::<i32>(XSKS)?;
+        for place in (0..).take(DESTINATION_PLACES) {
+            if !needed.destinations.contains_key(&place) {
+                remove(&mut xsks, place)?;
+            }
+        }
+        strays.iter().try_for_each(|pin| remove_file(pin))
+    }
+
     /// A map whose elements are read and written one by one.
     fn map<V: aya::Pod>(&self, name: &str) -> Result<HashMap<MapData, u32, V>> {
         let path = self.directory.join(name);
@@ -295,6 +319,9 @@ fn find<V: aya::Pod>(map: &HashMap<MapData, u32, V>, key: u32) -> Result<Option<
 fn remove<V: aya::Pod>(map: &mut HashMap<MapData, u32, V>, key: u32) -> Result<()> {
     match map.remove(&key) {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
         Err(error) => Err(error).context("clear a place in a map of targets"),
     }
 }

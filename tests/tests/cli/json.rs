@@ -294,7 +294,8 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
                 {
                     "name": "no", "ports": ["7/udp", "8000-8999/tcp"],
                     "addresses": ["192.0.2.2", "2001:db8::2"], "from": [], "deny": [],
-                    "to": "drop", "fallback": null, "mac": null, "queue": null, "role": "destination", "connections": "all", "rate": null,
+                    "to": "drop", "fallback": null, "mac": null, "queue": null,
+                    "role": "destination", "connections": "all", "rate": null,
                     "new_rate": null, "per": "rule", "shadow": false, "line": 4,
                     "received": two, "dropped": two, "listeners": [],
                 },
@@ -312,6 +313,10 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
     Ok(())
 }
 
+fn kind() -> Value {
+    json!({"kind": "string", "needs": "string", "available": "bool", "used": "bool"})
+}
+
 #[test]
 fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
     if !require::have(require::WIRE) {
@@ -324,8 +329,8 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
         "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
         "in_sync": "null", "pending": "null", "undone": "null", "interfaces": [interface()],
         "answers": {"limited": "integer", "sent": "integer", "unanswerable": "integer"},
-        "flows": "null", "kernel_memory_bytes": "integer",
-        "version": "string",
+        "flows": "null", "destinations": [], "kinds": [kind()],
+        "kernel_memory_bytes": "integer", "version": "string",
     });
     let status = portdemux.json(&["status"])?;
     assert_eq!(shape(&status), expected);

@@ -27,7 +27,7 @@ const ROWS: &[Row] = &[
     Row {
         text: "[[rule]]\nname = \"web\"\nport = \"443/tcp\"\ncolour = \"red\"\n",
         said: "error: unknown key `colour` in a rule\n  colour = \"red\"  FILE:4\n help: a rule has the \
-               keys name, port, address, from, deny, to, connections, role, rate, burst, per, \
+               keys name, port, address, from, deny, to, fallback, mac, queue, connections, role, rate, burst, per, \
                new_rate, new_burst, shadow; nothing was changed\n",
     },
     Row {

@@ -36,7 +36,7 @@ use portdemux_tests::{
 };
 use rulesets::{
     AT_EDGES, CLAIMED, EXACT_ADDRESSES, FRAGMENTS_DROPPED, MALFORMED_PASS, NO_RULES, RANGES,
-    REJECTED, SOME_PORTS_DROPPED, SOURCES,
+    REDIRECTED, REJECTED, SOME_PORTS_DROPPED, SOURCES,
 };
 
 const NEEDS: &[Need] = &[Need::Root, Need::Bpf];
@@ -115,12 +115,13 @@ impl Bench {
             kernel == (answer.clone(), judgement),
             "expected {answer:?}, {judgement:?}\n  the kernel {kernel:?}"
         );
+        let settled = judgement.where_nothing_is(&self.ruleset);
         ensure!(
-            actions_of(judgement.verdict).contains(&run.action),
+            actions_of(settled.verdict).contains(&run.action),
             "the action is {}",
             run.action
         );
-        self.tally.add(frame, counted, judgement);
+        self.tally.add(frame, counted, settled);
         Ok(())
     }
 
@@ -174,7 +175,8 @@ fn said(run: &TwinRun) -> Result<(Answer, Judgement)> {
     let verdict = match trace.verdict {
         0 => Verdict::Pass,
         1 => Verdict::Drop,
-        _ => Verdict::Reject,
+        2 => Verdict::Reject,
+        _ => Verdict::Redirect,
     };
     let is_refused = matches!(
         reason,
@@ -292,6 +294,16 @@ fn rows_are_decided_and_counted_alike_under_lists_of_sources() -> Result<()> {
 #[test]
 fn rows_are_decided_and_counted_alike_where_ports_are_rejected() -> Result<()> {
     rows_under(REJECTED)
+}
+
+#[test]
+fn rows_are_decided_and_counted_alike_where_ports_go_elsewhere() -> Result<()> {
+    rows_under(REDIRECTED)
+}
+
+#[test]
+fn generated_frames_are_decided_and_counted_alike_where_ports_go_elsewhere() -> Result<()> {
+    generated_frames_under(REDIRECTED)
 }
 
 #[test]

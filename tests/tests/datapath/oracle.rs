@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use portdemux::{
     dataplane::counters::{Counters, Traffic},
-    rules::{Destination, Ruleset, source::Source},
+    rules::{Destination, Ruleset, destination::Fallback, source::Source},
 };
 use portdemux_common::{
     counters::Counter,
@@ -66,6 +66,31 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
                 }
             }
         },
+    }
+}
+
+impl Judgement {
+    /// What becomes of the frame where no destination of any rule is there.
+    pub(crate) fn where_nothing_is(self, ruleset: &Ruleset) -> Self {
+        let Some(rule) = self.rule.filter(|_| self.verdict == Verdict::Redirect) else {
+            return self;
+        };
+        let rule = &ruleset.rules()[rule as usize];
+        let verdict = match rule.delivery.fallback.or(rule.to.usual_fallback()) {
+            None | Some(Fallback::Local) => Verdict::Pass,
+            Some(Fallback::Drop) => Verdict::Drop,
+            Some(Fallback::Reject) => Verdict::Reject,
+        };
+        let reason = match self.reason {
+            "rule_cpu" => "no_cpu",
+            "rule_xsk" => "no_xsk",
+            _ => "no_interface",
+        };
+        Self {
+            verdict,
+            reason,
+            ..self
+        }
     }
 }
 

@@ -52,6 +52,39 @@ deny = ["192.0.2.0/24", "2001:db8::/64"]
 to = "reject"
 "#;
 
+/// Ports whose packets go elsewhere, at any address, at one, for some only.
+pub(crate) const REDIRECTED: &str = r#"
+[[rule]]
+name = "box"
+port = ["443/tcp", "443/udp", "443/sctp"]
+to = "interface:veth0"
+mac = "02:00:5e:10:00:04"
+
+[[rule]]
+name = "box-here"
+port = "443/tcp"
+address = ["192.0.2.2", "2001:db8::2"]
+to = "interface:veth1"
+fallback = "local"
+
+[[rule]]
+name = "spread"
+port = ["53/tcp", "53/udp"]
+to = "cpu:0-1,7"
+
+[[rule]]
+name = "raw"
+port = ["8080/tcp", "8080/udp"]
+deny = ["192.0.2.0/24", "2001:db8::/64"]
+to = "xsk:echo"
+fallback = "reject"
+
+[[rule]]
+name = "steered"
+port = ["8000/tcp", "8000/udp"]
+to = "socket:127.0.0.1:80"
+"#;
+
 pub(crate) const EXACT_ADDRESSES: &str = r#"
 [[rule]]
 name = "web-anywhere"

@@ -2,6 +2,7 @@
 
 mod bed;
 mod damage;
+mod destinations;
 mod foreign;
 mod interfaces;
 mod killed_apply;

@@ -270,13 +270,14 @@ fn packets_go_to_the_cpus_of_their_rule_and_a_flow_stays_on_one() -> Result<()> 
     Ok(())
 }
 
+const SPREAD: &str = "[[rule]]\nname = \"spread\"\nport = \"9000/udp\"\nto = \"cpu:0-1\"\n";
+
 /// The kernel loses what is handed to another CPU in generic mode.
 #[test]
 fn in_generic_mode_packets_stay_on_the_cpu_that_they_came_by() -> Result<()> {
     if !require::have(require::WIRE) {
         return Ok(());
     }
-    const SPREAD: &str = "[[rule]]\nname = \"spread\"\nport = \"9000/udp\"\nto = \"cpu:0-1\"\n";
     let lab = Lab::new()?;
     let to = SocketAddr::new(SERVERS[0], 9000);
     let portdemux = Mode::Generic.attach(&lab)?;

@@ -6,7 +6,7 @@ mod tracked;
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 use anyhow::Result;
-use portdemux_common::{answer::Told, ruleset::Action};
+use portdemux_common::answer::Told;
 use serde::Serialize;
 use tracked::Tracked;
 
@@ -49,7 +49,7 @@ struct Report {
     interfaces: Vec<Interface>,
     flows: Option<tracked::Report>,
     destinations: Vec<reach::Destination>,
-    kinds: Vec<reach::Kind>,
+    kinds: Vec<reach::Requirement>,
     answers: BTreeMap<&'static str, u64>,
     kernel_memory_bytes: u64,
     version: &'static str,
@@ -127,13 +127,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     });
     let flows = flows.as_ref().map(Tracked::read);
     let destinations = reach::destinations(&maps)?;
-    let used: Vec<Action> = in_force.as_ref().map_or_else(
-        |_| Vec::new(),
-        |in_force| {
-            let rules = in_force.ruleset.rules().iter();
-            rules.map(|rule| rule.to.action()).collect()
-        },
-    );
+    let used = reach::used(in_force.as_ref().ok());
     let answers = Told::ALL.map(|told| (told.name(), maps.counters.told()[told as usize]));
     if args.json {
         let report = Report {

@@ -7,6 +7,7 @@ use portdemux_common::ruleset::Action;
 use serde::Serialize;
 
 use crate::{
+    change::InForce,
     cli::{Context, output},
     dataplane::{
         destinations::{self, State},
@@ -24,7 +25,7 @@ pub(super) struct Destination {
 
 /// A kind of destination, and whether the kernel has what it needs.
 #[derive(Serialize)]
-pub(super) struct Kind {
+pub(super) struct Requirement {
     kind: &'static str,
     needs: &'static str,
     available: bool,
@@ -50,11 +51,21 @@ pub(super) fn destinations(maps: &Maps) -> Result<Vec<Destination>> {
         .collect())
 }
 
+/// The actions of the rules in force, if they are known.
+pub(super) fn used(in_force: Option<&InForce>) -> Vec<Action> {
+    let rules = in_force.map(|in_force| in_force.ruleset.rules().iter());
+    rules
+        .into_iter()
+        .flatten()
+        .map(|rule| rule.to.action())
+        .collect()
+}
+
 /// What each kind needs of the kernel, and whether it is there; `used` are the actions of the rules.
-pub(super) fn kinds(used: &[Action]) -> Vec<Kind> {
+pub(super) fn kinds(used: &[Action]) -> Vec<Requirement> {
     KINDS
         .into_iter()
-        .map(|(kind, action)| Kind {
+        .map(|(kind, action)| Requirement {
             kind,
             needs: targets::feature(action),
             available: targets::probe(action).is_ok(),
