@@ -12,9 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 pub use connected::{connected, words};
+pub(crate) use holders::open_in;
 pub use holders::{Holder, Holders};
 use portdemux_common::wire::Transport;
-pub(crate) use {holders::open_in, table::of_process};
+pub(crate) use table::of_process;
 
 /// A TCP, UDP or SCTP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
