@@ -118,6 +118,12 @@ pub fn probe(action: Action) -> Result<()> {
 impl Targets {
     /// Opens the maps that are pinned in a directory.
     pub(super) fn open(directory: &Path) -> Result<Self> {
+        for name in [DEVICES, CPUS, XSKS] {
+            // Opened again when it is used; that it is there is to be known before.
+            let path = directory.join(name);
+            MapData::from_pin(&path)
+                .with_context(|| format!("open the pinned map {}", path.display()))?;
+        }
         Ok(Self {
             macs: maps::open(&directory.join(MACS), size_of::<MacWords>(), Some(1))?,
             directory: directory.to_owned(),
