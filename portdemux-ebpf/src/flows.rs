@@ -189,7 +189,9 @@ pub(crate) fn receive<W: Witness>(
             flows::remember(&Maps, tracked, Direction::Received, timeouts);
             meet();
         }
-        count(tracked.port, tracked.relation);
+        if tracked.is_counted() {
+            count(tracked.port, tracked.relation);
+        }
     }
 
     let outcome = Outcome(tracked.outcome);

@@ -177,6 +177,14 @@ impl Tracked {
         }
     }
 
+    /// Whether it is counted for its port: an error about no flow that is known is about nothing that this
+    /// host sent from there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        self.is_error == 0 || self.relation == Relation::Related as u32
+    }
+
     #[inline(always)]
     const fn heard(&self) -> Heard {
         Heard {

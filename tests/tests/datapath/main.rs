@@ -4,6 +4,7 @@
 //! The frames go through the twin of the attached program by `BPF_PROG_TEST_RUN`.
 
 mod answers;
+mod flows;
 mod fragments;
 mod oracle;
 mod rulesets;
