@@ -21,6 +21,7 @@ use crate::{
     bpffs::Bpffs,
     leftovers,
     netns::Netns,
+    release::Release,
     run::{self, Output},
 };
 
@@ -33,6 +34,7 @@ pub struct Portdemux<'a> {
     bpffs: Bpffs,
     state: TempDir,
     instance: String,
+    release: Option<Release>,
 }
 
 impl<'a> Portdemux<'a> {
@@ -48,6 +50,7 @@ impl<'a> Portdemux<'a> {
             bpffs: Bpffs::new()?,
             state: leftovers::directory("state")?,
             instance: "default".to_owned(),
+            release: None,
         })
     }
 
@@ -66,6 +69,16 @@ impl<'a> Portdemux<'a> {
     /// Says which instance later commands are for.
     pub fn set_instance(&mut self, name: &str) {
         name.clone_into(&mut self.instance);
+    }
+
+    /// Makes the kernel say in later commands that it is of this version.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be compiled.
+    pub fn pretend_kernel(&mut self, version: &str) -> Result<()> {
+        self.release = Some(Release::pretend(version)?);
+        Ok(())
     }
 
     /// The command with these arguments, for its instance and in its namespace.
@@ -103,6 +116,9 @@ impl<'a> Portdemux<'a> {
             .env("PORTDEMUX_STATE_DIR", self.state())
             .env_remove("PORTDEMUX_INSTANCE")
             .env("NO_COLOR", "1");
+        if let Some(release) = &self.release {
+            command.env("LD_PRELOAD", release.library());
+        }
         command
     }
 
@@ -255,8 +271,8 @@ pub fn xsk_echo() -> Result<&'static Path> {
         .map_err(|err| anyhow!("{err}"))
 }
 
-/// Builds the program of a package of this workspace that is called as the package.
-fn build(package: &str) -> Result<PathBuf> {
+/// Builds a program of this workspace.
+fn build(program: &str) -> Result<PathBuf> {
     // A test is TARGET/PROFILE/deps/NAME, a program TARGET/PROFILE/NAME.
     let this = env::current_exe()?;
     let target = this
@@ -271,8 +287,12 @@ fn build(package: &str) -> Result<PathBuf> {
             "build",
             "--quiet",
             "--release",
-            "--package",
-            package,
+            // As everything else is built, or the features of dependencies differ.
+            "--workspace",
+            "--exclude",
+            "portdemux-ebpf",
+            "--bin",
+            program,
             "--target-dir",
         ])
         .arg(target)
@@ -280,9 +300,9 @@ fn build(package: &str) -> Result<PathBuf> {
     let output = cargo.output().context("start cargo")?;
     if !output.status.success() {
         bail!(
-            "build {package}: {}",
+            "build {program}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    Ok(target.join("release").join(package))
+    Ok(target.join("release").join(program))
 }

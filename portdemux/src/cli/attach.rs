@@ -143,7 +143,9 @@ fn attach_all(
         return Err(error);
     }
     match change {
-        Some(change) => report::change(context, &change)?,
+        Some(change) => {
+            report::change(context, &change)?;
+        }
         None if maps.generation().0 == 0 => context.output.line(format!(
             "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",
             context.command()
@@ -211,7 +213,7 @@ fn roll_back(context: &Context, maps: &Maps, interface: &Interface, netns: u64) 
         .into_iter()
         .find(|(_, known)| known.netns == netns && known.index == interface.index);
     if let Some((place, _)) = place {
-        links::detach(&context.places, place, &interface.name)?;
+        links::detach(&context.places, place)?;
         context
             .output
             .line(format!("{}  detached again", interface.name))?;

@@ -57,9 +57,7 @@ fn detach_all(context: &Context) -> Result<()> {
                 .collect()
         },
     );
-    places.remove(&lock)?;
-    let programs: Vec<u32> = pinned.iter().filter_map(|link| link.program).collect();
-    links::wait_until_gone(&programs)?;
+    links::remove_instance(places, &lock)?;
     for name in names {
         context.output.line(format!("{name}  detached"))?;
     }
@@ -108,7 +106,7 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
         found.push((name, place));
     }
     for (name, place) in found {
-        links::detach(places, place, name)?;
+        links::detach(places, place)?;
         context.output.line(format!("{name}  detached"))?;
     }
     if links::pinned(places).is_empty() {

@@ -176,7 +176,7 @@ fn attach_at(
         shape.is_some(),
     );
     if attached.is_err() && replaceable(&places.link(place), interface).is_none() {
-        sent::detach(places, place, &interface.name)?;
+        sent::detach(places, place, Some(&interface.name))?;
     }
     attached
 }
@@ -370,10 +370,12 @@ pub(super) fn renew(maps: &Maps) -> Result<Vec<usize>> {
 /// # Errors
 ///
 /// The pin cannot be removed, or something else holds the link.
-pub fn detach(places: &Places, place: usize, name: &str) -> Result<()> {
+pub fn detach(places: &Places, place: usize) -> Result<()> {
     let pin = places.link(place);
     let program = program_id(&pin);
-    sent::detach(places, place, name)?;
+    let present = interface::list()?;
+    let carrier = carriers(&[Pinned { place, program }], &present).next();
+    sent::detach(places, place, carrier)?;
     match fs::remove_file(&pin) {
         Ok(()) => wait_until_gone(program.as_slice()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -416,6 +418,26 @@ pub fn wait_until_gone(programs: &[u32]) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What the interfaces of these links, as far as they are in this network namespace, are called today.
+fn carriers<'a>(pinned: &[Pinned], present: &'a [Interface]) -> impl Iterator<Item = &'a str> {
+    pinned
+        .iter()
+        .filter_map(|link| Some(link.carrier(present)?.name.as_str()))
+}
+
+/// Removes an instance, with its programs and all that is pinned, however damaged that is.
+///
+/// # Errors
+///
+/// A pin or a record cannot be removed; something else holds a link.
+pub fn remove_instance(places: &Places, lock: &Lock) -> Result<()> {
+    let (pinned, present) = (pinned(places), interface::list()?);
+    places.remove(lock)?;
+    sent::detach_filters(carriers(&pinned, &present));
+    let programs: Vec<u32> = pinned.iter().filter_map(|link| link.program).collect();
+    wait_until_gone(&programs)
 }
 
 /// The links that are pinned.

@@ -8,7 +8,7 @@ use aya::{
     programs::{
         LinkOrder, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
     util::KernelVersion,
 };
@@ -21,6 +21,11 @@ const PROGRAM: &str = "portdemux_sent";
 
 /// The first kernel with links for traffic control (`BPF_TCX_EGRESS`).
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
+
+/// Where the filter stands among those of the qdisc, before Linux 6.6: late, and always at the same place,
+/// so that it can be replaced there in one step.
+const PRIORITY: u16 = 0xc0de;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Attaches the program to the interface of this name, which is in this network namespace, or replaces
 /// the one that is there.
@@ -72,24 +77,42 @@ pub(super) fn has_links() -> bool {
 fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
     // One that is there already is as good.
     let _ = tc::qdisc_add_clsact(name);
-    let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, PROGRAM);
-    let options = TcAttachOptions::Netlink(NlOptions::default());
-    let id = program.attach_with_options(name, TcAttachType::Egress, options)?;
+    let old = SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)?;
+    let id = if let Ok(id) = program.attach_to_link(old) {
+        id
+    } else {
+        let options = TcAttachOptions::Netlink(NlOptions {
+            priority: PRIORITY,
+            handle: HANDLE,
+            classid: None,
+        });
+        program.attach_with_options(name, TcAttachType::Egress, options)?
+    };
     // Dropped, it would take the filter off.
     std::mem::forget(program.take_link(id)?);
     Ok(())
 }
 
-/// Takes the program off the interface at a place, if it is there.
+/// Takes the program off the interface at a place, if it is there; `carrier` is what that is called today,
+/// if it is in this network namespace.
 ///
 /// # Errors
 ///
 /// The pin cannot be removed.
-pub(super) fn detach(places: &Places, place: usize, name: &str) -> Result<()> {
-    if !has_links() {
-        let _ = tc::qdisc_detach_program(name, TcAttachType::Egress, PROGRAM);
-    }
+pub(super) fn detach(places: &Places, place: usize, carrier: Option<&str>) -> Result<()> {
+    detach_filters(carrier);
     remove(&places.sent(place))
+}
+
+/// Takes the program off interfaces of this network namespace, where no link holds it.
+pub(super) fn detach_filters<'a>(carriers: impl IntoIterator<Item = &'a str>) {
+    if has_links() {
+        return;
+    }
+    for carrier in carriers {
+        // One that is not there is what is wanted.
+        let _ = tc::qdisc_detach_program(carrier, TcAttachType::Egress, PROGRAM);
+    }
 }
 
 fn remove(pin: &std::path::Path) -> Result<()> {

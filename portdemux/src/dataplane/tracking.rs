@@ -103,8 +103,12 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     }
     maps.set_shape(None);
     links::replace_all(places, maps, lock)?;
-    for (place, interface) in maps.interfaces() {
-        sent::detach(places, place, &text(&interface.name))?;
+    let present = interface::list()?;
+    let attached = links::pinned(places);
+    for (place, _) in maps.interfaces() {
+        let link = attached.iter().find(|link| link.place == place);
+        let carrier = link.and_then(|link| link.carrier(&present));
+        sent::detach(places, place, carrier.map(|carrier| carrier.name.as_str()))?;
     }
     for directory in all {
         remove_tree(&directory)?;

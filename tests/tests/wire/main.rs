@@ -14,6 +14,7 @@ mod fragments;
 mod interfaces;
 mod jumbo;
 mod limits;
+mod old_kernels;
 mod servers;
 mod sets;
 mod sources;
