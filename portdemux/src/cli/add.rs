@@ -29,6 +29,8 @@ Examples:
   portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
   portdemux add 22/tcp --new-rate 10/m --per source
   portdemux add 32768-60999/udp --connections established
+  portdemux add 443/tcp --role source      wrong: lets in whoever sends from 443, to any port without a rule
+  portdemux add 443/tcp --role source --connections established      right: replies from there alone
   portdemux add 22/tcp --from 192.0.2.0/24 --confirm 60s      undone unless portdemux confirm comes
   portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
 pub(super) struct Args {
@@ -63,6 +65,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "WHICH", default_value = "all", value_parser = super::word::<Connections>)]
     connections: Connections,
     /// Whose ports are claimed: destination for this host's, source for those of peers
+    ///
+    /// Anyone can send from any port: --role source alone lets in whoever sends from 443, to every
+    /// port here that no rule claims. What is mostly meant are replies from there: --role source
+    /// --connections established.
     #[arg(long, value_name = "ROLE", default_value = "destination", value_parser = super::word::<Role>)]
     role: Role,
     /// How many packets may come, as in 1000/s, 10/m or 3/h

@@ -44,5 +44,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let request = rules.request(args.dry_run, args.safeguard.confirm);
     let change = change::change(places, &maps, &lock, old, request, check)?;
     report::change(context, &change)?;
+    report::warn_of_ended_members(&change);
     safeguard.finish()
 }

@@ -145,6 +145,7 @@ fn attach_all(
     match change {
         Some(change) => {
             report::change(context, &change)?;
+            report::warn_of_ended_members(&change);
         }
         None if maps.generation().0 == 0 => context.output.line(format!(
             "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",

@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result};
 use super::{Context, output};
 use crate::{
     change::{Change, Request},
+    clock::Clock,
     error::Help as _,
-    figures::seconds,
-    rules::RulesError,
+    figures::{grouped, seconds},
+    rules::{RulesError, source::Source},
 };
 
 /// How many lines of a plan are shown before it is cut in the middle.
@@ -109,6 +110,30 @@ pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// Warns of members of sets whose time is past: they stand in the file and are in no set.
+pub(super) fn warn_of_ended_members(change: &Change) {
+    let now = Clock::now().unix;
+    for set in change.plan.new_ruleset().sets() {
+        let ended = set.until.iter().filter(|(_, until)| until.unix <= now);
+        let Some((prefix, until)) = ended.clone().min_by_key(|(prefix, _)| **prefix) else {
+            continue;
+        };
+        let others = match ended.count() - 1 {
+            0 => String::new(),
+            1 => " and one more like it".into(),
+            count => format!(" and {} more like it", grouped(count as u64)),
+        };
+        output::warn(
+            format!(
+                "{} is not in @{}: its time ended {until}{others}",
+                Source::Prefix(*prefix),
+                set.name
+            ),
+            Some("take it out of the file, or give it a time that is still to come"),
+        );
+    }
 }
 
 pub(super) fn milliseconds(took: Duration) -> String {

@@ -1,6 +1,6 @@
 //! `portdemux set`: what it says, and that a mistake changes nothing.
 
-use std::time::SystemTime;
+use std::{fmt::Write as _, time::SystemTime};
 
 use anyhow::Result;
 use portdemux::rules::until::Until;
@@ -265,5 +265,53 @@ fn a_member_that_is_written_wrongly_is_told_and_changes_nothing() -> Result<()> 
         assert!(told.starts_with(&format!("error: {message}\n")), "{told}");
         assert!(told.contains("; nothing was changed\n"), "{told}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_member_whose_time_is_past_is_told_of_and_is_in_no_set() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    let told = portdemux.apply(
+        "[sets]\na = [\n    \"192.0.2.9\",\n    { prefix = \"192.0.2.1\", until = \"2020-01-01T00:00:00Z\" },\n    \
+         { prefix = \"192.0.2.2\", until = \"2020-01-02T00:00:00Z\" },\n]\n\
+         [[rule]]\nport = \"80/tcp\"\nfrom = \"@a\"\n",
+    )?;
+    assert_eq!(
+        told.stderr,
+        "warning: 192.0.2.1 is not in @a: its time ended 2020-01-01T00:00:00Z and one more like it\n   \
+         help: take it out of the file, or give it a time that is still to come\n"
+    );
+    let list = portdemux.json(&["set", "list", "a"])?;
+    assert_eq!(
+        list["sets"][0]["prefixes"],
+        serde_json::json!([{ "prefix": "192.0.2.9/32", "until": null }])
+    );
+    Ok(())
+}
+
+#[test]
+fn sets_over_the_limit_are_refused_and_nothing_is_changed() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    let before = Told::by(&portdemux)?;
+    let mut rules = String::from("[[rule]]\nport = \"80/tcp\"\nfrom = \"@a\"\n[sets]\na = [");
+    for number in 0..=portdemux_common::sources::MAX_PREFIXES {
+        let address = std::net::Ipv4Addr::from(0x0b00_0000 + u32::try_from(2 * number)?);
+        write!(rules, "\"{address}\",")?;
+    }
+    rules.push_str("]\n");
+    let file = portdemux.rules_file(&rules)?.display().to_string();
+    assert_eq!(
+        refused(&portdemux, &before, 1, &["apply", &file])?,
+        "error: 4194305 prefixes in the lists of all rules, 4194304 at most\n \
+         help: join prefixes to shorter ones, or let rules share a set; nothing was changed\n"
+    );
     Ok(())
 }
