@@ -8,7 +8,7 @@ use super::{apt, debian, rust};
 use crate::{command, say};
 
 /// Each program with Debian's package for it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("bpftool", "bpftool"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
@@ -18,6 +18,8 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("nmap", "nmap"),
+    ("ping", "iputils-ping"),
     ("ps", "procps"),
     ("socat", "socat"),
     ("sshd", "openssh-server"),
