@@ -2,8 +2,11 @@
 //!
 //! Whatever a program does to the world outside of its own memory it does through system calls, save
 //! for memory that it shares. Killed before each of them in turn, and at times between two, it is
-//! caught in every state that it can leave behind. Reading a file is no step: it changes nothing, and
-//! some files are read in thousands of pieces.
+//! caught in every state that it can leave behind. A call is no step if what it does ends with the
+//! process, so that a kill leaves the same before it as after: reading, waiting, closing what the end of
+//! the process closes, making what nothing but its descriptor holds. Calls that begin and end the sharing
+//! of memory are steps, as are those by which it is waited for other CPUs: between them such memory is
+//! written.
 
 use std::{
     fs,
@@ -153,7 +156,7 @@ impl Tracer<'_> {
 
     fn step(&mut self, thread: Pid) -> nix::Result<()> {
         let is_entry = ptrace::syscall_info(thread)?.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
-        if is_entry && !is_read(thread) {
+        if is_entry && is_step(thread) {
             self.steps += 1;
             match self.when {
                 // A call that a fatal signal comes before is not made.
@@ -172,10 +175,86 @@ impl Tracer<'_> {
     }
 }
 
-/// Whether the system call that a stopped thread is about to make is `read`.
-fn is_read(thread: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{thread}/syscall"))
-        .ok()
-        .and_then(|call| call.split(' ').next()?.parse().ok())
-        == Some(libc::SYS_read)
+/// Whether a kill before the system call that a stopped thread is about to make can leave another world
+/// than one after it.
+fn is_step(thread: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
+    let mut words = call.split_whitespace();
+    let Some(number) = words.next().and_then(|word| word.parse().ok()) else {
+        return true;
+    };
+    let argument = |at: usize| {
+        let word = call.split_whitespace().nth(1 + at)?.strip_prefix("0x")?;
+        libc::c_long::from_str_radix(word, 16).ok()
+    };
+    match number {
+        libc::SYS_openat => argument(2).is_none_or(|flags| flags & OPEN_CHANGES != 0),
+        libc::SYS_mmap => {
+            argument(3).is_none_or(|flags| flags & libc::c_long::from(libc::MAP_SHARED) != 0)
+        }
+        libc::SYS_bpf => argument(0).is_none_or(|command| !BPF_OF_DESCRIPTORS.contains(&command)),
+        call => !ENDING_WITH_THE_PROCESS.contains(&call),
+    }
 }
+
+/// Flags with which opening a file can change it.
+const OPEN_CHANGES: libc::c_long =
+    (libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY | libc::O_RDWR) as libc::c_long;
+
+/// Commands of `bpf` that read, or make what only the descriptor that they return holds (Linux
+/// `include/uapi/linux/bpf.h`, `enum bpf_cmd`): maps, programs and BTF, found or new.
+const BPF_OF_DESCRIPTORS: [libc::c_long; 16] =
+    [0, 1, 4, 5, 7, 11, 12, 13, 14, 15, 16, 18, 19, 23, 30, 31];
+
+/// Calls that read, wait, or do what the end of the process undoes.
+const ENDING_WITH_THE_PROCESS: [libc::c_long; 49] = [
+    libc::SYS_access,
+    libc::SYS_arch_prctl,
+    libc::SYS_bind,
+    libc::SYS_brk,
+    libc::SYS_close,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd2,
+    libc::SYS_fcntl,
+    libc::SYS_flock,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_futex,
+    libc::SYS_getcwd,
+    libc::SYS_getdents64,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_getrandom,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_gettid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_mprotect,
+    libc::SYS_newfstatat,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_prlimit64,
+    libc::SYS_read,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_setsockopt,
+    libc::SYS_sigaltstack,
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_statfs,
+    libc::SYS_statx,
+    libc::SYS_uname,
+];

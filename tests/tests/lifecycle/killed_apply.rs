@@ -52,7 +52,7 @@ fn an_apply_killed_at_any_step_leaves_the_old_ruleset_or_the_new_one_whole() -> 
                 context()
             );
             ensure!(
-                old_left > 100 && new_left > 5 && noted > 3,
+                old_left > 20 && new_left > 2 && noted > 1,
                 "{old_left} kills left the old rules, {new_left} the new, {noted} a record"
             );
             return Ok(());

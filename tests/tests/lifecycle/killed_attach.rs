@@ -107,7 +107,7 @@ fn killed_at_every_step(case: &Case) -> Result<()> {
         }
         if course.code.is_some() {
             ensure!(course.code == Some(0), "{command:?} failed");
-            ensure!(step > 100 && left > 1, "{step} steps, {left} states");
+            ensure!(step > 20 && left > 1, "{step} steps, {left} states");
             return Ok(());
         }
         if world != before {
