@@ -15,7 +15,7 @@ use nix::{
     sys::{
         socket::{
             AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol,
-            SockType, UnknownCmsg, bind, recvmsg, sendmsg, setsockopt, socket, sockopt,
+            SockType, UnknownCmsg, bind, getsockopt, recvmsg, sendmsg, setsockopt, socket, sockopt,
         },
         time::{TimeVal, TimeValLike as _},
     },
@@ -57,6 +57,18 @@ pub struct RawSocket {
     socket: OwnedFd,
     address: LinkAddr,
 }
+
+/// How many frames came and how many of them had no room, since it was asked last.
+#[derive(Clone, Copy, Debug)]
+struct Statistics;
+
+nix::getsockopt_impl!(
+    Statistics,
+    libc::SOL_PACKET,
+    libc::PACKET_STATISTICS,
+    libc::tpacket_stats,
+    sockopt::GetStruct<libc::tpacket_stats>
+);
 
 impl RawSocket {
     /// Opens a socket that sends to and receives from `interface`.
@@ -182,6 +194,15 @@ impl RawSocket {
             }
             return Ok(Some(bytes));
         }
+    }
+
+    /// How many frames were lost for want of room since it was asked last.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn lost(&self) -> Result<u32> {
+        Ok(getsockopt(&self.socket, Statistics)?.tp_drops)
     }
 
     /// The next frame that `is_wanted`; others are skipped.

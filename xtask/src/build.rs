@@ -2,25 +2,33 @@
 
 use anyhow::Result;
 
-use crate::{command, setup};
+use crate::{command, repository, setup};
 
 /// Sets up and builds the command for release.
 pub(crate) fn run() -> Result<()> {
     setup::toolchain()?;
-    command::run(command::cargo("build").args(["--release", "--package", "portdemux"]))
+    command::run(
+        command::cargo("build")
+            .args(command::BUILT)
+            .args(["--bin", "portdemux"]),
+    )
 }
 
 /// Sets up, builds, and becomes a program of the package `portdemux-tests`, as root; what that program runs itself,
 /// the caller has set up.
 pub(crate) fn become_binary(name: &str, args: &[String]) -> Result<()> {
     setup::toolchain()?;
-    // The program starts the command as a user would, and `cargo run` does not build that.
-    let packages = ["--package", "portdemux", "--package", "portdemux-tests"];
-    command::run(command::cargo("build").arg("--release").args(packages))?;
+    // The program starts the command as a user would.
+    command::run(command::cargo("build").args(command::BUILT).args([
+        "--bin",
+        "portdemux",
+        "--bin",
+        name,
+    ]))?;
+    let built = repository::target_dir().join("release");
     command::become_it(
-        command::cargo_as_root("run")?
-            .args(["--quiet", "--release", "--package", "portdemux-tests"])
-            .args(["--bin", name, "--"])
-            .args(args),
+        command::built_as_root(&built.join(name))?
+            .args(args)
+            .env("PORTDEMUX_BIN", built.join("portdemux")),
     )
 }

@@ -7,12 +7,19 @@ use std::{
     fs,
     io::IsTerminal as _,
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{repository, say};
+
+/// Everything that is built for this machine, for release.
+///
+/// Every chore selects it as a whole and then, if it likes, some targets of it. Cargo unites the features that
+/// the selected packages ask of others: with another selection it would build most of them once more, and the
+/// BPF programs with them.
+pub(crate) const BUILT: [&str; 4] = ["--release", "--workspace", "--exclude", "portdemux-ebpf"];
 
 /// The options that make cargo run what it has built as root.
 const RUN_AS_ROOT: [&str; 2] = ["--config", r#"target."cfg(all())".runner=["sudo","-E"]"#];
@@ -38,6 +45,20 @@ pub(crate) fn cargo_as_root(subcommand: &str) -> Result<Command> {
         cargo.args(RUN_AS_ROOT);
     }
     Ok(cargo)
+}
+
+/// A program that cargo has built, as root and with this process's environment.
+///
+/// # Errors
+///
+/// If this user is not root and there is no sudo.
+pub(crate) fn built_as_root(program: &Path) -> Result<Command> {
+    if is_root()? {
+        return Ok(Command::new(program));
+    }
+    let mut sudo = as_root("-E")?;
+    sudo.arg(program);
+    Ok(sudo)
 }
 
 /// A command that runs as root, through sudo if need be.
@@ -150,7 +171,7 @@ pub(crate) fn cargo_home() -> Option<PathBuf> {
 }
 
 fn text(command: &Command) -> String {
-    let program = std::path::Path::new(command.get_program());
+    let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(program.as_os_str());
     let quoted = |word: &OsStr| {
         let word = word.to_string_lossy();

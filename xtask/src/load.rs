@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     command::{self, Stdio},
-    say, setup,
+    repository, say, setup,
 };
 
 /// Builds the BPF programs, then loads and checks them.
@@ -15,9 +15,7 @@ pub(crate) fn run() -> Result<()> {
     let objects = objects()?;
     say::step("BPF programs");
     command::run(
-        command::cargo_as_root("run")?
-            .args(["--quiet", "--release", "--package", "xtask"])
-            .args(["--example", "load", "--"])
+        command::built_as_root(&repository::target_dir().join("release/examples/load"))?
             .args(objects),
     )
 }
@@ -26,7 +24,8 @@ pub(crate) fn run() -> Result<()> {
 fn objects() -> Result<Vec<PathBuf>> {
     let messages = command::output(
         command::cargo("build")
-            .args(["--release", "--package", "portdemux", "--lib"])
+            .args(command::BUILT)
+            .args(["--lib", "--example", "load"])
             .args(["--message-format", "json-render-diagnostics"])
             .stderr(Stdio::inherit()),
     )?;

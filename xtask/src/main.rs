@@ -13,6 +13,7 @@ mod load;
 mod repository;
 mod say;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Chore {
     Load,
     /// Measures the datapath and the control plane
     Bench(bench::BenchArgs),
+    /// Sends traffic of every kind while rules change, and holds every counter to it
+    Soak(soak::SoakArgs),
     /// Does everything that must pass before a change lands
     Ci,
 }
@@ -69,6 +72,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Docs => docs::run(),
         Chore::Load => load::run(),
         Chore::Bench(args) => bench::run(&args),
+        Chore::Soak(args) => soak::run(&args),
         Chore::Ci => ci::run(),
     }
 }

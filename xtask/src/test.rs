@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     command::{self, Stdio},
-    say, setup,
+    repository, say, setup,
 };
 
 #[derive(Args)]
@@ -19,9 +19,6 @@ pub(crate) struct TestArgs {
     #[arg(last = true)]
     args: Vec<String>,
 }
-
-/// All packages whose code runs on this machine.
-const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "portdemux-ebpf"];
 
 /// Sets up and runs the tests.
 pub(crate) fn run(args: &TestArgs) -> Result<()> {
@@ -40,17 +37,21 @@ pub(crate) fn run_all() -> Result<()> {
 
 fn run_built(args: &TestArgs) -> Result<()> {
     // The suites start the command as a user would, and `cargo test` does not build that for them.
-    command::run(command::cargo("build").arg("--release").args(PACKAGES))?;
+    command::run(
+        command::cargo("build")
+            .args(command::BUILT)
+            .args(["--lib", "--bins"]),
+    )?;
     let mut totals = Totals::default();
     let mut failed = false;
     if let Some(suite) = &args.suite {
-        let select = ["--package", "portdemux-tests", "--test", suite];
+        let select = ["--test", suite];
         failed |= !test(&select, &args.args, &mut totals)?;
     } else {
         // Documentation tests first, so that the suites' results are what is read at the end.
         let (doc, programs) = (["--doc"], ["--lib", "--bins", "--tests"]);
         for targets in [doc.as_slice(), programs.as_slice()] {
-            failed |= !test(&[&PACKAGES, targets].concat(), &args.args, &mut totals)?;
+            failed |= !test(targets, &args.args, &mut totals)?;
         }
     }
     say::line(&totals);
@@ -71,10 +72,16 @@ fn test(select: &[&str], args: &[String], totals: &mut Totals) -> Result<bool> {
         Ok::<_, anyhow::Error>(command::cargo("test"))
     })?;
     cargo
-        .args(["--release", "--no-fail-fast"])
+        .args(command::BUILT)
+        .arg("--no-fail-fast")
         .args(select)
         .arg("--")
         .args(args)
+        // What was built with all the rest; otherwise each suite would ask cargo for it.
+        .env(
+            "PORTDEMUX_BIN",
+            repository::target_dir().join("release/portdemux"),
+        )
         .stdout(Stdio::piped());
     let mut child = command::spawn(&mut cargo)?;
     if let Some(stdout) = child.stdout.take() {

@@ -12,8 +12,8 @@ pub(crate) fn run() -> Result<()> {
     say::step("API documentation");
     command::run(
         command::cargo("doc")
-            .args(["--release", "--no-deps"])
-            .args(["--workspace", "--exclude", "portdemux-ebpf"])
+            .args(command::BUILT)
+            .arg("--no-deps")
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     say::step("links");

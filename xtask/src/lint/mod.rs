@@ -18,12 +18,11 @@ pub(crate) fn run() -> Result<()> {
     command::run(&mut format())?;
     say::step("references");
     references::check()?;
-    // Everything is built for release, so that lints, tests and the demo share what they build.
     say::step("clippy, host");
     command::run(
         command::cargo("clippy")
-            .args(["--release", "--all-targets"])
-            .args(["--workspace", "--exclude", "portdemux-ebpf"])
+            .args(command::BUILT)
+            .arg("--all-targets")
             .args(DENY),
     )?;
     say::step("clippy, BPF");
