@@ -107,6 +107,14 @@ pub fn portdemux_source(ctx: XdpContext) -> u32 {
     portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
 }
 
+/// Puts a source into the frame and dispatches it where flows are tracked.
+#[xdp(frags)]
+#[inline(always)]
+pub fn flows_source(ctx: XdpContext) -> u32 {
+    draw_source(&ctx);
+    portdemux_ebpf::dispatch::<true, true, _>(&ctx, ())
+}
+
 /// Steps the generator in the destination MAC address, takes a number from it and makes the source
 /// address of it, as the benchmark does with the members of its lists.
 #[inline(always)]

@@ -9,6 +9,7 @@ mod peer;
 mod programs;
 mod sources;
 mod statistics;
+mod unused;
 
 use std::io::Write as _;
 
@@ -25,7 +26,7 @@ struct Args {
     /// How often a program runs in a round
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
-    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `flows`
+    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `unused`, or `flows`
     #[arg(long, value_name = "RULES")]
     only: Option<String>,
     /// Print one JSON document
@@ -38,6 +39,7 @@ struct Report {
     rounds: usize,
     repeat: u32,
     packets: Vec<datapath::Row>,
+    unused: Vec<unused::Row>,
     flows: Vec<flows::Row>,
     sources: Vec<sources::Row>,
     xdp_filter: Option<Vec<peer::Row>>,
@@ -48,6 +50,11 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let only = args.only.as_deref();
     let packets = datapath::measure(args.rounds, args.repeat, only.unwrap_or_default())?;
+    let unused = if only.is_none_or(|only| only == "unused") {
+        unused::measure(args.rounds, args.repeat)?
+    } else {
+        Vec::new()
+    };
     let flows = if only.is_none_or(|only| only == "flows") {
         flows::measure(args.rounds, args.repeat)?
     } else {
@@ -65,6 +72,7 @@ fn main() -> Result<()> {
         rounds: args.rounds,
         repeat: args.repeat,
         packets,
+        unused,
         flows,
         sources,
         xdp_filter,
@@ -76,6 +84,9 @@ fn main() -> Result<()> {
         let mut tables = Vec::new();
         if !report.packets.is_empty() {
             tables.push(datapath::table(&report.packets));
+        }
+        if !report.unused.is_empty() {
+            tables.push(unused::table(&report.unused));
         }
         if !report.flows.is_empty() {
             tables.push(flows::table(&report.flows));

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use portdemux::{
     change::{self, InForce, Request},
     dataplane::{
-        links,
+        flows, links,
         maps::{COUNTERS, Maps, RULESETS, SOURCES},
         objects,
         pins::{Lock, Places},
@@ -52,11 +52,51 @@ pub(crate) enum Rules {
     OneList,
     /// Twenty rules, 443's the last of them, each with a list of its own, of 60,000 prefixes in all.
     ManyLists,
-    /// Nothing comes in but replies. Measured by itself.
+    /// Nothing comes in but replies, and what is for one port. Measured by itself.
     Flows,
+    /// One rule for 443, and others with everything that rules can ask. Compared with [`Self::One`].
+    Others,
     /// 443 of TCP and UDP is dropped. Compared with another program and not with the limit.
     Dropped,
 }
+
+/// Lists, sets, rates, shadows, addresses, both roles and fragments: none of it is for 443.
+const OTHERS: &str = r#"
+[default]
+fragments = "track"
+
+[sets]
+office = ["198.51.100.0/24", "2001:db8:5::/48"]
+
+[[rule]]
+name = "one"
+port = ["443/tcp", "443/udp"]
+
+[[rule]]
+port = "22/tcp"
+from = "@office"
+deny = "198.51.100.7"
+
+[[rule]]
+port = "53/udp"
+rate = "1000/s"
+per = "source"
+
+[[rule]]
+port = "8443/tcp"
+address = ["203.0.113.10", "2001:db8::10"]
+to = "reject"
+
+[[rule]]
+port = "123/udp"
+role = "source"
+
+[[rule]]
+name = "would"
+port = "25/tcp"
+to = "drop"
+shadow = true
+"#;
 
 impl Rules {
     pub(crate) const ALL: [Self; 6] = [
@@ -76,7 +116,8 @@ impl Rules {
             Self::Addresses => "1,000 addresses",
             Self::OneList => "1 source",
             Self::ManyLists => "60,000 sources",
-            Self::Flows => "replies only",
+            Self::Flows => "replies and one port",
+            Self::Others => "others ask more",
             Self::Dropped => "443 dropped",
         }
     }
@@ -91,7 +132,10 @@ impl Rules {
         let mut text = String::new();
         match self {
             Self::None => {}
-            Self::Flows => text.push_str("[default]\ninbound = \"drop\"\n"),
+            Self::Flows => {
+                text.push_str("[default]\ninbound = \"drop\"\n[[rule]]\nport = \"22/tcp\"\n");
+            }
+            Self::Others => text.push_str(OTHERS),
             Self::One => text.push_str("[[rule]]\nname = \"one\"\nport = \"443/tcp\"\n"),
             Self::Dropped => text.push_str(
                 "[[rule]]\nname = \"no\"\nport = [\"443/tcp\", \"443/udp\"]\nto = \"drop\"\n",
@@ -248,9 +292,20 @@ impl Bench {
         for name in [RULESETS, COUNTERS, SOURCES] {
             loader.map_pin_path(name, self.places.pins().join(name));
         }
+        let shape = self.maps.shape();
+        if shape.is_some() {
+            let tables = flows::directory(&self.places.pins());
+            for name in flows::ALL {
+                loader.map_pin_path(name, tables.join(name));
+            }
+        }
+        let shape = shape.unwrap_or_default();
         let object = loader
             .map_max_entries(COUNTERS, cpus)
             .map_max_entries("LIMIT_COUNTERS", cpus)
+            .override_global("FLOWS_MASK", &shape.known, true)
+            .override_global("HALF_OPEN_MASK", &shape.half_open, true)
+            .override_global("FLOWS_SEED", &shape.seed, true)
             .override_global("TRANSPORT", &transport, true)
             .override_global("SOURCE_V6", &u32::from(draw.is_v6), true)
             .override_global("SOURCE_FIRST", &draw.first, true)

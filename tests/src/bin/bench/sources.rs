@@ -49,7 +49,7 @@ const HOT: u32 = 8;
 const STRANGERS: u32 = 1 << 30;
 
 /// The finalizer of splitmix64, as `mix` of the programs.
-fn mix(number: u32) -> u64 {
+pub(crate) fn mix(number: u32) -> u64 {
     let mut bits = u64::from(number).wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
