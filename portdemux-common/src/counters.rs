@@ -61,6 +61,9 @@ pub struct CpuCounters {
     pub ports_dropped: [Counter; PORT_PLACES],
     /// What became of rejected packets, by [`crate::answer::Told`].
     pub told: [u64; TOLD_PLACES],
+    /// What socket lookups came to whose packets no program had decided about: by verdict, then by reason.
+    /// Their bytes are not known.
+    pub lookups: Outcomes,
 }
 
 /// What one CPU has counted of flows.

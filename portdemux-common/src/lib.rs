@@ -23,6 +23,7 @@ pub mod parse;
 pub mod policy;
 pub mod reason;
 pub mod ruleset;
+pub mod sockets;
 pub mod sources;
 pub mod state;
 pub mod trace;

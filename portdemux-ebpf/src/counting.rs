@@ -38,6 +38,21 @@ pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
     count_as(bytes, Some(port), outcome, is_dropped, decided.entry());
 }
 
+/// Counts a socket lookup for a port, given by its index.
+#[inline(always)]
+pub(crate) fn count_lookup(port: usize, decision: &Decision) {
+    let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
+    let is_dropped = decision.verdict.is_dropped();
+    let Some(counters) = counters() else {
+        return;
+    };
+    if let Some(counter) = counters.lookups.as_flattened_mut().get_mut(outcome) {
+        counter.count(0);
+    }
+    count_for_port(counters, 0, port, is_dropped);
+    count_for_rule(counters, 0, decision.entry, is_dropped);
+}
+
 /// Counts what became of a packet that was rejected.
 #[inline(always)]
 pub(crate) fn count_told(told: Told) {
@@ -63,14 +78,19 @@ fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, e
     let Some(port) = port else {
         return;
     };
+    count_for_port(counters, bytes, port, is_dropped);
+    if entry.is_claimed() {
+        count_for_rule(counters, bytes, entry, is_dropped);
+    }
+}
+
+#[inline(always)]
+fn count_for_port(counters: &mut CpuCounters, bytes: u64, port: usize, is_dropped: bool) {
     if let Some(counter) = counters.ports.get_mut(port) {
         counter.count(bytes);
     }
     if is_dropped && let Some(counter) = counters.ports_dropped.get_mut(port) {
         counter.count(bytes);
-    }
-    if entry.is_claimed() {
-        count_for_rule(counters, bytes, entry, is_dropped);
     }
 }
 

@@ -21,7 +21,7 @@ use portdemux_common::{
 use crate::{
     Maps, Witness, fragments,
     frame::LinearFrame,
-    targets,
+    sockets, targets,
     words::{Shared, forget, meet},
 };
 
@@ -177,6 +177,7 @@ pub(crate) fn receive<W: Witness>(
     witness: W,
 ) -> Option<Verdict> {
     let decision = pending.decide(ruleset, &Maps, Relation::of(tracked.relation));
+    let decision = sockets::settle(pending, ruleset, decision);
     tracked.outcome = decision.outcome().0;
     meet();
     let outcome = Outcome(tracked.outcome);

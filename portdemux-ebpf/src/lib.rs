@@ -18,6 +18,7 @@ mod frame;
 mod limits;
 mod pending;
 mod ruleset;
+mod sockets;
 mod sources;
 mod targets;
 mod words;
@@ -35,6 +36,7 @@ use portdemux_common::{
     parse::{self, Continuation, Parsed},
     reason::Verdict,
 };
+pub use sockets::{listens, steer};
 
 /// What the core asks for, in the maps.
 pub(crate) struct Maps;

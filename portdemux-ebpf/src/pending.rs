@@ -12,13 +12,14 @@ use portdemux_common::{
     flows::Relation,
     packet::Packet,
     parse::Parsed,
-    reason::Verdict,
+    reason::{Reason, Verdict},
     ruleset::{Entry, RulesetImage},
     state::Generation,
 };
 
 use crate::{
-    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, targets, words,
+    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, sockets, targets,
+    words,
 };
 
 /// The packet that a CPU is busy with.
@@ -98,7 +99,12 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     }
     cast_shadow(pending, ruleset, Relation::New);
     words::meet();
-    let decision = pending.decide(ruleset, &Maps, Relation::New);
+    let mut decision = pending.decide(ruleset, &Maps, Relation::New);
+    if matches!(decision.reason, Reason::RuleSocket) {
+        cold_path();
+        pending.read_signal(&LinearFrame::new(ctx));
+        decision = sockets::settle(pending, ruleset, decision);
+    }
     if pending.is_fragment() {
         cold_path();
         if pending.leads(ruleset) {

@@ -18,10 +18,12 @@ use crate::{
         destinations,
         maps::Maps,
         pins::{Lock, Places},
+        steering,
         tracking::{self, Wanted},
     },
     error::Help as _,
     figures::seconds,
+    follower,
     image::{self, Compiled},
     pending::{self, Pending, Standing, guardian},
     records::{Record, Records},
@@ -217,6 +219,14 @@ pub(crate) fn make(
         // The programs that track obey every ruleset; those that do not would not obey this one.
         tracking::begin(places, maps, lock, wanted).context("begin to track flows")?;
     }
+    let in_force = maps.destinations_in_force();
+    let destinations = prepared
+        .as_ref()
+        .map_or(&in_force, |prepared| &prepared.ruleset.destinations);
+    if let Err(error) = steering::begin(places, maps, lock, destinations) {
+        steering::end(places, maps, lock, &in_force)?;
+        return Err(error);
+    }
     if let (Some(within), Some(prepared)) = (request.confirm, &prepared) {
         guard(places, maps, lock, within, &prepared.ruleset)?;
         change.waits = Some(within);
@@ -231,6 +241,7 @@ pub(crate) fn make(
     let installed = put_in_force();
     if installed.is_err() {
         records.sweep(&hash_in_force, lock)?;
+        steering::end(places, maps, lock, &in_force)?;
     }
     // Whatever waited was for a generation that is in force no more, or is not now.
     if prepared.is_some() && (installed.is_err() || change.waits.is_none()) {
@@ -239,8 +250,15 @@ pub(crate) fn make(
     change.generation = Some(installed?);
     records.sweep(&hash, lock)?;
     records.sweep_changes(maps.generation(), lock)?;
+    steering::end(places, maps, lock, destinations).context("stop handing packets to sockets")?;
     if flows.is_none() {
         tracking::end(places, maps, lock).context("stop tracking flows")?;
+    }
+    // Nothing but how soon a socket is found depends on it.
+    if let Err(error) = follower::start_if_needed(places, change.plan.new_ruleset()) {
+        let what =
+            format!("sockets are not found again when their processes are started anew: {error:#}");
+        change.warnings.push((what, "portdemux follow".into()));
     }
     change.took = begun.elapsed();
     Ok(change)

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod attached;
+mod background;
 pub mod capabilities;
 pub mod capture;
 pub mod change;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod explain;
 mod figures;
 pub mod flows;
+pub mod follower;
 pub mod image;
 pub mod interface;
 pub mod listeners;

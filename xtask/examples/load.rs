@@ -22,9 +22,9 @@ const PSEUDO_CALL: u8 = 1;
 const TAIL_CALL: i32 = 12;
 /// The objects that are attached.
 const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
-/// What attached programs may call: each is verified by itself, and only what is rejected or redirected pays
-/// for the call.
-const APART: [&str; 2] = ["portdemux_answer", "portdemux_settle"];
+/// What attached programs may call: each is verified by itself, and only what is rejected, redirected or comes for a
+/// socket pays for the call.
+const APART: [&str; 3] = ["portdemux_answer", "portdemux_settle", "portdemux_present"];
 /// The object that may log, as it is attached to nothing.
 const TWIN: &str = "portdemux-twin";
 /// The map of `aya-log-ebpf`.
@@ -68,6 +68,10 @@ fn run() -> Result<()> {
             let loaded = if let Program::Xdp(program) = program {
                 program.load()
             } else if let Program::SchedClassifier(program) = program {
+                program.load()
+            } else if let Program::SkLookup(program) = program {
+                program.load()
+            } else if let Program::SockOps(program) = program {
                 program.load()
             } else {
                 bail!("{name}: {program_name} is of a type that this check does not know yet");

@@ -21,8 +21,8 @@ use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::Array,
     helpers::bpf_get_smp_processor_id,
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, sk_lookup, xdp},
+    programs::{SkLookupContext, XdpContext},
 };
 use portdemux_common::counters::Counter;
 
@@ -256,6 +256,15 @@ fn run(ctx: &XdpContext) -> Option<u32> {
     } else {
         xdp_action::XDP_DROP
     })
+}
+
+/// Leaves a socket lookup to the kernel.
+#[sk_lookup]
+#[inline(always)]
+pub fn empty_lookup(_ctx: SkLookupContext) -> u32 {
+    /// `SK_PASS`.
+    const PASS: u32 = 1;
+    PASS
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     change::{self, Request},
+    dataplane::{maps::Maps, pins::Lock},
     rules::{
         Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
         destination::{Fallback, Mac},
@@ -26,6 +27,7 @@ Examples:
   portdemux add 443/tcp 443/udp --name https
   portdemux add 8000-8999/tcp --to drop
   portdemux add 53/udp --to cpu:2-5
+  portdemux add 80/tcp --to socket:127.0.0.1:8080      to what listens there
   portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
   portdemux add 22/tcp --new-rate 10/m --per source
   portdemux add 32768-60999/udp --connections established
@@ -94,8 +96,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let (lock, maps) = context.open_to_change()?;
-    let old = context.in_force(&maps)?;
+    let is_socket = || matches!(args.to, Destination::Socket(_));
+    let (lock, maps, is_new) = context.open_to_change_or_create(is_socket)?;
+    let result = put_in_force(args, context, &lock, &maps);
+    if is_new && result.is_err() {
+        // Nothing was there before, nothing stays.
+        context.places.remove(&lock)?;
+    }
+    result
+}
+
+fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Result<()> {
+    let old = context.in_force(maps)?;
     let rule = edit::NewRule {
         name: args.name.clone(),
         ports: args.ports.clone(),
@@ -129,13 +141,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let places = &context.places;
     let safeguard = Safeguard::new(Verb::Add, args.safeguard, false);
-    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    let check = |new: &_| safeguard.check(places, maps, &[], new);
     let old = || Some(old.ruleset);
-    let change = change::change(places, &maps, &lock, old, request, check).map_err(|error| {
-        match error.downcast::<RulesError>() {
+    let change =
+        change::change(places, maps, lock, old, request, check).map_err(|error| match error
+            .downcast::<RulesError>(
+        ) {
             Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
             Err(error) => error,
-        }
-    })?;
+        })?;
     report::change(context, &change)
 }

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Context, report,
+    Context,
+    report::{self, RulesText},
     safeguard::{self, Safeguard, Verb},
 };
-use crate::change;
+use crate::{
+    change,
+    dataplane::{maps::Maps, pins::Lock},
+};
 
 /// Put a rules file in force
 ///
@@ -35,14 +39,30 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let rules = report::read_rules_to_apply(&args.file)?;
-    let (lock, maps) = context.open_to_change()?;
+    let has_sockets = || report::names_sockets(&rules);
+    let (lock, maps, is_new) = context.open_to_change_or_create(has_sockets)?;
+    let result = put_in_force(args, context, &rules, &lock, &maps);
+    if is_new && (result.is_err() || args.dry_run) {
+        // Nothing was there before, nothing stays.
+        context.places.remove(&lock)?;
+    }
+    result
+}
+
+fn put_in_force(
+    args: &Args,
+    context: &Context,
+    rules: &RulesText,
+    lock: &Lock,
+    maps: &Maps,
+) -> Result<()> {
     let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.
-    let old = || context.in_force(&maps).ok().map(|old| old.ruleset);
+    let old = || context.in_force(maps).ok().map(|old| old.ruleset);
     let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
-    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    let check = |new: &_| safeguard.check(places, maps, &[], new);
     let request = rules.request(args.dry_run, args.safeguard.confirm);
-    let change = change::change(places, &maps, &lock, old, request, check)?;
+    let change = change::change(places, maps, lock, old, request, check)?;
     report::change(context, &change)?;
     report::warn_of_ended_members(&change);
     safeguard.finish()

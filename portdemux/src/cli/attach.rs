@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use portdemux_common::state::{Generation, Mode};
+use portdemux_common::state::Mode;
 
 use super::{
     Context, output, report,
@@ -16,11 +16,10 @@ use crate::{
         links::{self, Attachment, Wish},
         maps::Maps,
         pins::Lock,
+        steering,
     },
     error::Help as _,
     interface::{self, Interface},
-    pending,
-    records::{Records, TextHash},
     session::Hook,
 };
 
@@ -71,18 +70,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .map(report::read_rules_to_apply)
         .transpose()?;
 
-    let places = &context.places;
-    let lock = places.lock()?;
-    let is_new = !places.exists();
-    if is_new {
-        // What outlived its instance is not this one's.
-        let records = Records::new(places.records());
-        records.sweep(&TextHash::default(), &lock)?;
-        records.sweep_changes(Generation::default(), &lock)?;
-        pending::forget(places, &lock)?;
-    }
-    let maps = places.open_or_create(&lock)?;
-    context.settle(&maps, &lock)?;
+    let (lock, maps, is_new) = context.open_or_create()?;
     // Another writer may have come first, or what was left of a removed instance be gone.
     let interfaces = find(&args.interfaces)?;
     let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
@@ -97,7 +85,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     );
     if result.is_err() && is_new {
         // Nothing was there before, nothing stays.
-        places.remove(&lock)?;
+        context.places.remove(&lock)?;
     }
     result
 }
@@ -142,6 +130,7 @@ fn attach_all(
         }
         return Err(error);
     }
+    steering::refresh(places, maps, lock).context("renew the programs for sockets")?;
     match change {
         Some(change) => {
             report::change(context, &change)?;
@@ -214,6 +203,7 @@ fn roll_back(context: &Context, maps: &Maps, interface: &Interface, netns: u64) 
         .into_iter()
         .find(|(_, known)| known.netns == netns && known.index == interface.index);
     if let Some((place, _)) = place {
+        steering::guard_without(&context.places, maps, &[place])?;
         links::detach(&context.places, place)?;
         context
             .output

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::Context;
 use crate::{
-    dataplane::{links, maps},
+    dataplane::{links, maps, steering},
     error::{Help as _, NothingLoaded},
     interface,
 };
@@ -105,6 +105,8 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
             .help(|| "portdemux status shows what is; nothing was changed".into())?;
         found.push((name, place));
     }
+    let leaving: Vec<usize> = found.iter().map(|&(_, place)| place).collect();
+    steering::guard_without(places, &maps, &leaving)?;
     for (name, place) in found {
         links::detach(places, place)?;
         context.output.line(format!("{name}  detached"))?;

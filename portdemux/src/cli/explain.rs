@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
-use portdemux_common::wire::Transport;
+use portdemux_common::{reason::Reason, wire::Transport};
 
 use super::{Context, output, report};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     dataplane::{maps::Maps, twin::Twin},
     error::{Advice, Help as _, NothingLoaded},
     explain::{
-        Basis,
+        Basis, Explained,
         agreement::Agreement,
         capture::{self, Findings, Format},
         packet::{self, Endpoint},
@@ -25,6 +25,8 @@ use crate::{
     },
     figures::grouped,
     records::Record,
+    rules::Destination,
+    sockets::steered,
 };
 
 /// Say what would become of a packet, and why
@@ -132,8 +134,34 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         context
             .output
             .write(&report_on(&basis, &explained, agrees, &log))?;
+        if args.rules.is_none()
+            && let Some(line) = socket(context, &basis, &explained)?
+        {
+            context.output.line(line)?;
+        }
     }
     agreement.map_or(Ok(()), |agreement| Ok(agreement.result()?))
+}
+
+/// Who gets a packet that is for a socket, under the rules in force.
+fn socket(context: &Context, basis: &Basis, explained: &Explained<'_>) -> Result<Option<String>> {
+    let Some(rule) = explained.decision.rule() else {
+        return Ok(None);
+    };
+    let image = &basis.image;
+    if explained.decision.reason != Reason::RuleSocket {
+        return Ok(None);
+    }
+    let place = image.targets.get(rule as usize).map(|target| target.first);
+    let named = place.and_then(|place| image.destinations.get(&place));
+    let Some(Destination::Socket(name)) = named else {
+        return Ok(None);
+    };
+    let steered = steered::all(&context.open()?);
+    let transport = explained.parsed.transport.as_slice();
+    let found = steered.iter().find(|steered| steered.name == *name);
+    let who = found.map_or_else(|| "nobody".into(), |steered| steered.who(transport));
+    Ok(Some(format!("socket      {name}: {who}")))
 }
 
 fn explain_capture(

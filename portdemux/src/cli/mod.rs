@@ -11,6 +11,7 @@ mod detach;
 mod explain;
 mod export;
 mod flows;
+mod follow;
 mod guard;
 mod listeners;
 pub mod output;
@@ -20,6 +21,7 @@ mod report;
 mod rules;
 mod safeguard;
 mod set;
+mod socket;
 mod stats;
 mod status;
 
@@ -28,6 +30,7 @@ use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use output::Output;
+use portdemux_common::state::Generation;
 
 use crate::{
     change::{self, InForce},
@@ -38,6 +41,7 @@ use crate::{
     },
     error::NothingLoaded,
     pending,
+    records::{Records, TextHash},
     rules::{
         Destination, PortRange, Rate, Source, Word,
         destination::{DestinationError, Mac, MacError, check_queue},
@@ -109,6 +113,8 @@ enum Command {
     Stats(stats::Args),
     Flows(flows::Args),
     Listeners(listeners::Args),
+    Socket(socket::Args),
+    Follow(follow::Args),
     Explain(explain::Args),
     Guard(guard::Args),
 }
@@ -152,6 +158,38 @@ impl Context {
             output::note(format!("{destination} is there again and gets its packets"));
         }
         Ok((lock, maps))
+    }
+
+    /// Does so, after making the instance if there is none. Says whether there was none.
+    ///
+    /// Whoever fails then removes it: nothing was there before, nothing stays.
+    pub(crate) fn open_or_create(&self) -> Result<(Lock, Maps, bool)> {
+        links::check_capabilities()?;
+        let places = &self.places;
+        let lock = places.lock()?;
+        let is_new = !places.exists();
+        if is_new {
+            // What outlived its instance is not this one's.
+            let records = Records::new(places.records());
+            records.sweep(&TextHash::default(), &lock)?;
+            records.sweep_changes(Generation::default(), &lock)?;
+            pending::forget(places, &lock)?;
+        }
+        let maps = places.open_or_create(&lock)?;
+        self.settle(&maps, &lock)?;
+        Ok((lock, maps, is_new))
+    }
+
+    /// Does so if `is_enough` says that this needs no interface that a program is attached to.
+    pub(crate) fn open_to_change_or_create(
+        &self,
+        is_enough: impl FnOnce() -> bool,
+    ) -> Result<(Lock, Maps, bool)> {
+        if !self.places.exists() && is_enough() {
+            return self.open_or_create();
+        }
+        let (lock, maps) = self.open_to_change()?;
+        Ok((lock, maps, false))
     }
 
     /// Undoes a change that should have been undone already, and says so.
@@ -210,6 +248,8 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args, &context),
         Command::Flows(args) => flows::run(args, &context),
         Command::Listeners(args) => listeners::run(args, &context),
+        Command::Socket(args) => socket::run(args, &context),
+        Command::Follow(args) => follow::run(args, &context),
         Command::Explain(args) => explain::run(args, &context),
         Command::Guard(args) => guard::run(args, &context),
     };

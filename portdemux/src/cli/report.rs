@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     error::Help as _,
     figures::{grouped, seconds},
-    rules::{RulesError, source::Source},
+    rules::{Destination, RulesError, file, source::Source},
 };
 
 /// How many lines of a plan are shown before it is cut in the middle.
@@ -41,6 +41,15 @@ impl RulesText {
             confirm,
         }
     }
+}
+
+/// Whether a rules file names sockets: such rules hold where no program is attached to any interface, too.
+pub(super) fn names_sockets(rules: &RulesText) -> bool {
+    // What is wrong with it is said when it is put in force.
+    file::parse(&rules.name, &rules.text).is_ok_and(|ruleset| {
+        let mut rules = ruleset.rules().iter();
+        rules.any(|rule| matches!(rule.to, Destination::Socket(_)))
+    })
 }
 
 /// What there is to do about a rules file that cannot be read.

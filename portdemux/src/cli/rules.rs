@@ -9,13 +9,15 @@ use serde::Serialize;
 use super::{
     Context, listeners,
     output::{Align, Table},
+    socket,
     stats::Traffic,
 };
 use crate::{
     clock::Clock,
     figures::{grouped, size},
     listeners::Behind,
-    rules::{self, Word, flows::TIMEOUT_KEYS},
+    rules::{self, Destination, Word, flows::TIMEOUT_KEYS},
+    sockets::steered,
 };
 
 /// Show the rules in force and what came for each
@@ -69,6 +71,11 @@ struct Rule<'a> {
     from: Vec<String>,
     deny: Vec<String>,
     to: String,
+    /// The sockets that are there, if it is for sockets.
+    sockets: Option<Vec<socket::Member>>,
+    /// Who has them, in a few words.
+    #[serde(skip)]
+    who: Option<String>,
     fallback: Option<&'static str>,
     mac: Option<String>,
     queue: Option<u16>,
@@ -98,6 +105,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         ids.iter().map(|(&id, name)| (name.as_str(), id)).collect();
     // Without them the rules are worth knowing still.
     let behind = Behind::look().ok();
+    let mut all_rules = in_force.ruleset.rules().iter();
+    let is_for_socket = |rule: &rules::Rule| matches!(rule.to, Destination::Socket(_));
+    // Who has which socket is asked of every process.
+    let steered = if all_rules.any(is_for_socket) {
+        steered::all(&maps)
+    } else {
+        Vec::new()
+    };
     let rules: Vec<Rule<'_>> = in_force
         .ruleset
         .rules()
@@ -110,6 +125,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             let terms = &rule.terms;
             let target = rule.delivery.target(&rule.to);
             let fallback = rule.delivery.fallback.or(rule.to.usual_fallback());
+            let steered = steered.iter().find(
+                |steered| matches!(&rule.to, Destination::Socket(name) if *name == steered.name),
+            );
+            let mut transports: Vec<_> = rule.ports.iter().map(|range| range.transport).collect();
+            transports.dedup();
             let phrases = rule.phrases().into_iter().map(|(_, phrase)| phrase);
             Rule {
                 name: &rule.name,
@@ -118,6 +138,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 from: rule.from.iter().map(ToString::to_string).collect(),
                 deny: rule.deny.iter().map(ToString::to_string).collect(),
                 to: rule.to.to_string(),
+                sockets: is_for_socket(rule).then(|| {
+                    let members = steered.into_iter().flat_map(|steered| &steered.members);
+                    members.map(socket::Member::from).collect()
+                }),
+                who: is_for_socket(rule).then(|| {
+                    steered.map_or_else(|| "nobody".into(), |steered| steered.who(&transports))
+                }),
                 fallback: fallback.map(Word::name),
                 mac: rule.delivery.mac.map(|mac| mac.to_string()),
                 queue: (target.queue != 0).then_some(target.queue),
@@ -202,9 +229,11 @@ fn table(rules: &[Rule<'_>]) -> Table {
         let mut row = vec![rule.name.to_owned(), rule.ports.join(" "), addresses];
         row.extend(lists_sources.then(|| sources(rule)));
         row.push(rule.to.clone());
-        row.push(listeners::cell(
-            rule.listeners.as_deref().unwrap_or_default(),
-        ));
+        row.push(
+            rule.who
+                .clone()
+                .unwrap_or_else(|| listeners::cell(rule.listeners.as_deref().unwrap_or_default())),
+        );
         row.extend(has_terms.then(|| rule.terms.clone()));
         row.extend([
             grouped(rule.received.packets),

@@ -18,6 +18,7 @@ const RULES_DROPPED: usize = std::mem::offset_of!(CpuCounters, rules_dropped);
 const PORTS: usize = std::mem::offset_of!(CpuCounters, ports);
 const PORTS_DROPPED: usize = std::mem::offset_of!(CpuCounters, ports_dropped);
 const TOLD: usize = std::mem::offset_of!(CpuCounters, told);
+const LOOKUPS: usize = std::mem::offset_of!(CpuCounters, lookups);
 const OUTCOMES: usize = size_of::<Outcomes>();
 
 /// The counters map.
@@ -78,11 +79,19 @@ impl Counters {
     /// What the frames of the interface at `place` came to, nothing left out but what is zero.
     #[must_use]
     pub fn interface(&self, place: usize) -> Vec<Outcome> {
+        self.outcomes_at(INTERFACES + place * OUTCOMES)
+    }
+
+    /// What socket lookups came to whose packets no program had decided about, likewise; bytes are not
+    /// known of them.
+    #[must_use]
+    pub fn lookups(&self) -> Vec<Outcome> {
+        self.outcomes_at(LOOKUPS)
+    }
+
+    fn outcomes_at(&self, offset: usize) -> Vec<Outcome> {
         let mut sums = [Counter::default(); VERDICT_PLACES * REASON_PLACES];
-        self.sum(
-            INTERFACES + place * OUTCOMES,
-            bytemuck::cast_slice_mut(&mut sums),
-        );
+        self.sum(offset, bytemuck::cast_slice_mut(&mut sums));
         let mut outcomes = Vec::new();
         for verdict in Verdict::ALL {
             for &reason in Reason::ALL {
@@ -99,11 +108,13 @@ impl Counters {
         outcomes
     }
 
-    /// What all interfaces' frames came to, those that are detached included.
+    /// What all interfaces' frames came to, those that are detached included, and what socket lookups
+    /// came to whose packets no program had seen before.
     #[must_use]
     pub fn outcomes(&self) -> Vec<Outcome> {
         let mut sums: Vec<Outcome> = Vec::new();
-        for outcome in (0..MAX_INTERFACES).flat_map(|place| self.interface(place)) {
+        let frames = (0..MAX_INTERFACES).flat_map(|place| self.interface(place));
+        for outcome in frames.chain(self.lookups()) {
             let known = sums
                 .iter_mut()
                 .find(|sum| (sum.verdict, sum.reason) == (outcome.verdict, outcome.reason));

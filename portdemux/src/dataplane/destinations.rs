@@ -44,14 +44,6 @@ pub fn check(ruleset: &Ruleset) -> Result<()> {
         if matches!(action, Action::Local | Action::Drop | Action::Reject) {
             continue;
         }
-        if matches!(action, Action::Socket) {
-            return Err(anyhow::anyhow!(
-                "this version of portdemux cannot put to = \"{}\" in force (rule {})",
-                rule.to,
-                rule.name
-            ))
-            .help(|| "use another destination; nothing was changed".into());
-        }
         if !kinds.contains(&action) {
             targets::probe(action)
                 .with_context(|| {
@@ -333,6 +325,15 @@ impl Maps {
     pub(super) fn leave_cpus(&self) -> Result<()> {
         let needed = self.needed_in_force();
         self.targets.leave_cpus(needed.cpus.keys())
+    }
+
+    /// The destinations of the ruleset in force, by place.
+    #[must_use]
+    pub fn destinations_in_force(&self) -> Destinations {
+        if self.header().targets == 0 {
+            return Destinations::new();
+        }
+        self.destinations(&self.image())
     }
 
     /// What the ruleset in force needs in the maps of targets.

@@ -29,8 +29,8 @@ use portdemux_common::{
 use super::{
     flows,
     maps::{
-        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, Maps, RULESETS, XSKS,
-        possible_cpus,
+        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, Maps, RULESETS, SOCKETS,
+        STEERING, XSKS, possible_cpus,
     },
     objects,
     pins::{Lock, Places},
@@ -54,6 +54,12 @@ pub const FLOW_PROGRAM: &str = "portdemux_flow";
 
 /// The same for kernels that have no frames in several buffers.
 pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
+
+/// The maps that all programs of an instance share.
+pub(super) const SHARED: [&str; 12] = [
+    RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS, SOCKETS,
+    STEERING,
+];
 
 /// The first kernel with `xdp.frags`.
 const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
@@ -270,7 +276,7 @@ fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
 }
 
 /// The programs in the kernel that use a map.
-fn programs_with(map: u32) -> Vec<u32> {
+pub(super) fn programs_with(map: u32) -> Vec<u32> {
     loaded_programs()
         .flatten()
         .filter(|program| {
@@ -473,17 +479,15 @@ pub fn load(maps: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
     let cpus = u32::try_from(possible_cpus()?)?;
     let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
-    let shared = [
-        RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS,
-    ];
-    for name in shared {
+    for name in SHARED {
         loader.map_pin_path(name, pins.join(name));
     }
     loader
         .map_max_entries(COUNTERS, cpus)
         .map_max_entries(CPUS, cpus)
         .override_global("INTERFACE", &place, true)
-        .override_global("MAC", &mac, true);
+        .override_global("MAC", &mac, true)
+        .override_global("FINDS_SOCKETS", &1_u32, true);
     let shape_or_none = shape.unwrap_or_default();
     let object = if let Some(shape) = shape {
         for name in flows::ALL {

@@ -25,6 +25,7 @@ use super::{
     links,
     mapped::Mapped,
     quiesce, sources,
+    steering::Steering,
     targets::{self, Needed, Targets},
 };
 use crate::image::{self, Compiled, Destinations};
@@ -43,11 +44,13 @@ pub const LEDGER: &str = "LEDGER";
 pub const LIMITS: &str = "LIMITS";
 pub use super::{
     sources::SOURCES,
+    steering::{SOCKETS, STEERING},
     targets::{CPUS, DEVICES, MACS, XSKS},
 };
 /// Every map of an instance.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 13] = [
     RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS,
+    SOCKETS, STEERING,
 ];
 
 /// Where the generation in force stands in its map.
@@ -72,6 +75,8 @@ pub struct Maps {
     answers: Mapped,
     /// What stands at the places of destinations.
     pub targets: Targets,
+    /// Which sockets get what comes for rules.
+    pub steering: Steering,
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
@@ -111,6 +116,7 @@ impl Maps {
             create(&directory.join(name), name, size, count)?;
         }
         targets::create(directory)?;
+        Steering::create(directory)?;
         let fragments = open_fragments(directory)?;
         fragments.write(offset_of!(Buckets<u64>, seed), &[random()?]);
         Ok(())
@@ -131,6 +137,7 @@ impl Maps {
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             answers: map(ANSWERS, size_of::<u64>(), 1)?,
             targets: Targets::open(directory)?,
+            steering: Steering::open(directory)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
             directory: directory.to_owned(),
         })
@@ -249,7 +256,8 @@ impl Maps {
             .ok()
             .flatten()
             .map_or(0, |flows| flows.memory());
-        (bytes + self.counters.memory() + self.targets.memory()) as u64 + flows
+        let maps = bytes + self.counters.memory() + self.targets.memory() + self.steering.memory();
+        maps as u64 + flows
     }
 
     /// The names of the rules that the ruleset in force uses, by id.

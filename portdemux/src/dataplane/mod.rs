@@ -16,6 +16,8 @@ pub mod pins;
 mod quiesce;
 mod sent;
 mod sources;
+pub mod steering;
+pub mod syscalls;
 pub mod targets;
 pub mod tracking;
 pub mod twin;

@@ -7,6 +7,10 @@ pub static DISPATCHER: &[u8] =
 /// Those that are attached where flows are tracked.
 pub static FLOWS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-flows"));
 
+/// Those that hand packets to sockets.
+pub static SOCKETS: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-sockets"));
+
 /// Its twin, which says what it saw.
 pub static TWIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
 

@@ -21,6 +21,7 @@ use super::{
     links,
     mapped::Mapped,
     maps::{self, Maps},
+    steering,
 };
 use crate::{
     error::Help as _,
@@ -260,5 +261,5 @@ fn renew(maps: &Maps) -> Result<()> {
     for place in links::renew(maps).context("give the programs a larger map of sources")? {
         maps.note_version(place);
     }
-    Ok(())
+    steering::renew(maps).context("give the program for sockets a larger map of sources")
 }

@@ -1,6 +1,8 @@
 //! From a ruleset to the image of it that packets are decided by.
 
 mod addresses;
+#[cfg(test)]
+mod lookups;
 pub(crate) mod sources;
 pub(crate) mod targets;
 #[cfg(test)]

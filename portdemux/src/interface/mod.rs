@@ -30,6 +30,8 @@ pub struct Interface {
     pub mac: Option<[u8; 6]>,
     /// Whether it is up.
     pub is_up: bool,
+    /// Index of the interface of this network namespace that it is a VLAN of, if it is one.
+    pub vlan_of: Option<u32>,
     /// The XDP programs on it.
     pub programs: Vec<AttachedProgram>,
 }
@@ -102,8 +104,10 @@ fn read(message: &LinkMessage) -> Interface {
         driver: None,
         mac: None,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        vlan_of: None,
         programs: Vec::new(),
     };
+    let (mut below, mut is_across) = (None, false);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
             interface.name.clone_from(name);
@@ -113,9 +117,17 @@ fn read(message: &LinkMessage) -> Interface {
             interface.mac = address.as_slice().try_into().ok();
         } else if let LinkAttribute::LinkInfo(details) = attribute {
             interface.driver = details.iter().find_map(kind);
+        } else if let LinkAttribute::Link(index) = attribute {
+            below = Some(*index);
+        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
+            // That index is one of another namespace.
+            is_across = true;
         } else if let LinkAttribute::Xdp(xdp) = attribute {
             interface.programs = programs(xdp);
         }
+    }
+    if interface.driver.as_deref() == Some("vlan") && !is_across {
+        interface.vlan_of = below;
     }
     if interface.driver.is_none() {
         interface.driver = driver(&interface.name);

@@ -4,20 +4,15 @@
 //! command that started it. It ends as soon as there is nothing to undo: because the change was
 //! confirmed, followed by another, never made, or because the instance is gone.
 
-use std::{
-    fs,
-    io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
-    path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::MetadataExt as _, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 use super::{Pending, Standing, clock};
-use crate::dataplane::pins::{Lock, Places};
+use crate::{
+    background,
+    dataplane::pins::{Lock, Places},
+};
 
 /// How often it looks whether there is still something to undo.
 const STEP: Duration = Duration::from_millis(200);
@@ -28,35 +23,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The verb that a guardian is started with.
 pub const VERB: &str = "guard";
 
-/// What it says once nothing that ends the command ends it too.
-const READY: &str = "ready\n";
-
 /// Starts a guardian of what waits in an instance, and waits until it stands by itself.
 ///
 /// # Errors
 ///
 /// It does not start.
 pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("portdemux")
-        .arg(VERB)
-        .args(["--instance", &places.instance.to_string()])
-        .arg("--bpffs")
-        .arg(path::absolute(&places.bpffs)?)
-        .arg("--state-dir")
-        .arg(path::absolute(&places.state)?)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut guardian = command.spawn()?;
-    let mut said = String::new();
-    if let Some(pipe) = guardian.stdout.take() {
-        BufReader::new(pipe).read_line(&mut said)?;
-    }
-    ensure!(said == READY, "it ended at once");
-    Ok(())
+    background::start(places, &[VERB])
 }
 
 /// Waits and, if it comes to that, undoes the change.
@@ -65,15 +38,9 @@ pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
 ///
 /// It cannot stand by itself.
 pub fn run(places: &Places) -> Result<()> {
-    // It was just started by another process, so that it leads no group of processes.
-    rustix::process::setsid().context("leave the session")?;
-    rustix::thread::set_name(c"portdemux-guard")?;
-    leave_login_scope();
+    background::stand_alone(c"portdemux-guard")?;
     let watched = Identity::of(places);
-    let mut stdout = io::stdout();
-    // Whoever started it may be gone already.
-    let _: io::Result<()> = stdout.write_all(READY.as_bytes());
-    let _: io::Result<()> = stdout.flush();
+    background::say_ready();
     while watched.is_some() && Identity::of(places) == watched {
         match act(places, watched) {
             Ok(None) => break,
@@ -82,26 +49,6 @@ pub fn run(places: &Places) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Leaves the control group of a login.
-///
-/// Where logind is told to (`KillUserProcesses=yes` in logind.conf(5)), it kills what is left in that
-/// group when the login ends, which is what a change that cuts a session brings about.
-fn leave_login_scope() {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"));
-    let is_login = path.is_some_and(|path| {
-        let mut names = path.split('/');
-        names.any(|name| {
-            let number = name.strip_prefix("session-");
-            number.is_some_and(|number| number.strip_suffix(".scope").is_some())
-        })
-    });
-    if is_login {
-        // Where this may not be done, the next command undoes what this one cannot.
-        let _: io::Result<()> = fs::write("/sys/fs/cgroup/cgroup.procs", "0");
-    }
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.

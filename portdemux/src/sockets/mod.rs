@@ -6,7 +6,9 @@
 mod connected;
 mod diag;
 mod holders;
+pub mod steered;
 mod table;
+pub mod take;
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 
-const VERBS: [&str; 8] = [
-    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export",
+const VERBS: [&str; 10] = [
+    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export", "socket",
+    "follow",
 ];
 const NOUNS: [&str; 6] = ["status", "rules", "stats", "flows", "listeners", "explain"];
 
@@ -66,7 +67,10 @@ fn the_help_of_every_verb_and_noun_has_examples_that_are_understood() -> Result<
         for words in examples {
             let output = portdemux.run(&words)?;
             // Who listens is told without an instance.
-            let succeeds = words.first().is_some_and(|word| word == "listeners");
+            let listens = words.first().is_some_and(|word| word == "listeners");
+            // A rule for a socket makes the instance that it needs.
+            let makes = words.iter().any(|word| word.starts_with("socket:"));
+            let succeeds = listens || makes;
             ensure!(
                 matches!(
                     (output.code(), succeeds),
@@ -78,6 +82,9 @@ fn the_help_of_every_verb_and_noun_has_examples_that_are_understood() -> Result<
                 output.stderr
             );
             ensure!(!output.stderr.contains("panicked"), "{}", output.stderr);
+            if makes {
+                portdemux.ok(&["detach", "--all"])?;
+            }
         }
     }
     Ok(())

@@ -114,6 +114,7 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
     let [
         stats_keys,
         sets_keys,
+        sockets_keys,
         rules_keys,
         rule,
         keys_of_status,
@@ -140,8 +141,8 @@ fn documents_have_the_keys_that_are_documented() -> Result<()> {
     ensure!(example["listeners"].is_array(), "{example}");
     example["listeners"] = json!([]);
     assert_eq!(shape(&document["ports"][0]), shape(&example));
-    let document = portdemux.json(&["set", "list"])?;
-    has_keys(&document, sets_keys)?;
+    has_keys(&portdemux.json(&["set", "list"])?, sets_keys)?;
+    has_keys(&portdemux.json(&["socket", "list"])?, sockets_keys)?;
     let document = portdemux.json(&["rules"])?;
     has_keys(&document, rules_keys)?;
     has_keys(&document["rules"][0], rule)?;
@@ -294,7 +295,7 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
                 {
                     "name": "no", "ports": ["7/udp", "8000-8999/tcp"],
                     "addresses": ["192.0.2.2", "2001:db8::2"], "from": [], "deny": [],
-                    "to": "drop", "fallback": null, "mac": null, "queue": null,
+                    "to": "drop", "sockets": null, "fallback": null, "mac": null, "queue": null,
                     "role": "destination", "connections": "all", "rate": null,
                     "new_rate": null, "per": "rule", "shadow": false, "line": 4,
                     "received": two, "dropped": two, "listeners": [],
@@ -302,7 +303,7 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
                 {
                     "name": "22/tcp", "ports": ["22/tcp"], "addresses": [],
                     "from": ["@lan", "::1"], "deny": ["10.0.0.0/8"], "to": "local",
-                    "fallback": null, "mac": null, "queue": null,
+                    "sockets": null, "fallback": null, "mac": null, "queue": null,
                     "role": "destination", "connections": "all", "rate": null, "new_rate": null,
                     "per": "rule", "shadow": false, "line": 10, "received": none, "dropped": none,
                     "listeners": [],
@@ -329,6 +330,14 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
         "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
         "in_sync": "null", "pending": "null", "undone": "null", "interfaces": [interface()],
         "answers": {"limited": "integer", "sent": "integer", "unanswerable": "integer"},
+        "sockets": {
+            "attached": "bool", "groups": "integer", "members": "integer",
+            "tcp_followed_by": "null", "follower_needed": "bool", "follower_runs": "bool",
+            "features": {
+                "sk_lookup": "bool", "pidfd_getfd": "bool", "sock_ops": "bool",
+                "ingress_ifindex": "bool",
+            },
+        },
         "flows": "null", "destinations": [], "kinds": [kind()],
         "kernel_memory_bytes": "integer", "version": "string",
     });

@@ -216,8 +216,10 @@ impl Pending {
         protocol
     }
 
+    /// The version of its IP.
     #[inline(always)]
-    pub(crate) const fn version(&self) -> Version {
+    #[must_use]
+    pub const fn version(&self) -> Version {
         if self.version_number() == Version::V6 as u8 {
             Version::V6
         } else {
@@ -225,8 +227,10 @@ impl Pending {
         }
     }
 
+    /// The protocol whose ports it has.
     #[inline(always)]
-    pub(crate) const fn transport(&self) -> Option<Transport> {
+    #[must_use]
+    pub const fn transport(&self) -> Option<Transport> {
         const TCP: u8 = Transport::Tcp as u8;
         const UDP: u8 = Transport::Udp as u8;
         const SCTP: u8 = Transport::Sctp as u8;

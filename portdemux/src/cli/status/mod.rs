@@ -1,6 +1,7 @@
 //! `portdemux status`: what is loaded, where, and whether it is well.
 
 mod reach;
+mod sockets;
 mod tracked;
 
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 use anyhow::Result;
 use portdemux_common::answer::Told;
 use serde::Serialize;
+use sockets::Sockets;
 use tracked::Tracked;
 
 use crate::{
@@ -51,6 +53,7 @@ struct Report {
     destinations: Vec<reach::Destination>,
     kinds: Vec<reach::Requirement>,
     answers: BTreeMap<&'static str, u64>,
+    sockets: Sockets,
     kernel_memory_bytes: u64,
     version: &'static str,
 }
@@ -114,10 +117,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let in_sync = record.and_then(is_in_sync);
     let source = record.and_then(|record| record.source.as_ref());
     let source = source.map(|path| path.display().to_string());
-    let rules = in_force
-        .as_ref()
-        .ok()
-        .map(|in_force| in_force.ruleset.rules().len());
+    let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
+    let rules = ruleset.map(|ruleset| ruleset.rules().len());
     let pending = Pending::read(places)?;
     let pending = pending.map(|pending| (pending.generation, pending.standing(&maps)));
     let before = attached::interfaces(places, &maps)?;
@@ -128,6 +129,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let flows = flows.as_ref().map(Tracked::read);
     let destinations = reach::destinations(&maps)?;
     let used = reach::used(in_force.as_ref().ok());
+    let sockets = Sockets::read(places, &maps, ruleset);
     let answers = Told::ALL.map(|told| (told.name(), maps.counters.told()[told as usize]));
     if args.json {
         let report = Report {
@@ -145,6 +147,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             destinations,
             kinds: reach::kinds(&used),
             answers: answers.into_iter().collect(),
+            sockets,
             kernel_memory_bytes: maps.memory(),
             version: env!("CARGO_PKG_VERSION"),
         };
@@ -178,9 +181,11 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     thread::sleep(SAMPLE);
     let after = attached::interfaces(places, &maps)?;
     let seconds = begun.elapsed().as_secs_f64();
-    context
-        .output
-        .write(&table(&before, &after, seconds).render(&context.output))?;
+    if !after.is_empty() {
+        context
+            .output
+            .write(&table(&before, &after, seconds).render(&context.output))?;
+    }
     for interface in &after {
         warn_of_absence(interface);
     }
@@ -195,6 +200,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             counts.join(", ")
         ))?;
     }
+    sockets.say(context)?;
     if let Some(flows) = flows {
         context.output.write(&flows.text())?;
     }

@@ -5,6 +5,7 @@
 mod control;
 mod datapath;
 mod flows;
+mod lookups;
 mod peer;
 mod programs;
 mod sources;
@@ -26,7 +27,8 @@ struct Args {
     /// How often a program runs in a round
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
-    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `unused`, or `flows`
+    /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `unused`, or
+    /// `flows`, or `lookups` for those of sockets
     #[arg(long, value_name = "RULES")]
     only: Option<String>,
     /// Print one JSON document
@@ -42,6 +44,7 @@ struct Report {
     unused: Vec<unused::Row>,
     flows: Vec<flows::Row>,
     sources: Vec<sources::Row>,
+    lookups: Vec<lookups::Row>,
     xdp_filter: Option<Vec<peer::Row>>,
     control: Vec<control::Row>,
 }
@@ -61,6 +64,11 @@ fn main() -> Result<()> {
         Vec::new()
     };
     let sources = sources::measure(args.rounds, args.repeat, only.unwrap_or_default())?;
+    let lookups = if only.is_none_or(|only| only == "lookups") {
+        lookups::measure(args.rounds, args.repeat)?
+    } else {
+        Vec::new()
+    };
     let (xdp_filter, control) = match only {
         Some(_) => (None, Vec::new()),
         None => (
@@ -75,6 +83,7 @@ fn main() -> Result<()> {
         unused,
         flows,
         sources,
+        lookups,
         xdp_filter,
         control,
     };
@@ -93,6 +102,9 @@ fn main() -> Result<()> {
         }
         if !report.sources.is_empty() {
             tables.push(sources::table(&report.sources));
+        }
+        if !report.lookups.is_empty() {
+            tables.push(lookups::table(&report.lookups));
         }
         if only.is_none() {
             tables.push(peer::table(report.xdp_filter.as_deref()));

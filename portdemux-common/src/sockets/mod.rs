@@ -1,0 +1,358 @@
+//! Which socket is given what comes for a port: the decision of a socket lookup.
+//!
+//! The kernel asks which socket gets a packet when no connection has it: for the first segment of a
+//! TCP connection, and for every datagram that is for no connected socket. Rules with a socket as their
+//! destination answer with a member of a [`Group`].
+
+#[cfg(test)]
+mod tests;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{
+    decide::{Decision, Pending},
+    destination::{DESTINATION_PLACES, Target},
+    flows::Relation,
+    hash::mixed,
+    limits::Limits,
+    parse::{Fragment, Parsed, Ports, Version, Vlans},
+    reason::{Reason, Verdict},
+    ruleset::{Action, RulesetImage},
+    sources::Table,
+    state::Generation,
+    wire::{Port, Transport},
+};
+
+/// How many groups of sockets an instance can have.
+pub const MAX_GROUPS: usize = 1 << 10;
+/// How many sockets of one protocol a group can have.
+pub const SLOTS: usize = 32;
+/// How many places for sockets there are: for each group those of TCP, then those of UDP.
+pub const SOCKET_PLACES: usize = MAX_GROUPS * TRANSPORTS * SLOTS;
+/// How many interfaces can be known whose packets were decided about before.
+pub const MAX_GUARDED: usize = 128;
+/// How many bytes the name of a group has, padded with zeros.
+pub const GROUP_NAME_LENGTH: usize = 64;
+
+/// TCP and UDP: the kernel looks no sockets of other protocols up (Linux `net/core/filter.c`,
+/// `sk_lookup`).
+const TRANSPORTS: usize = 2;
+const VERSIONS: usize = 2;
+/// A slot's number fits into as many bits.
+const SLOT_BITS: u32 = SLOTS.ilog2();
+
+/// Sockets that share the packets of the rules that name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Group {
+    /// Which slots were given to a socket, a bit each: of TCP and UDP, that take packets of IPv4 and of
+    /// IPv6. A socket that was closed since has left its slot, and the bit stays.
+    pub members: [[u64; VERSIONS]; TRANSPORTS],
+    /// The address that its sockets listen on, as that of [`crate::decide::Pending`].
+    pub address: [u64; 2],
+    /// What kind of group it is and on which port its sockets listen: [`Group::listening`],
+    /// [`Group::NAMED`], or 0 if there is no such group.
+    pub key: u64,
+    /// What rules call it.
+    pub name: [u8; GROUP_NAME_LENGTH],
+}
+
+/// What a socket lookup reads besides the ruleset.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Steering {
+    /// Cookie of the network namespace whose sockets these are.
+    pub netns_cookie: u64,
+    /// Inode number of that namespace.
+    pub netns: u64,
+    /// What the choice among members depends on: a secret of the instance.
+    pub seed: u64,
+    /// How many places for groups, from the first on, may be taken.
+    pub groups_end: u32,
+    /// How many interfaces follow.
+    pub guarded_count: u32,
+    /// Indices of the interfaces all of whose packets were decided about by this instance's programs
+    /// before.
+    pub guarded: [u32; MAX_GUARDED],
+    /// The group of each destination, plus 1, by its place.
+    pub groups_of: [u16; DESTINATION_PLACES],
+    /// The groups.
+    pub groups: [Group; MAX_GROUPS],
+}
+
+const _: () = {
+    assert!(size_of::<Group>() == 120);
+    assert!(size_of::<Steering>().is_multiple_of(8) && align_of::<Steering>() == 8);
+    assert!(SLOTS <= 64 && SLOTS.is_power_of_two());
+};
+
+/// Where the socket in a slot of a group stands in the map of sockets.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "there are 2¹⁶ places")]
+pub const fn place(group: u32, transport: Transport, slot: u32) -> u32 {
+    ((group * TRANSPORTS as u32) + (transport as u32 & 1)) * SLOTS as u32 + slot
+}
+
+impl Group {
+    /// The slots that were given to sockets which take such packets.
+    #[inline(always)]
+    #[must_use]
+    pub fn members(&self, transport: Transport, version: Version) -> &u64 {
+        let [[tcp_v4, tcp_v6], [udp_v4, udp_v6]] = &self.members;
+        match (transport, version) {
+            (Transport::Tcp, Version::V4) => tcp_v4,
+            (Transport::Tcp, Version::V6) => tcp_v6,
+            (Transport::Udp | Transport::Sctp, Version::V4) => udp_v4,
+            (Transport::Udp | Transport::Sctp, Version::V6) => udp_v6,
+        }
+    }
+
+    /// The key of groups whose sockets were given by hand.
+    pub const NAMED: u64 = 1;
+
+    /// The key of groups whose sockets are those that listen at an address of this version, on a port in
+    /// big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub const fn listening(version: Version, port: [u8; 2]) -> u64 {
+        u16::from_be_bytes(port) as u64 | (version as u64) << 16 | 1 << 24
+    }
+
+    /// Whether its sockets are those that listen at an IPv4 address. These get packets of IPv4 only: whether
+    /// one at every IPv6 address takes such packets, it says only when it is given one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_v4(&self) -> bool {
+        self.key >> 16 & 0xff == Version::V4 as u64
+    }
+
+    /// Whether its sockets were given by hand.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_named(&self) -> bool {
+        self.key == Self::NAMED
+    }
+}
+
+/// Where a socket listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    address: [u64; 2],
+    address_mask: u64,
+    key: u64,
+    key_mask: u64,
+}
+
+impl Listening {
+    /// A socket that listens at an address, as that of [`Pending`], on a port in big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(version: Version, address: [u64; 2], port: [u8; 2]) -> Self {
+        let is_any = address == [0; 2];
+        Self {
+            address,
+            address_mask: if is_any { 0 } else { u64::MAX },
+            key: Group::listening(version, port),
+            // Of a socket at every IPv6 address it is not known whether it takes packets of IPv4.
+            key_mask: match (is_any, version) {
+                (true, Version::V6) => !(0xff << 16),
+                (false, Version::V6) | (_, Version::V4) => u64::MAX,
+            },
+        }
+    }
+
+    /// Whether it is one of a group's: it listens at the group's address, or at every one.
+    ///
+    /// One comparison, as the kernel looks at many groups.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(&self, group: &Group) -> bool {
+        let ([a, b], [c, d]) = (self.address, group.address);
+        let other = (a ^ c | b ^ d) & self.address_mask;
+        (other | (self.key ^ group.key) & self.key_mask) == 0
+    }
+}
+
+impl Steering {
+    /// The group of a destination, by its place.
+    #[inline(always)]
+    #[must_use]
+    pub fn group_of(&self, destination: u32) -> Option<(u32, &Group)> {
+        let number = usize::from(*self.groups_of.get(destination as usize)?);
+        // Masked, so that the verifier knows a bound.
+        let index = number.checked_sub(1)? & (MAX_GROUPS - 1);
+        #[expect(clippy::cast_possible_truncation, reason = "masked")]
+        Some((index as u32, self.groups.get(index)?))
+    }
+
+    /// Whether an interface's packets were decided about before.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_guarded(&self, interface: u32) -> bool {
+        for (at, &guarded) in (0..).zip(&self.guarded) {
+            if at >= self.guarded_count {
+                break;
+            }
+            if guarded == interface {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// What the kernel says when it asks for a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Source and destination address, as in [`Pending`].
+    pub source: [u64; 2],
+    /// Likewise.
+    pub destination: [u64; 2],
+    /// Source port, big-endian.
+    pub source_port: [u8; 2],
+    /// Destination port, big-endian.
+    pub destination_port: [u8; 2],
+    /// Version of the packet.
+    pub version: Version,
+    /// TCP or UDP.
+    pub transport: Transport,
+}
+
+impl Lookup {
+    /// What the rules say about it, if one of them hands it to a socket.
+    #[inline(always)]
+    #[must_use]
+    pub fn claim(&self, ruleset: &RulesetImage) -> Option<Pending> {
+        let entry = ruleset.at_any_address(Ports {
+            transport: self.transport,
+            source: Port(self.source_port),
+            destination: Port(self.destination_port),
+        });
+        // What its number alone decides about goes to no socket.
+        if !entry.is_open() {
+            return None;
+        }
+        let parsed = Parsed {
+            malformed: None,
+            vlans: Vlans::default(),
+            version: Some(self.version),
+            network: 0,
+            fragment: Fragment::None,
+            fragmentation: 0,
+            protocol: self.transport.ip_proto(),
+            payload: 0,
+            transport: Some(self.transport),
+            source_port: Port(self.source_port),
+            destination_port: Port(self.destination_port),
+        };
+        let mut pending = Pending::default();
+        let generation = Generation(ruleset.header.generation);
+        pending.write_down(&parsed, entry, generation, 0, false);
+        pending.source = self.source;
+        pending.destination = self.destination;
+        // Of datagrams it is not known which begin a flow.
+        pending.is_known = match self.transport {
+            Transport::Tcp => 0,
+            Transport::Udp | Transport::Sctp => 1,
+        };
+        pending.claim(ruleset);
+        let is_for_socket =
+            pending.entry.is_claimed() && matches!(pending.entry.action(), Action::Socket);
+        is_for_socket.then_some(pending)
+    }
+
+    /// What the choice among the members of a group depends on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow(&self, seed: u64) -> u64 {
+        let ([high, low], [from_high, from_low]) = (self.destination, self.source);
+        let source = mixed(from_high ^ seed).wrapping_add(from_low);
+        let destination = mixed(high ^ source).wrapping_add(low);
+        let from = u16::from_ne_bytes(self.source_port) as u64;
+        let ports = from << 16 | u16::from_ne_bytes(self.destination_port) as u64;
+        mixed(destination.rotate_left(17) ^ ports)
+    }
+}
+
+/// Decides by the terms of the rule that claimed a lookup.
+///
+/// Where the packet was decided about before, that stands.
+#[inline(always)]
+#[must_use]
+pub fn judge<T: Table + Limits>(
+    pending: &Pending,
+    is_guarded: bool,
+    ruleset: &RulesetImage,
+    tables: &T,
+) -> Decision {
+    if is_guarded {
+        return Decision {
+            verdict: Verdict::Pass,
+            reason: Reason::RuleSocket,
+            entry: pending.entry,
+        };
+    }
+    pending.decide(ruleset, tables, Relation::New)
+}
+
+/// Whether the kernel will ask which socket a packet is for that was let in.
+///
+/// A segment of TCP that opens no connection is one's that has a socket, and so may a datagram be, which
+/// nobody sees.
+#[inline(always)]
+#[must_use]
+pub const fn will_ask(pending: &Pending) -> bool {
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
+    match pending.transport() {
+        Some(Transport::Tcp) => pending.flags & (SYN | RST | ACK) == SYN,
+        Some(Transport::Udp) => true,
+        Some(Transport::Sctp) | None => false,
+    }
+}
+
+/// What becomes of a packet for whose rule no socket is there.
+#[inline(always)]
+#[must_use]
+pub const fn without_socket(decision: Decision, target: &Target) -> Decision {
+    Decision {
+        verdict: match target.fallback() {
+            Action::Local => Verdict::Pass,
+            Action::Reject => Verdict::Reject,
+            Action::Drop | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk => {
+                Verdict::Drop
+            }
+        },
+        reason: Reason::NoSocket,
+        entry: decision.entry,
+    }
+}
+
+/// The member whose turn it is for a flow, of those in `members`: its slot, if there is any.
+///
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each member has a score with each flow, and the
+/// highest has it. Whoever leaves takes only his own flows with him, whoever comes gets his share of
+/// all others' and nothing else moves.
+#[inline(always)]
+#[must_use]
+pub fn choose(members: u64, flow: u64) -> Option<u32> {
+    let (mut rest, mut best) = (members, 0);
+    for slot in 0..SLOTS as u64 {
+        if rest == 0 {
+            break;
+        }
+        let score = mixed(flow ^ (slot + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        // The slot goes along in the lowest bits: one number to compare, and one that the verifier knows
+        // nothing of.
+        let score = ((score | 1) << SLOT_BITS | slot) & (rest & 1).wrapping_neg();
+        if score > best {
+            best = score;
+        }
+        rest >>= 1;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "masked")]
+    let slot = (best & (SLOTS as u64 - 1)) as u32;
+    (best != 0).then_some(slot)
+}

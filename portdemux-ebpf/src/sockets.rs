@@ -1,0 +1,400 @@
+//! Socket lookups, and the sockets that they are answered with.
+
+use core::hint::cold_path;
+
+use aya_ebpf::{
+    EbpfContext as _, Global,
+    bindings::{BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops},
+    btf_maps::{Array, SockMap},
+    helpers::generated::{bpf_get_netns_cookie, bpf_map_lookup_elem, bpf_sk_release},
+    macros::btf_map,
+    programs::{SkLookupContext, SockOpsContext},
+};
+use portdemux_common::{
+    decide::{Decision, Pending},
+    destination::Target,
+    flows::table::Word as _,
+    parse::Version,
+    reason::{Reason, Verdict},
+    ruleset::RulesetImage,
+    sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_PLACES, Steering},
+    wire::{IpProto, Port, Transport},
+};
+
+use crate::{Maps, counting, ruleset, words::Shared};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// `AF_INET` and `AF_INET6` (Linux `include/linux/socket.h`).
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+/// `SK_PASS` and `SK_DROP` (Linux `include/uapi/linux/bpf.h`).
+const SK_PASS: u32 = 1;
+const SK_DROP: u32 = 0;
+/// The socket itself gets the packet, and none of those that share its port
+/// (`BPF_SK_LOOKUP_F_NO_REUSEPORT`).
+const NO_REUSEPORT: u64 = 2;
+/// Another program has chosen a socket (`EEXIST`).
+const CHOSEN: i32 = -17;
+/// Only a place that holds nothing is written (`BPF_NOEXIST`).
+const NOEXIST: u64 = 1;
+
+#[expect(clippy::cast_possible_truncation, reason = "there are 32")]
+const SLOT_COUNT: u32 = SLOTS as u32;
+#[expect(clippy::cast_possible_truncation, reason = "there are 1,024")]
+const GROUP_COUNT: u32 = MAX_GROUPS as u32;
+
+/// The sockets, by [`sockets::place`]. The kernel takes out what is closed.
+#[btf_map]
+static SOCKETS: SockMap<SOCKET_PLACES> = SockMap::new();
+
+/// Which groups there are; the control plane and [`listens`] write it.
+#[btf_map]
+static STEERING: Array<Steering, 1, MMAPABLE> = Array::new();
+
+/// Whether the kernel says by which interface a packet came (Linux 5.17), set by the loader.
+#[unsafe(no_mangle)]
+static KNOWS_INTERFACE: Global<u32> = Global::new(1);
+
+/// Whether the program that sees packets first asks if a socket is there, set by the loader. The twin does
+/// not, which has no sockets.
+#[unsafe(no_mangle)]
+static FINDS_SOCKETS: Global<u32> = Global::new(0);
+
+/// What becomes of a packet that was decided about, if it is for a socket and none is there.
+#[inline(always)]
+pub(crate) fn settle(pending: &Pending, ruleset: &RulesetImage, decision: Decision) -> Decision {
+    if !matches!(decision.reason, Reason::RuleSocket)
+        || FINDS_SOCKETS.load() == 0
+        || !sockets::will_ask(pending)
+    {
+        return decision;
+    }
+    cold_path();
+    let Some(target) = ruleset.targets.get(decision.entry.rule() as usize) else {
+        return decision;
+    };
+    let is_udp = u32::from(!matches!(pending.transport(), Some(Transport::Tcp)));
+    let is_v6 = u32::from(matches!(pending.version(), Version::V6));
+    if portdemux_present(target.first, is_udp, is_v6) == 0 {
+        sockets::without_socket(decision, target)
+    } else {
+        decision
+    }
+}
+
+/// Whether a socket is there for packets of a protocol and a version that go to a destination.
+///
+/// A function of its own, so that the program that sees packets first is not verified for every set of
+/// members.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_present(destination: u32, is_udp: u32, is_v6: u32) -> u32 {
+    u32::from(is_present(destination, is_udp, is_v6) == Some(true))
+}
+
+#[inline(always)]
+fn is_present(destination: u32, is_udp: u32, is_v6: u32) -> Option<bool> {
+    let transport = if is_udp == 0 {
+        Transport::Tcp
+    } else {
+        Transport::Udp
+    };
+    let version = if is_v6 == 0 { Version::V4 } else { Version::V6 };
+    let (group, members) = STEERING.get(0)?.group_of(destination)?;
+    let mut rest = shared(members.members(transport, version)).load();
+    for slot in 0..SLOT_COUNT {
+        if rest == 0 {
+            break;
+        }
+        if rest & 1 != 0 {
+            let place = sockets::place(group, transport, slot);
+            // SAFETY: both live while the helper runs.
+            let socket = unsafe {
+                bpf_map_lookup_elem(
+                    (&raw const SOCKETS).cast_mut().cast(),
+                    (&raw const place).cast(),
+                )
+            };
+            if !socket.is_null() {
+                // SAFETY: it is the socket that was just found, and released once.
+                unsafe { bpf_sk_release(socket) };
+                return Some(true);
+            }
+        }
+        rest >>= 1;
+    }
+    Some(false)
+}
+
+/// Says which socket gets a connection or a datagram.
+#[inline(always)]
+#[must_use]
+pub fn steer(ctx: &SkLookupContext) -> u32 {
+    // A lookup that no rule is about takes its usual way.
+    choose(ctx).unwrap_or(SK_PASS)
+}
+
+#[inline(always)]
+fn choose(ctx: &SkLookupContext) -> Option<u32> {
+    let lookup = read(ctx)?;
+    let (_, ruleset) = ruleset::in_force()?;
+    let pending = lookup.claim(ruleset)?;
+    let steering = STEERING.get(0)?;
+    let is_guarded = steering.is_guarded(interface(ctx));
+    let decision = sockets::judge(&pending, is_guarded, ruleset, &Maps);
+    let port = Port(lookup.destination_port).index(lookup.transport);
+    if decision.verdict.is_dropped() {
+        counting::count_lookup(port, &decision);
+        return Some(SK_DROP);
+    }
+    let target = ruleset.targets.get(decision.entry.rule() as usize)?;
+    if assign(ctx, &lookup, target) {
+        if !is_guarded {
+            counting::count_lookup(port, &decision);
+        }
+        return Some(SK_PASS);
+    }
+    let decision = sockets::without_socket(decision, target);
+    if !is_guarded {
+        counting::count_lookup(port, &decision);
+    }
+    Some(match decision.verdict {
+        Verdict::Pass | Verdict::Redirect => SK_PASS,
+        Verdict::Drop | Verdict::Reject => SK_DROP,
+    })
+}
+
+/// Gives the packet to the member whose turn it is, of those that are there.
+#[inline(always)]
+fn assign(ctx: &SkLookupContext, lookup: &Lookup, target: &Target) -> bool {
+    let Some(steering) = STEERING.get(0) else {
+        return false;
+    };
+    let Some((group, members)) = steering.group_of(target.first) else {
+        return false;
+    };
+    // Sockets that were found by their address share as the kernel lets them.
+    let flags = if members.is_named() { NO_REUSEPORT } else { 0 };
+    let mut members = shared(members.members(lookup.transport, lookup.version)).load();
+    let flow = lookup.flow(steering.seed);
+    for _ in 0..SLOTS {
+        let slot = if members == 1 {
+            0
+        } else {
+            portdemux_choose(members, flow)
+        };
+        if slot >= SLOT_COUNT {
+            return false;
+        }
+        members &= !(1 << slot);
+        let place = sockets::place(group, lookup.transport, slot);
+        match SOCKETS.redirect_sk_lookup(ctx, place, flags) {
+            Ok(()) | Err(CHOSEN) => return true,
+            // It was closed, or does not take packets of this version.
+            Err(_) => {}
+        }
+    }
+    false
+}
+
+/// The slot of the member whose turn it is, and a number beyond all slots if there is none.
+///
+/// A function of its own, so that the verifier does not go through all sets of members.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_choose(members: u64, flow: u64) -> u32 {
+    sockets::choose(members, flow).unwrap_or(u32::MAX)
+}
+
+/// What the kernel says about the packet; nothing if it is neither TCP nor UDP.
+#[inline(always)]
+fn read(ctx: &SkLookupContext) -> Option<Lookup> {
+    const TCP: u32 = IpProto::TCP.0 as u32;
+    const UDP: u32 = IpProto::UDP.0 as u32;
+    let at = ctx.lookup;
+    // SAFETY: the context is valid for as long as the program runs, as below.
+    let is_udp = match unsafe { (*at).protocol } {
+        TCP => 0_u8,
+        UDP => 1,
+        _ => return None,
+    };
+    let transport = match settled(&is_udp) & 1 {
+        0 => Transport::Tcp,
+        _ => Transport::Udp,
+    };
+    // SAFETY: as above.
+    let (version, source, destination) = match unsafe { (*at).family } {
+        AF_INET => {
+            // SAFETY: as above.
+            let source = unsafe { (*at).remote_ip4 };
+            // SAFETY: as above.
+            let destination = unsafe { (*at).local_ip4 };
+            (
+                Version::V4,
+                [u64::from(source), 0],
+                [u64::from(destination), 0],
+            )
+        }
+        AF_INET6 => {
+            // SAFETY: as above.
+            let source = unsafe { &raw const (*at).remote_ip6 };
+            // SAFETY: as above.
+            let destination = unsafe { &raw const (*at).local_ip6 };
+            (Version::V6, words(source), words(destination))
+        }
+        _ => return None,
+    };
+    // SAFETY: as above.
+    let source_port = unsafe { (*at).remote_port };
+    // SAFETY: as above. This one is in the order of the host.
+    let destination_port = unsafe { (*at).local_port };
+    #[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits")]
+    let swapped = (destination_port as u16).to_be();
+    Some(Lookup {
+        source,
+        destination,
+        source_port: source_port.to_ne_bytes(),
+        destination_port: settled(&swapped).to_ne_bytes(),
+        version,
+        transport,
+    })
+}
+
+/// A number that is loaded as it is: the verifier knows by how many bits it has, whatever was computed to
+/// come to it.
+#[inline(always)]
+fn settled<T: Copy>(number: &T) -> T {
+    // SAFETY: a reference is valid for a read.
+    unsafe { core::ptr::read_volatile(number) }
+}
+
+/// The interface that the packet came by; 0 if the kernel does not say.
+#[inline(always)]
+fn interface(ctx: &SkLookupContext) -> u32 {
+    if KNOWS_INTERFACE.load() == 0 {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*ctx.lookup).ingress_ifindex }
+}
+
+/// An IPv6 address of a context, as words of the packet.
+#[inline(always)]
+fn words(address: *const [u32; 4]) -> [u64; 2] {
+    let address: *const u32 = address.cast();
+    let word = |at: usize| {
+        // SAFETY: an address has four of them.
+        let place = unsafe { address.add(at) };
+        // SAFETY: the context is valid for as long as the program runs. The kernel takes only loads of
+        // single words from it, which the compiler must not merge.
+        u64::from(unsafe { place.read_volatile() })
+    };
+    let pair = |first: u64, second: u64| {
+        if cfg!(target_endian = "big") {
+            first << 32 | second
+        } else {
+            second << 32 | first
+        }
+    };
+    [pair(word(0), word(1)), pair(word(2), word(3))]
+}
+
+/// The IPv6 address that a socket has here.
+#[inline(always)]
+fn local_v6(ctx: &SockOpsContext) -> [u64; 2] {
+    // SAFETY: the context is valid for as long as the program runs.
+    words(unsafe { &raw const (*ctx.ops).local_ip6 })
+}
+
+#[inline(always)]
+fn shared(word: &u64) -> &Shared {
+    // SAFETY: it is a word of a map's memory, which stays while the program runs.
+    unsafe { &*core::ptr::from_ref(word).cast() }
+}
+
+/// Takes a socket that begins to listen, if a rule looks for it where it does.
+#[inline(always)]
+pub fn listens(ctx: &SockOpsContext) {
+    if ctx.op() == BPF_SOCK_OPS_TCP_LISTEN_CB {
+        let _ = take(ctx);
+    }
+}
+
+#[inline(always)]
+fn take(ctx: &SockOpsContext) -> Option<()> {
+    let steering = STEERING.get(0)?;
+    // SAFETY: the helper takes the context of this type of program (Linux 5.15, net/core/filter.c,
+    // bpf_get_netns_cookie_sock_ops).
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    if netns != steering.netns_cookie {
+        return None;
+    }
+    let (version, address) = match ctx.family() {
+        AF_INET => (Version::V4, [u64::from(ctx.local_ip4()), 0]),
+        AF_INET6 => (Version::V6, local_v6(ctx)),
+        _ => return None,
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits")]
+    let port = (ctx.local_port() as u16).to_be_bytes();
+    let listening = Listening::new(version, address, port);
+    for index in 0..GROUP_COUNT {
+        if index >= steering.groups_end {
+            break;
+        }
+        let Some(group) = steering.groups.get(index as usize) else {
+            break;
+        };
+        if listening.is_of(group) {
+            portdemux_join(ctx.ops, index.into());
+        }
+    }
+    Some(())
+}
+
+/// Puts the socket that begins to listen into the first free slot of a group; whether there was one.
+///
+/// A function of its own, so that it is verified once and not for every group.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_join(ops: *mut bpf_sock_ops, index: u64) -> u32 {
+    // Masked, so that the verifier knows a bound.
+    #[expect(clippy::cast_possible_truncation, reason = "masked")]
+    let index = index as usize & (MAX_GROUPS - 1);
+    u32::from(join(&SockOpsContext::new(ops), index).is_some())
+}
+
+#[inline(always)]
+fn join(ctx: &SockOpsContext, index: usize) -> Option<()> {
+    for slot in 0..SLOT_COUNT {
+        #[expect(clippy::cast_possible_truncation, reason = "there are 1,024 groups")]
+        let place = sockets::place(index as u32, Transport::Tcp, slot);
+        // SAFETY: the context is valid for as long as the program runs.
+        if unsafe { SOCKETS.update(place, ctx.ops, NOEXIST) }.is_ok() {
+            let group = STEERING.get(0)?.groups.get(index)?;
+            let is_v4 = ctx.family() == AF_INET || group.is_at_v4();
+            if is_v4 || local_v6(ctx) == [0; 2] {
+                enter(group, Version::V4, slot);
+            }
+            if !is_v4 {
+                enter(group, Version::V6, slot);
+            }
+            return Some(());
+        }
+    }
+    None
+}
+
+/// Notes that a slot was given to a socket that takes packets of a version.
+#[inline(always)]
+fn enter(group: &Group, version: Version, slot: u32) {
+    /// How often another CPU may come first.
+    const TRIES: u32 = 16;
+    let members = shared(group.members(Transport::Tcp, version));
+    for _ in 0..TRIES {
+        let old = members.load();
+        if old & 1 << slot != 0 || members.replace(old, old | 1 << slot) {
+            break;
+        }
+    }
+}

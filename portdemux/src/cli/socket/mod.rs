@@ -1,0 +1,215 @@
+//! `portdemux socket`: which sockets get what comes for rules.
+
+mod list;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+pub(super) use list::Member;
+
+use super::Context;
+use crate::{
+    dataplane::{
+        maps::Maps,
+        pins::Lock,
+        steering::{self, GroupName, Member as Socket},
+    },
+    error::Help as _,
+    rules::{Destination, destination::SocketName},
+    sockets::take::{self, Taken},
+};
+
+/// Show and change which sockets rules hand packets to
+///
+/// A rule names them with `to = "socket:NAME"`. All sockets of a name share what comes: each flow stays with
+/// one of them, and one that goes away takes only its own flows with it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux socket list
+  portdemux socket add web --pid 4121 --fd 5
+  portdemux socket remove web --pid 4121 --fd 5
+  portdemux socket remove web")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Add(AddArgs),
+    Remove(RemoveArgs),
+    List(list::Args),
+}
+
+/// Hand what rules send to a name to a socket of a running process
+///
+/// The socket stays the process's: it is one of the name until it is closed or removed, through every change
+/// of the rules. A TCP socket has to listen, a UDP socket to be bound.
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// The name: letters, digits, - and _
+    #[arg(value_parser = name)]
+    name: String,
+    /// The process
+    #[arg(long, value_name = "PID")]
+    pid: u32,
+    /// The descriptor under which it has the socket (ss -tulnp shows it); can be given more than once
+    #[arg(long = "fd", value_name = "FD", required = true)]
+    descriptors: Vec<u32>,
+}
+
+/// Hand nothing more to the sockets of a name, or to one of them
+///
+/// What they have is theirs to the end: connections that are open or being opened stay, and only what
+/// is new goes to others.
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// The name
+    #[arg(value_parser = name)]
+    name: String,
+    /// The process of the one that is meant; left out: all of the name
+    #[arg(long, value_name = "PID", requires = "descriptors")]
+    pid: Option<u32>,
+    /// The descriptor under which it has the socket; can be given more than once
+    #[arg(long = "fd", value_name = "FD", requires = "pid")]
+    descriptors: Vec<u32>,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    match format!("socket:{text}").parse() {
+        Ok(Destination::Socket(SocketName::Name(name))) => Ok(name),
+        Ok(_) => Err(format!(
+            "`{}` is an address\n help: what listens at an address is found without being added: \
+             portdemux add 80/tcp --to socket:{text}",
+            text.escape_debug()
+        )),
+        Err(error) => Err(super::with_help(&error, &error.help(str::to_owned))),
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    match &args.verb {
+        Verb::Add(args) => add(args, context),
+        Verb::Remove(args) => remove(args, context),
+        Verb::List(args) => list::run(args, context),
+    }
+}
+
+fn add(args: &AddArgs, context: &Context) -> Result<()> {
+    let taken = take_all(args.pid, &args.descriptors)?;
+    let (lock, maps, is_new) = context.open_to_change_or_create(|| true)?;
+    let result = enter(args, context, &lock, &maps, &taken);
+    if is_new && result.is_err() {
+        // Nothing was there before, nothing stays.
+        context.places.remove(&lock)?;
+    }
+    result
+}
+
+fn enter(
+    args: &AddArgs,
+    context: &Context,
+    lock: &Lock,
+    maps: &Maps,
+    taken: &[Taken],
+) -> Result<()> {
+    let name = &args.name;
+    let was_there = maps
+        .steering
+        .find(&SocketName::Name(name.clone()))
+        .is_some();
+    let group = steering::register(&context.places, maps, lock, name)?;
+    let mut added: Vec<&Taken> = Vec::new();
+    for one in taken {
+        let socket = &one.socket;
+        match maps
+            .steering
+            .add(group, one.transport, one.family, one.cookie, socket)
+        {
+            Ok(true) => {
+                added.push(one);
+                context.output.line(format!(
+                    "+ {name}  {} {}  takes {}",
+                    one.transport.name(),
+                    one.address,
+                    one.family
+                ))?;
+            }
+            Ok(false) => context.output.line(format!(
+                "= {name}  {} {}  is one of them already",
+                one.transport.name(),
+                one.address
+            ))?,
+            Err(error) => {
+                let cookies: Vec<u64> = added.iter().map(|one| one.cookie).collect();
+                take_out(maps, group, |member| cookies.contains(&member.cookie))?;
+                if !was_there {
+                    steering::unregister(maps, lock, group);
+                }
+                return Err(error).help(|| {
+                    format!("portdemux socket list shows who is in {name}; nothing was changed")
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take_all(pid: u32, descriptors: &[u32]) -> Result<Vec<Taken>> {
+    descriptors
+        .iter()
+        .map(|&descriptor| take::from_process(pid, descriptor))
+        .collect()
+}
+
+fn remove(args: &RemoveArgs, context: &Context) -> Result<()> {
+    let (lock, maps) = context.open_to_change()?;
+    let name = &args.name;
+    let group = maps
+        .steering
+        .find(&SocketName::Name(name.clone()))
+        .with_context(|| format!("no socket is called {name}"))
+        .help(|| "portdemux socket list shows the names; nothing was changed".into())?;
+    let removed = if let Some(pid) = args.pid {
+        let cookies: Vec<u64> = take_all(pid, &args.descriptors)?
+            .iter()
+            .map(|one| one.cookie)
+            .collect();
+        let removed = take_out(&maps, group, |member| cookies.contains(&member.cookie))?;
+        if removed == 0 {
+            bail!("that socket is none of {name}");
+        }
+        removed
+    } else {
+        take_out(&maps, group, |_| true)?
+    };
+    let is_named = is_named_by_a_rule(&maps, &SocketName::Name(name.clone()));
+    if !is_named && maps.steering.members(group).is_empty() {
+        steering::unregister(&maps, &lock, group);
+    }
+    let what = match removed {
+        1 => "1 socket".into(),
+        count => format!("{count} sockets"),
+    };
+    context.output.line(format!(
+        "- {name}  {what}: what they have goes on, nothing new comes"
+    ))?;
+    Ok(())
+}
+
+fn is_named_by_a_rule(maps: &Maps, name: &GroupName) -> bool {
+    let destinations = maps.destinations_in_force();
+    let mut all = destinations.values();
+    all.any(|destination| matches!(destination, Destination::Socket(named) if named == name))
+}
+
+/// Takes members out of a group; how many.
+fn take_out(maps: &Maps, group: u32, is_meant: impl Fn(&Socket) -> bool) -> Result<usize> {
+    let members = maps.steering.members(group).into_iter();
+    let mut removed = 0;
+    for member in members.filter(is_meant) {
+        maps.steering.remove(group, &member)?;
+        removed += 1;
+    }
+    Ok(removed)
+}

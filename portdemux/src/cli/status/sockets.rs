@@ -1,0 +1,100 @@
+//! How connections and datagrams are handed to sockets.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    cli::{Context, output},
+    dataplane::{
+        maps::Maps,
+        pins::Places,
+        steering::{self, Features, Followed},
+    },
+    figures::grouped,
+    follower,
+    rules::Ruleset,
+};
+
+/// Which sockets there are, and what finds them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Sockets {
+    /// Whether the program that is asked for sockets is attached.
+    attached: bool,
+    groups: usize,
+    members: usize,
+    /// Who says that a TCP socket listens anew.
+    tcp_followed_by: Option<&'static str>,
+    /// Whether the process is needed that finds the others.
+    follower_needed: bool,
+    follower_runs: bool,
+    features: Features,
+}
+
+impl Sockets {
+    pub(super) fn read(places: &Places, maps: &Maps, ruleset: Option<&Ruleset>) -> Self {
+        let groups = maps.steering.groups();
+        let members = groups
+            .iter()
+            .map(|&(group, _)| maps.steering.members(group).len());
+        let followed = steering::followed(places);
+        let follower_runs = follower::is_running(places);
+        Self {
+            attached: steering::is_steering(places),
+            groups: groups.len(),
+            members: members.sum(),
+            tcp_followed_by: match followed {
+                Followed::ByKernel => Some("kernel"),
+                Followed::No if follower_runs => Some("process"),
+                Followed::No => None,
+            },
+            follower_needed: ruleset
+                .is_some_and(|ruleset| !follower::wanted(ruleset, followed).is_empty()),
+            follower_runs,
+            features: Features::of_this_kernel(),
+        }
+    }
+
+    /// Says how it stands with them, if there are any, and warns if nothing finds them again.
+    pub(super) fn say(&self, context: &Context) -> Result<()> {
+        if let Some(line) = self.line() {
+            context.output.line(line)?;
+        }
+        if self.follower_needed && !self.follower_runs {
+            let follow = format!(
+                "{} follow, or any command that changes rules",
+                context.command()
+            );
+            output::warn(
+                "nothing finds the sockets of rules again when their processes are started anew",
+                Some(&follow),
+            );
+        }
+        Ok(())
+    }
+
+    fn line(&self) -> Option<String> {
+        if !self.attached && self.groups == 0 {
+            return None;
+        }
+        let members = match self.members {
+            1 => "1 socket".into(),
+            count => format!("{} sockets", grouped(count as u64)),
+        };
+        let names = match self.groups {
+            1 => "1 address or name".into(),
+            count => format!("{} addresses and names", grouped(count as u64)),
+        };
+        let lookups = if self.attached {
+            "sk_lookup attached"
+        } else {
+            "no rule names them"
+        };
+        let followed = match (self.tcp_followed_by, self.follower_runs) {
+            (Some("kernel"), false) => ", TCP followed by the kernel",
+            (Some("kernel"), true) => ", TCP followed by the kernel, UDP by a process",
+            (_, true) => ", followed by a process",
+            (_, false) => "",
+        };
+        Some(format!("{members} under {names}   {lookups}{followed}"))
+    }
+}

@@ -1,0 +1,449 @@
+//! The programs that hand packets to sockets, and how they come to run and end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{
+        CgroupAttachMode, ProgramType, SkLookup, SockOps,
+        links::{FdLink, PinnedLink},
+    },
+    sys::is_program_supported,
+    util::KernelVersion,
+};
+
+use super::{GroupName, unpin};
+use crate::{
+    dataplane::{
+        links::{self, programs_with},
+        maps::{COUNTERS, CPUS, Maps, SOURCES, possible_cpus},
+        objects,
+        pins::{Lock, Places},
+        syscalls,
+    },
+    error::Help as _,
+    image::Destinations,
+    interface,
+    rules::{Destination, destination::SocketName},
+    sockets::take,
+};
+
+/// The program that is asked for a socket.
+pub const LOOK: &str = "portdemux_look";
+/// The program that hears of sockets that begin to listen.
+const HEAR: &str = "portdemux_hear";
+
+/// The first kernel that says by which interface the packet came that a socket is looked up for.
+const INTERFACE_SINCE: KernelVersion = KernelVersion::new(5, 17, 0);
+
+const ENOLINK: i32 = 67;
+
+/// How sockets are found again whose process was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// The kernel says when a TCP socket begins to listen.
+    ByKernel,
+    /// Nobody says so.
+    No,
+}
+
+/// Sees to it that packets get to the sockets that a ruleset names, before it is in force. `destinations`
+/// are all of that ruleset, by place.
+///
+/// # Errors
+///
+/// The kernel lacks what it takes or refuses; whatever ruleset is in force stays, and what it names.
+pub fn begin(
+    places: &Places,
+    maps: &Maps,
+    _lock: &Lock,
+    destinations: &Destinations,
+) -> Result<()> {
+    let wanted = named(destinations);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    require()?;
+    enter_namespace(places, maps)?;
+    let steering = &maps.steering;
+    for (&place, &name) in &wanted {
+        let group = steering.enter(name)?;
+        steering.assign(place, group);
+    }
+    let mut object = None;
+    // First this one: whoever begins to listen from here on is heard of, and whoever listens already is
+    // found after it.
+    if !hearing(places).exists() {
+        attach_hearing(places, maps, &mut object)?;
+    }
+    let names: BTreeSet<&GroupName> = wanted.values().copied().collect();
+    for name in names {
+        if let SocketName::Address(address) = name
+            && let Some(group) = steering.find(name)
+        {
+            take::all_at(steering, group, *address)
+                .with_context(|| format!("take what listens on {address}"))?;
+        }
+    }
+    guard(places, maps)?;
+    if !is_current(places, maps) {
+        attach_looking(places, maps, &mut object)?;
+    }
+    Ok(())
+}
+
+/// Makes a group for sockets that are given by hand, if there is none of that name.
+///
+/// # Errors
+///
+/// The kernel lacks what it takes, or there are too many groups.
+pub fn register(places: &Places, maps: &Maps, _lock: &Lock, name: &str) -> Result<u32> {
+    require()?;
+    enter_namespace(places, maps)?;
+    maps.steering.enter(&SocketName::Name(name.into()))
+}
+
+/// Takes a group away whose sockets were given by hand.
+pub fn unregister(maps: &Maps, _lock: &Lock, group: u32) {
+    maps.steering.forget(group);
+}
+
+/// Takes away what no rule in force needs: the programs if no rule names a socket, and of groups those that
+/// were found by their address.
+///
+/// # Errors
+///
+/// A pin cannot be removed.
+pub fn end(places: &Places, maps: &Maps, _lock: &Lock, destinations: &Destinations) -> Result<()> {
+    let wanted: BTreeSet<&GroupName> = named(destinations).into_values().collect();
+    if wanted.is_empty() {
+        unpin(&looking(places))?;
+        unpin(&hearing(places))?;
+    }
+    for (group, name) in maps.steering.groups() {
+        if matches!(name, SocketName::Address(_)) && !wanted.contains(&name) {
+            maps.steering.forget(group);
+        }
+    }
+    Ok(())
+}
+
+/// The sockets that rules name, by the places of the destinations.
+fn named(destinations: &Destinations) -> BTreeMap<u32, &GroupName> {
+    let all = destinations.iter();
+    all.filter_map(|(&place, destination)| match destination {
+        Destination::Socket(name) => Some((place, name)),
+        Destination::Local
+        | Destination::Drop
+        | Destination::Reject
+        | Destination::Interface(_)
+        | Destination::Cpus(_)
+        | Destination::Xsk(_) => None,
+    })
+    .collect()
+}
+
+/// Whether the program that is asked for sockets is attached.
+#[must_use]
+pub fn is_steering(places: &Places) -> bool {
+    looking(places).exists()
+}
+
+/// How sockets are followed.
+#[must_use]
+pub fn followed(places: &Places) -> Followed {
+    if hearing(places).exists() {
+        Followed::ByKernel
+    } else {
+        Followed::No
+    }
+}
+
+/// Says anew of which interfaces all packets are decided about on their way in.
+fn guard(places: &Places, maps: &Maps) -> Result<()> {
+    guard_without(places, maps, &[])
+}
+
+/// Does so before the program is taken off the interfaces at some places: whoever is not guarded is decided
+/// about when a socket is looked up.
+///
+/// # Errors
+///
+/// The kernel does not list its interfaces.
+pub fn guard_without(places: &Places, maps: &Maps, leaving: &[usize]) -> Result<()> {
+    if maps.steering.netns().1 != interface::namespace()? {
+        // What is attached here matters nothing to the other namespace; what leaves may be there.
+        if !leaving.is_empty() {
+            maps.steering.set_guarded(&[]);
+        }
+        return Ok(());
+    }
+    let present = interface::list()?;
+    let attached = links::pinned(places).into_iter();
+    let mut guarded: Vec<u32> = attached
+        .filter(|link| !leaving.contains(&link.place))
+        .filter_map(|link| Some(link.carrier(&present)?.index))
+        .collect();
+    // All that comes by a VLAN has come by the interface below, with a tag.
+    loop {
+        let above = present.iter().find(|interface| {
+            let is_guarded = |below: u32| guarded.contains(&below);
+            interface.vlan_of.is_some_and(is_guarded) && !guarded.contains(&interface.index)
+        });
+        let Some(above) = above else { break };
+        guarded.push(above.index);
+    }
+    maps.steering.set_guarded(&guarded);
+    Ok(())
+}
+
+/// Gives this binary's programs to an instance that hands packets to sockets.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
+    if is_steering(places) {
+        let mut object = None;
+        if hearing(places).exists() {
+            attach_hearing(places, maps, &mut object)?;
+        }
+        attach_looking(places, maps, &mut object)?;
+    }
+    guard(places, maps)
+}
+
+/// Replaces the program that is asked for sockets, if it does not use the map of sources that is pinned
+/// beside it.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<()> {
+    let pin = maps.directory.join(LOOKING);
+    if pin.exists() && !uses_sources(maps, &pin) {
+        attach_at(&pin, maps, &mut None)?;
+    }
+    Ok(())
+}
+
+/// Whether the program that is asked for sockets runs and uses the maps that it should.
+fn is_current(places: &Places, maps: &Maps) -> bool {
+    looking(places).exists() && uses_sources(maps, &looking(places))
+}
+
+fn uses_sources(maps: &Maps, pin: &Path) -> bool {
+    let uses = || -> Option<bool> {
+        let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
+        let program = link.info().ok()?.program_id();
+        let map = MapInfo::from_pin(maps.directory.join(SOURCES)).ok()?;
+        Some(programs_with(map.id()).contains(&program))
+    };
+    uses().unwrap_or(false)
+}
+
+const LOOKING: &str = "looking";
+const HEARING: &str = "hearing";
+
+fn looking(places: &Places) -> PathBuf {
+    places.pins().join(LOOKING)
+}
+
+fn hearing(places: &Places) -> PathBuf {
+    places.pins().join(HEARING)
+}
+
+/// What the kernel has of what sockets take.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of one feature whether it is there"
+)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Features {
+    /// It asks a program for sockets (Linux 5.9).
+    pub sk_lookup: bool,
+    /// It lets a process take sockets of another (Linux 5.6).
+    pub pidfd_getfd: bool,
+    /// A program hears of sockets that begin to listen: control groups of version 2 are mounted, and network
+    /// namespaces have cookies (Linux 5.15).
+    pub sock_ops: bool,
+    /// It says by which interface a packet came (Linux 5.17).
+    pub ingress_ifindex: bool,
+}
+
+impl Features {
+    /// Those of the kernel that this process runs on.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        Self {
+            // Whoever may not load programs is not told.
+            sk_lookup: is_program_supported(ProgramType::SkLookup).unwrap_or(true),
+            pidfd_getfd: take::is_supported(),
+            sock_ops: unified_root().is_some()
+                && take::netns_cookie().is_some()
+                && is_program_supported(ProgramType::SockOps).unwrap_or(true),
+            ingress_ifindex: knows_interface(),
+        }
+    }
+}
+
+fn knows_interface() -> bool {
+    !KernelVersion::current().is_ok_and(|version| version < INTERFACE_SINCE)
+}
+
+/// Refuses what the kernel cannot do, by its name.
+fn require() -> Result<()> {
+    if is_program_supported(ProgramType::SkLookup).unwrap_or(true) {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!(
+        "this kernel cannot hand packets to sockets: it lacks programs of type sk_lookup"
+    ))
+    .help(|| "Linux 5.9 and newer have them; nothing was changed".into())
+}
+
+/// Sockets are those of one network namespace: that in which rules named the first of them.
+fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
+    let here = interface::namespace()?;
+    let (_, of_instance) = maps.steering.netns();
+    if of_instance != here {
+        if is_steering(places) && is_alive(places) {
+            return Err(anyhow::anyhow!(
+                "the sockets of instance {} are in another network namespace",
+                places.instance
+            ))
+            .help(|| {
+                "run this there, or use an instance of its own here: --instance NAME; nothing was changed"
+                    .into()
+            });
+        }
+        unpin(&looking(places))?;
+        unpin(&hearing(places))?;
+    }
+    let cookie = take::netns_cookie();
+    maps.steering.set_netns(cookie.unwrap_or(0), here);
+    Ok(())
+}
+
+/// Whether the namespace is there that the program that is asked for sockets was attached to.
+fn is_alive(places: &Places) -> bool {
+    // A link to a namespace that is gone holds no program that could be replaced by itself.
+    let Ok(link) = syscalls::open_pin(&looking(places)) else {
+        return false;
+    };
+    !matches!(syscalls::link_namespace(&link), Ok(0))
+}
+
+/// Prepares the programs for an instance's sockets.
+///
+/// # Errors
+///
+/// The kernel refuses, or the maps are damaged.
+pub fn load(maps: &Maps) -> Result<Ebpf> {
+    let pins = &maps.directory;
+    let mut loader = EbpfLoader::new();
+    for name in links::SHARED {
+        loader.map_pin_path(name, pins.join(name));
+    }
+    let cpus = u32::try_from(possible_cpus()?)?;
+    loader
+        .map_max_entries(COUNTERS, cpus)
+        .map_max_entries(CPUS, cpus)
+        .override_global("KNOWS_INTERFACE", &u32::from(knows_interface()), true)
+        .load(objects::SOCKETS)
+        .context("prepare the programs for sockets")
+}
+
+fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf> {
+    if object.is_none() {
+        *object = Some(load(maps)?);
+    }
+    object.as_mut().context("the programs for sockets")
+}
+
+fn attach_looking(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
+    attach_at(&looking(places), maps, object)
+}
+
+/// Attaches the program that is asked for sockets, or replaces the one that is there in one step.
+fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
+    let program: &mut SkLookup = loaded(maps, object)?
+        .program_mut(LOOK)
+        .context("the object has no program for lookups")?
+        .try_into()?;
+    program
+        .load()
+        .context("load the program for lookups into the kernel")?;
+    if pin.exists() {
+        let link = syscalls::open_pin(pin).with_context(|| format!("open {}", pin.display()))?;
+        match syscalls::update_link(&link, program.fd()?) {
+            Ok(()) => return Ok(()),
+            // The namespace that it was for is gone.
+            Err(error) if error.raw_os_error() == Some(ENOLINK) => unpin(pin)?,
+            Err(error) => return Err(error).context("replace the program for lookups"),
+        }
+    }
+    let namespace = "/proc/thread-self/ns/net";
+    let namespace = File::open(namespace).with_context(|| format!("open {namespace}"))?;
+    let id = program
+        .attach(namespace)
+        .context("attach to the socket lookups of this network namespace")?;
+    let link = FdLink::from(program.take_link(id)?);
+    link.pin(pin)
+        .with_context(|| format!("pin {}", pin.display()))?;
+    Ok(())
+}
+
+/// Attaches the program that hears of sockets, if the kernel and its control groups have what it takes.
+///
+/// Where they have not, TCP sockets are looked for as those of UDP are.
+fn attach_hearing(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
+    let pin = hearing(places);
+    let Some(root) = unified_root() else {
+        return Ok(());
+    };
+    if maps.steering.netns().0 == 0 {
+        return Ok(());
+    }
+    let program: &mut SockOps = loaded(maps, object)?
+        .program_mut(HEAR)
+        .context("the object has no program for sockets that listen")?
+        .try_into()?;
+    if program.load().is_err() {
+        return Ok(());
+    }
+    if pin.exists() {
+        let link = syscalls::open_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+        match syscalls::update_link(&link, program.fd()?) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(ENOLINK) => unpin(&pin)?,
+            Err(error) => return Err(error).context("replace the program for sockets that listen"),
+        }
+    }
+    let root = File::open(&root).with_context(|| format!("open {}", root.display()))?;
+    let Ok(id) = program.attach(root, CgroupAttachMode::Single) else {
+        return Ok(());
+    };
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(&pin)
+        .with_context(|| format!("pin {}", pin.display()))?;
+    Ok(())
+}
+
+/// Where the control groups of version 2 are mounted.
+pub(crate) fn unified_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let is_unified = after.split(' ').next() == Some("cgroup2");
+        // Its fifth field; blanks in it are written as \040 (proc_pid_mountinfo(5)).
+        let point = before.split(' ').nth(4)?.replace("\\040", " ");
+        is_unified.then(|| PathBuf::from(point))
+    })
+}

@@ -1,0 +1,167 @@
+//! Which sockets get what comes for the ports of rules, and the programs that see to it.
+
+mod groups;
+mod links;
+
+use std::{
+    fs,
+    mem::offset_of,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::atomic::Ordering,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::MapData;
+use bytemuck::Zeroable as _;
+pub use groups::{Family, GroupName, Member};
+pub(super) use links::renew;
+pub use links::{
+    Features, Followed, LOOK, begin, end, followed, guard_without, is_steering, load, refresh,
+    register, unregister,
+};
+use portdemux_common::sockets::{
+    Group, MAX_GROUPS, MAX_GUARDED, SOCKET_PLACES, Steering as Layout,
+};
+
+use super::{
+    mapped::Mapped,
+    maps::{self, random},
+};
+
+/// Name of the map of sockets.
+pub const SOCKETS: &str = "SOCKETS";
+/// Name of the map that says which groups of sockets there are.
+pub const STEERING: &str = "STEERING";
+
+const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
+/// Values of 8 bytes, so that the cookies of sockets can be read (Linux 5.8, `net/core/sock_map.c`,
+/// `sock_map_lookup_sys`).
+const VALUE: u32 = 8;
+
+/// The maps of sockets, shared with the kernel and with other processes.
+#[derive(Debug)]
+pub struct Steering {
+    memory: Mapped,
+    sockets: OwnedFd,
+}
+
+impl Steering {
+    /// Creates the maps and pins them in a directory of bpffs.
+    pub(super) fn create(directory: &Path) -> Result<()> {
+        maps::create(&directory.join(STEERING), STEERING, size_of::<Layout>(), 1)?;
+        let places = u32::try_from(SOCKET_PLACES)?;
+        let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_SOCKMAP, 4, VALUE, places, 0);
+        let path = directory.join(SOCKETS);
+        MapData::create(map, SOCKETS, None)
+            .with_context(|| format!("create the map {SOCKETS}"))?
+            .pin(&path)
+            .with_context(|| format!("pin {}", path.display()))?;
+        let memory = maps::open(&directory.join(STEERING), size_of::<Layout>(), Some(1))?;
+        memory.write(offset_of!(Layout, seed), &[random()?]);
+        Ok(())
+    }
+
+    /// Opens the maps pinned in a directory.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join(SOCKETS);
+        let data = MapData::from_pin(&path)
+            .with_context(|| format!("open the pinned map {}", path.display()))?;
+        let info = data
+            .info()
+            .with_context(|| format!("ask about {}", path.display()))?;
+        if info.value_size() != VALUE || info.max_entries() as usize != SOCKET_PLACES {
+            bail!("{} is not a map of this version", path.display());
+        }
+        Ok(Self {
+            memory: maps::open(&directory.join(STEERING), size_of::<Layout>(), Some(1))?,
+            sockets: data.fd().as_fd().try_clone_to_owned()?,
+        })
+    }
+
+    /// How many bytes of kernel memory the maps take.
+    pub(super) const fn memory(&self) -> usize {
+        self.memory.bytes() + SOCKET_PLACES * size_of::<usize>()
+    }
+
+    /// The network namespace whose sockets these are: its cookie, and the inode number of its file; zeros
+    /// if that is not said yet.
+    #[must_use]
+    pub fn netns(&self) -> (u64, u64) {
+        let mut words = [0; 2];
+        self.memory
+            .read(offset_of!(Layout, netns_cookie), &mut words);
+        let [cookie, inode] = words;
+        (cookie, inode)
+    }
+
+    fn set_netns(&self, cookie: u64, inode: u64) {
+        self.memory
+            .write(offset_of!(Layout, netns_cookie), &[cookie, inode]);
+    }
+
+    /// Says of which interfaces all packets were decided about before.
+    ///
+    /// Written like this a program may see one of them missing for a moment, and decide again; it sees
+    /// none that is not one.
+    fn set_guarded(&self, indices: &[u32]) {
+        let indices = indices.get(..MAX_GUARDED).unwrap_or(indices);
+        let count = self.memory.word(offset_of!(Layout, groups_end));
+        let set_count = |count_now: usize| {
+            let _ = count.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+                let [groups_end, _]: [u32; 2] = bytemuck::cast(word);
+                let now = u32::try_from(count_now).unwrap_or(0);
+                Some(bytemuck::cast([groups_end, now]))
+            });
+        };
+        let mut list = [0_u32; MAX_GUARDED];
+        list[..indices.len()].copy_from_slice(indices);
+        let mut words = [0_u64; MAX_GUARDED / 2];
+        let at = offset_of!(Layout, guarded);
+        self.memory.read(at, &mut words);
+        let new: [u64; MAX_GUARDED / 2] = bytemuck::cast(list);
+        if words != new {
+            set_count(0);
+            self.memory.write(at, &new);
+        }
+        set_count(indices.len());
+    }
+
+    fn group(&self, index: u32) -> Group {
+        let mut group = Group::zeroed();
+        let words = bytemuck::cast_slice_mut(std::slice::from_mut(&mut group));
+        self.memory.read(group_offset(index), words);
+        group
+    }
+
+    fn groups_end(&self) -> u32 {
+        let [end, _]: [u32; 2] = bytemuck::cast(
+            self.memory
+                .word(offset_of!(Layout, groups_end))
+                .load(Ordering::Relaxed),
+        );
+        end
+    }
+
+    fn set_groups_end(&self, end: u32) {
+        let word = self.memory.word(offset_of!(Layout, groups_end));
+        let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+            let [_, guarded]: [u32; 2] = bytemuck::cast(word);
+            Some(bytemuck::cast([end, guarded]))
+        });
+    }
+}
+
+const fn group_offset(index: u32) -> usize {
+    offset_of!(Layout, groups) + (index as usize % MAX_GROUPS) * size_of::<Group>()
+}
+
+/// Removes a pin, if it is there.
+fn unpin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
