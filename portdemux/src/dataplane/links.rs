@@ -319,12 +319,14 @@ pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<
         let mut object = load(maps, place, shape)?;
         let pin = places.link(place);
         let link = open_link(&pin)?;
+        // Verified before either is exchanged: until both are, they may look at different tables.
+        received(&mut object, shape.is_some())?
+            .load()
+            .context("load the program into the kernel")?;
         if shape.is_some() {
             sent::attach(places, &mut object, place, name)?;
         }
-        let program = received(&mut object, shape.is_some())?;
-        program.load().context("load the program into the kernel")?;
-        program
+        received(&mut object, shape.is_some())?
             .attach_to_link(link)
             .with_context(|| format!("replace the program on {name}"))?;
     }

@@ -59,10 +59,9 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     Flows::create(&unborn, new)?;
     let tables = Flows::open(&unborn, new)?;
     let now = flows::now();
-    if let Some(before) = maps.flows().ok().flatten() {
-        for flow in before.all().filter(|flow| !flow.is_half_open) {
-            let _ = tables.remember(&flow.key, flow.state, flow.until);
-        }
+    let before = maps.flows().ok().flatten();
+    if let Some(before) = &before {
+        carry_over(before, &tables);
     } else {
         for (key, is_from_here) in sockets::connected().context("list the sockets of this host")? {
             let state = State::established(is_from_here);
@@ -78,12 +77,23 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     maps.set_shape(Some(new));
     fs::rename(&unborn, &directory).context("move the tables of flows to their place")?;
     let replaced = links::replace_all(places, maps, lock);
+    if let Some(before) = &before {
+        // What began while the programs were on their way.
+        carry_over(before, &tables);
+    }
     if replaced.is_err() && old.is_none() {
         // The programs that run do without.
         end(places, maps, lock)?;
     }
     remove_tree(&aside)?;
     replaced
+}
+
+/// Remembers in new tables the flows of old ones that are complete and not there yet.
+fn carry_over(before: &Flows, tables: &Flows) {
+    for flow in before.all().filter(|flow| !flow.is_half_open) {
+        let _ = tables.remember(&flow.key, flow.state, flow.until);
+    }
 }
 
 /// Stops tracking flows, if they are tracked: no ruleset that needs them may be in force.

@@ -3,11 +3,12 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
     frames::{self, CLIENT_V4, CLIENT_V6},
     lab::{INTERFACE, Lab},
@@ -22,6 +23,7 @@ in_both_modes! {
     errors_about_what_a_host_sent_come_in_though_icmp_is_dropped [];
     a_rule_for_established_connections_lets_replies_in_and_lets_nobody_begin ["nginx" "curl"];
     a_connection_from_before_goes_on_when_everything_is_denied [];
+    flows_that_begin_while_the_tables_grow_are_not_lost [];
     a_ruleset_that_needs_no_flows_leaves_nothing_of_them_behind [];
 }
 
@@ -147,6 +149,45 @@ fn exchange(mut from: TcpStream, mut to: TcpStream) -> Result<()> {
     let mut heard = [0; 12];
     to.read_exact(&mut heard)?;
     assert_eq!(&heard, b"still there?");
+    Ok(())
+}
+
+fn flows_that_begin_while_the_tables_grow_are_not_lost(mode: Mode) -> Result<()> {
+    let lab = Lab::new()?;
+    let portdemux = mode.attach_with_rules(&lab, DENY)?;
+    for (client, server) in CLIENTS.into_iter().zip(SERVERS) {
+        let peer = lab.client.enter(|| Ok(UdpSocket::bind((client, 0))?))?;
+        let to = peer.local_addr()?;
+        let is_over = AtomicBool::new(false);
+        // They ask all the time, and are answered when the tables have grown and shrunk again.
+        let asked = thread::scope(|scope| -> Result<_> {
+            let asking = scope.spawn(|| {
+                lab.server.enter(|| {
+                    let mut asked = Vec::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        let socket = UdpSocket::bind((server, 0))?;
+                        socket.set_read_timeout(Some(PATIENCE))?;
+                        socket.send_to(b"well?", to)?;
+                        asked.push(socket);
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                    Ok(asked)
+                })
+            });
+            let changed = portdemux
+                .apply(&format!("{DENY}[flows]\nsize = 300000\n"))
+                .and_then(|_| portdemux.apply(DENY));
+            is_over.store(true, Ordering::Relaxed);
+            let asked = asking.join().expect("it does not panic")?;
+            changed.map(|_| asked)
+        })?;
+        ensure!(asked.len() > 20, "{} asked", asked.len());
+        for (number, socket) in asked.iter().enumerate() {
+            peer.send_to(b"yes.", socket.local_addr()?)?;
+            let heard = socket.recv(&mut [0; 8]);
+            heard.with_context(|| format!("{client}: answer {number} of {}", asked.len()))?;
+        }
+    }
     Ok(())
 }
 
