@@ -227,12 +227,12 @@ fn cpus_of(lab: &Lab, to: SocketAddr) -> Result<Vec<(u16, i32)>> {
         SocketAddr::V6(_) => CLIENT_V6.into(),
     };
     let mut seen = Vec::new();
+    let server = lab.server.enter(|| Ok(UdpSocket::bind(to)?))?;
+    server.set_read_timeout(Some(PATIENCE))?;
     for port in 20_000..20_064 {
         let client = lab.client.enter(|| Ok(UdpSocket::bind((any, port))?))?;
         // Only of a peer that it knows a socket notes the CPU (Linux 6.18, net/ipv4/udp.c).
-        let server = lab.server.enter(|| Ok(UdpSocket::bind(to)?))?;
         server.connect((any, port))?;
-        server.set_read_timeout(Some(PATIENCE))?;
         client.send_to(b"hello", to)?;
         server.recv(&mut [0; 8])?;
         seen.push((port, getsockopt(&server, IncomingCpu)?));
