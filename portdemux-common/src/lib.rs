@@ -30,4 +30,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;

@@ -28,7 +28,7 @@ struct Args {
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
     /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `unused`, or
-    /// `flows`, or `lookups` for those of sockets
+    /// `flows`, or `lookups` for those of sockets; or `changes` instead of packets
     #[arg(long, value_name = "RULES")]
     only: Option<String>,
     /// Print one JSON document
@@ -69,12 +69,14 @@ fn main() -> Result<()> {
     } else {
         Vec::new()
     };
-    let (xdp_filter, control) = match only {
-        Some(_) => (None, Vec::new()),
-        None => (
-            peer::measure(args.rounds, args.repeat)?,
-            control::measure(args.rounds)?,
-        ),
+    let xdp_filter = match only {
+        Some(_) => None,
+        None => peer::measure(args.rounds, args.repeat)?,
+    };
+    let control = if only.is_none_or(|only| only == "changes") {
+        control::measure(args.rounds)?
+    } else {
+        Vec::new()
     };
     let report = Report {
         rounds: args.rounds,
@@ -108,6 +110,8 @@ fn main() -> Result<()> {
         }
         if only.is_none() {
             tables.push(peer::table(report.xdp_filter.as_deref()));
+        }
+        if !report.control.is_empty() {
             tables.push(control::table(&report.control));
         }
         tables.join("\n")
