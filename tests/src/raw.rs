@@ -154,10 +154,15 @@ impl RawSocket {
     fn next(&self, way: Way, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let end = Instant::now() + timeout;
         loop {
-            let left = end.saturating_duration_since(Instant::now()).as_micros();
-            // 0 would mean for ever.
-            let left = TimeVal::microseconds(i64::try_from(left)?.max(1));
-            setsockopt(&self.socket, sockopt::ReceiveTimeout, &left)?;
+            let left = end.saturating_duration_since(Instant::now());
+            // A wait of any length is at least a tick, in which a talkative peer sends the next one.
+            let flags = if left.is_zero() {
+                MsgFlags::MSG_DONTWAIT
+            } else {
+                let left = TimeVal::microseconds(i64::try_from(left.as_micros())?.max(1));
+                setsockopt(&self.socket, sockopt::ReceiveTimeout, &left)?;
+                MsgFlags::empty()
+            };
             let mut bytes = vec![0; LONGEST];
             let mut space = nix::cmsg_space!([u8; AUXILIARY_LENGTH]);
             let mut buffers = [IoSliceMut::new(&mut bytes)];
@@ -165,7 +170,7 @@ impl RawSocket {
                 self.socket.as_raw_fd(),
                 &mut buffers,
                 Some(&mut space),
-                MsgFlags::empty(),
+                flags,
             ) {
                 Ok(message) => message,
                 Err(Errno::EAGAIN) => return Ok(None),

@@ -233,18 +233,15 @@ impl Places {
         self.check_bpffs()?;
         fs::create_dir_all(self.root())
             .with_context(|| format!("create {}", self.root().display()))?;
+        fs::create_dir_all(&self.state)
+            .with_context(|| format!("create {}", self.state.display()))?;
         let records = self.records();
         let path = records.join("lock");
         let deadline = Instant::now() + PATIENCE;
         let file = loop {
-            // Removing an instance removes its lock: what was locked must still be what has the name.
-            fs::create_dir_all(&records)
-                .with_context(|| format!("create {}", records.display()))?;
-            let file = open_lock(&path)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_named(&file, &path) => break file,
-                Ok(()) => continue,
-                Err(Errno::WOULDBLOCK) => {}
+            match try_lock(&records, &path) {
+                Ok(Some(file)) => break file,
+                Ok(None) => {}
                 Err(error) => {
                     return Err(error).with_context(|| format!("lock {}", path.display()));
                 }
@@ -327,15 +324,31 @@ fn is_permission_denied(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-fn open_lock(path: &Path) -> Result<File> {
-    OpenOptions::new()
+/// Locks the file at `path` in `directory`, unless another holds it. Whoever removes an instance
+/// removes both, at any moment: then there is nothing to hold yet, and what was locked must still be
+/// what has the name.
+fn try_lock(directory: &Path, path: &Path) -> io::Result<Option<File>> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let opened = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o644)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(is_named(&file, path).then_some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is_named(file: &File, path: &Path) -> bool {

@@ -1,6 +1,13 @@
 //! Several processes change one instance at once.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -162,6 +169,37 @@ fn an_instance_that_is_removed_under_a_waiting_writer_is_not_half_there() -> Res
 }
 
 #[test]
+fn a_lock_is_had_however_often_its_directory_goes() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    let places = places(&portdemux)?;
+    let is_over = AtomicBool::new(false);
+    let removals = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                if fs::remove_dir_all(places.records()).is_ok() {
+                    removals.fetch_add(1, Ordering::Relaxed);
+                }
+                // Some chance for the other.
+                thread::sleep(Duration::from_micros(20));
+            }
+        });
+        let had = wait_until("many removals", PATIENCE, || {
+            for _ in 0..100 {
+                places.lock()?;
+            }
+            Ok(removals.load(Ordering::Relaxed) > 300)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        had
+    })
+}
+
+#[test]
 fn readers_see_one_ruleset_or_the_other_while_it_is_exchanged() -> Result<()> {
     if !require::have(require::WIRE) {
         return Ok(());
@@ -174,7 +212,7 @@ fn readers_see_one_ruleset_or_the_other_while_it_is_exchanged() -> Result<()> {
     portdemux.apply(&texts[0])?;
     let files = [0, 1].map(|number| portdemux.state().join(format!("{number}.toml")));
     for (file, text) in files.iter().zip(&texts) {
-        std::fs::write(file, text)?;
+        fs::write(file, text)?;
     }
     let mut script = String::from("set -e; for i in $(seq 60); do ");
     for file in &files {
