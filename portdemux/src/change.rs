@@ -28,7 +28,12 @@ use crate::{
     pending::{self, Pending, Standing, guardian},
     records::{Record, Records},
     recover,
-    rules::{Ruleset, edit, file, plan::Plan, source::MemberChange},
+    rules::{
+        Ruleset, edit,
+        file::{self, Reading},
+        plan::Plan,
+        source::MemberChange,
+    },
 };
 
 /// How many bytes a text has that takes longer to read than another thread to start.
@@ -125,6 +130,8 @@ pub struct Request<'a> {
     pub source: Option<PathBuf>,
     /// How to call it in errors.
     pub name: &'a str,
+    /// How the text came to be.
+    pub reading: Reading,
     /// Whether to stop after the plan.
     pub dry_run: bool,
     /// How long there is to confirm the change before it is undone by itself; none if it stays.
@@ -166,12 +173,13 @@ pub(crate) fn make(
     let records = Records::new(places.records());
     let hash_in_force = maps.header().text_hash;
     let repaired = repair(&records, maps, &hash_in_force, lock)?;
+    let new = || file::read(request.name, &request.text, request.reading);
     let (old, ruleset) = if request.text.len() < LONG {
-        (old(), file::parse(request.name, &request.text))
+        (old(), new())
     } else {
         thread::scope(|scope| {
             let old = scope.spawn(old);
-            let new = file::parse(request.name, &request.text);
+            let new = new();
             (old.join().ok().flatten(), new)
         })
     };

@@ -20,7 +20,8 @@ use crate::{
     },
     records::Records,
     rules::{
-        Ruleset, edit, file,
+        Ruleset, edit,
+        file::{self, Reading},
         nearest::nearest,
         source::{Becomes, MemberChange, Set, Source},
         until::Until,
@@ -198,6 +199,7 @@ fn rebuild(places: &Places, maps: &Maps, lock: &Lock) -> Result<Generation> {
         text: in_force.record.text,
         source: in_force.record.source,
         name: "the rules in force with this set",
+        reading: Reading::Known,
         dry_run: false,
         confirm: None,
     };

@@ -15,6 +15,7 @@ use crate::{
         Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
         destination::{Fallback, Mac},
         edit,
+        file::Reading,
     },
 };
 
@@ -136,6 +137,7 @@ fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Res
         text: edit::append(&old.record.text, &rule),
         source: old.record.source.clone(),
         name: "the rules in force",
+        reading: Reading::Known,
         dry_run: false,
         confirm: args.safeguard.confirm,
     };

@@ -34,11 +34,13 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    strictness: report::Strictness,
+    #[command(flatten)]
     safeguard: safeguard::Args,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let rules = report::read_rules_to_apply(&args.file)?;
+    let rules = report::read_rules_to_apply(&args.file, args.strictness)?;
     let has_sockets = || report::names_sockets(&rules);
     let (lock, maps, is_new) = context.open_to_change_or_create(has_sockets)?;
     let result = put_in_force(args, context, &rules, &lock, &maps);

@@ -20,6 +20,7 @@ use crate::{
     },
     error::Help as _,
     interface::{self, Interface},
+    rules::file::Reading,
     session::Hook,
 };
 
@@ -46,6 +47,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
     #[command(flatten)]
+    strictness: report::Strictness,
+    #[command(flatten)]
     safeguard: safeguard::Force,
 }
 
@@ -67,7 +70,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let request = args
         .rules
         .as_deref()
-        .map(report::read_rules_to_apply)
+        .map(|path| report::read_rules_to_apply(path, args.strictness))
         .transpose()?;
 
     let (lock, maps, is_new) = context.open_or_create()?;
@@ -123,6 +126,7 @@ fn attach_all(
                 text: old.record.text,
                 source: old.record.source,
                 name: "the rules before",
+                reading: Reading::Known,
                 dry_run: false,
                 confirm: None,
             };

@@ -3,8 +3,11 @@
 use anyhow::Result;
 
 use super::Context;
+use crate::{clock::Clock, rules::edit};
 
 /// Print the rules in force as a rules file, comments included
+///
+/// Members of sets whose time is past are left out, so that the file can be applied.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -14,6 +17,8 @@ pub(super) struct Args {}
 pub(super) fn run(_args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
     let in_force = context.in_force(&maps)?;
-    context.output.write(&in_force.record.text)?;
+    // What is exported can be applied.
+    let text = edit::without_ended(&in_force.record.text, Clock::now().unix);
+    context.output.write(&text)?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     change::{self, Request},
-    rules::{RulesError, edit},
+    rules::{RulesError, edit, file::Reading},
 };
 
 /// Make shadows real: let rules do what so far they only counted
@@ -37,6 +37,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         text,
         source: old.record.source.clone(),
         name: "the rules in force",
+        reading: Reading::Known,
         dry_run: false,
         confirm: args.safeguard.confirm,
     };

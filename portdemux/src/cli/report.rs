@@ -14,11 +14,24 @@ use crate::{
     clock::Clock,
     error::Help as _,
     figures::{grouped, seconds},
-    rules::{Destination, RulesError, file, source::Source},
+    rules::{
+        Destination, RulesError,
+        file::{self, Reading},
+        source::Source,
+    },
 };
 
 /// How many lines of a plan are shown before it is cut in the middle.
 const PLAN_LINES: usize = 20;
+
+/// What a verb that puts a rules file in force lets pass.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Strictness {
+    /// Leave out the members of sets whose time is past, rather than refuse the file: for rules that are
+    /// applied at boot
+    #[arg(long)]
+    skip_expired: bool,
+}
 
 /// A rules file that was read.
 #[derive(Debug)]
@@ -28,6 +41,7 @@ pub(super) struct RulesText {
     /// The text.
     pub(super) text: String,
     source: Option<PathBuf>,
+    reading: Reading,
 }
 
 impl RulesText {
@@ -37,6 +51,7 @@ impl RulesText {
             text: self.text.clone(),
             source: self.source.clone(),
             name: &self.name,
+            reading: self.reading,
             dry_run,
             confirm,
         }
@@ -56,16 +71,20 @@ pub(super) fn names_sockets(rules: &RulesText) -> bool {
 const READABLE: &str = "a rules file is a file of text, - is standard input";
 
 /// Reads a rules file that is to be put in force; `-` is standard input.
-pub(super) fn read_rules_to_apply(path: &Path) -> Result<RulesText> {
-    read(path).help(|| format!("{READABLE}; nothing was changed"))
+pub(super) fn read_rules_to_apply(path: &Path, strictness: Strictness) -> Result<RulesText> {
+    let reading = Reading::Written {
+        now: Clock::now().unix,
+        skip_expired: strictness.skip_expired,
+    };
+    read(path, reading).help(|| format!("{READABLE}; nothing was changed"))
 }
 
 /// Reads a rules file that somebody wants to know something about; `-` is standard input.
 pub(super) fn read_rules(path: &Path) -> Result<RulesText> {
-    read(path).help(|| READABLE.into())
+    read(path, Reading::Known).help(|| READABLE.into())
 }
 
-fn read(path: &Path) -> Result<RulesText> {
+fn read(path: &Path, reading: Reading) -> Result<RulesText> {
     let name = path.display().to_string();
     if name == "-" {
         let text = std::io::read_to_string(std::io::stdin()).context("read standard input")?;
@@ -73,6 +92,7 @@ fn read(path: &Path) -> Result<RulesText> {
             name: "standard input".into(),
             text,
             source: None,
+            reading,
         });
     }
     let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
@@ -80,6 +100,7 @@ fn read(path: &Path) -> Result<RulesText> {
         name,
         text,
         source: fs::canonicalize(path).ok(),
+        reading,
     })
 }
 

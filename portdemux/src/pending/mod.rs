@@ -28,6 +28,7 @@ use crate::{
     },
     error::Help as _,
     records::{Record, TextHash},
+    rules::file::Reading,
 };
 
 /// A change that waits for its confirmation, or has been undone without.
@@ -145,6 +146,7 @@ impl Pending {
             text: self.before.text,
             source: self.before.source,
             name: "the rules before",
+            reading: Reading::Known,
             dry_run: false,
             confirm: None,
         };

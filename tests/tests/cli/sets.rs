@@ -258,6 +258,18 @@ fn a_member_that_is_written_wrongly_is_told_and_changes_nothing() -> Result<()> 
             "[sets]\na = [{ prefix = \"192.0.2.1\", till = \"2099-01-01T00:00:00Z\" }]\n",
             "unknown key `till` in a member of a set",
         ),
+        (
+            "[sets]\na = [{ prefix = \"192.0.2.1\", until = \"2020-01-01T00:00:00Z\" }]\n",
+            "`2020-01-01T00:00:00Z` is past",
+        ),
+        (
+            "[sets]\na = [\"192.0.2.0/24\", \"2001:db8::/32\", \"2001:db8:7::/48\"]\n",
+            "prefixes of the set `a` overlap",
+        ),
+        (
+            "[sets]\na = [\"192.0.2.1\", \"192.0.2.0\", \"192.0.2.1/32\"]\n",
+            "192.0.2.1 is in the set `a` twice",
+        ),
     ] {
         let file = portdemux.rules_file(rules)?;
         let file = file.display().to_string();
@@ -265,24 +277,54 @@ fn a_member_that_is_written_wrongly_is_told_and_changes_nothing() -> Result<()> 
         assert!(told.starts_with(&format!("error: {message}\n")), "{told}");
         assert!(told.contains("; nothing was changed\n"), "{told}");
     }
+    let rules =
+        "[sets]\na = [\n    \"192.0.2.7\",\n    \"198.51.100.1\",\n    \"192.0.2.0/24\",\n]\n";
+    let file = portdemux.rules_file(rules)?.display().to_string();
+    assert_eq!(
+        refused(
+            &portdemux,
+            &before,
+            1,
+            &["attach", INTERFACE, "--rules", &file]
+        )?,
+        format!(
+            "error: prefixes of the set `a` overlap\n  192.0.2.0/24  {file}:5\n  192.0.2.7     {file}:3\n \
+             help: write each address once; nothing was changed\n"
+        )
+    );
     Ok(())
 }
 
 #[test]
-fn a_member_whose_time_is_past_is_told_of_and_is_in_no_set() -> Result<()> {
+fn a_member_whose_time_is_past_is_refused_or_told_of_and_is_in_no_set() -> Result<()> {
     if !require::have(require::WIRE) {
         return Ok(());
     }
     let lab = Lab::new()?;
     let portdemux = loaded(&lab)?;
-    let told = portdemux.apply(
+    let before = Told::by(&portdemux)?;
+    // A prefix that is in the set no more overlaps nobody's.
+    let file = portdemux.rules_file(
         "[sets]\na = [\n    \"192.0.2.9\",\n    { prefix = \"192.0.2.1\", until = \"2020-01-01T00:00:00Z\" },\n    \
-         { prefix = \"192.0.2.2\", until = \"2020-01-02T00:00:00Z\" },\n]\n\
+         { prefix = \"192.0.2.0/24\", until = \"2020-01-02T00:00:00Z\" },\n]\n\
          [[rule]]\nport = \"80/tcp\"\nfrom = \"@a\"\n",
     )?;
+    let file = file.display().to_string();
+    let told = refused(&portdemux, &before, 1, &["apply", &file])?;
+    assert_eq!(
+        told,
+        format!(
+            "error: `2020-01-01T00:00:00Z` is past\n  {{ prefix = \"192.0.2.1\", until = \"2020-01-01T00:00:00Z\" }},  \
+             {file}:4\n help: say a time that is still to come, or leave the member out\n\
+             error: `2020-01-02T00:00:00Z` is past\n  {{ prefix = \"192.0.2.0/24\", until = \"2020-01-02T00:00:00Z\" }},  \
+             {file}:5\n help: say a time that is still to come, or leave the member out\n\
+             2 errors; nothing was changed\n"
+        )
+    );
+    let told = portdemux.ok(&["attach", INTERFACE, "--rules", &file, "--skip-expired"])?;
     assert_eq!(
         told.stderr,
-        "warning: 192.0.2.1 is not in @a: its time ended 2020-01-01T00:00:00Z and one more like it\n   \
+        "warning: 192.0.2.0/24 is not in @a: its time ended 2020-01-02T00:00:00Z and one more like it\n   \
          help: take it out of the file, or give it a time that is still to come\n"
     );
     let list = portdemux.json(&["set", "list", "a"])?;
@@ -290,6 +332,13 @@ fn a_member_whose_time_is_past_is_told_of_and_is_in_no_set() -> Result<()> {
         list["sets"][0]["prefixes"],
         serde_json::json!([{ "prefix": "192.0.2.9/32", "until": null }])
     );
+    // What is exported can be applied.
+    let exported = portdemux.ok(&["export"])?.stdout;
+    assert_eq!(
+        exported,
+        "[sets]\na = [\n    \"192.0.2.9\",\n]\n[[rule]]\nport = \"80/tcp\"\nfrom = \"@a\"\n"
+    );
+    portdemux.apply(&exported)?;
     Ok(())
 }
 

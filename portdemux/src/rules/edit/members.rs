@@ -32,10 +32,35 @@ pub fn members(
         let set = by_set.entry(&change.set).or_default();
         set.insert(change.prefix, change.becomes);
     }
+    let edited = edited(text, now, |name, _| by_set.remove(name));
+    if let Some(name) = by_set.keys().next() {
+        let mistake = Diagnostic::new(format!("no set is called `{name}`"));
+        return Err(RulesError::new(file, vec![mistake]));
+    }
+    Ok(edited)
+}
+
+/// The text of a rules file without the members of sets whose time was over at `now`, in milliseconds
+/// since 1970.
+#[must_use]
+pub fn without_ended(text: &str, now: u64) -> String {
+    edited(text, now, |_, value| {
+        let mut members = items(value).iter().filter_map(member);
+        let has_ended = members.any(|(_, until)| until.is_some_and(|until| until.unix <= now));
+        has_ended.then(HashMap::new)
+    })
+}
+
+/// The text after changes of those sets for which there are some.
+fn edited<'t>(
+    text: &'t str,
+    now: u64,
+    mut changes: impl FnMut(&str, &Value<'t>) -> Option<HashMap<IpNet, Becomes>>,
+) -> String {
     let mut cuts: Vec<(Range<usize>, String)> = Vec::new();
     document::read(text, &mut |section| {
         for (name, value) in sets(section) {
-            if let Some(changes) = by_set.remove(name) {
+            if let Some(changes) = changes(name, value) {
                 cuts.push((
                     value.offset..value.end,
                     rewritten(text, value, &changes, now),
@@ -43,19 +68,19 @@ pub fn members(
             }
         }
     });
-    if let Some(name) = by_set.keys().next() {
-        let mistake = Diagnostic::new(format!("no set is called `{name}`"));
-        return Err(RulesError::new(file, vec![mistake]));
-    }
     cuts.sort_unstable_by_key(|(range, _)| range.start);
     // Something stands behind every value, so that no empty lines are cut off.
     let end = cuts.last().map_or(0, |(range, _)| range.end);
     let edited = layout::replace(&format!("{}\u{0}", &text[..end]), &cuts);
-    Ok(format!(
-        "{}{}",
-        edited.trim_end_matches('\u{0}'),
-        &text[end..]
-    ))
+    format!("{}{}", edited.trim_end_matches('\u{0}'), &text[end..])
+}
+
+/// What stands in a set.
+fn items<'v, 't>(value: &'v Value<'t>) -> &'v [Value<'t>] {
+    match &value.kind {
+        Kind::List(values) => values,
+        Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => std::slice::from_ref(value),
+    }
 }
 
 /// The sets that stand in a section.
@@ -88,12 +113,8 @@ fn sets<'s, 't>(section: &'s Section<'t>) -> Vec<(&'s str, &'s Value<'t>)> {
 
 /// The value of a set after changes.
 fn rewritten(text: &str, value: &Value<'_>, changes: &HashMap<IpNet, Becomes>, now: u64) -> String {
-    let items = match &value.kind {
-        Kind::List(values) => &values[..],
-        Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => std::slice::from_ref(value),
-    };
     let (mut kept, mut gone) = (Vec::new(), Vec::new());
-    for item in items {
+    for item in items(value) {
         let span = item.offset..item.end;
         let is_over = |until: Until| until.unix <= now;
         match member(item) {

@@ -13,7 +13,10 @@ use std::{
 };
 
 use self::layout::Layout;
-pub use self::{members::members, promote::promote};
+pub use self::{
+    members::{members, without_ended},
+    promote::promote,
+};
 use super::{
     destination::{Delivery, Destination},
     error::{Diagnostic, RulesError},

@@ -38,6 +38,7 @@
 mod defaults;
 mod flows;
 mod lines;
+mod members;
 mod rule;
 mod sets;
 mod single;
@@ -49,6 +50,7 @@ use std::collections::HashMap;
 
 use toml_parser::{Expected, ParseError};
 
+pub use self::members::Reading;
 use self::{
     lines::Lines,
     rule::RULE_KEYS,
@@ -74,7 +76,17 @@ const TABLES: [&str; 4] = ["default", "flows", "rule", "sets"];
 ///
 /// Names every mistake in it with its line.
 pub fn parse(file: &str, text: &str) -> Result<Ruleset, RulesError> {
+    read(file, text, Reading::Known)
+}
+
+/// Reads a text as [`parse`] does; of one that somebody wrote, the members of sets are looked at, too.
+///
+/// # Errors
+///
+/// Names every mistake in it with its line.
+pub fn read(file: &str, text: &str, reading: Reading) -> Result<Ruleset, RulesError> {
     let mut schema = Schema {
+        reading,
         lines: Lines::new(text),
         diagnostics: Vec::new(),
         defaults: Defaults::default(),
@@ -152,6 +164,7 @@ fn not_toml(error: &ParseError, lines: &mut Lines<'_>) -> Diagnostic {
 
 /// What has been read of a file's sections.
 struct Schema<'t> {
+    reading: Reading,
     lines: Lines<'t>,
     diagnostics: Vec<Diagnostic>,
     defaults: Defaults,

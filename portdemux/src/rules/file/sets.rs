@@ -11,7 +11,7 @@ use super::Schema;
 use crate::rules::{
     document::{Entry, Key, Kind, Value},
     source::{Set, check_set_name, parse_prefix},
-    until::Until,
+    until::{Until, UntilError},
 };
 
 const MEMBER_HELP: &str = "as in { prefix = \"192.0.2.7\", until = \"2030-01-31T12:00:00Z\" }";
@@ -67,6 +67,7 @@ impl<'t> Schema<'t> {
             until: HashMap::new(),
             line,
         };
+        let mut offsets = Vec::with_capacity(values.len());
         for value in values {
             match &value.kind {
                 Kind::Text(text) => set.prefixes.extend(self.prefix(value.offset, text)),
@@ -77,8 +78,11 @@ impl<'t> Schema<'t> {
                     self.error(value.offset, message, help);
                 }
             }
+            offsets.resize(set.prefixes.len(), value.offset);
         }
-        self.twice(key.offset, &set);
+        if !self.twice(key.offset, &set) {
+            self.overlaps(&set, &offsets);
+        }
         self.sets.push(set);
     }
 
@@ -112,6 +116,11 @@ impl<'t> Schema<'t> {
                 }
             } else {
                 match text.parse::<Until>() {
+                    Ok(time) if self.reading.earliest().is_some_and(|now| time.unix <= now) => {
+                        let error = UntilError::Past(text.clone().into_owned());
+                        let help = format!("{}, or leave the member out", error.help());
+                        return self.error(value.offset, error.to_string(), help);
+                    }
                     Ok(time) => until = Some(time),
                     Err(error) => {
                         return self.error(value.offset, error.to_string(), error.help());
@@ -128,16 +137,18 @@ impl<'t> Schema<'t> {
     }
 
     /// Says which member is in a set for a time and for good, or until two times.
-    fn twice(&mut self, offset: usize, set: &Set) {
+    fn twice(&mut self, offset: usize, set: &Set) -> bool {
         if set.until.is_empty() {
-            return;
+            return false;
         }
         let mut known = HashSet::new();
         let timed = |prefix: &&IpNet| set.until.contains_key(*prefix);
         let mut timed = set.prefixes.iter().filter(timed);
-        if let Some(twice) = timed.find(|prefix| !known.insert(**prefix)) {
+        let twice = timed.find(|prefix| !known.insert(**prefix));
+        if let Some(twice) = twice {
             let message = format!("{twice} is in the set `{}` twice", set.name);
             self.error(offset, message, "write it once");
         }
+        twice.is_some()
     }
 }

@@ -18,7 +18,10 @@ use portdemux::{
     },
     image,
     members::{self, Changed},
-    rules::{file, source::Becomes},
+    rules::{
+        file::{self, Reading},
+        source::Becomes,
+    },
 };
 use portdemux_common::policy::Timeouts;
 use portdemux_tests::bpffs::Bpffs;
@@ -234,6 +237,7 @@ impl Bench {
             text,
             source: None,
             name,
+            reading: Reading::Known,
             dry_run: false,
             confirm: None,
         };
