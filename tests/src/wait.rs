@@ -1,7 +1,7 @@
 //! Waiting for a condition instead of for a time.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -46,4 +46,18 @@ pub fn wait_for<T>(
         }
         thread::sleep(STEP);
     }
+}
+
+/// Binds a socket as soon as its address is free. A program that another thread of the tests starts
+/// holds copies of all sockets until it is executed, so that one that was closed is still there.
+///
+/// # Errors
+///
+/// The address stays in use, or cannot be had for another reason.
+pub fn wait_to_bind<T>(bind: impl Fn() -> io::Result<T>) -> Result<T> {
+    wait_for("a free address", PATIENCE, || match bind() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error.into()),
+    })
 }

@@ -20,7 +20,7 @@ use portdemux_tests::{
     require,
     server::{PAGE, Server},
     veth::{self, End, Offloads},
-    wait::PATIENCE,
+    wait::{PATIENCE, wait_to_bind},
 };
 
 use crate::{Mode, SERVERS, in_both_modes, in_url};
@@ -227,10 +227,13 @@ fn cpus_of(lab: &Lab, to: SocketAddr) -> Result<Vec<(u16, i32)>> {
         SocketAddr::V6(_) => CLIENT_V6.into(),
     };
     let mut seen = Vec::new();
-    let server = lab.server.enter(|| Ok(UdpSocket::bind(to)?))?;
+    let server = lab.server.enter(|| wait_to_bind(|| UdpSocket::bind(to)))?;
     server.set_read_timeout(Some(PATIENCE))?;
     for port in 20_000..20_064 {
-        let client = lab.client.enter(|| Ok(UdpSocket::bind((any, port))?))?;
+        let from = (any, port);
+        let client = lab
+            .client
+            .enter(|| wait_to_bind(|| UdpSocket::bind(from)))?;
         // Only of a peer that it knows a socket notes the CPU (Linux 6.18, net/ipv4/udp.c).
         server.connect((any, port))?;
         client.send_to(b"hello", to)?;

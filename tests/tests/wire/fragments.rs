@@ -14,7 +14,7 @@ use portdemux_tests::{
     lab::Lab,
     netns::Netns,
     raw::RawSocket,
-    wait::{PATIENCE, wait_until},
+    wait::{PATIENCE, wait_to_bind, wait_until},
 };
 
 use crate::{Mode, SERVERS, deliver, in_both_modes};
@@ -54,7 +54,7 @@ fn rules(inbound: &str) -> String {
 
 fn socket(namespace: &Netns, address: impl Into<SocketAddr>) -> Result<UdpSocket> {
     let address = address.into();
-    let socket = namespace.enter(|| Ok(UdpSocket::bind(address)?))?;
+    let socket = namespace.enter(|| wait_to_bind(|| UdpSocket::bind(address)))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }

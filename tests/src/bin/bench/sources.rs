@@ -1,6 +1,7 @@
 //! What it costs to look a source up in lists of many, one that is in them and one that is not.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Instant,
@@ -74,8 +75,13 @@ pub(crate) fn text(prefixes: u32, sets: u32, is_v6: bool) -> String {
     for set in 0..sets {
         let _ = write!(text, "set{set} = [");
         let own = (0..prefixes).filter(|number| set + 1 == sets || number % (sets - 1) == set);
-        for number in own {
-            let _ = write!(text, "\"{}\", ", prefix(number, is_v6));
+        // Of a million IPv4 addresses some come twice.
+        let mut known = HashSet::new();
+        for prefix in own.map(|number| prefix(number, is_v6)) {
+            if !known.contains(&prefix) {
+                let _ = write!(text, "\"{prefix}\", ");
+                known.insert(prefix);
+            }
         }
         text.push_str("]\n");
     }
