@@ -7,6 +7,8 @@
 //! Each of them, and the dispatcher, is there a second time with `_random` to its name: before it looks
 //! at the frame, such a program puts another destination port into it, the same one in each. And with
 //! `_source`: there it puts another source address into it.
+//!
+//! `redirect_interface` and `redirect_cpu` look at nothing and send every frame to one target.
 #![no_std]
 #![no_main]
 #![expect(
@@ -19,7 +21,7 @@
 use aya_ebpf::{
     Global,
     bindings::xdp_action,
-    btf_maps::Array,
+    btf_maps::{Array, CpuMap, DevMap},
     helpers::bpf_get_smp_processor_id,
     macros::{btf_map, sk_lookup, xdp},
     programs::{SkLookupContext, XdpContext},
@@ -256,6 +258,28 @@ fn run(ctx: &XdpContext) -> Option<u32> {
     } else {
         xdp_action::XDP_DROP
     })
+}
+
+/// The interface that all frames are sent to.
+#[btf_map]
+static ONE_DEVICE: DevMap<1> = DevMap::new();
+
+/// The CPU that all frames are sent to.
+#[btf_map]
+static ONE_CPU: CpuMap<1> = CpuMap::new();
+
+/// Sends everything to an interface.
+#[xdp(frags)]
+#[inline(always)]
+pub fn redirect_interface(_ctx: XdpContext) -> u32 {
+    ONE_DEVICE.redirect(0, 0).unwrap_or_else(|action| action)
+}
+
+/// Sends everything to a CPU.
+#[xdp(frags)]
+#[inline(always)]
+pub fn redirect_cpu(_ctx: XdpContext) -> u32 {
+    ONE_CPU.redirect(0, 0).unwrap_or_else(|action| action)
 }
 
 /// Leaves a socket lookup to the kernel.

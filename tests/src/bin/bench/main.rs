@@ -10,6 +10,7 @@ mod peer;
 mod programs;
 mod sources;
 mod statistics;
+mod targets;
 mod unused;
 
 use std::io::Write as _;
@@ -28,7 +29,7 @@ struct Args {
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
     /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `unused`, or
-    /// `flows`, or `lookups` for those of sockets; or `changes` instead of packets
+    /// `flows`, or `lookups` for those of sockets, or `targets`; or `changes` instead of packets
     #[arg(long, value_name = "RULES")]
     only: Option<String>,
     /// Print one JSON document
@@ -45,6 +46,7 @@ struct Report {
     flows: Vec<flows::Row>,
     sources: Vec<sources::Row>,
     lookups: Vec<lookups::Row>,
+    targets: Vec<targets::Row>,
     xdp_filter: Option<Vec<peer::Row>>,
     control: Vec<control::Row>,
 }
@@ -69,6 +71,11 @@ fn main() -> Result<()> {
     } else {
         Vec::new()
     };
+    let targets = if only.is_none_or(|only| only == "targets") {
+        targets::measure(args.rounds, args.repeat)?
+    } else {
+        Vec::new()
+    };
     let xdp_filter = match only {
         Some(_) => None,
         None => peer::measure(args.rounds, args.repeat)?,
@@ -86,6 +93,7 @@ fn main() -> Result<()> {
         flows,
         sources,
         lookups,
+        targets,
         xdp_filter,
         control,
     };
@@ -107,6 +115,9 @@ fn main() -> Result<()> {
         }
         if !report.lookups.is_empty() {
             tables.push(lookups::table(&report.lookups));
+        }
+        if !report.targets.is_empty() {
+            tables.push(targets::table(&report.targets));
         }
         if only.is_none() {
             tables.push(peer::table(report.xdp_filter.as_deref()));

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, net::Ipv4Addr};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{CpuMap, xdp::DevMap},
     programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use ipnet::IpNet;
@@ -266,6 +267,24 @@ impl Bench {
         )
     }
 
+    /// A program that sends every frame to one target, and does nothing else.
+    pub(crate) fn redirecting(&self, to: OneTarget) -> Result<Program> {
+        let mut program = self.baseline(to.program(), 0)?;
+        if let Program::Ours { object, .. } = &mut program {
+            match to {
+                OneTarget::Interface(index) => {
+                    let map = object.map_mut("ONE_DEVICE").context("ONE_DEVICE")?;
+                    DevMap::try_from(map)?.set(0, index, None, 0)?;
+                }
+                OneTarget::Cpu { queue } => {
+                    let map = object.map_mut("ONE_CPU").context("ONE_CPU")?;
+                    CpuMap::try_from(map)?.set(0, queue, None, 0)?;
+                }
+            }
+        }
+        Ok(program)
+    }
+
     /// The dispatcher on the maps of this instance.
     pub(crate) fn dispatcher(&self) -> Result<Program> {
         let object = links::load(&self.maps, 0, None)?;
@@ -319,8 +338,27 @@ impl Bench {
     }
 }
 
+/// Where a program sends every frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OneTarget {
+    /// An interface, by its index.
+    Interface(u32),
+    /// CPU 0, for which so many frames can wait.
+    Cpu { queue: u32 },
+}
+
+impl OneTarget {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Interface(_) => "redirect_interface",
+            Self::Cpu { .. } => "redirect_cpu",
+        }
+    }
+}
+
 /// Linux, include/uapi/linux/bpf.h, `enum xdp_action`.
 const XDP_DROP: u32 = 1;
+const XDP_REDIRECT: u32 = 4;
 
 /// A program that is loaded.
 pub(crate) enum Program {
@@ -345,6 +383,11 @@ impl Program {
     /// Whether it drops `frame`.
     pub(crate) fn drops(&self, frame: &[u8]) -> Result<bool> {
         Ok(self.run(frame, 1)?.return_value == XDP_DROP)
+    }
+
+    /// Whether it sends `frame` to a target that is there.
+    pub(crate) fn redirects(&self, frame: &[u8]) -> Result<bool> {
+        Ok(self.run(frame, 1)?.return_value == XDP_REDIRECT)
     }
 
     fn run(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult> {
