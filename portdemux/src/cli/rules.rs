@@ -104,7 +104,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let by_name: std::collections::HashMap<&str, RuleId> =
         ids.iter().map(|(&id, name)| (name.as_str(), id)).collect();
     // Without them the rules are worth knowing still.
-    let behind = Behind::look().ok();
+    let mut behind = Behind::default();
+    let behind = behind.again(&maps);
     let mut all_rules = in_force.ruleset.rules().iter();
     let is_for_socket = |rule: &rules::Rule| matches!(rule.to, Destination::Socket(_));
     // Who has which socket is asked of every process.
@@ -157,7 +158,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 line: rule.line,
                 received: counted.received.into(),
                 dropped: counted.dropped.into(),
-                listeners: behind.as_ref().map(|behind| behind.rule(rule)),
+                listeners: behind.map(|behind| behind.rule(rule)),
                 terms: phrases.collect::<Vec<_>>().join(", "),
             }
         })

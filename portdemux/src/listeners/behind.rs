@@ -1,7 +1,7 @@
 //! Which programs have sockets behind a port, for the tables of rules and ports.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -9,6 +9,7 @@ use anyhow::Result;
 use portdemux_common::wire::Transport;
 
 use crate::{
+    dataplane::{maps::Maps, steering::Member},
     rules::{Destination, PortRange, Role, Rule, destination::SocketName},
     sockets::{self, Holders, Socket},
 };
@@ -20,22 +21,14 @@ pub struct Behind {
     holders: Holders,
     /// The sockets whose processes were looked for.
     known: HashSet<u64>,
+    /// The sockets that rules hand packets to.
+    groups: HashMap<SocketName, Vec<Member>>,
 }
 
 impl Behind {
-    /// Looks for them.
-    ///
-    /// # Errors
-    ///
-    /// The kernel lists no sockets.
-    pub fn look() -> Result<Self> {
-        let mut behind = Self::default();
-        behind.look_again()?;
-        Ok(behind)
-    }
-
     /// It as it is by now; nothing if the kernel lists no sockets.
-    pub fn again(&mut self) -> Option<&Self> {
+    pub fn again(&mut self, maps: &Maps) -> Option<&Self> {
+        self.groups = maps.steering.members_by_name();
         self.look_again().ok()?;
         Some(self)
     }
@@ -46,7 +39,7 @@ impl Behind {
     /// # Errors
     ///
     /// The kernel lists no sockets.
-    pub fn look_again(&mut self) -> Result<()> {
+    fn look_again(&mut self) -> Result<()> {
         let mut found: BTreeMap<_, Vec<Socket>> = BTreeMap::new();
         let mut inodes = HashSet::new();
         for socket in sockets::listening()? {
@@ -79,13 +72,41 @@ impl Behind {
                 if !is_meant {
                     continue;
                 }
-                let holders = self.holders.of(socket.inode);
-                if holders.is_empty() {
-                    push(&mut names, None);
-                }
-                for holder in holders {
-                    push(&mut names, Some(holder.name.as_str()));
-                }
+                self.push(&mut names, socket);
+            }
+        }
+        names
+    }
+
+    /// Adds the programs that have a socket.
+    fn push<'a>(&'a self, names: &mut Vec<Option<&'a str>>, socket: &Socket) {
+        let holders = self.holders.of(socket.inode);
+        if holders.is_empty() {
+            push(names, None);
+        }
+        for holder in holders {
+            push(names, Some(holder.name.as_str()));
+        }
+    }
+
+    /// The programs that have the sockets of a name for the protocols of some ports.
+    fn members(&self, name: &SocketName, ports: &[PortRange]) -> Vec<Option<&str>> {
+        let is_meant = |member: &&Member| {
+            let mut protocols = ports.iter().map(|range| range.transport);
+            protocols.any(|transport| transport == member.transport)
+        };
+        let members = self.groups.get(name).into_iter().flatten();
+        let cookies: HashSet<u64> = members
+            .filter(is_meant)
+            .map(|member| member.cookie)
+            .collect();
+        let mut names = Vec::new();
+        if cookies.is_empty() {
+            return names;
+        }
+        for socket in self.sockets.values().flatten() {
+            if socket.cookie.is_some_and(|own| cookies.contains(&own)) {
+                self.push(&mut names, socket);
             }
         }
         names
@@ -114,16 +135,8 @@ impl Behind {
             Destination::Local | Destination::Drop | Destination::Reject | Destination::Cpus(_) => {
                 self.names(ports, addresses)
             }
-            Destination::Socket(SocketName::Address(address)) => {
-                let protocols: BTreeSet<Transport> =
-                    ports.iter().map(|range| range.transport).collect();
-                let ports = protocols.into_iter();
-                let ports = ports.map(|transport| PortRange::single(transport, address.port()));
-                self.names(&ports.collect::<Vec<_>>(), &[address.ip()])
-            }
-            Destination::Socket(SocketName::Name(_))
-            | Destination::Interface(_)
-            | Destination::Xsk(_) => Vec::new(),
+            Destination::Socket(name) => self.members(name, ports),
+            Destination::Interface(_) | Destination::Xsk(_) => Vec::new(),
         }
     }
 }
@@ -149,7 +162,8 @@ mod tests {
         };
         let own = std::fs::read_to_string("/proc/self/comm").unwrap();
         let own = [Some(own.trim_end())];
-        let mut behind = Behind::look().unwrap();
+        let mut behind = Behind::default();
+        behind.look_again().unwrap();
         assert_eq!(behind.names(&[port(&first)], &[]), own);
         assert_eq!(
             behind.names(&[port(&first)], &["192.0.2.1".parse().unwrap()]),

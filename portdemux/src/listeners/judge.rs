@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::Result;
 use portdemux_common::{
-    decide, parse,
+    decide,
+    parse::{self, Version},
     policy::Policy,
     reason::Verdict,
     ruleset::{Action, Entry, RuleId, RulesetImage},
@@ -19,7 +20,12 @@ use super::reach::{Part, Reach};
 use crate::{
     attached::{self, State},
     clock::Clock,
-    dataplane::{maps::Maps, pins::Places},
+    dataplane::{
+        destinations::{self, State as DestinationState},
+        maps::Maps,
+        pins::Places,
+        steering::Member,
+    },
     explain::packet,
     image::Compiled,
     interface::{Watched, watched},
@@ -28,24 +34,22 @@ use crate::{
     sockets::Socket,
 };
 
-/// A rule that hands packets to a socket that is bound elsewhere.
+/// A rule that hands packets to sockets that may be bound elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Steering {
-    /// The rule.
-    pub rule: String,
+struct Steering {
+    rule: String,
     /// The ports that packets are sent to.
-    pub ports: Vec<PortRange>,
-    /// Which sockets are meant.
-    pub target: Target,
+    ports: Vec<PortRange>,
+    to: SocketName,
 }
 
-/// The sockets that a rule hands packets to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Those that are bound here.
-    Address(SocketAddr),
-    /// Those of these numbers, see [`Socket::cookie`].
-    Cookies(Vec<u64>),
+/// What there is of the destinations that rules name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Present {
+    /// The sockets.
+    sockets: HashMap<SocketName, Vec<Member>>,
+    /// The interfaces that are not there.
+    missing: Vec<Destination>,
 }
 
 /// Says how rules reach sockets.
@@ -53,6 +57,7 @@ pub struct Judge {
     ruleset: Compiled,
     names: HashMap<RuleId, String>,
     steering: Vec<Steering>,
+    present: Present,
     watched: Watched,
     /// The claims of peers' ports of each protocol, one for each rule.
     by_peers_port: [BTreeMap<RuleId, Entry>; Transport::COUNT],
@@ -81,20 +86,23 @@ impl Judge {
         let watched = watched(&attached.map(|interface| interface.index).collect())?;
         let ruleset = maps.compiled();
         let names = maps.rule_names(&ruleset);
-        Ok(Self::of(ruleset, names, rules, watched))
+        let present = Present::look(maps)?;
+        Ok(Self::of(ruleset, names, rules, present, watched))
     }
 
     pub(super) fn of(
         ruleset: Compiled,
         names: HashMap<RuleId, String>,
         rules: Option<&Ruleset>,
+        present: Present,
         watched: Watched,
     ) -> Self {
         Self {
-            steering: rules.map(Steering::of).unwrap_or_default(),
             by_peers_port: Transport::ALL.map(|transport| claims_of_peers(&ruleset, transport)),
             ruleset,
             names,
+            steering: rules.map(Steering::of).unwrap_or_default(),
+            present,
             watched,
             lists: RefCell::default(),
         }
@@ -111,16 +119,21 @@ impl Judge {
     #[must_use]
     pub fn judge(&self, socket: &Socket) -> Vec<Part> {
         let mut parts = Parts::default();
-        for steering in self
-            .steering
-            .iter()
-            .filter(|steering| steering.leads_to(socket))
-        {
-            let reach = Reach::Steered {
-                rule: steering.rule.clone(),
-                ports: steering.ports.clone(),
-            };
-            parts.add(reach, None, None);
+        let transport = socket.transport;
+        for steering in &self.steering {
+            let mut handed = steering.ports.clone();
+            handed.retain(|range| range.transport == transport);
+            if !handed.is_empty() && self.present.is_member(socket, &steering.to) {
+                let rule = steering.rule.clone();
+                parts.add(
+                    Reach::Steered {
+                        rule,
+                        ports: handed,
+                    },
+                    None,
+                    None,
+                );
+            }
         }
         if socket.is_loopback_only() {
             // That nothing comes to its own port is no news where its rule hands it what comes for another.
@@ -179,7 +192,7 @@ impl Judge {
         let transport = socket.transport;
         let entry = self.entry(address, transport, socket.port);
         let at = Some(address).filter(|address| !address.is_unspecified());
-        let reach = self.by_entry(entry, address);
+        let reach = self.by_entry(entry, address, transport);
         // The rule may hand what comes for the socket's own port to that very socket.
         let is_told = matches!(&reach, Reach::Elsewhere { rule, .. } if parts.steered_by(rule));
         if is_told {
@@ -226,7 +239,7 @@ impl Judge {
     }
 
     /// What becomes of the packets of peers that have an entry.
-    fn by_entry(&self, entry: Entry, address: IpAddr) -> Reach {
+    fn by_entry(&self, entry: Entry, address: IpAddr, transport: Transport) -> Reach {
         if !entry.is_claimed() {
             let inbound = self.ruleset.header.defaults.inbound;
             return match Action::from_code(inbound) {
@@ -238,14 +251,21 @@ impl Judge {
             };
         }
         let rule = self.name(entry.rule());
-        match entry.action() {
-            // From other CPUs they come to the sockets that they would have come to.
-            Action::Local | Action::Cpu => {}
-            Action::Drop => return Reach::refused(Verdict::Drop, Some(rule)),
-            Action::Reject => return Reach::refused(Verdict::Reject, Some(rule)),
-            Action::Socket | Action::Interface | Action::Xsk => {
-                let to = recover::destination(&self.ruleset, entry).to_string();
+        let mut action = entry.action();
+        // From other CPUs packets come to the sockets that they would have come to.
+        if action.has_target() && action != Action::Cpu {
+            let to = recover::destination(&self.ruleset, entry);
+            if self.present.has(&to, address, transport) {
+                let to = to.to_string();
                 return Reach::Elsewhere { rule, to };
+            }
+            action = self.ruleset.targets[entry.rule() as usize].fallback();
+        }
+        match action {
+            Action::Local | Action::Cpu => {}
+            Action::Reject => return Reach::refused(Verdict::Reject, Some(rule)),
+            Action::Drop | Action::Socket | Action::Interface | Action::Xsk => {
+                return Reach::refused(Verdict::Drop, Some(rule));
             }
         }
         let policy = entry
@@ -269,7 +289,7 @@ impl Judge {
         address: IpAddr,
     ) -> impl Iterator<Item = (String, Reach)> {
         let rules = self.by_peers_port[transport as usize].iter();
-        rules.map(move |(&id, &entry)| (self.name(id), self.by_entry(entry, address)))
+        rules.map(move |(&id, &entry)| (self.name(id), self.by_entry(entry, address, transport)))
     }
 
     /// How many of the sources of an address's version a rule admits.
@@ -305,37 +325,54 @@ impl Judge {
 
 impl Steering {
     /// The rules of a ruleset that hand packets to sockets.
-    #[must_use]
-    pub fn of(ruleset: &Ruleset) -> Vec<Self> {
+    fn of(ruleset: &Ruleset) -> Vec<Self> {
         let rules = ruleset.rules().iter();
         let rules = rules.filter(|rule| rule.layer() == Layer::Destination);
         rules
-            .filter_map(|rule| match &rule.to {
-                Destination::Socket(SocketName::Address(address)) => Some(Self {
+            .filter_map(|rule| {
+                let Destination::Socket(to) = &rule.to else {
+                    return None;
+                };
+                Some(Self {
                     rule: rule.name.clone(),
                     ports: rule.ports.clone(),
-                    target: Target::Address(*address),
-                }),
-                Destination::Socket(SocketName::Name(_))
-                | Destination::Local
-                | Destination::Drop
-                | Destination::Reject
-                | Destination::Interface(_)
-                | Destination::Cpus(_)
-                | Destination::Xsk(_) => None,
+                    to: to.clone(),
+                })
             })
             .collect()
     }
+}
 
-    /// Whether packets are handed to this socket.
-    #[must_use]
-    pub fn leads_to(&self, socket: &Socket) -> bool {
-        let mut ports = self.ports.iter();
-        let is_meant = match &self.target {
-            Target::Address(address) => socket.port == address.port() && socket.takes(address.ip()),
-            Target::Cookies(cookies) => socket.cookie.is_some_and(|own| cookies.contains(&own)),
+impl Present {
+    /// What there is by now.
+    fn look(maps: &Maps) -> Result<Self> {
+        let states = destinations::states(maps)?.into_iter();
+        let missing = states.filter(|(_, state)| *state != DestinationState::Ready);
+        Ok(Self {
+            sockets: maps.steering.members_by_name(),
+            missing: missing.map(|(destination, _)| destination).collect(),
+        })
+    }
+
+    /// Whether packets for an address of this host get to a destination.
+    ///
+    /// Of AF_XDP sockets that differs by the queue that a packet comes by.
+    fn has(&self, to: &Destination, address: IpAddr, transport: Transport) -> bool {
+        let Destination::Socket(name) = to else {
+            return !self.missing.contains(to);
         };
-        is_meant && ports.any(|range| range.transport == socket.transport)
+        let version = match address {
+            IpAddr::V4(_) => Version::V4,
+            IpAddr::V6(_) => Version::V6,
+        };
+        let mut members = self.sockets.get(name).into_iter().flatten();
+        members.any(|member| member.transport == transport && member.family.takes(version))
+    }
+
+    /// Whether a socket is one of those of a name.
+    fn is_member(&self, socket: &Socket, name: &SocketName) -> bool {
+        let mut members = self.sockets.get(name).into_iter().flatten();
+        members.any(|member| socket.cookie == Some(member.cookie))
     }
 }
 

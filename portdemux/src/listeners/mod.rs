@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use anyhow::Result;
 pub use behind::Behind;
-pub use judge::{Judge, Steering, Target};
+pub use judge::Judge;
 pub use reach::{Part, Reach};
 pub use users::Users;
 

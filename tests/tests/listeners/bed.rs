@@ -83,6 +83,23 @@ pub(crate) fn listening(
     Ok(TcpListener::from(socket))
 }
 
+/// One that shares its address with others of this process.
+pub(crate) fn sharing(namespace: &Netns, address: &str) -> Result<TcpListener> {
+    let address: SocketAddr = address.parse()?;
+    namespace.enter(|| {
+        let socket = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        listen(&socket, Backlog::new(16)?)?;
+        Ok(TcpListener::from(socket))
+    })
+}
+
 /// What `portdemux listeners` says of the sockets on some ports, in its order.
 pub(crate) fn listeners(portdemux: &Portdemux, ports: &[&str]) -> Result<Vec<Value>> {
     let document = portdemux.json(&[&["listeners"], ports].concat())?;

@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     time::Duration,
 };
 
@@ -292,5 +293,157 @@ fn a_rule_for_the_ports_of_peers_that_opens_a_port_is_told() -> Result<()> {
     ensure!(table.ends_with(said), "{table}");
     portdemux.apply(&format!("{rules}connections = \"established\"\n"))?;
     assert_eq!(reach(&bed::listener(&portdemux, "80/tcp")?).0, "dropped");
+    Ok(())
+}
+
+#[test]
+fn who_is_passed_by_is_told_where_packets_go() -> Result<()> {
+    if !bed::have(&[]) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let server = &lab.server;
+    server.ip(&[
+        "link", "add", "other0", "type", "veth", "peer", "name", "other1",
+    ])?;
+    server.ip(&["link", "set", "other0", "up"])?;
+    let portdemux = Portdemux::new(server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.apply(
+        "[[rule]]\nname = \"away\"\nport = \"80/tcp\"\nto = \"interface:other0\"\n[[rule]]\nname = \
+         \"spread\"\nport = \"81/tcp\"\nto = \"cpu:0\"\n",
+    )?;
+    let _listeners = listeners_on(&lab, &[80, 81])?;
+    let away = bed::listener(&portdemux, "80/tcp")?;
+    let expected = vec![("elsewhere".into(), Some("away".into()))];
+    assert_eq!(reach(&away), ("elsewhere".into(), expected));
+    assert_eq!(away["parts"][0]["to"], "interface:other0");
+    assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Nothing);
+    // From another CPU they come to the same socket.
+    let spread = bed::listener(&portdemux, "81/tcp")?;
+    let expected = vec![("direct".into(), Some("spread".into()))];
+    assert_eq!(reach(&spread), ("direct".into(), expected));
+    let table = portdemux.ok(&["listeners", "80/tcp"])?.stdout;
+    let said = "  not: rule away sends to interface:other0\n";
+    ensure!(table.ends_with(said), "{table}");
+    let rules = portdemux.json(&["rules"])?;
+    assert_eq!(rules["rules"][0]["listeners"], json!([]));
+    ensure!(rules["rules"][1]["listeners"] != json!([]), "{rules}");
+    // Where the interface is gone, the rule's fallback says what becomes of them.
+    server.ip(&["link", "delete", "other0"])?;
+    let away = bed::listener(&portdemux, "80/tcp")?;
+    let expected = vec![("dropped".into(), Some("away".into()))];
+    assert_eq!(reach(&away), ("dropped".into(), expected));
+    assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Nothing);
+    Ok(())
+}
+
+#[test]
+fn who_is_handed_packets_for_other_ports_is_told_which() -> Result<()> {
+    if !bed::have(&[]) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    // In native mode the other end would have to take what the program sends back.
+    portdemux.ok(&["attach", INTERFACE, "--mode", "generic"])?;
+    let inside = bed::listening(&lab.server, "127.0.0.1:8080", Wish::default(), 16)?;
+    let _outside = bed::listening(&lab.server, "0.0.0.0:80", Wish::default(), 16)?;
+    let rules = "[[rule]]\nname = \"web\"\nport = \"80/tcp\"\nto = \"socket:127.0.0.1:8080\"\n\
+                 fallback = \"local\"\n";
+    portdemux.apply(rules)?;
+    let word = |port: &str| Ok::<_, anyhow::Error>(reach(&bed::listener(&portdemux, port)?));
+    let of = |word: &str| {
+        (
+            word.to_owned(),
+            vec![(word.to_owned(), Some("web".to_owned()))],
+        )
+    };
+    assert_eq!(word("8080/tcp")?, of("socket"));
+    assert_eq!(
+        bed::listener(&portdemux, "8080/tcp")?["parts"][0]["ports"],
+        json!(["80/tcp"])
+    );
+    assert_eq!(word("80/tcp")?, of("elsewhere"));
+    assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Listener);
+    let waiting = |port: &str| {
+        let listener = bed::listener(&portdemux, port)?;
+        Ok::<_, anyhow::Error>(listener["accept_queue"]["waiting"].clone())
+    };
+    assert_eq!(
+        (waiting("8080/tcp")?, waiting("80/tcp")?),
+        (json!(1), json!(0))
+    );
+    let table = portdemux.ok(&["listeners"])?.stdout;
+    let said: Vec<&str> = table
+        .lines()
+        .filter_map(|line| Some(line.split_once(" of 16  ")?.1))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "through sk_lookup from 80/tcp, rule web",
+            "not: rule web sends to socket:127.0.0.1:8080",
+        ]
+    );
+    // Where it is gone, the rule says who gets what comes.
+    drop(inside);
+    assert_eq!(word("80/tcp")?, of("direct"));
+    assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Listener);
+    assert_eq!(waiting("80/tcp")?, json!(1));
+    portdemux.apply(&rules.replace("\"local\"", "\"reject\""))?;
+    assert_eq!(word("80/tcp")?, of("rejected"));
+    assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Reset);
+    Ok(())
+}
+
+#[test]
+fn the_sockets_of_a_name_are_those_that_were_given_it() -> Result<()> {
+    if !bed::have(&[]) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.apply(
+        "[[rule]]\nname = \"web\"\nport = [\"80/tcp\", \"53/udp\"]\nto = \"socket:web\"\n\
+         fallback = \"drop\"\n",
+    )?;
+    // Two that share a port of their own; one of them is given the name.
+    let given = bed::sharing(&lab.server, "0.0.0.0:8080")?;
+    let _other = bed::sharing(&lab.server, "0.0.0.0:8080")?;
+    let _passed_by = bed::listening(&lab.server, "0.0.0.0:80", Wish::default(), 16)?;
+    let behind = |noun: &str, list: &str, at: &str, is_it: Value| -> Result<Value> {
+        let document = portdemux.json(&[noun])?;
+        let mut all = document[list].as_array().into_iter().flatten();
+        let found = all.find(|one| one[at] == is_it);
+        Ok(found.map_or(Value::Null, |found| found["listeners"].clone()))
+    };
+    let of_rule = || behind("rules", "rules", "name", json!("web"));
+    let of_port = || behind("stats", "ports", "port", json!(80));
+    assert_eq!((of_rule()?, of_port()?), (json!([]), json!([])));
+    assert_eq!(
+        reach(&bed::listener(&portdemux, "80/tcp")?).0,
+        "dropped",
+        "while nobody has the name"
+    );
+
+    let pid = std::process::id().to_string();
+    let descriptor = given.as_raw_fd().to_string();
+    portdemux.ok(&["socket", "add", "web", "--pid", &pid, "--fd", &descriptor])?;
+    let name = std::fs::read_to_string("/proc/self/comm")?;
+    let name = json!([name.trim_end()]);
+    assert_eq!((of_rule()?, of_port()?), (name.clone(), name));
+    assert_eq!(reach(&bed::listener(&portdemux, "80/tcp")?).0, "elsewhere");
+    let mut found = Vec::new();
+    for listener in bed::listeners(&portdemux, &["8080/tcp"])? {
+        let parts = listener["parts"].as_array().into_iter().flatten();
+        let mut parts = parts.map(|part| (part["reach"].clone(), part["ports"].clone()));
+        let steered = parts.find(|(word, _)| *word == "socket");
+        found.push((listener["processes"][0]["fd"].clone(), steered));
+    }
+    found.retain(|(_, steered)| steered.is_some());
+    let steered = Some((json!("socket"), json!(["80/tcp"])));
+    assert_eq!(found, [(json!(given.as_raw_fd()), steered)]);
     Ok(())
 }

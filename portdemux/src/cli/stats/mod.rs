@@ -61,11 +61,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let now = Snapshot::take(&maps);
     let mut behind = Behind::default();
     let text = if args.json {
-        document::line(args, context, &maps, &now, behind.again())?
+        document::line(args, context, &maps, &now, behind.again(&maps))?
     } else {
         thread::sleep(SAMPLE);
         let later = Snapshot::take(&maps);
-        page::text(args, &context.output, &now, &later, behind.again(), None)
+        page::text(
+            args,
+            &context.output,
+            &now,
+            &later,
+            behind.again(&maps),
+            None,
+        )
     };
     Ok(context.output.write(&text)?)
 }

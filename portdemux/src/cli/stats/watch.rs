@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duratio
         let mut pace = Pace::new(Duration::ZERO, interval)?;
         let mut behind = Behind::default();
         while pace.goes_on() {
-            let behind = behind.again();
+            let behind = behind.again(maps);
             let line = document::line(args, context, maps, &Snapshot::take(maps), behind)?;
             context.output.write(&line)?;
         }
@@ -50,7 +50,7 @@ fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) -> Result<(
     let mut behind = Behind::default();
     while pace.goes_on() {
         let now = Snapshot::take(maps);
-        let behind = behind.again();
+        let behind = behind.again(maps);
         let text = if output.is_terminal() {
             let lines = output.size().1;
             let text = page::text(args, output, &before, &now, behind, Some(lines));

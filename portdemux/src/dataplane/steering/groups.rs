@@ -1,6 +1,7 @@
 //! Groups of sockets and their members.
 
 use std::{
+    collections::HashMap,
     fmt,
     io::ErrorKind,
     mem::offset_of,
@@ -42,7 +43,9 @@ pub enum Family {
 }
 
 impl Family {
-    const fn takes(self, version: Version) -> bool {
+    /// Whether a socket takes packets of a version.
+    #[must_use]
+    pub const fn takes(self, version: Version) -> bool {
         matches!(
             (self, version),
             (Self::Both, _) | (Self::V4, Version::V4) | (Self::V6, Version::V6)
@@ -57,6 +60,8 @@ pub struct Member {
     pub transport: Transport,
     /// Which of the group's it is.
     pub slot: u32,
+    /// Packets of which versions are handed to it.
+    pub family: Family,
     /// The kernel's number for it, which no other socket ever has.
     pub cookie: u64,
 }
@@ -150,20 +155,36 @@ impl Steering {
     pub fn members(&self, index: u32) -> Vec<Member> {
         let mut members = Vec::new();
         for transport in TRANSPORTS {
-            // Slots that were never given to anybody are many, and asking for each is a system call.
-            let given = self.given(index, transport);
-            for slot in slots().filter(|slot| given >> slot & 1 != 0) {
+            let [v4, v6] = self.given(index, transport);
+            for slot in slots() {
+                // Slots that were never given to anybody are many, and asking for each is a system call.
+                let family = match (v4 >> slot & 1, v6 >> slot & 1) {
+                    (0, 0) => continue,
+                    (_, 0) => Family::V4,
+                    (0, _) => Family::V6,
+                    _ => Family::Both,
+                };
                 let at = place(index, transport, slot);
                 if let Some(cookie) = syscalls::socket_cookie(&self.sockets, at) {
                     members.push(Member {
                         transport,
                         slot,
+                        family,
                         cookie,
                     });
                 }
             }
         }
         members
+    }
+
+    /// The members that are there of every group, by what rules call it.
+    #[must_use]
+    pub fn members_by_name(&self) -> HashMap<GroupName, Vec<Member>> {
+        let groups = self.groups().into_iter();
+        groups
+            .map(|(index, name)| (name, self.members(index)))
+            .collect()
     }
 
     /// Makes a socket a member of a group, if it is none yet. Says whether it was none.
@@ -217,7 +238,8 @@ impl Steering {
     }
 
     fn take_out(&self, index: u32, transport: Transport, slot: u32) {
-        if self.given(index, transport) >> slot & 1 != 0 {
+        let [v4, v6] = self.given(index, transport);
+        if (v4 | v6) >> slot & 1 != 0 {
             let _ = syscalls::take_socket(&self.sockets, place(index, transport, slot));
         }
         for version in [Version::V4, Version::V6] {
@@ -238,15 +260,12 @@ impl Steering {
         }
     }
 
-    /// The slots that were given to a socket of a protocol.
-    fn given(&self, index: u32, transport: Transport) -> u64 {
-        let versions = [Version::V4, Version::V6].into_iter();
-        versions
-            .map(|version| {
-                let members = self.memory.word(members_offset(index, transport, version));
-                members.load(Ordering::Acquire)
-            })
-            .fold(0, |all, members| all | members)
+    /// The slots that were given to a socket of a protocol: those for packets of IPv4, and of IPv6.
+    fn given(&self, index: u32, transport: Transport) -> [u64; 2] {
+        [Version::V4, Version::V6].map(|version| {
+            let members = self.memory.word(members_offset(index, transport, version));
+            members.load(Ordering::Acquire)
+        })
     }
 }
 

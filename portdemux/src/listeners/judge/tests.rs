@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, slice};
 
 use super::*;
 use crate::{
+    dataplane::steering::Family,
     image,
     rules::file,
     sockets::{Queue, State},
@@ -30,6 +31,7 @@ fn judge(text: &str) -> Judge {
         image::compile(&ruleset, &ids).unwrap(),
         names,
         Some(&ruleset),
+        Present::default(),
         watched,
     )
 }
@@ -253,16 +255,37 @@ fn rules_for_the_ports_of_peers_are_told_where_they_make_a_difference() {
     }
 }
 
+/// Makes sockets of these numbers those of a name.
+fn enter(judge: &mut Judge, name: &str, transport: Transport, family: Family, cookies: &[u64]) {
+    let Ok(Destination::Socket(name)) = format!("socket:{name}").parse() else {
+        panic!("{name}");
+    };
+    let members = (0..).zip(cookies).map(|(slot, &cookie)| Member {
+        transport,
+        slot,
+        family,
+        cookie,
+    });
+    let group = judge.present.sockets.entry(name).or_default();
+    group.extend(members);
+}
+
 #[test]
 fn who_is_handed_packets_by_a_rule_is_reached_through_it() {
-    let rules = "[[rule]]\nname = \"web\"\nport = \"443/tcp\"\nto = \"socket:127.0.0.1:80\"";
+    let rules =
+        "[[rule]]\nname = \"web\"\nport = [\"443/tcp\", \"443/udp\"]\nto = \"socket:127.0.0.1:80\"";
     let mut judge = judge(rules);
-    let port: PortRange = "443/tcp".parse().unwrap();
-    let rule = || "web".to_owned();
+    enter(
+        &mut judge,
+        "127.0.0.1:80",
+        Transport::Tcp,
+        Family::V4,
+        &[3, 7],
+    );
     let steered = Part {
         reach: Reach::Steered {
-            rule: rule(),
-            ports: vec![port],
+            rule: "web".into(),
+            ports: vec!["443/tcp".parse().unwrap()],
         },
         addresses: Vec::new(),
         peers: None,
@@ -274,21 +297,26 @@ fn who_is_handed_packets_by_a_rule_is_reached_through_it() {
     let everywhere = judge.judge(&bound(&["0.0.0.0"]));
     assert_eq!(everywhere[0], steered);
     assert_eq!(everywhere[1].reach, Reach::Direct { rule: None });
-    // Who listens on the port itself gets nothing.
-    let passed_by = Socket {
+    // Who listens on the port itself gets nothing of what the others take.
+    let passed_by = |address| Socket {
         port: 443,
-        ..bound(&[V4])
+        cookie: Some(8),
+        ..bound(&[address])
     };
-    assert_eq!(said(&judge, &passed_by), [format!("elsewhere web {V4}")]);
-    let mut of_udp = bound(&["127.0.0.1"]);
+    assert_eq!(
+        said(&judge, &passed_by(V4)),
+        [format!("elsewhere web {V4}")]
+    );
+    assert_eq!(said(&judge, &passed_by(V6)), [format!("rejected web {V6}")]);
+    let mut of_udp = passed_by(V4);
     of_udp.transport = Transport::Udp;
-    assert_eq!(said(&judge, &of_udp), ["loopback -"]);
-    assert_eq!(said(&judge, &bound(&["127.0.0.2"])), ["loopback -"]);
-    // The same by the number that a map of sockets has.
-    judge.steering[0].target = Target::Cookies(vec![3, 7]);
-    assert_eq!(judge.judge(&bound(&["127.0.0.2"])), [steered]);
-    judge.steering[0].target = Target::Cookies(vec![8]);
-    assert_eq!(said(&judge, &bound(&["127.0.0.2"])), ["loopback -"]);
+    assert_eq!(said(&judge, &of_udp), [format!("rejected web {V4}")]);
+    // That it is bound to the address of the rule makes it none of them.
+    let other = Socket {
+        cookie: Some(8),
+        ..bound(&["127.0.0.1"])
+    };
+    assert_eq!(said(&judge, &other), ["loopback -"]);
 }
 
 #[test]
@@ -298,21 +326,49 @@ fn who_is_passed_by_is_told_for_whom() {
         ("xsk:echo", "elsewhere web"),
         ("socket:[2001:db8::2]:8080", "elsewhere web"),
         ("socket:echo", "elsewhere web"),
-        // It is this very socket.
-        ("socket:192.0.2.2:80", "socket web"),
         ("cpu:0", "direct web"),
     ] {
-        let judge = judge(&format!(
+        let mut judge = judge(&format!(
             "[[rule]]\nname = \"web\"\nport = \"80/tcp\"\nto = \"{to}\""
         ));
+        if let Some(name) = to.strip_prefix("socket:") {
+            enter(&mut judge, name, Transport::Tcp, Family::Both, &[8]);
+        }
+        assert_eq!(said(&judge, &bound(&[V4])), [format!("{expected} {V4}")]);
         let parts = judge.judge(&bound(&[V4]));
-        let [part] = &parts[..] else {
-            panic!("{to}: {parts:?}");
-        };
-        let rule = part.reach.rule().unwrap_or_default();
-        assert_eq!(format!("{} {rule}", part.reach.name()), expected, "{to}");
-        if let Reach::Elsewhere { to: said, .. } = &part.reach {
+        if let Reach::Elsewhere { to: said, .. } = &parts[0].reach {
             assert_eq!(said, to);
         }
     }
+}
+
+#[test]
+fn what_is_meant_for_nobody_falls_back() {
+    let rule = |to: &str, rest: &str| {
+        judge(&format!(
+            "[[rule]]\nname = \"web\"\nport = \"80/tcp\"\nto = \"{to}\"\n{rest}"
+        ))
+    };
+    let from = "fallback = \"local\"\nfrom = [\"198.51.100.0/24\"]";
+    for (rest, of_socket, of_interface) in [
+        ("", "rejected web", "dropped web"),
+        ("fallback = \"drop\"", "dropped web", "dropped web"),
+        ("fallback = \"reject\"", "rejected web", "rejected web"),
+        ("fallback = \"local\"", "direct web", "direct web"),
+        (from, "sources web", "sources web"),
+    ] {
+        let socket = rule("socket:echo", rest);
+        assert_eq!(said(&socket, &bound(&[V4])), [format!("{of_socket} {V4}")]);
+        let mut interface = rule("interface:eth1", rest);
+        let missing = "interface:eth1".parse().unwrap();
+        interface.present.missing.push(missing);
+        assert_eq!(
+            said(&interface, &bound(&[V4])),
+            [format!("{of_interface} {V4}")]
+        );
+    }
+    // This very socket is the one of the name.
+    let mut own = rule("socket:echo", "fallback = \"local\"");
+    enter(&mut own, "echo", Transport::Tcp, Family::Both, &[7]);
+    assert_eq!(said(&own, &bound(&[V4])), ["socket web"]);
 }
