@@ -22,6 +22,9 @@ pub(crate) struct Piece {
     pub(crate) target: Target,
 }
 
+/// How many pieces a slot is to have on average. Every second one is as a rule nobody's, so that most slices hold
+/// one entry at most, and where a key stands in a leaf is told by those before it.
+const PER_SLOT: usize = 8;
 /// More entries than this are divided by a node.
 const SPLIT: usize = 32;
 /// A root has at most 2 to this power slots, a node likewise.
@@ -36,14 +39,6 @@ impl Keys {
         match self {
             Self::V4 => u32::MAX as u64,
             Self::V6 => u64::MAX,
-        }
-    }
-
-    /// How many pieces a slot is to have on average: as many entries as lie in one line of the cache.
-    const fn per_slot(self) -> usize {
-        match self {
-            Self::V4 => 16,
-            Self::V6 => 8,
         }
     }
 
@@ -74,7 +69,7 @@ pub(crate) fn root(
         [only] if only.target == Target::default() => return Ok(Division::default()),
         _ => {}
     }
-    let bits = bits(keys, pieces.len()).min(MAX_ROOT);
+    let bits = bits(pieces.len()).min(MAX_ROOT);
     let first = store.take(1 << bits)?;
     divide(store, keys, pieces, (0, keys.last()), first, bits, 0)
 }
@@ -99,7 +94,7 @@ pub(crate) fn target(
     if nodes == MAX_NODES {
         return Err(NoRoom::Unwieldy);
     }
-    let bits = bits(keys, pieces.len()).clamp(MIN_NODE, MAX_NODE);
+    let bits = bits(pieces.len()).clamp(MIN_NODE, MAX_NODE);
     let place = store.take(NODE_HEADER as usize + (1 << bits))?;
     let slots = place + NODE_HEADER;
     let division = divide(store, keys, pieces, (first, last), slots, bits, nodes + 1)?;
@@ -107,11 +102,8 @@ pub(crate) fn target(
     Ok(Target::node(place))
 }
 
-fn bits(keys: Keys, pieces: usize) -> u32 {
-    (pieces / keys.per_slot())
-        .max(1)
-        .next_power_of_two()
-        .ilog2()
+fn bits(pieces: usize) -> u32 {
+    (pieces / PER_SLOT).max(1).next_power_of_two().ilog2()
 }
 
 /// Divides pieces into 2 to the power of `bits` slots, which are written from `slots` on.
