@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     decide::{Decision, Outcome, Pending},
     reason::{Reason, Verdict},
-    ruleset::Action,
+    ruleset::{Action, Entry},
 };
 
 /// How many different sockets, interfaces and AF_XDP programs the rules can name.
@@ -90,13 +90,10 @@ impl Target {
     }
 }
 
-/// What becomes of a packet for which [`Verdict::Redirect`] was decided; nothing else changes.
+/// What becomes of a packet whose destination is missing: what the rule falls back on.
 #[inline(always)]
 #[must_use]
-pub const fn settle(decision: Decision, target: &Target, is_there: bool) -> Decision {
-    if is_there || !matches!(decision.verdict, Verdict::Redirect) {
-        return decision;
-    }
+pub const fn fall_back(entry: Entry, target: &Target) -> Decision {
     Decision {
         verdict: match target.fallback() {
             Action::Local => Verdict::Pass,
@@ -106,25 +103,19 @@ pub const fn settle(decision: Decision, target: &Target, is_there: bool) -> Deci
                 Verdict::Drop
             }
         },
-        reason: missing(decision.entry.action()),
-        entry: decision.entry,
+        reason: missing(entry.action()),
+        entry,
     }
 }
 
-/// The same for a decision of which only the word is known.
+/// What becomes of a packet for which [`Verdict::Redirect`] was decided; nothing else changes.
 #[inline(always)]
 #[must_use]
-pub const fn settle_outcome(outcome: Outcome, target: &Target, is_there: bool) -> Outcome {
-    let entry = outcome.entry();
-    let redirected = Decision {
-        verdict: outcome.verdict(),
-        reason: missing(entry.action()),
-        entry,
-    };
-    if is_there {
+pub const fn settle(outcome: Outcome, target: &Target, is_there: bool) -> Outcome {
+    if is_there || !matches!(outcome.verdict(), Verdict::Redirect) {
         return outcome;
     }
-    settle(redirected, target, false).outcome()
+    fall_back(outcome.entry(), target).outcome()
 }
 
 /// Which of `count` CPUs a packet belongs to: all packets of a flow and of its mirror image to one, and all
@@ -183,11 +174,11 @@ pub const fn missing(action: Action) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::Entry;
 
     #[test]
     fn a_packet_falls_back_only_if_its_target_is_missing() {
         let kinds = [
+            (Action::Socket, Reason::NoSocket),
             (Action::Interface, Reason::NoInterface),
             (Action::Cpu, Reason::NoCpu),
             (Action::Xsk, Reason::NoXsk),
@@ -209,14 +200,11 @@ mod tests {
                     fallback: fallback as u8,
                     ..Target::default()
                 };
-                assert_eq!(settle(redirected, &target, true), redirected);
-                let fallen = settle(redirected, &target, false);
+                let settled = |is_there| settle(redirected.outcome(), &target, is_there).decision();
+                assert_eq!(settled(true), redirected);
+                let fallen = settled(false);
                 assert_eq!((fallen.verdict, fallen.reason), (verdict, reason));
                 assert_eq!(fallen.entry, redirected.entry);
-                for is_there in [true, false] {
-                    let word = settle_outcome(redirected.outcome(), &target, is_there);
-                    assert_eq!(word, settle(redirected, &target, is_there).outcome());
-                }
             }
         }
     }
@@ -253,6 +241,9 @@ mod tests {
             reason: Reason::RuleLocal,
             entry: Entry::new(7, Action::Local),
         };
-        assert_eq!(settle(local, &Target::default(), false), local);
+        assert_eq!(
+            settle(local.outcome(), &Target::default(), false).decision(),
+            local
+        );
     }
 }

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use portdemux_common::{
     decide::{Decision, Pending},
-    destination::Target,
+    destination::{self, Target},
     flows::table::Word as _,
     parse::Version,
     reason::{Reason, Verdict},
@@ -77,7 +77,7 @@ pub(crate) fn settle(pending: &Pending, ruleset: &RulesetImage, decision: Decisi
     let is_udp = u32::from(!matches!(pending.transport(), Some(Transport::Tcp)));
     let is_v6 = u32::from(matches!(pending.version(), Version::V6));
     if portdemux_present(target.first, is_udp, is_v6) == 0 {
-        sockets::without_socket(decision, target)
+        destination::fall_back(decision.entry, target)
     } else {
         decision
     }
@@ -155,7 +155,7 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
         }
         return Some(SK_PASS);
     }
-    let decision = sockets::without_socket(decision, target);
+    let decision = destination::fall_back(decision.entry, target);
     if !is_guarded {
         counting::count_lookup(port, &decision);
     }

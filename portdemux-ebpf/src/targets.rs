@@ -67,7 +67,7 @@ extern "C" fn portdemux_settle(ctx: *mut xdp_md, outcome: u64) -> u64 {
         // A map has no element: this cannot happen, and what is missing is not let in.
         None => (Target::NOWHERE, false),
     };
-    destination::settle_outcome(outcome, &target, is_there).0
+    destination::settle(outcome, &target, is_there).0
 }
 
 /// What the kernel is to say of a key under which nothing is.

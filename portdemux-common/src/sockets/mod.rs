@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     decide::{Decision, Pending},
-    destination::{DESTINATION_PLACES, Target},
+    destination::DESTINATION_PLACES,
     flows::Relation,
     hash::mixed,
     limits::Limits,
@@ -310,23 +310,6 @@ pub const fn will_ask(pending: &Pending) -> bool {
         Some(Transport::Tcp) => pending.flags & (SYN | RST | ACK) == SYN,
         Some(Transport::Udp) => true,
         Some(Transport::Sctp) | None => false,
-    }
-}
-
-/// What becomes of a packet for whose rule no socket is there.
-#[inline(always)]
-#[must_use]
-pub const fn without_socket(decision: Decision, target: &Target) -> Decision {
-    Decision {
-        verdict: match target.fallback() {
-            Action::Local => Verdict::Pass,
-            Action::Reject => Verdict::Reject,
-            Action::Drop | Action::Socket | Action::Interface | Action::Cpu | Action::Xsk => {
-                Verdict::Drop
-            }
-        },
-        reason: Reason::NoSocket,
-        entry: decision.entry,
     }
 }
 

@@ -198,27 +198,3 @@ fn a_destination_leads_to_its_group() {
     assert!(steering.group_of(4).is_none());
     assert!(steering.group_of(u32::MAX).is_none());
 }
-
-#[test]
-fn without_a_socket_a_packet_falls_back() {
-    let decision = Decision {
-        verdict: Verdict::Pass,
-        reason: Reason::RuleSocket,
-        entry: crate::ruleset::Entry::new(7, Action::Socket),
-    };
-    let rows = [
-        (Action::Local, Verdict::Pass),
-        (Action::Reject, Verdict::Reject),
-        (Action::Drop, Verdict::Drop),
-        (Action::Socket, Verdict::Drop),
-    ];
-    for (fallback, verdict) in rows {
-        let target = Target {
-            fallback: fallback as u8,
-            ..Target::default()
-        };
-        let fallen = without_socket(decision, &target);
-        assert_eq!((fallen.verdict, fallen.reason), (verdict, Reason::NoSocket));
-        assert_eq!(fallen.entry, decision.entry);
-    }
-}
