@@ -19,6 +19,7 @@ pub use stats::{Count, Stats, Traffic};
 
 use crate::{
     bpffs::Bpffs,
+    lab::{INTERFACE, Lab},
     leftovers,
     netns::Netns,
     release::Release,
@@ -52,6 +53,19 @@ impl<'a> Portdemux<'a> {
             instance: "default".to_owned(),
             release: None,
         })
+    }
+
+    /// An instance on the client of a lab, which lets it receive what a program on the server sends back: one
+    /// end of a pair is not woken for that unless it has a program of its own (Linux 6.18,
+    /// `drivers/net/veth.c`, `veth_xdp_flush`).
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot be attached.
+    pub fn hearing_answers(lab: &'a Lab) -> Result<Self> {
+        let portdemux = Self::new(&lab.client)?;
+        portdemux.ok(&["attach", INTERFACE, "--mode", "native"])?;
+        Ok(portdemux)
     }
 
     /// Where its BPF file system is mounted.

@@ -9,3 +9,4 @@ mod mistakes;
 mod named;
 mod policy;
 mod ports;
+mod remote;

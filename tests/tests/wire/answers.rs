@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
     cli::Portdemux,
     frames::{self, CLIENT_V4, CLIENT_V6, With as _},
-    lab::{INTERFACE, Lab},
+    lab::Lab,
     veth::Offloads,
     wait::PATIENCE,
 };
@@ -33,14 +33,6 @@ fn answers(portdemux: &Portdemux<'_>) -> Result<[u64; 3]> {
     let status = portdemux.json(&["status"])?;
     let count = |word: &str| status["answers"][word].as_u64().context("no such count");
     Ok([count("sent")?, count("limited")?, count("unanswerable")?])
-}
-
-/// Lets the client receive what a program sends back: one end of a pair is not woken for it unless it has a
-/// program of its own (Linux 6.18, `drivers/net/veth.c`, `veth_xdp_flush`).
-fn hears_answers(lab: &Lab) -> Result<Portdemux<'_>> {
-    let portdemux = Portdemux::new(&lab.client)?;
-    portdemux.ok(&["attach", INTERFACE, "--mode", "native"])?;
-    Ok(portdemux)
 }
 
 /// How a connection from the client comes to nothing.
@@ -70,7 +62,7 @@ const REFUSED: Option<ErrorKind> = Some(ErrorKind::ConnectionRefused);
 
 fn is_refused(mode: Mode, offloads: Offloads) -> Result<()> {
     let lab = Lab::with(1500, offloads)?;
-    let _hears = hears_answers(&lab)?;
+    let _hears = Portdemux::hearing_answers(&lab)?;
     let portdemux = mode.attach_with_rules(&lab, REJECT_1000)?;
     for server in SERVERS {
         let to = SocketAddr::new(server, 1000);
@@ -100,7 +92,7 @@ fn a_host_that_rejects_by_default_serves_what_it_claims_and_hears_replies(
     mode: Mode,
 ) -> Result<()> {
     let lab = Lab::new()?;
-    let _hears = hears_answers(&lab)?;
+    let _hears = Portdemux::hearing_answers(&lab)?;
     let portdemux = mode.attach_with_rules(
         &lab,
         "[default]\ninbound = \"reject\"\n[[rule]]\nname = \"yes\"\nport = \"80/tcp\"\n",
@@ -147,7 +139,7 @@ fn connected(lab: &Lab, listener: &TcpListener, to: SocketAddr) -> Result<(TcpSt
 
 fn a_connection_ends_when_its_port_is_rejected(mode: Mode) -> Result<()> {
     let lab = Lab::new()?;
-    let _hears = hears_answers(&lab)?;
+    let _hears = Portdemux::hearing_answers(&lab)?;
     let portdemux = mode.attach(&lab)?;
     for server in SERVERS {
         portdemux.apply("")?;
@@ -168,7 +160,7 @@ fn a_connection_ends_when_its_port_is_rejected(mode: Mode) -> Result<()> {
 fn a_flood_is_answered_at_a_bounded_rate(mode: Mode) -> Result<()> {
     const FLOOD: u64 = 5_000;
     let lab = Lab::new()?;
-    let _hears = hears_answers(&lab)?;
+    let _hears = Portdemux::hearing_answers(&lab)?;
     let portdemux = mode.attach_with_rules(&lab, REJECT_1000)?;
     let client = lab.client_socket()?;
     let silent = frames::ipv4(frames::tcp(40_000, 1000).with(|tcp| tcp.flags = 4));
