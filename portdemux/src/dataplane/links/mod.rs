@@ -1,4 +1,9 @@
-//! Programs on interfaces: loading, attaching, replacing, detaching.
+//! Programs on interfaces: attached and detached here; how they are loaded, replaced and refused stands
+//! in files of their own.
+
+mod loading;
+mod refusing;
+mod replacing;
 
 use std::{
     fs, io,
@@ -9,60 +14,40 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::MapInfo,
+    Ebpf,
     programs::{
-        ProgramError, Xdp, XdpMode,
+        XdpMode,
         links::{FdLink, PinnedLink},
-        loaded_programs,
         xdp::XdpLink,
     },
-    util::KernelVersion,
 };
 use portdemux_common::{
     answer::{self, ANY_MAC},
     counters::MAX_INTERFACES,
-    flows::Shape,
     state::{self, Mode, NAME_LENGTH},
 };
 
+pub(super) use self::{
+    loading::SHARED,
+    replacing::{all_use, programs_with, renew, replace_all},
+};
+use self::{
+    loading::received,
+    refusing::{reason, refusal, refuse_foreign_program},
+};
+pub use self::{
+    loading::{FLOW_PLAIN_PROGRAM, FLOW_PROGRAM, PLAIN_PROGRAM, PROGRAM, load},
+    refusing::check_capabilities,
+};
 use super::{
-    flows,
-    maps::{
-        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, Maps, RULESETS, SOCKETS,
-        STEERING, XSKS, possible_cpus,
-    },
-    objects,
+    maps::Maps,
     pins::{Lock, Places},
     sent,
-    sources::SOURCES,
 };
 use crate::{
-    capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
-    error::{Advice, Help as _},
+    error::Help as _,
     interface::{self, Interface, XdpHook},
 };
-
-/// The program's name in its object.
-pub const PROGRAM: &str = "portdemux";
-
-/// The same for kernels that have no frames in several buffers.
-pub const PLAIN_PROGRAM: &str = "portdemux_plain";
-
-/// The program that is attached where flows are tracked.
-pub const FLOW_PROGRAM: &str = "portdemux_flow";
-
-/// The same for kernels that have no frames in several buffers.
-pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
-
-/// The maps that all programs of an instance share.
-pub(super) const SHARED: [&str; 12] = [
-    RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS, SOCKETS,
-    STEERING,
-];
-
-/// The first kernel with `xdp.frags`.
-const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 
 /// How long a program may take to leave an interface when its link is gone.
 const PARTING: Duration = Duration::from_secs(3);
@@ -260,117 +245,10 @@ fn attach_received(
     Ok(Attachment::Attached { mode, refused })
 }
 
-/// The program of an object that sees what an interface receives.
-fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
-    let is_old = KernelVersion::current().is_ok_and(|version| version < FRAGS_SINCE);
-    let name = match (tracks, is_old) {
-        (false, false) => PROGRAM,
-        (false, true) => PLAIN_PROGRAM,
-        (true, false) => FLOW_PROGRAM,
-        (true, true) => FLOW_PLAIN_PROGRAM,
-    };
-    let program = object
-        .program_mut(name)
-        .context("the object has no program")?;
-    Ok(program.try_into()?)
-}
-
-/// The programs in the kernel that use a map.
-pub(super) fn programs_with(map: u32) -> Vec<u32> {
-    loaded_programs()
-        .flatten()
-        .filter(|program| {
-            let maps = program.map_ids().ok().flatten();
-            maps.is_some_and(|maps| maps.contains(&map))
-        })
-        .map(|program| program.id())
-        .collect()
-}
-
-/// Whether the programs on all interfaces use a map, and each has one beside it that sees what is sent.
-pub(super) fn all_use(places: &Places, map: u32) -> Result<bool> {
-    let using = programs_with(map);
-    let present = interface::list()?;
-    Ok(pinned(places)
-        .iter()
-        .filter(|link| link.carrier(&present).is_some())
-        .all(|link| {
-            let uses = link.program.is_some_and(|program| using.contains(&program));
-            uses && (places.sent(link.place).exists() || !sent::has_links())
-        }))
-}
-
-/// Replaces the programs on all interfaces by those that the instance needs: with or without flows.
-///
-/// Each is replaced in one step, and none is missing at any moment.
-///
-/// # Errors
-///
-/// The kernel refuses one; those before it are replaced.
-pub(super) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
-    let shape = maps.shape();
-    let present = interface::list()?;
-    for link in pinned(places) {
-        // Of an interface that is gone only the link is left.
-        let Some(name) = link.carrier(&present).map(|carrier| &carrier.name) else {
-            continue;
-        };
-        let place = link.place;
-        let mut object = load(maps, place, shape)?;
-        let pin = places.link(place);
-        let link = open_link(&pin)?;
-        // Verified before either is exchanged: until both are, they may look at different tables.
-        received(&mut object, shape.is_some())?
-            .load()
-            .context("load the program into the kernel")?;
-        if shape.is_some() {
-            sent::attach(places, &mut object, place, name)?;
-        }
-        received(&mut object, shape.is_some())?
-            .attach_to_link(link)
-            .with_context(|| format!("replace the program on {name}"))?;
-    }
-    Ok(())
-}
-
 fn open_link(pin: &Path) -> Result<XdpLink> {
     let link = PinnedLink::from_pin(pin).with_context(|| format!("open {}", pin.display()))?;
     XdpLink::try_from(FdLink::from(link))
         .with_context(|| format!("{} is no XDP link", pin.display()))
-}
-
-/// Replaces the programs that do not use the map of sources that is pinned beside their links, each in
-/// one step; returns the places of their interfaces. What sees packets on the way out uses no sources.
-///
-/// # Errors
-///
-/// The kernel refuses the program.
-pub(super) fn renew(maps: &Maps) -> Result<Vec<usize>> {
-    let (pins, shape) = (&maps.directory, maps.shape());
-    let map = MapInfo::from_pin(pins.join(SOURCES))
-        .with_context(|| format!("open {}", pins.join(SOURCES).display()))?;
-    let using = programs_with(map.id());
-    let mut renewed = Vec::new();
-    for place in 0..MAX_INTERFACES {
-        let pin = pins.join(format!("link{place}"));
-        // A link that cannot be read is one whose interface is gone: no packet meets its program.
-        let Some(program) = pin.exists().then(|| program_id(&pin)).flatten() else {
-            continue;
-        };
-        if using.contains(&program) {
-            continue;
-        }
-        let mut object = load(maps, place, shape)?;
-        let program = received(&mut object, shape.is_some())?;
-        program.load().context("load the program into the kernel")?;
-        match program.attach_to_link(open_link(&pin)?) {
-            Err(error) if os_error(&error) != Some(ENOLINK) => {
-                return Err(error).context("replace the program on an interface");
-            }
-            Ok(_) | Err(_) => renewed.push(place),
-        }
-    }
-    Ok(renewed)
 }
 
 /// Takes the program off the interface at a place, if there is one, and frees nothing else.
@@ -469,46 +347,6 @@ pub const fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-/// Prepares the programs for the interface at `place`, with tables of flows if there are such.
-///
-/// # Errors
-///
-/// The kernel refuses, or the maps are damaged.
-pub fn load(maps: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
-    let pins = &maps.directory;
-    let mac = maps.interface(place).mac;
-    let place = u32::try_from(place)?;
-    let cpus = u32::try_from(possible_cpus()?)?;
-    let tables = flows::directory(pins);
-    let mut loader = EbpfLoader::new();
-    for name in SHARED {
-        loader.map_pin_path(name, pins.join(name));
-    }
-    loader
-        .map_max_entries(COUNTERS, cpus)
-        .map_max_entries(CPUS, cpus)
-        .override_global("INTERFACE", &place, true)
-        .override_global("MAC", &mac, true)
-        .override_global("FINDS_SOCKETS", &1_u32, true);
-    let shape_or_none = shape.unwrap_or_default();
-    let object = if let Some(shape) = shape {
-        for name in flows::ALL {
-            loader.map_pin_path(name, tables.join(name));
-        }
-        loader
-            .map_max_entries(flows::FLOWS, shape.known + 1)
-            .map_max_entries(flows::HALF_OPEN, shape.half_open + 1)
-            .map_max_entries(flows::FLOW_COUNTERS, cpus)
-            .override_global("FLOWS_MASK", &shape_or_none.known, true)
-            .override_global("HALF_OPEN_MASK", &shape_or_none.half_open, true)
-            .override_global("FLOWS_SEED", &shape_or_none.seed, true);
-        objects::FLOWS
-    } else {
-        objects::DISPATCHER
-    };
-    loader.load(object).context("prepare the program")
-}
-
 /// The mode of the link at `pin`, if it still holds a program on this very interface.
 fn replaceable(pin: &Path, interface: &Interface) -> Option<Mode> {
     mode_of(program_id(pin)?, interface)
@@ -530,134 +368,10 @@ fn program_id(pin: &Path) -> Option<u32> {
     Some(FdLink::from(link).info().ok()?.program_id())
 }
 
-/// Stops where another program is: it is somebody's, and works.
-///
-/// One that can be on its way off the interface is waited for: a program of portdemux that no
-/// instance in this bpffs has, or one that is not there any more when it is asked for its name.
-fn refuse_foreign_program(places: &Places, interface: &Interface) -> Result<()> {
-    let deadline = Instant::now() + PARTING;
-    let (program, name) = loop {
-        let present = interface::list()?;
-        let on_it = present.iter().find(|other| other.index == interface.index);
-        let Some(&program) = on_it.and_then(|on_it| on_it.programs.first()) else {
-            return Ok(());
-        };
-        let name = loaded_programs()
-            .flatten()
-            .find(|info| info.id() == program.id)
-            .and_then(|info| info.name_as_str().map(str::to_owned));
-        let can_be_parting = name
-            .as_ref()
-            .is_none_or(|name| is_our_name(name) && !is_pinned(places, program.id));
-        if !can_be_parting || Instant::now() > deadline {
-            break (program, name.unwrap_or_else(|| "no name".into()));
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
-    let is_ours = is_our_name(&name);
-    let whose = if is_ours {
-        "another portdemux instance's"
-    } else {
-        "another"
-    };
-    Err(anyhow::anyhow!(
-        "{} has {whose} XDP program: id {}, {name}, {} mode",
-        interface.name,
-        program.id,
-        program.hook.name()
-    ))
-    .help(|| {
-        if is_ours {
-            "detach it there first: portdemux --instance NAME detach".into()
-        } else {
-            format!(
-                "see whose it is with `bpftool prog show id {}`, take it off with its own tool or with \
-                 `ip link set {} xdp off`, then attach again",
-                program.id, interface.name
-            )
-        }
-    })
-}
-
-fn is_our_name(name: &str) -> bool {
-    [PROGRAM, PLAIN_PROGRAM, FLOW_PROGRAM, FLOW_PLAIN_PROGRAM].contains(&name)
-}
-
-/// Whether an instance in this bpffs has the link of a program.
-fn is_pinned(places: &Places, program: u32) -> bool {
-    let links = places.all_links();
-    links.iter().any(|pin| program_id(pin) == Some(program))
-}
-
-fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::Error {
-    let name = &interface.name;
-    let failure = anyhow::anyhow!("{}", reason(error))
-        .context(format!("attach to {name} in {} mode", mode_name(mode)));
-    let advice = match (mode, os_error(error)) {
-        (_, Some(EBUSY)) => {
-            format!("another program came first: portdemux status, bpftool net show dev {name}")
-        }
-        (_, Some(EPERM)) => {
-            "it takes the capabilities CAP_BPF and CAP_NET_ADMIN: run it as root".into()
-        }
-        (Mode::Native, _) => {
-            format!("portdemux attach {name} --mode generic works on every driver, slower")
-        }
-        (Mode::Generic, _) => format!("ip -d link show {name} says what kind of interface it is"),
-    };
-    failure.context(Advice(advice))
-}
-
-const EPERM: i32 = 1;
-const EBUSY: i32 = 16;
-const ENOLINK: i32 = 67;
-
-fn reason(error: &ProgramError) -> String {
-    match os_error(error) {
-        Some(code) => io::Error::from_raw_os_error(code).to_string(),
-        None => error.to_string(),
-    }
-}
-
-fn os_error(error: &ProgramError) -> Option<i32> {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
-        }
-        cause = error.source();
-    }
-    if let ProgramError::SyscallError(error) = error {
-        return error.io_error.raw_os_error();
-    }
-    None
-}
-
 pub(super) fn padded(text: &str) -> [u8; NAME_LENGTH] {
     let mut padded = [0; NAME_LENGTH];
     for (to, from) in padded.iter_mut().zip(text.bytes().take(NAME_LENGTH - 1)) {
         *to = from;
     }
     padded
-}
-
-/// Checks up front that this process may load and attach programs.
-///
-/// # Errors
-///
-/// Names the capabilities that it lacks.
-pub fn check_capabilities() -> Result<()> {
-    let missing = capabilities::lacking(&[
-        (CAP_BPF, "CAP_BPF"),
-        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
-        (CAP_PERFMON, "CAP_PERFMON"),
-    ])?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(anyhow::anyhow!(
-        "this process lacks {}",
-        missing.join(" and ")
-    ))
-    .help(|| "run it as root, or give the binary these capabilities with setcap".into())
 }

@@ -1,0 +1,146 @@
+//! Why a program cannot be attached.
+
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use aya::programs::{ProgramError, loaded_programs};
+use portdemux_common::state::Mode;
+
+use super::{
+    FLOW_PLAIN_PROGRAM, FLOW_PROGRAM, PARTING, PLAIN_PROGRAM, PROGRAM, mode_name, program_id,
+};
+use crate::{
+    capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
+    dataplane::pins::Places,
+    error::{Advice, Help as _},
+    interface::{self, Interface},
+};
+
+/// Checks up front that this process may load and attach programs.
+///
+/// # Errors
+///
+/// Names the capabilities that it lacks.
+pub fn check_capabilities() -> Result<()> {
+    let missing = capabilities::lacking(&[
+        (CAP_BPF, "CAP_BPF"),
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (CAP_PERFMON, "CAP_PERFMON"),
+    ])?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!(
+        "this process lacks {}",
+        missing.join(" and ")
+    ))
+    .help(|| "run it as root, or give the binary these capabilities with setcap".into())
+}
+
+/// Stops where another program is: it is somebody's, and works.
+///
+/// One that can be on its way off the interface is waited for: a program of portdemux that no
+/// instance in this bpffs has, or one that is not there any more when it is asked for its name.
+pub(super) fn refuse_foreign_program(places: &Places, interface: &Interface) -> Result<()> {
+    let deadline = Instant::now() + PARTING;
+    let (program, name) = loop {
+        let present = interface::list()?;
+        let on_it = present.iter().find(|other| other.index == interface.index);
+        let Some(&program) = on_it.and_then(|on_it| on_it.programs.first()) else {
+            return Ok(());
+        };
+        let name = loaded_programs()
+            .flatten()
+            .find(|info| info.id() == program.id)
+            .and_then(|info| info.name_as_str().map(str::to_owned));
+        let can_be_parting = name
+            .as_ref()
+            .is_none_or(|name| is_our_name(name) && !is_pinned(places, program.id));
+        if !can_be_parting || Instant::now() > deadline {
+            break (program, name.unwrap_or_else(|| "no name".into()));
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    let is_ours = is_our_name(&name);
+    let whose = if is_ours {
+        "another portdemux instance's"
+    } else {
+        "another"
+    };
+    Err(anyhow::anyhow!(
+        "{} has {whose} XDP program: id {}, {name}, {} mode",
+        interface.name,
+        program.id,
+        program.hook.name()
+    ))
+    .help(|| {
+        if is_ours {
+            "detach it there first: portdemux --instance NAME detach".into()
+        } else {
+            format!(
+                "see whose it is with `bpftool prog show id {}`, take it off with its own tool or with \
+                 `ip link set {} xdp off`, then attach again",
+                program.id, interface.name
+            )
+        }
+    })
+}
+
+fn is_our_name(name: &str) -> bool {
+    [PROGRAM, PLAIN_PROGRAM, FLOW_PROGRAM, FLOW_PLAIN_PROGRAM].contains(&name)
+}
+
+/// Whether an instance in this bpffs has the link of a program.
+fn is_pinned(places: &Places, program: u32) -> bool {
+    let links = places.all_links();
+    links.iter().any(|pin| program_id(pin) == Some(program))
+}
+
+/// Says why a program cannot be attached, and what to do about it.
+pub(super) fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::Error {
+    let name = &interface.name;
+    let failure = anyhow::anyhow!("{}", reason(error))
+        .context(format!("attach to {name} in {} mode", mode_name(mode)));
+    let advice = match (mode, os_error(error)) {
+        (_, Some(EBUSY)) => {
+            format!("another program came first: portdemux status, bpftool net show dev {name}")
+        }
+        (_, Some(EPERM)) => {
+            "it takes the capabilities CAP_BPF and CAP_NET_ADMIN: run it as root".into()
+        }
+        (Mode::Native, _) => {
+            format!("portdemux attach {name} --mode generic works on every driver, slower")
+        }
+        (Mode::Generic, _) => format!("ip -d link show {name} says what kind of interface it is"),
+    };
+    failure.context(Advice(advice))
+}
+
+const EPERM: i32 = 1;
+const EBUSY: i32 = 16;
+
+/// What the kernel says.
+pub(super) fn reason(error: &ProgramError) -> String {
+    match os_error(error) {
+        Some(code) => io::Error::from_raw_os_error(code).to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// The number of what the kernel says, if it is the kernel that says it.
+pub(super) fn os_error(error: &ProgramError) -> Option<i32> {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = error.source();
+    }
+    if let ProgramError::SyscallError(error) = error {
+        return error.io_error.raw_os_error();
+    }
+    None
+}
