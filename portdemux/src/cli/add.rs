@@ -5,17 +5,17 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::{
-    Context, report,
-    safeguard::{self, Safeguard, Verb},
+    Context,
+    edited::Edited,
+    report,
+    safeguard::{self, Verb},
 };
 use crate::{
-    change::{self, Request},
     dataplane::{maps::Maps, pins::Lock},
     rules::{
         Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
         destination::{Fallback, Mac},
         edit,
-        file::Reading,
     },
 };
 
@@ -133,24 +133,17 @@ fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Res
         shadow: args.shadow,
     };
     let lines_before = old.record.text.lines().count();
-    let request = Request {
+    let edited = Edited {
         text: edit::append(&old.record.text, &rule),
-        source: old.record.source.clone(),
-        name: "the rules in force",
-        reading: Reading::Known,
-        dry_run: false,
-        confirm: args.safeguard.confirm,
+        old,
+        verb: Verb::Add,
+        safeguard: args.safeguard,
     };
-    let places = &context.places;
-    let safeguard = Safeguard::new(Verb::Add, args.safeguard, false);
-    let check = |new: &_| safeguard.check(places, maps, &[], new);
-    let old = || Some(old.ruleset);
-    let change =
-        change::change(places, maps, lock, old, request, check).map_err(|error| match error
-            .downcast::<RulesError>(
-        ) {
+    let change = edited.put_in_force(context, maps, lock).map_err(|error| {
+        match error.downcast::<RulesError>() {
             Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
             Err(error) => error,
-        })?;
+        }
+    })?;
     report::change(context, &change)
 }

@@ -8,6 +8,7 @@ mod apply;
 mod attach;
 mod confirm;
 mod detach;
+mod edited;
 mod explain;
 mod export;
 mod flows;

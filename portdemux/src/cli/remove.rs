@@ -3,13 +3,12 @@
 use anyhow::Result;
 
 use super::{
-    Context, report,
-    safeguard::{self, Safeguard, Verb},
+    Context,
+    edited::{Edited, NAME},
+    report,
+    safeguard::{self, Verb},
 };
-use crate::{
-    change::{self, Request},
-    rules::{RulesError, edit, file::Reading},
-};
+use crate::rules::{RulesError, edit};
 
 /// Give up rules, or single ports of them
 ///
@@ -31,20 +30,16 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
     let old = context.in_force(&maps)?;
-    let text = edit::remove("the rules in force", &old.record.text, &args.rules)
+    let text = edit::remove(NAME, &old.record.text, &args.rules)
         .map_err(RulesError::of_the_ruleset_in_force)?;
-    let request = Request {
+    let edited = Edited {
+        old,
         text,
-        source: old.record.source.clone(),
-        name: "the rules in force",
-        reading: Reading::Known,
-        dry_run: false,
-        confirm: args.safeguard.confirm,
+        verb: Verb::Remove,
+        safeguard: args.safeguard,
     };
-    let places = &context.places;
-    let safeguard = Safeguard::new(Verb::Remove, args.safeguard, false);
-    let check = |new: &_| safeguard.check(places, &maps, &[], new);
-    let old = || Some(old.ruleset);
-    let change = change::change(places, &maps, &lock, old, request, check)?;
+    let change = edited
+        .put_in_force(context, &maps, &lock)
+        .map_err(report::of_the_ruleset_in_force)?;
     report::change(context, &change)
 }

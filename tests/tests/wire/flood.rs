@@ -13,14 +13,13 @@ use portdemux_tests::{
     frames::{self, CLIENT_MAC, CLIENT_V4, CLIENT_V6, With as _},
     generate::Random,
     lab::{INTERFACE, Lab},
-    require::{self, Need},
     server::Sshd,
     wait::PATIENCE,
 };
 use serde_json::Value;
 use tungstenite::{Message, WebSocket};
 
-use crate::{Mode, SERVERS};
+use crate::{Mode, SERVERS, in_both_modes};
 
 /// SYNs of each version: more than eight times as many as there is room for half-open flows.
 const SYNS: usize = 600_000;
@@ -38,16 +37,14 @@ name = "chat"
 port = "8080/tcp"
 "#;
 
-#[test]
-fn a_flood_of_syns_ends_no_connection_and_keeps_nobody_out() -> Result<()> {
-    let mut needs = require::WIRE.to_vec();
-    needs.extend(["sshd", "ssh", "ssh-keygen"].map(Need::Tool));
-    if !require::have(&needs) {
-        return Ok(());
-    }
+in_both_modes! {
+    a_flood_of_syns_ends_no_connection_and_keeps_nobody_out ["sshd" "ssh" "ssh-keygen"];
+}
+
+fn a_flood_of_syns_ends_no_connection_and_keeps_nobody_out(mode: Mode) -> Result<()> {
     let lab = Lab::new()?;
     answer_everybody(&lab)?;
-    let portdemux = Mode::Native.attach_with_rules(&lab, RULES)?;
+    let portdemux = mode.attach_with_rules(&lab, RULES)?;
 
     let sshd = Sshd::new(&lab.server, 22)?;
     let [server, server6] = SERVERS;

@@ -1,0 +1,57 @@
+//! What verbs have in common that edit the text of the ruleset in force.
+
+use anyhow::Result;
+
+use super::{
+    Context,
+    safeguard::{self, Safeguard, Verb},
+};
+use crate::{
+    change::{self, Change, InForce, Request},
+    dataplane::{maps::Maps, pins::Lock},
+    rules::file::Reading,
+};
+
+/// How the ruleset is called in errors.
+pub(super) const NAME: &str = "the rules in force";
+
+/// A text that is to take the place of the one in force.
+#[derive(Debug)]
+pub(super) struct Edited {
+    /// What is in force.
+    pub(super) old: InForce,
+    /// The text after the edit.
+    pub(super) text: String,
+    /// Who edits.
+    pub(super) verb: Verb,
+    /// What keeps it from cutting the session.
+    pub(super) safeguard: safeguard::Args,
+}
+
+impl Edited {
+    /// Puts it in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`change::change`].
+    pub(super) fn put_in_force(
+        self,
+        context: &Context,
+        maps: &Maps,
+        lock: &Lock,
+    ) -> Result<Change> {
+        let places = &context.places;
+        let safeguard = Safeguard::new(self.verb, self.safeguard, false);
+        let request = Request {
+            text: self.text,
+            source: self.old.record.source,
+            name: NAME,
+            reading: Reading::Known,
+            dry_run: false,
+            confirm: self.safeguard.confirm,
+        };
+        let check = |new: &_| safeguard.check(places, maps, &[], new);
+        let old = || Some(self.old.ruleset);
+        change::change(places, maps, lock, old, request, check)
+    }
+}
