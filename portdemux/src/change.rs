@@ -262,11 +262,10 @@ pub(crate) fn make(
     if flows.is_none() {
         tracking::end(places, maps, lock).context("stop tracking flows")?;
     }
-    // Nothing but how soon a socket is found depends on it.
-    if let Err(error) = follower::start_if_needed(places, change.plan.new_ruleset()) {
-        let what =
-            format!("sockets are not found again when their processes are started anew: {error:#}");
-        change.warnings.push((what, "portdemux follow".into()));
+    // Nothing but how soon something is found again depends on it.
+    if let Err(error) = follower::start_if_needed(places, maps, change.plan.new_ruleset()) {
+        let warning = (format!("{error:#}"), "portdemux follow".into());
+        change.warnings.push(warning);
     }
     change.took = begun.elapsed();
     Ok(change)

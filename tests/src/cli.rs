@@ -10,6 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -24,6 +28,7 @@ use crate::{
     netns::Netns,
     release::Release,
     run::{self, Output},
+    wait::{PATIENCE, wait_until},
 };
 
 /// An instance of portdemux in a namespace, with a BPF file system and a state directory of its own.
@@ -245,6 +250,35 @@ impl<'a> Portdemux<'a> {
     pub fn apply(&self, text: &str) -> Result<Output> {
         let path = self.rules_file(text)?;
         self.ok(&[OsStr::new("apply"), path.as_os_str()])
+    }
+}
+
+impl Portdemux<'_> {
+    /// Which process finds again what was gone, if one ever did.
+    ///
+    /// # Errors
+    ///
+    /// Its record says something else.
+    pub fn follower(&self) -> Result<Option<Pid>> {
+        let record = self.state().join(&self.instance).join("follower");
+        let Ok(text) = fs::read_to_string(&record) else {
+            return Ok(None);
+        };
+        let number = text.trim().strip_prefix("process ");
+        let number = number.with_context(|| format!("{text:?} in {}", record.display()))?;
+        Ok(Some(Pid::from_raw(number.parse()?)))
+    }
+
+    /// Kills that process, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it does not end.
+    pub fn kill_follower(&self) -> Result<()> {
+        kill(self.follower()?.context("no follower")?, Signal::SIGKILL)?;
+        wait_until("the end of the follower", PATIENCE, || {
+            Ok(self.json(&["status"])?["sockets"]["follower_runs"] == false)
+        })
     }
 }
 

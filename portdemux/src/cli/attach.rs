@@ -19,6 +19,7 @@ use crate::{
         steering,
     },
     error::Help as _,
+    follower,
     interface::{self, Interface},
     rules::file::Reading,
     session::Hook,
@@ -120,7 +121,7 @@ fn attach_all(
         check(&maps.compiled())?;
         None
     };
-    if let Err(error) = attach_each(context, maps, interfaces, wish) {
+    if let Err(error) = attach_each(context, maps, lock, interfaces, wish) {
         if change.is_some() {
             let before = Request {
                 text: old.record.text,
@@ -135,6 +136,8 @@ fn attach_all(
         return Err(error);
     }
     steering::refresh(places, maps, lock).context("renew the programs for sockets")?;
+    // A change began without these interfaces.
+    follow(context, maps);
     match change {
         Some(change) => {
             report::change(context, &change)?;
@@ -152,8 +155,26 @@ fn attach_all(
     Ok(())
 }
 
+/// Starts the process that finds again what was gone, where the rules need one on these interfaces.
+fn follow(context: &Context, maps: &Maps) {
+    let started = change::in_force(&context.places, maps)
+        .and_then(|in_force| follower::start_if_needed(&context.places, maps, &in_force.ruleset));
+    if let Err(error) = started {
+        output::warn(
+            format!("{error:#}"),
+            Some(&format!("{} follow", context.command())),
+        );
+    }
+}
+
 /// Attaches to every interface, or to none that had no program before.
-fn attach_each(context: &Context, maps: &Maps, interfaces: &[Interface], wish: Wish) -> Result<()> {
+fn attach_each(
+    context: &Context,
+    maps: &Maps,
+    lock: &Lock,
+    interfaces: &[Interface],
+    wish: Wish,
+) -> Result<()> {
     let netns = interface::namespace()?;
     let mut fresh = Vec::new();
     for interface in interfaces {
@@ -167,7 +188,7 @@ fn attach_each(context: &Context, maps: &Maps, interfaces: &[Interface], wish: W
             }
             Err(error) => {
                 for attached in fresh {
-                    roll_back(context, maps, attached, netns)?;
+                    roll_back(context, maps, lock, attached, netns)?;
                 }
                 return Err(error);
             }
@@ -201,13 +222,19 @@ fn find(names: &[String]) -> Result<Vec<Interface>> {
 }
 
 /// Takes the program off an interface that this command had put it on.
-fn roll_back(context: &Context, maps: &Maps, interface: &Interface, netns: u64) -> Result<()> {
+fn roll_back(
+    context: &Context,
+    maps: &Maps,
+    lock: &Lock,
+    interface: &Interface,
+    netns: u64,
+) -> Result<()> {
     let place = maps
         .interfaces()
         .into_iter()
         .find(|(_, known)| known.netns == netns && known.index == interface.index);
     if let Some((place, _)) = place {
-        steering::guard_without(&context.places, maps, &[place])?;
+        steering::guard_without(&context.places, maps, lock, &[place])?;
         links::detach(&context.places, place)?;
         context
             .output

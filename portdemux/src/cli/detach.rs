@@ -69,7 +69,7 @@ fn detach_all(context: &Context) -> Result<()> {
 }
 
 fn detach(args: &Args, context: &Context) -> Result<()> {
-    let (_lock, maps) = context.open_to_change()?;
+    let (lock, maps) = context.open_to_change()?;
     let places = &context.places;
     let netns = interface::namespace()?;
     let present = interface::list()?;
@@ -106,7 +106,7 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
         found.push((name, place));
     }
     let leaving: Vec<usize> = found.iter().map(|&(_, place)| place).collect();
-    steering::guard_without(places, &maps, &leaving)?;
+    steering::guard_without(places, &maps, &lock, &leaving)?;
     for (name, place) in found {
         links::detach(places, place)?;
         context.output.line(format!("{name}  detached"))?;

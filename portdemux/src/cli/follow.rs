@@ -1,15 +1,16 @@
-//! `portdemux follow`: find sockets again whose processes were started anew.
+//! `portdemux follow`: find sockets and interfaces again that were gone.
 
 use anyhow::Result;
 
 use super::Context;
 use crate::follower;
 
-/// Find sockets again whose processes were started anew
+/// Find sockets and interfaces of rules again that were gone
 ///
-/// Goes on until no rule needs it. Where one does, apply and add start it in the background; a service
-/// manager can run it in their place. Of TCP sockets the kernel tells by itself, where control groups of
-/// version 2 are mounted; those of UDP have to be looked for.
+/// Goes on until no rule needs it. Where one does, apply, add and attach start it in the background; a service
+/// manager can run it in their place. An interface that rules send to gets its packets back when it is made
+/// anew. Of TCP sockets the kernel tells by itself, where control groups of version 2 are mounted; those of
+/// UDP have to be looked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -91,7 +91,7 @@ pub enum State {
     Ready,
     /// It is gone, and packets fall back.
     Missing,
-    /// It was gone and is there again; the next change, or `follow`, makes it a destination again.
+    /// It was gone and is there again; `follow`, or the next change, makes it a destination again.
     Returned,
 }
 
@@ -108,7 +108,7 @@ impl State {
 }
 
 /// Puts what has returned back to the places of destinations of the ruleset in force, and says what that
-/// was: interfaces, as they are written in rules.
+/// was: interfaces, as they are written in rules. Interfaces whose MAC address is another get that.
 ///
 /// # Errors
 ///
@@ -116,21 +116,39 @@ impl State {
 pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
     let needed = maps.needed_in_force();
     maps.targets.sweep(&needed)?;
-    maps.fill_targets(&Needed {
-        cpus: needed.cpus.clone(),
-        ..Needed::default()
-    })?;
-    let mut returned = Vec::new();
-    for (place, destination, state) in states_of(maps, &needed)? {
-        if state == State::Returned {
-            maps.fill_targets(&Needed {
-                destinations: [(place, destination.clone())].into(),
-                ..Needed::default()
-            })?;
-            returned.push(destination);
+    let states = states_of(maps, &needed)?.into_iter();
+    let returned = states.filter(|(_, _, state)| *state == State::Returned);
+    let returned = returned.map(|(_, destination, _)| destination).collect();
+    let is_interface = |destination: &Destination| matches!(destination, Destination::Interface(_));
+    let mut refilled = needed;
+    refilled
+        .destinations
+        .retain(|_, destination| is_interface(destination));
+    maps.fill_targets(&refilled)?;
+    Ok(returned)
+}
+
+/// Whether an interface that the ruleset in force names is there, and is not what packets go to: it has
+/// returned, or its MAC address is another.
+///
+/// # Errors
+///
+/// The maps cannot be read, or the kernel does not list its interfaces.
+pub fn is_any_stale(maps: &Maps) -> Result<bool> {
+    let needed = maps.needed_in_force();
+    let present = maps.neighbours()?;
+    for (&place, destination) in &needed.destinations {
+        let Destination::Interface(name) = destination else {
+            continue;
+        };
+        let found = present.iter().find(|interface| interface.name == *name);
+        if let Some(interface) = found
+            && !maps.targets.has_device(place, interface)?
+        {
+            return Ok(true);
         }
     }
-    Ok(returned)
+    Ok(false)
 }
 
 /// What is to be known before packets go where a ruleset says: what happens, and what to do about it.
@@ -168,9 +186,7 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
                 format!(
                     "{name} is not there: packets for it fall back as its rules say (no_interface)"
                 ),
-                format!(
-                    "once it is there, any change gives them to it: {name} is looked for again"
-                ),
+                "once it is there, it gets them: portdemux follow hears of it".into(),
             ));
             continue;
         };

@@ -424,6 +424,13 @@ impl Maps {
             .collect()
     }
 
+    /// Whether the program is attached to any interface.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        let mut known = self.interfaces().into_iter();
+        known.any(|(place, _)| self.directory.join(format!("link{place}")).exists())
+    }
+
     pub(super) fn interface(&self, place: usize) -> Interface {
         let mut interface = Interface::zeroed();
         self.ledger.read(

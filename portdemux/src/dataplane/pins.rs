@@ -327,7 +327,7 @@ fn is_permission_denied(error: &anyhow::Error) -> bool {
 /// Locks the file at `path` in `directory`, unless another holds it. Whoever removes an instance
 /// removes both, at any moment: then there is nothing to hold yet, and what was locked must still be
 /// what has the name.
-fn try_lock(directory: &Path, path: &Path) -> io::Result<Option<File>> {
+pub(crate) fn try_lock(directory: &Path, path: &Path) -> io::Result<Option<File>> {
     match fs::create_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -351,7 +351,8 @@ fn try_lock(directory: &Path, path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn is_named(file: &File, path: &Path) -> bool {
+/// Whether a file is the one at `path`.
+pub(crate) fn is_named(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(file), Ok(named)) => (file.dev(), file.ino()) == (named.dev(), named.ino()),
         _ => false,

@@ -147,16 +147,25 @@ impl Targets {
         Ok(found.map(|value| bytemuck::cast::<u64, [u32; 2]>(value)[0]))
     }
 
+    /// Whether an interface stands at a place, with the MAC address that it has.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub(super) fn has_device(&self, place: u32, interface: &Interface) -> Result<bool> {
+        let mut mac = [0];
+        self.macs.read(place as usize * size_of::<u64>(), &mut mac);
+        Ok(mac == [mac_word(interface)] && self.device(place)? == Some(interface.index))
+    }
+
     /// Puts an interface at a place.
     ///
     /// # Errors
     ///
     /// The kernel refuses, as for one that is gone.
     pub(super) fn enter_device(&self, place: u32, interface: &Interface) -> Result<()> {
-        let mut mac = [0; 8];
-        mac[..6].copy_from_slice(&interface.mac.unwrap_or_default());
-        let mac = u64::from_ne_bytes(mac);
-        self.macs.write(place as usize * size_of::<u64>(), &[mac]);
+        let at = place as usize * size_of::<u64>();
+        self.macs.write(at, &[mac_word(interface)]);
         let value: u64 = bytemuck::cast([interface.index, 0]);
         let mut devices = self.map::<u64>(DEVICES)?;
         devices
@@ -226,7 +235,7 @@ impl Targets {
                 Destination::Interface(name) => {
                     let found = present.iter().find(|interface| interface.name == *name);
                     if let Some(interface) = found
-                        && self.device(place)? != Some(interface.index)
+                        && !self.has_device(place, interface)?
                     {
                         self.enter_device(place, interface)?;
                     }
@@ -376,4 +385,11 @@ impl Needed {
     pub fn is_empty(&self) -> bool {
         self.destinations.is_empty() && self.cpus.is_empty()
     }
+}
+
+/// An interface's MAC address as it lies in the map of them.
+fn mac_word(interface: &Interface) -> u64 {
+    let mut mac = [0; 8];
+    mac[..6].copy_from_slice(&interface.mac.unwrap_or_default());
+    u64::from_ne_bytes(mac)
 }

@@ -1,6 +1,7 @@
 //! Network interfaces: which there are, what runs on them, what they do to frames.
 
 mod arrival;
+mod changes;
 mod offloads;
 mod watched;
 
@@ -8,6 +9,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Context as _, Result};
 pub use arrival::{Arrival, arrival};
+pub use changes::Changes;
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,

@@ -17,10 +17,11 @@ use portdemux_tests::{
     frames::{CLIENT_MAC, CLIENT_V4, CLIENT_V6, Mac, SERVER_MAC},
     lab::{INTERFACE, Lab},
     netns::Netns,
+    raw::RawSocket,
     require,
     server::{PAGE, Server},
     veth::{self, End, Offloads},
-    wait::{PATIENCE, wait_to_bind},
+    wait::{PATIENCE, wait_to_bind, wait_until},
 };
 
 use crate::{Mode, SERVERS, in_both_modes, in_url};
@@ -35,6 +36,8 @@ in_both_modes! {
 const BOX: &str = "box0";
 const INNER: &str = "inner0";
 const BOX_MAC: Mac = [2, 0, 0x5e, 0x10, 0, 3];
+/// What the interface before the container gets in the course of a test.
+const OTHER_MAC: Mac = [2, 0, 0x5e, 0x10, 0, 5];
 const INNER_MAC: Mac = [2, 0, 0x5e, 0x10, 0, 4];
 const BOX_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const BOX_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 10);
@@ -197,14 +200,45 @@ fn an_interface_that_vanishes_falls_back_and_is_noticed_when_it_returns(mode: Mo
     assert_eq!(missing, 1);
     assert_eq!(portdemux.stats()?.rule("box")?.dropped.packets, 1);
 
+    // No command is needed.
+    join(&lab, &inside)?;
+    let is_ready = || Ok(portdemux.json(&["status"])?["destinations"][0]["state"] == "ready");
+    wait_until("the packets of the interface", PATIENCE, is_ready)?;
+    assert!(arrives(&lab, &socket)?);
+    assert_eq!(portdemux.stats()?.reason("no_interface")?.packets, 1);
+    // Frames have the address that the interface has by then.
+    let sniffer = RawSocket::open(&inside, INNER)?;
+    lab.server
+        .ip(&["link", "set", BOX, "address", &text(OTHER_MAC)])?;
+    wait_until("frames from the other address", PATIENCE, || {
+        arrives(&lab, &socket)?;
+        let next = || sniffer.receive(Duration::ZERO);
+        let mut frames = std::iter::from_fn(|| next().transpose());
+        frames.try_fold(false, |found, frame| {
+            Ok(found || frame?.get(6..12) == Some(OTHER_MAC.as_slice()))
+        })
+    })?;
+
+    // Where nobody hears of it, any change does.
+    portdemux.kill_follower()?;
+    lab.server.ip(&["link", "delete", BOX])?;
     join(&lab, &inside)?;
     state("returned")?;
     assert!(!arrives(&lab, &socket)?);
+    let told = portdemux.ok(&["status"])?.stderr;
+    ensure!(
+        told.contains("nothing gives packets back to interfaces"),
+        "{told}"
+    );
     let told = portdemux.ok(&["add", "99/udp"])?.stderr;
     ensure!(told.contains("interface:box0 is there again"), "{told}");
     state("ready")?;
     assert!(arrives(&lab, &socket)?);
     assert_eq!(portdemux.stats()?.reason("no_interface")?.packets, 2);
+    assert_eq!(
+        portdemux.json(&["status"])?["sockets"]["follower_runs"],
+        true
+    );
     Ok(())
 }
 

@@ -11,12 +11,12 @@ use crate::{
         steering::{self, Features, Followed},
     },
     figures::grouped,
-    follower,
+    follower::{self, Need},
     rules::Ruleset,
 };
 
 /// Which sockets there are, and what finds them.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Sockets {
     /// Whether the program that is asked for sockets is attached.
     attached: bool,
@@ -24,10 +24,12 @@ pub(super) struct Sockets {
     members: usize,
     /// Who says that a TCP socket listens anew.
     tcp_followed_by: Option<&'static str>,
-    /// Whether the process is needed that finds the others.
+    /// Whether the process is needed that finds again what was gone.
     follower_needed: bool,
     follower_runs: bool,
     features: Features,
+    #[serde(skip)]
+    need: Need,
 }
 
 impl Sockets {
@@ -38,6 +40,8 @@ impl Sockets {
             .map(|&(group, _)| maps.steering.members(group).len());
         let followed = steering::followed(places);
         let follower_runs = follower::is_running(places);
+        let need = ruleset.map(|ruleset| Need::of(places, maps, ruleset));
+        let need = need.unwrap_or_default();
         Self {
             attached: steering::is_steering(places),
             groups: groups.len(),
@@ -47,10 +51,10 @@ impl Sockets {
                 Followed::No if follower_runs => Some("process"),
                 Followed::No => None,
             },
-            follower_needed: ruleset
-                .is_some_and(|ruleset| !follower::wanted(ruleset, followed).is_empty()),
+            follower_needed: !need.is_none(),
             follower_runs,
             features: Features::of_this_kernel(),
+            need,
         }
     }
 
@@ -59,15 +63,14 @@ impl Sockets {
         if let Some(line) = self.line() {
             context.output.line(line)?;
         }
-        if self.follower_needed && !self.follower_runs {
+        if let Some(lack) = self.need.lack()
+            && !self.follower_runs
+        {
             let follow = format!(
                 "{} follow, or any command that changes rules",
                 context.command()
             );
-            output::warn(
-                "nothing finds the sockets of rules again when their processes are started anew",
-                Some(&follow),
-            );
+            output::warn(lack, Some(&follow));
         }
         Ok(())
     }
@@ -89,7 +92,8 @@ impl Sockets {
         } else {
             "no rule names them"
         };
-        let followed = match (self.tcp_followed_by, self.follower_runs) {
+        let is_followed = self.follower_runs && self.need.finds_sockets();
+        let followed = match (self.tcp_followed_by, is_followed) {
             (Some("kernel"), false) => ", TCP followed by the kernel",
             (Some("kernel"), true) => ", TCP followed by the kernel, UDP by a process",
             (_, true) => ", followed by a process",

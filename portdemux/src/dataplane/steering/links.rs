@@ -29,7 +29,7 @@ use crate::{
     },
     error::Help as _,
     image::Destinations,
-    interface,
+    interface::{self, Interface},
     rules::{Destination, destination::SocketName},
     sockets::take,
 };
@@ -59,12 +59,7 @@ pub enum Followed {
 /// # Errors
 ///
 /// The kernel lacks what it takes or refuses; whatever ruleset is in force stays, and what it names.
-pub fn begin(
-    places: &Places,
-    maps: &Maps,
-    _lock: &Lock,
-    destinations: &Destinations,
-) -> Result<()> {
+pub fn begin(places: &Places, maps: &Maps, lock: &Lock, destinations: &Destinations) -> Result<()> {
     let wanted = named(destinations);
     if wanted.is_empty() {
         return Ok(());
@@ -91,7 +86,7 @@ pub fn begin(
                 .with_context(|| format!("take what listens on {address}"))?;
         }
     }
-    guard(places, maps)?;
+    guard(places, maps, lock)?;
     if !is_current(places, maps) {
         attach_looking(places, maps, &mut object)?;
     }
@@ -166,8 +161,26 @@ pub fn followed(places: &Places) -> Followed {
 }
 
 /// Says anew of which interfaces all packets are decided about on their way in.
-fn guard(places: &Places, maps: &Maps) -> Result<()> {
-    guard_without(places, maps, &[])
+///
+/// # Errors
+///
+/// The kernel does not list its interfaces.
+pub fn guard(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+    guard_without(places, maps, lock, &[])
+}
+
+/// Whether what was last said of that still holds.
+///
+/// # Errors
+///
+/// The kernel does not list its interfaces.
+pub fn is_guard_current(places: &Places, maps: &Maps) -> Result<bool> {
+    if maps.steering.netns().1 != interface::namespace()? {
+        return Ok(true);
+    }
+    let present = interface::list()?;
+    let attached = carriers(places, &[], &present);
+    Ok(maps.steering.guards(&with_vlans(attached, &present)))
 }
 
 /// Does so before the program is taken off the interfaces at some places: whoever is not guarded is decided
@@ -176,7 +189,7 @@ fn guard(places: &Places, maps: &Maps) -> Result<()> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn guard_without(places: &Places, maps: &Maps, leaving: &[usize]) -> Result<()> {
+pub fn guard_without(places: &Places, maps: &Maps, _lock: &Lock, leaving: &[usize]) -> Result<()> {
     if maps.steering.netns().1 != interface::namespace()? {
         // What is attached here matters nothing to the other namespace; what leaves may be there.
         if !leaving.is_empty() {
@@ -185,22 +198,32 @@ pub fn guard_without(places: &Places, maps: &Maps, leaving: &[usize]) -> Result<
         return Ok(());
     }
     let present = interface::list()?;
+    let attached = carriers(places, leaving, &present);
+    maps.steering.set_guarded(&with_vlans(attached, &present));
+    Ok(())
+}
+
+/// The interfaces that the program runs on, but for those at some places.
+fn carriers(places: &Places, leaving: &[usize], present: &[Interface]) -> Vec<u32> {
     let attached = links::pinned(places).into_iter();
-    let mut guarded: Vec<u32> = attached
-        .filter(|link| !leaving.contains(&link.place))
-        .filter_map(|link| Some(link.carrier(&present)?.index))
-        .collect();
-    // All that comes by a VLAN has come by the interface below, with a tag.
+    let attached = attached.filter(|link| !leaving.contains(&link.place));
+    attached
+        .filter_map(|link| Some(link.carrier(present)?.index))
+        .collect()
+}
+
+/// Adds the VLANs on interfaces: all that comes by a VLAN has come by the interface below, with a tag.
+fn with_vlans(mut interfaces: Vec<u32>, present: &[Interface]) -> Vec<u32> {
     loop {
         let above = present.iter().find(|interface| {
-            let is_guarded = |below: u32| guarded.contains(&below);
-            interface.vlan_of.is_some_and(is_guarded) && !guarded.contains(&interface.index)
+            let is_in = |index: u32| interfaces.contains(&index);
+            interface.vlan_of.is_some_and(is_in) && !is_in(interface.index)
         });
-        let Some(above) = above else { break };
-        guarded.push(above.index);
+        let Some(above) = above else {
+            return interfaces;
+        };
+        interfaces.push(above.index);
     }
-    maps.steering.set_guarded(&guarded);
-    Ok(())
 }
 
 /// Gives this binary's programs to an instance that hands packets to sockets.
@@ -208,7 +231,7 @@ pub fn guard_without(places: &Places, maps: &Maps, leaving: &[usize]) -> Result<
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
+pub fn refresh(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     if is_steering(places) {
         let mut object = None;
         if hearing(places).exists() {
@@ -216,7 +239,7 @@ pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
         }
         attach_looking(places, maps, &mut object)?;
     }
-    guard(places, maps)
+    guard(places, maps, lock)
 }
 
 /// Replaces the program that is asked for sockets, if it does not use the map of sources that is pinned
@@ -446,4 +469,38 @@ pub(crate) fn unified_root() -> Option<PathBuf> {
         let point = before.split(' ').nth(4)?.replace("\\040", " ");
         is_unified.then(|| PathBuf::from(point))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vlans_are_found_however_deep_and_in_whatever_order_they_stand() {
+        let interface = |index, vlan_of| Interface {
+            index,
+            name: format!("test{index}"),
+            mtu: 1500,
+            driver: None,
+            mac: None,
+            is_up: true,
+            vlan_of,
+            programs: Vec::new(),
+        };
+        // 5 is a VLAN of 9, which is one of 2; 7 and 8 belong to 3.
+        let present = [
+            interface(2, None),
+            interface(3, None),
+            interface(5, Some(9)),
+            interface(7, Some(3)),
+            interface(8, Some(7)),
+            interface(9, Some(2)),
+        ];
+        assert_eq!(with_vlans(vec![2], &present), [2, 9, 5]);
+        assert_eq!(with_vlans(vec![3], &present), [3, 7, 8]);
+        assert_eq!(with_vlans(vec![7, 8], &present), [7, 8]);
+        assert!(with_vlans(Vec::new(), &present).is_empty());
+        // What is gone has no VLANs; another may have its number by then.
+        assert_eq!(with_vlans(vec![4], &present), [4]);
+    }
 }

@@ -17,8 +17,8 @@ use bytemuck::Zeroable as _;
 pub use groups::{Family, GroupName, Member};
 pub(super) use links::renew;
 pub use links::{
-    Features, Followed, LOOK, begin, end, followed, guard_without, is_steering, load, refresh,
-    register, unregister,
+    Features, Followed, LOOK, begin, end, followed, guard, guard_without, is_guard_current,
+    is_steering, load, refresh, register, unregister,
 };
 use portdemux_common::sockets::{
     Group, MAX_GROUPS, MAX_GUARDED, SOCKET_PLACES, Steering as Layout,
@@ -105,26 +105,34 @@ impl Steering {
     /// Written like this a program may see one of them missing for a moment, and decide again; it sees
     /// none that is not one.
     fn set_guarded(&self, indices: &[u32]) {
-        let indices = indices.get(..MAX_GUARDED).unwrap_or(indices);
-        let count = self.memory.word(offset_of!(Layout, groups_end));
+        let (count, new) = guarded(indices);
+        let word = self.memory.word(offset_of!(Layout, groups_end));
         let set_count = |count_now: usize| {
-            let _ = count.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+            let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
                 let [groups_end, _]: [u32; 2] = bytemuck::cast(word);
                 let now = u32::try_from(count_now).unwrap_or(0);
                 Some(bytemuck::cast([groups_end, now]))
             });
         };
-        let mut list = [0_u32; MAX_GUARDED];
-        list[..indices.len()].copy_from_slice(indices);
-        let mut words = [0_u64; MAX_GUARDED / 2];
-        let at = offset_of!(Layout, guarded);
-        self.memory.read(at, &mut words);
-        let new: [u64; MAX_GUARDED / 2] = bytemuck::cast(list);
-        if words != new {
+        if self.guarded_words() != new {
             set_count(0);
-            self.memory.write(at, &new);
+            self.memory.write(offset_of!(Layout, guarded), &new);
         }
-        set_count(indices.len());
+        set_count(count);
+    }
+
+    /// Whether that was last said of these interfaces.
+    fn guards(&self, indices: &[u32]) -> bool {
+        let (count, words) = guarded(indices);
+        let word = self.memory.word(offset_of!(Layout, groups_end));
+        let [_, count_now]: [u32; 2] = bytemuck::cast(word.load(Ordering::Relaxed));
+        count_now as usize == count && self.guarded_words() == words
+    }
+
+    fn guarded_words(&self) -> [u64; MAX_GUARDED / 2] {
+        let mut words = [0; MAX_GUARDED / 2];
+        self.memory.read(offset_of!(Layout, guarded), &mut words);
+        words
     }
 
     fn group(&self, index: u32) -> Group {
@@ -150,6 +158,14 @@ impl Steering {
             Some(bytemuck::cast([end, guarded]))
         });
     }
+}
+
+/// How many interfaces are listed, as there is no room for more, and the words of the list.
+fn guarded(indices: &[u32]) -> (usize, [u64; MAX_GUARDED / 2]) {
+    let indices = indices.get(..MAX_GUARDED).unwrap_or(indices);
+    let mut list = [0_u32; MAX_GUARDED];
+    list[..indices.len()].copy_from_slice(indices);
+    (indices.len(), bytemuck::cast(list))
 }
 
 const fn group_offset(index: u32) -> usize {

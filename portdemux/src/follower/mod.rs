@@ -1,0 +1,292 @@
+//! The process that finds again what was gone: sockets, interfaces, and what stands on interfaces.
+//!
+//! Of a TCP socket that begins to listen a program in the kernel hears by itself. Of UDP sockets, and where
+//! control groups of version 2 are missing, nothing says that a process was started anew: this process
+//! looks. Of interfaces the kernel tells this process: one that rules name gets its packets back when it is
+//! made anew, and socket lookups are told of VLANs on attached interfaces. Nothing depends on it but how soon
+//! that is, and it ends when nothing needs it.
+
+mod need;
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+pub use need::Need;
+use portdemux_common::{state::Generation, wire::Transport};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::{
+    background, change,
+    dataplane::{
+        destinations,
+        maps::Maps,
+        pins::{self, Lock, Places},
+        steering,
+    },
+    error::Help as _,
+    interface::{self, Changes},
+    rules::{Ruleset, destination::SocketName},
+    sockets::take,
+};
+
+/// The verb that one is started with.
+pub const VERB: &str = "follow";
+/// What is added to that where nobody waits for it to end.
+pub const IN_BACKGROUND: &str = "--background";
+
+/// How often it looks for a socket that is not there.
+const MISSING: Duration = Duration::from_millis(100);
+/// How often it looks at the rules where they name none.
+const RULES: Duration = Duration::from_secs(1);
+/// How often it looks at everything, whether anything was heard of it or not.
+const EVERYTHING: Duration = Duration::from_secs(2);
+/// How long it tries to be the only one, and how long it stays at least.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Starts a follower in the background if a ruleset in force needs one and none runs.
+///
+/// # Errors
+///
+/// It does not start. Says what does not happen without it.
+pub fn start_if_needed(places: &Places, maps: &Maps, ruleset: &Ruleset) -> Result<()> {
+    let Some(lack) = Need::of(places, maps, ruleset).lack() else {
+        return Ok(());
+    };
+    if is_running(places) {
+        return Ok(());
+    }
+    background::start(places, &[VERB, IN_BACKGROUND]).context(lack)
+}
+
+/// Whether one runs for an instance.
+#[must_use]
+pub fn is_running(places: &Places) -> bool {
+    let Ok(file) = File::open(lock_path(places)) else {
+        return false;
+    };
+    // It holds the lock as long as it lives; nobody else keeps it.
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+/// Follows what rules name until nothing needs it.
+///
+/// # Errors
+///
+/// Another one runs, or nothing is loaded.
+pub fn run(places: &Places, in_background: bool) -> Result<()> {
+    let maps = places.open()?;
+    drop(maps);
+    if in_background {
+        background::stand_alone(c"portdemux-follow")?;
+    }
+    let mut right = only_one(places);
+    if in_background {
+        background::say_ready();
+        if right.is_err() {
+            return Ok(());
+        }
+    }
+    loop {
+        follow(places, &right?);
+        // Whoever changed the rules just before it ended saw that it ran and has started no other.
+        let is_needed = || -> Result<bool> {
+            let maps = places.open()?;
+            let in_force = change::in_force(places, &maps)?;
+            Ok(!Need::of(places, &maps, &in_force.ruleset).is_none())
+        };
+        if !is_needed().unwrap_or(false) {
+            break;
+        }
+        right = only_one(places);
+        if right.is_err() {
+            // That one looks.
+            break;
+        }
+    }
+    if !places.exists() && places.records().exists() {
+        remove_records(places, &places.lock()?)?;
+    }
+    Ok(())
+}
+
+fn lock_path(places: &Places) -> PathBuf {
+    places.records().join("follower")
+}
+
+/// The right to be the follower of an instance. It ends with the process, however that ends.
+struct Right {
+    file: File,
+    path: PathBuf,
+}
+
+impl Right {
+    /// Whether it is one for the instance that there is, and not for one of the same name that was removed.
+    fn is_valid(&self) -> bool {
+        pins::is_named(&self.file, &self.path)
+    }
+}
+
+fn only_one(places: &Places) -> Result<Right> {
+    let path = lock_path(places);
+    fs::create_dir_all(&places.state)
+        .with_context(|| format!("create {}", places.state.display()))?;
+    let begun = Instant::now();
+    loop {
+        let locked = pins::try_lock(&places.records(), &path);
+        match locked.with_context(|| format!("lock {}", path.display()))? {
+            Some(file) => {
+                let holder = format!("process {:<10}\n", std::process::id());
+                file.write_all_at(holder.as_bytes(), 0)?;
+                return Ok(Right { file, path });
+            }
+            // Whoever only asks has it for a moment.
+            None if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
+            None => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                return Err(anyhow::anyhow!(
+                    "another portdemux follow ({}) runs for instance {}",
+                    holder.trim(),
+                    places.instance
+                ))
+                .help(|| "one is enough".into());
+            }
+        }
+    }
+}
+
+fn follow(places: &Places, right: &Right) {
+    let changes = Changes::listen();
+    let mut known: Option<(Generation, Ruleset)> = None;
+    // When it looked at everything, and whether an interface changed since.
+    let (mut looked, mut is_changed): (Option<Instant>, bool) = (None, true);
+    // A change that goes on when this begins may not be in force yet.
+    let begun = Instant::now();
+    while places.exists() && right.is_valid() {
+        let mut pause = MISSING;
+        let Ok(maps) = places.open() else {
+            thread::sleep(MISSING);
+            continue;
+        };
+        let generation = maps.generation();
+        if known.as_ref().is_none_or(|(known, _)| *known != generation)
+            && let Ok(in_force) = change::in_force(places, &maps)
+        {
+            known = Some((generation, in_force.ruleset));
+            looked = None;
+        }
+        if let Some((_, ruleset)) = &known {
+            let need = Need::of(places, &maps, ruleset);
+            if need.is_none() && begun.elapsed() > PATIENCE {
+                break;
+            }
+            if !need.is_none() && !need.finds_sockets() {
+                pause = RULES;
+            }
+            let is_time = looked.is_none_or(|looked| looked.elapsed() > EVERYTHING);
+            if is_time || is_changed {
+                // What fails is tried again in time.
+                let _: Result<()> = tend_interfaces(places, &maps, &need);
+                is_changed = false;
+            }
+            if is_time || is_any_missing(&maps, &need) {
+                look(places, generation, &need);
+            }
+            if is_time {
+                looked = Some(Instant::now());
+            }
+        }
+        drop(maps);
+        is_changed |= changes.wait(pause);
+    }
+}
+
+/// Makes interfaces that have returned destinations again, and tells socket lookups of those that stand on
+/// attached ones.
+fn tend_interfaces(places: &Places, maps: &Maps, need: &Need) -> Result<()> {
+    let is_any_back = need.interfaces && destinations::is_any_stale(maps)?;
+    let is_stale = need.guarded && !steering::is_guard_current(places, maps)?;
+    if !is_any_back && !is_stale {
+        return Ok(());
+    }
+    let lock = places.lock()?;
+    if !places.exists() {
+        return remove_records(places, &lock);
+    }
+    if is_any_back {
+        destinations::reconcile(maps, &lock)?;
+    }
+    if is_stale {
+        steering::guard(places, maps, &lock)?;
+    }
+    Ok(())
+}
+
+/// Taking a lock of an instance that was just removed has made its directory again.
+fn remove_records(places: &Places, lock: &Lock) -> Result<()> {
+    if places.exists() {
+        return Ok(());
+    }
+    places.remove(lock)
+}
+
+fn is_any_missing(maps: &Maps, need: &Need) -> bool {
+    need.sockets.iter().any(|(address, transports)| {
+        let group = maps.steering.find(&SocketName::Address(*address));
+        let members = group.map(|group| maps.steering.members(group));
+        let members = members.unwrap_or_default();
+        let is_missing =
+            |transport: &Transport| members.iter().all(|member| member.transport != *transport);
+        transports.iter().any(is_missing)
+    })
+}
+
+/// Looks for sockets at all addresses that are wanted, and makes those that are there members.
+///
+/// Whoever changes something meanwhile looks himself, and is waited for.
+fn look(places: &Places, generation: Generation, need: &Need) {
+    let groups = |maps: &Maps| -> Vec<(u32, SocketAddr)> {
+        let wanted = need.sockets.iter().map(|&(address, _)| address);
+        wanted
+            .filter_map(|address| {
+                Some((maps.steering.find(&SocketName::Address(address))?, address))
+            })
+            .collect()
+    };
+    let is_any_new = || -> Result<bool> {
+        let maps = places.open()?;
+        for (group, address) in groups(&maps) {
+            if take::is_any_new(&maps.steering, group, address)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let take_all = || -> Result<()> {
+        let lock = places.lock()?;
+        if !places.exists() {
+            return remove_records(places, &lock);
+        }
+        let maps = places.open()?;
+        if maps.generation() != generation || maps.steering.netns().1 != interface::namespace()? {
+            return Ok(());
+        }
+        for (group, address) in groups(&maps) {
+            take::all_at(&maps.steering, group, address)?;
+        }
+        Ok(())
+    };
+    if is_any_new().unwrap_or(false) {
+        // What fails is tried again.
+        let _: Result<()> = take_all();
+    }
+}

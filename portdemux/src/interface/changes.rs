@@ -1,0 +1,87 @@
+//! Hearing of interfaces that come, go or change.
+
+use std::{os::fd::OwnedFd, thread, time::Duration};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
+        socket_with,
+    },
+};
+
+/// The kernel's group of messages about interfaces (Linux `include/uapi/linux/rtnetlink.h`,
+/// `RTMGRP_LINK`).
+const GROUP: u32 = 1;
+
+/// What comes within this time after the first of several changes is heard of with it: who makes an
+/// interface names it, moves it and takes it up.
+const BURST: Duration = Duration::from_millis(5);
+
+/// What the kernel says about interfaces of this process's network namespace from here on.
+#[derive(Debug)]
+pub struct Changes {
+    /// Nothing where the kernel refuses.
+    socket: Option<OwnedFd>,
+}
+
+impl Changes {
+    /// Begins to listen. Where the kernel refuses that, nothing is ever heard.
+    #[must_use]
+    pub fn listen() -> Self {
+        let subscribed = || -> rustix::io::Result<OwnedFd> {
+            let socket = socket_with(
+                AddressFamily::NETLINK,
+                SocketType::RAW,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                // The protocol of number 0 is that of interfaces and routes (NETLINK_ROUTE).
+                None,
+            )?;
+            bind(&socket, &SocketAddrNetlink::new(0, GROUP))?;
+            Ok(socket)
+        };
+        Self {
+            socket: subscribed().ok(),
+        }
+    }
+
+    /// Waits until something is heard, but no longer than this, and says whether it was.
+    #[must_use]
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let Some(socket) = &self.socket else {
+            thread::sleep(at_most);
+            return false;
+        };
+        let time = Timespec::try_from(at_most).ok();
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], time.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return false,
+            Ok(_) => thread::sleep(BURST),
+            Err(_) => {
+                thread::sleep(at_most);
+                return false;
+            }
+        }
+        let mut message = [0; 8192];
+        loop {
+            // What a message says is asked anew anyway; that some were lost says the same as one.
+            match recv(socket, &mut message, RecvFlags::TRUNC) {
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anybody_may_listen_and_whoever_cannot_hears_nothing() {
+        let changes = Changes::listen();
+        assert!(changes.socket.is_some());
+        let deaf = Changes { socket: None };
+        assert!(!deaf.wait(Duration::from_millis(1)));
+    }
+}
