@@ -1,6 +1,6 @@
 //! Whoever is killed on the way leaves nothing half done.
 
-use std::fs;
+use std::{fs, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
@@ -9,6 +9,7 @@ use portdemux_tests::{
     netns::Netns,
     steps::{self, Kill},
 };
+use serde_json::Value;
 
 use crate::bed::{self, have, rule};
 
@@ -76,6 +77,75 @@ fn an_apply_killed_at_any_step_leaves_the_old_rules_or_the_new_ones() -> Result<
             .next()
             .is_none()
     );
+    Ok(())
+}
+
+/// The members that names have; nothing if no instance is there.
+fn members(portdemux: &Portdemux) -> Result<Option<usize>> {
+    let listed = portdemux.run(&["socket", "list", "--json"])?;
+    if listed.code() == Some(3) {
+        return Ok(None);
+    }
+    let listed: Value = serde_json::from_str(&listed.success()?.stdout)?;
+    let groups = listed["sockets"].as_array().context("sockets")?;
+    let members = groups
+        .iter()
+        .filter_map(|group| group["members"].as_array());
+    Ok(Some(members.map(Vec::len).sum()))
+}
+
+#[test]
+fn a_socket_that_is_added_or_removed_by_who_is_killed_is_one_or_none() -> Result<()> {
+    if !have(&[]) {
+        return Ok(());
+    }
+    let namespace = Netns::new("killed")?;
+    let portdemux = Portdemux::new(&namespace)?;
+    let listener = bed::listen(&namespace, "127.0.0.1:8080")?;
+    bed::serve(&listener, "in")?;
+    let pid = std::process::id().to_string();
+    let descriptor = listener.as_raw_fd().to_string();
+    let one = |verb| ["socket", verb, "web", "--pid", &pid, "--fd", &descriptor];
+    let rules = rule("web", "\"80/tcp\"", "web", "");
+    portdemux.apply(&rules)?;
+    for (verb, other) in [("add", "remove"), ("remove", "add")] {
+        let command = portdemux.command(&one(verb));
+        let mut is_done = false;
+        for step in 1..=MANY {
+            // What the one before left is no hindrance to whoever does it as a whole.
+            let before = portdemux.run(&one(other))?;
+            ensure!(before.code() == Some(0) || before.stderr.contains("none of web"));
+            let course = steps::run(&command, cli::binary()?, Kill::Before(step))?;
+            let context = || format!("{verb} killed before step {step}: {course:?}");
+            let count = members(&portdemux)?.with_context(context)?;
+            let is_led = leads(&namespace, 80).with_context(context)?;
+            ensure!(usize::from(is_led) == count, "{count}, {}", context());
+            if course.code.is_some() {
+                ensure!(course.code == Some(0) && is_led == (verb == "add"));
+                is_done = true;
+                break;
+            }
+        }
+        ensure!(is_done, "socket {verb} did not end within {MANY} steps");
+    }
+    // The first one makes the instance.
+    let command = portdemux.command(&one("add"));
+    let mut is_done = false;
+    for step in (1..=MANY).step_by(STRIDE) {
+        portdemux.ok(&["detach", "--all"])?;
+        let course = steps::run(&command, cli::binary()?, Kill::Before(step))?;
+        let context = || format!("the first killed before step {step}: {course:?}");
+        ensure!(members(&portdemux)?.is_none_or(|count| count <= 1));
+        portdemux.ok(&one("add")).with_context(context)?;
+        ensure!(members(&portdemux)? == Some(1), "{}", context());
+        if course.code.is_some() {
+            is_done = true;
+            break;
+        }
+    }
+    ensure!(is_done, "socket add did not end within {MANY} steps");
+    portdemux.apply(&rules)?;
+    ensure!(leads(&namespace, 80)?);
     Ok(())
 }
 
