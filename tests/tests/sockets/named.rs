@@ -2,13 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::UdpSocket,
+    io::ErrorKind,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd, AsRawFd as _},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use portdemux_tests::{cli::Portdemux, netns::Netns, run::Output};
+use portdemux_tests::{
+    cli::Portdemux,
+    frames::{self, CLIENT_MAC, With as _},
+    lab::{INTERFACE, Lab},
+    netns::Netns,
+    run::Output,
+    veth,
+    wait::{PATIENCE, wait_for, wait_until},
+};
 
 use crate::bed::{self, have, rule};
 
@@ -173,5 +182,66 @@ fn connections_are_shared_among_the_listeners_of_a_name() -> Result<()> {
         words.iter().all(|word| heard.get(*word) > Some(&8)),
         "{heard:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_was_being_opened_when_its_listener_was_removed_comes_about() -> Result<()> {
+    /// Of nobody, so that no stack answers for it.
+    const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+    const ACK: u8 = 16;
+    const SYN_ACK: u8 = 18;
+    if !have(&[]) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    veth::add_neighbour(&lab.server, INTERFACE, PEER.into(), CLIENT_MAC)?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.apply(&rule("web", "\"80/tcp\"", "web", "fallback = \"drop\""))?;
+    let listener = bed::listen(&lab.server, "0.0.0.0:0")?;
+    register(&portdemux, "web", &listener)?;
+    let peer = lab.client_socket()?;
+    let send = |segment: frames::Tcp| {
+        let packet = frames::ipv4(segment).with(|ip| ip.source = PEER);
+        peer.send(&packet.frame().bytes())
+    };
+    // The number that the server begins with, once it has answered; its address and port are as they
+    // stand behind an Ethernet header and one of IPv4 without options.
+    let begun = |port: u16| -> Result<Option<u32>> {
+        while let Some(frame) = peer.receive(Duration::from_millis(50))? {
+            let is_it = frame.get(30..34) == Some(&PEER.octets())
+                && frame.get(36..38) == Some(&port.to_be_bytes())
+                && frame.get(47) == Some(&SYN_ACK);
+            if is_it && let Some(&[a, b, c, d]) = frame.get(38..42) {
+                return Ok(Some(u32::from_be_bytes([a, b, c, d])));
+            }
+        }
+        Ok(None)
+    };
+    send(frames::tcp(5000, 80))?;
+    let number = wait_for("the answer to a SYN", PATIENCE, || begun(5000))?;
+    let said = unregister(&portdemux, "web", &listener)?.stdout;
+    ensure!(said.starts_with("- web  1 socket"), "{said}");
+    // Nothing begins any more, and what has begun is completed.
+    send(frames::tcp(5001, 80))?;
+    let missed = || Ok(bed::reason(&portdemux, "no_socket")? == 1);
+    wait_until("a packet for nobody", PATIENCE, missed)?;
+    send(frames::tcp(5000, 80).with(|tcp| {
+        tcp.sequence += 1;
+        tcp.acknowledgement = number.wrapping_add(1);
+        tcp.flags = ACK;
+        tcp.data = b"still there".to_vec();
+    }))?;
+    listener.set_nonblocking(true)?;
+    let accepted = || match listener.accept() {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        accepted => Ok(Some(accepted?)),
+    };
+    let (mut stream, from) = wait_for("the connection", PATIENCE, accepted)?;
+    ensure!(from == (PEER, 5000).into(), "{from}");
+    stream.set_read_timeout(Some(PATIENCE))?;
+    ensure!(bed::hear(&mut stream, 11)? == "still there");
+    ensure!(begun(5001)?.is_none());
     Ok(())
 }
