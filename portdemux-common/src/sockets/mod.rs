@@ -51,7 +51,7 @@ pub struct Group {
     /// The address that its sockets listen on, as that of [`crate::decide::Pending`].
     pub address: [u64; 2],
     /// What kind of group it is and on which port its sockets listen: [`Group::listening`],
-    /// [`Group::NAMED`], or 0 if there is no such group.
+    /// [`Group::on_localhost`], [`Group::NAMED`], or 0 if there is no such group.
     pub key: u64,
     /// What rules call it.
     pub name: [u8; GROUP_NAME_LENGTH],
@@ -119,6 +119,16 @@ impl Group {
         u16::from_be_bytes(port) as u64 | (version as u64) << 16 | 1 << 24
     }
 
+    /// The key of groups whose sockets are those that listen at 127.0.0.1 or `::1`, on a port in big-endian.
+    #[inline(always)]
+    #[must_use]
+    pub const fn on_localhost(port: [u8; 2]) -> u64 {
+        u16::from_be_bytes(port) as u64 | Self::LOCALHOST << 16 | 1 << 24
+    }
+
+    /// What stands in keys for both versions.
+    pub const LOCALHOST: u64 = 0xff;
+
     /// Whether its sockets are those that listen at an IPv4 address. These get packets of IPv4 only: whether
     /// one at every IPv6 address takes such packets, it says only when it is given one.
     #[inline(always)]
@@ -142,6 +152,8 @@ pub struct Listening {
     address_mask: u64,
     key: u64,
     key_mask: u64,
+    /// The key of the other group that it is one of; no key if there is none.
+    localhost: u64,
 }
 
 impl Listening {
@@ -149,8 +161,19 @@ impl Listening {
     #[inline(always)]
     #[must_use]
     pub fn new(version: Version, address: [u64; 2], port: [u8; 2]) -> Self {
+        const V4: [u64; 2] = [u32::from_ne_bytes([127, 0, 0, 1]) as u64, 0];
+        const V6: [u64; 2] = [0, u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 1])];
         let is_any = address == [0; 2];
+        let loopback = match version {
+            Version::V4 => V4,
+            Version::V6 => V6,
+        };
         Self {
+            localhost: if is_any || address == loopback {
+                Group::on_localhost(port)
+            } else {
+                u64::MAX
+            },
             address,
             address_mask: if is_any { 0 } else { u64::MAX },
             key: Group::listening(version, port),
@@ -164,13 +187,13 @@ impl Listening {
 
     /// Whether it is one of a group's: it listens at the group's address, or at every one.
     ///
-    /// One comparison, as the kernel looks at many groups.
+    /// Two comparisons, as the kernel looks at many groups.
     #[inline(always)]
     #[must_use]
     pub const fn is_of(&self, group: &Group) -> bool {
         let ([a, b], [c, d]) = (self.address, group.address);
         let other = (a ^ c | b ^ d) & self.address_mask;
-        (other | (self.key ^ group.key) & self.key_mask) == 0
+        (other | (self.key ^ group.key) & self.key_mask) == 0 || group.key == self.localhost
     }
 }
 

@@ -134,14 +134,18 @@ fn a_socket_is_of_the_groups_that_it_listens_for() {
             ..Group::zeroed()
         },
         Group::zeroed(),
+        Group {
+            key: Group::on_localhost(80_u16.to_be_bytes()),
+            ..Group::zeroed()
+        },
     ];
     let rows = [
-        (v4, LOCAL, 80, &[0][..]),
+        (v4, LOCAL, 80, &[0, 8][..]),
         (v4, OTHER, 80, &[1]),
-        (v6, V6, 80, &[2]),
-        (v4, ANY, 80, &[0, 1, 3]),
+        (v6, V6, 80, &[2, 8]),
+        (v4, ANY, 80, &[0, 1, 3, 8]),
         // It may take IPv4 too.
-        (v6, ANY, 80, &[0, 1, 2, 3, 4]),
+        (v6, ANY, 80, &[0, 1, 2, 3, 4, 8]),
         (v4, LOCAL, 81, &[5]),
         (v4, ANY, 81, &[5]),
         (v4, LOCAL, 82, &[]),
@@ -158,6 +162,7 @@ fn a_socket_is_of_the_groups_that_it_listens_for() {
         assert_eq!(found, expected, "{version:?} {address:x?} {port}");
     }
     assert!(groups[0].is_at_v4() && !groups[2].is_at_v4() && !groups[6].is_at_v4());
+    assert!(!groups[8].is_at_v4() && !groups[8].is_named());
     assert!(groups[6].is_named() && !groups[0].is_named() && !groups[7].is_named());
 }
 

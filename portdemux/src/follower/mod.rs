@@ -10,7 +10,6 @@ mod need;
 
 use std::{
     fs::{self, File},
-    net::SocketAddr,
     os::unix::fs::FileExt as _,
     path::PathBuf,
     thread,
@@ -35,7 +34,10 @@ use crate::{
     },
     error::Help as _,
     interface::{self, Changes},
-    rules::{Ruleset, destination::SocketName},
+    rules::{
+        Ruleset,
+        destination::{ListenAddress, SocketName},
+    },
     sockets::take,
 };
 
@@ -254,7 +256,7 @@ fn is_any_missing(maps: &Maps, need: &Need) -> bool {
 ///
 /// Whoever changes something meanwhile looks himself, and is waited for.
 fn look(places: &Places, generation: Generation, need: &Need) {
-    let groups = |maps: &Maps| -> Vec<(u32, SocketAddr)> {
+    let groups = |maps: &Maps| -> Vec<(u32, ListenAddress)> {
         let wanted = need.sockets.iter().map(|&(address, _)| address);
         wanted
             .filter_map(|address| {

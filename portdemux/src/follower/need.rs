@@ -1,7 +1,5 @@
 //! What of a ruleset takes a process that looks.
 
-use std::net::SocketAddr;
-
 use portdemux_common::wire::Transport;
 
 use crate::{
@@ -10,14 +8,17 @@ use crate::{
         pins::Places,
         steering::{self, Followed},
     },
-    rules::{Destination, Ruleset, destination::SocketName},
+    rules::{
+        Destination, Ruleset,
+        destination::{ListenAddress, SocketName},
+    },
 };
 
 /// What the rules in force name that comes back without the kernel saying so to its programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Addresses, and the protocols whose sockets at them are to be found again.
-    pub(super) sockets: Vec<(SocketAddr, Vec<Transport>)>,
+    pub(super) sockets: Vec<(ListenAddress, Vec<Transport>)>,
     /// Whether there are interfaces that packets are sent out of.
     pub(super) interfaces: bool,
     /// Whether socket lookups have to know by which interfaces packets come that were decided about.

@@ -21,6 +21,7 @@ use crate::{
         syscalls,
     },
     error::{Advice, Help as _},
+    rules::destination::ListenAddress,
 };
 
 /// A socket of another process.
@@ -153,14 +154,15 @@ fn check(socket: OwnedFd) -> Result<Taken> {
     })
 }
 
-/// Takes all sockets that listen at an address, or at every one, and makes them members of a group.
+/// Takes all sockets that listen at an address, or else at every one, and makes them members of a group.
 ///
 /// # Errors
 ///
 /// The sockets cannot be listed, or none of those that are there can be taken.
-pub fn all_at(steering: &Steering, group: u32, address: SocketAddr) -> Result<Looked> {
-    let candidates = listening_at(&listening()?, address);
-    let inodes: HashSet<u64> = candidates.iter().map(|socket| socket.inode).collect();
+pub fn all_at(steering: &Steering, group: u32, address: ListenAddress) -> Result<Looked> {
+    let candidates = candidates(&listening()?, address);
+    let inodes = candidates.iter().map(|(socket, _)| socket.inode);
+    let inodes: HashSet<u64> = inodes.collect();
     let members: HashSet<u64> = steering
         .members(group)
         .iter()
@@ -173,7 +175,7 @@ pub fn all_at(steering: &Steering, group: u32, address: SocketAddr) -> Result<Lo
     let is_member = |socket: &Socket| socket.cookie.is_some_and(|one| members.contains(&one));
     let holders = Holders::find(&inodes);
     let mut failure = None;
-    for socket in candidates {
+    for (socket, family) in candidates {
         if is_member(&socket) {
             looked.found += 1;
             continue;
@@ -181,11 +183,9 @@ pub fn all_at(steering: &Steering, group: u32, address: SocketAddr) -> Result<Lo
         match take(&holders, &socket) {
             Ok(Some(taken)) => {
                 looked.found += 1;
-                // As when the kernel hears of it, which then cannot ask whether it takes both.
-                let family = if address.is_ipv4() {
-                    Family::V4
-                } else {
-                    taken.family
+                let family = match address {
+                    ListenAddress::One(SocketAddr::V6(_)) => taken.family,
+                    ListenAddress::One(SocketAddr::V4(_)) | ListenAddress::Localhost(_) => family,
                 };
                 match steering.add(group, taken.transport, family, taken.cookie, &taken.socket) {
                     Ok(is_new) => looked.new += usize::from(is_new),
@@ -208,19 +208,38 @@ pub fn all_at(steering: &Steering, group: u32, address: SocketAddr) -> Result<Lo
 /// # Errors
 ///
 /// The sockets cannot be listed.
-pub fn is_any_new(steering: &Steering, group: u32, address: SocketAddr) -> Result<bool> {
-    let candidates = listening_at(&listening()?, address);
+pub fn is_any_new(steering: &Steering, group: u32, address: ListenAddress) -> Result<bool> {
+    let candidates = candidates(&listening()?, address);
     if candidates.is_empty() {
         return Ok(false);
     }
     let members = steering.members(group);
-    let is_member = |socket: &Socket| {
+    let is_member = |(socket, _): &(Socket, Family)| {
         let mut members = members.iter();
         socket
             .cookie
             .is_some_and(|cookie| members.any(|member| member.cookie == cookie))
     };
     Ok(!candidates.iter().all(is_member))
+}
+
+/// The sockets that listen where a rule says, and for packets of which versions they do so there.
+fn candidates(all: &[Socket], at: ListenAddress) -> Vec<(Socket, Family)> {
+    let mut found: Vec<(Socket, Family)> = Vec::new();
+    for address in at.each() {
+        let family = if address.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        for socket in listening_at(all, address) {
+            match found.iter_mut().find(|(known, _)| *known == socket) {
+                Some((_, of_both)) => *of_both = Family::Both,
+                None => found.push((socket, family)),
+            }
+        }
+    }
+    found
 }
 
 /// The sockets that listen at an address: of each protocol those bound to it, or else to every address.

@@ -168,6 +168,50 @@ fn a_socket_of_both_families_is_found_by_its_ipv6_address_and_gets_both() -> Res
 }
 
 #[test]
+fn localhost_is_whoever_listens_there_for_each_version() -> Result<()> {
+    if !have(&[]) {
+        return Ok(());
+    }
+    let namespace = Netns::new("local")?;
+    let portdemux = Portdemux::new(&namespace)?;
+    let (v4, v6) = ("127.0.0.1:80", "[::1]:80");
+    let says = |to: &str, word: &str| -> Result<()> {
+        let mut stream = bed::connect(&namespace, to)?;
+        ensure!(bed::hear(&mut stream, word.len())? == word, "{to}");
+        Ok(())
+    };
+    // One is there before the rule, one comes after it.
+    let first = bed::listen(&namespace, "127.0.0.1:8080")?;
+    bed::serve(&first, "four")?;
+    portdemux.apply(&rule("web", "\"80/tcp\"", "localhost:8080", ""))?;
+    says(v4, "four")?;
+    ensure!(bed::connect(&namespace, v6).is_err());
+    let second = bed::listen(&namespace, "[::1]:8080")?;
+    bed::serve(&second, "six")?;
+    says(v4, "four")?;
+    says(v6, "six")?;
+    let listed = portdemux.json(&["socket", "list"])?;
+    let socket = &listed["sockets"][0];
+    ensure!(socket["name"] == "localhost:8080", "{listed}");
+    ensure!(
+        socket["members"]
+            .as_array()
+            .is_some_and(|all| all.len() == 2)
+    );
+    // Another address is not meant, every address is.
+    let elsewhere = bed::listen(&namespace, "127.0.0.2:8081")?;
+    bed::serve(&elsewhere, "elsewhere")?;
+    portdemux.apply(&rule("web", "\"80/tcp\"", "localhost:8081", ""))?;
+    ensure!(bed::connect(&namespace, v4).is_err());
+    let any = bed::listen(&namespace, "[::]:8082")?;
+    bed::serve(&any, "any")?;
+    portdemux.apply(&rule("web", "\"80/tcp\"", "localhost:8082", ""))?;
+    says(v4, "any")?;
+    says(v6, "any")?;
+    Ok(())
+}
+
+#[test]
 fn an_address_range_that_is_routed_here_leads_to_one_process() -> Result<()> {
     if !have(&[]) {
         return Ok(());

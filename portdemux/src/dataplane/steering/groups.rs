@@ -21,7 +21,7 @@ use super::{Steering, group_offset};
 use crate::{
     dataplane::{maps::text, syscalls},
     error::Help as _,
-    rules::destination::SocketName,
+    rules::destination::{ListenAddress, SocketName},
     sockets::words,
 };
 
@@ -283,7 +283,10 @@ fn members_offset(index: u32, transport: Transport, version: Version) -> usize {
 fn group(name: &GroupName) -> Group {
     let mut group: Group = bytemuck::Zeroable::zeroed();
     match name {
-        SocketName::Address(address) => {
+        SocketName::Address(ListenAddress::Localhost(port)) => {
+            group.key = Group::on_localhost(port.to_be_bytes());
+        }
+        SocketName::Address(ListenAddress::One(address)) => {
             group.address = words(address.ip());
             let version = match address {
                 SocketAddr::V4(_) => Version::V4,
@@ -309,6 +312,10 @@ fn name(group: &Group) -> Option<GroupName> {
         Group::NAMED => Some(SocketName::Name(text(&group.name))),
         key => {
             let [a, b, version, ..] = key.to_le_bytes();
+            let port = u16::from_le_bytes([a, b]);
+            if u64::from(version) == Group::LOCALHOST {
+                return Some(SocketName::Address(ListenAddress::Localhost(port)));
+            }
             let octets: [u8; 16] = bytemuck::cast(group.address);
             let address = if version == Version::V4 as u8 {
                 let [a, b, c, d, ..] = octets;
@@ -316,8 +323,8 @@ fn name(group: &Group) -> Option<GroupName> {
             } else {
                 IpAddr::V6(Ipv6Addr::from(octets))
             };
-            let port = u16::from_le_bytes([a, b]);
-            Some(SocketName::Address(SocketAddr::new(address, port)))
+            let address = SocketAddr::new(address, port);
+            Some(SocketName::Address(ListenAddress::One(address)))
         }
     }
 }

@@ -96,7 +96,7 @@ impl DestinationError {
                 format!("write {}", show(&format!("socket:[{ip}]:8080")))
             }
             Self::NotASocket(_) => {
-                "as in socket:127.0.0.1:8080, socket:[::1]:8080 or socket:web".into()
+                "as in socket:localhost:8080, socket:127.0.0.1:8080, socket:[::1]:8080 or socket:web".into()
             }
             Self::PortZero(_) => "name the port that the socket listens on".into(),
             Self::MappedSocket(address) => {

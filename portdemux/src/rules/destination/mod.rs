@@ -4,14 +4,11 @@ mod cpus;
 mod delivery;
 mod error;
 pub(super) mod limits;
+mod listen;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    str::FromStr,
-};
+use std::{fmt, str::FromStr};
 
 use portdemux_common::{ruleset::Action, state::NAME_LENGTH};
 
@@ -19,6 +16,7 @@ pub use self::{
     cpus::{Cpus, MAX_CPU, MAX_CPUS},
     delivery::{DEFAULT_QUEUE, Delivery, Fallback, MAX_QUEUE, Mac, check_queue},
     error::{DestinationError, MacError},
+    listen::ListenAddress,
 };
 
 /// How many bytes the name of a socket or of an AF_XDP program can have.
@@ -51,8 +49,8 @@ pub enum Destination {
 /// Which socket is meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SocketName {
-    /// The one that listens at this address.
-    Address(SocketAddr),
+    /// What listens there.
+    Address(ListenAddress),
     /// Those that are registered under this name: 1 to [`MAX_DESTINATION_NAME`] letters, digits, `-` and
     /// `_`, not all of them digits.
     Name(String),
@@ -171,25 +169,13 @@ impl FromStr for SocketName {
             if text.len() <= 5 && text.parse::<u16>().is_ok() {
                 return Err(DestinationError::PortAlone(text.into()));
             }
+            if text == listen::LOCALHOST {
+                return Err(DestinationError::NotASocket(text.into()));
+            }
             check_name(text)?;
             return Ok(Self::Name(text.into()));
         }
-        let Ok(address) = text.parse::<SocketAddr>() else {
-            let without_port = text.trim_start_matches('[').trim_end_matches(']');
-            return Err(match without_port.parse::<IpAddr>() {
-                Ok(address) => DestinationError::NoPort(address),
-                Err(_) => DestinationError::NotASocket(text.into()),
-            });
-        };
-        if address.port() == 0 {
-            return Err(DestinationError::PortZero(text.into()));
-        }
-        match address.ip() {
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-                Err(DestinationError::MappedSocket(address))
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => Ok(Self::Address(address)),
-        }
+        Ok(Self::Address(text.parse()?))
     }
 }
 

@@ -12,6 +12,7 @@ fn a_destination_is_written_as_it_is_read() {
         "reject",
         "socket:127.0.0.1:8080",
         "socket:[::1]:8080",
+        "socket:localhost:8080",
         "socket:web",
         "socket:8080-web",
         "interface:veth0",
@@ -62,6 +63,21 @@ fn what_is_no_destination_is_refused_with_what_to_write() {
         ("interface:..", "no interface can be called", "ip -br link"),
         ("socket:", "without a name", "socket:web"),
         (
+            "socket:localhost",
+            "neither an address with a port nor a name",
+            "socket:localhost:8080",
+        ),
+        (
+            "socket:localhost:0",
+            "nothing listens on port 0",
+            "name the port",
+        ),
+        (
+            "socket:localhost:http",
+            "neither an address with a port nor a name",
+            "socket:localhost:8080",
+        ),
+        (
             "socket:8080",
             "a port without an address",
             "write <socket:127.0.0.1:8080>",
@@ -82,7 +98,7 @@ fn what_is_no_destination_is_refused_with_what_to_write() {
             "write <socket:[::1]:8080>",
         ),
         (
-            "socket:localhost:80",
+            "socket:example.org:80",
             "neither an address with a port nor a name",
             "socket:web",
         ),
