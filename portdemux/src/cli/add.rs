@@ -52,7 +52,8 @@ pub(super) struct Args {
     /// Who may not, whatever --from says
     #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
     deny: Vec<Source>,
-    /// Where packets go: local, drop, reject, socket:ADDRESS:PORT, socket:NAME, interface:NAME, cpu:LIST or xsk:NAME
+    /// Where packets go: local, drop, reject, socket:ADDRESS:PORT, socket:localhost:PORT, socket:NAME,
+    /// interface:NAME, cpu:LIST or xsk:NAME
     #[arg(long, value_name = "DESTINATION", default_value_t, value_parser = super::destination)]
     to: Destination,
     /// Where they go while that socket, interface or program is missing: local, reject or drop
