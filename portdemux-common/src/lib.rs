@@ -18,6 +18,7 @@ pub mod flows;
 pub mod fragments;
 pub mod hash;
 pub mod limits;
+pub mod losses;
 pub mod packet;
 pub mod parse;
 pub mod policy;

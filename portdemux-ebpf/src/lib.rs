@@ -16,6 +16,7 @@ mod flows;
 mod fragments;
 mod frame;
 mod limits;
+pub mod losses;
 mod pending;
 mod ruleset;
 mod sockets;

@@ -15,7 +15,7 @@ use portdemux_common::{
 use crate::{
     clock::Clock,
     dataplane::{
-        destinations,
+        destinations, losses,
         maps::Maps,
         pins::{Lock, Places},
         steering,
@@ -24,7 +24,7 @@ use crate::{
     error::Help as _,
     figures::seconds,
     follower,
-    image::{self, Compiled},
+    image::{self, Compiled, Destinations},
     pending::{self, Pending, Standing, guardian},
     records::{Record, Records},
     recover,
@@ -235,6 +235,8 @@ pub(crate) fn make(
         steering::end(places, maps, lock, &in_force)?;
         return Err(error);
     }
+    let uncounted = count_losses(places, maps, lock, change.plan.new_ruleset());
+    change.warnings.extend(uncounted);
     if let (Some(within), Some(prepared)) = (request.confirm, &prepared) {
         guard(places, maps, lock, within, &prepared.ruleset)?;
         change.waits = Some(within);
@@ -258,7 +260,7 @@ pub(crate) fn make(
     change.generation = Some(installed?);
     records.sweep(&hash, lock)?;
     records.sweep_changes(maps.generation(), lock)?;
-    steering::end(places, maps, lock, destinations).context("stop handing packets to sockets")?;
+    end(places, maps, lock, destinations, change.plan.new_ruleset())?;
     if flows.is_none() {
         tracking::end(places, maps, lock).context("stop tracking flows")?;
     }
@@ -269,6 +271,33 @@ pub(crate) fn make(
     }
     change.took = begun.elapsed();
     Ok(change)
+}
+
+/// Takes away what the ruleset in force does not need.
+fn end(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    destinations: &Destinations,
+    ruleset: &Ruleset,
+) -> Result<()> {
+    steering::end(places, maps, lock, destinations).context("stop handing packets to sockets")?;
+    losses::end(places, lock, ruleset).context("stop counting losses")
+}
+
+/// Sees to it that what targets do not take is counted, or says that it is not: where packets go does not depend
+/// on it.
+fn count_losses(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    ruleset: &Ruleset,
+) -> Option<(String, String)> {
+    let error = losses::begin(places, maps, lock, ruleset).err()?;
+    Some((
+        format!("what targets do not take of their packets is not counted: {error:#}"),
+        "the counters of the targets say some of it: ip -s link, ethtool -S".into(),
+    ))
 }
 
 /// Sees to it that the change to `new` is undone unless it is confirmed.

@@ -19,6 +19,7 @@ pub mod interface;
 pub mod listeners;
 pub mod lockout;
 pub mod members;
+mod netlink;
 pub mod pending;
 pub mod records;
 pub mod recover;

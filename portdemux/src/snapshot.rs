@@ -12,6 +12,7 @@ use crate::{
     dataplane::{
         counters::{Outcome, Traffic},
         flows::PortFlows,
+        losses::Lost,
         maps::Maps,
     },
     rules::Destination,
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub rules: Vec<Traffic>,
     /// What all frames came to.
     pub outcomes: Vec<Outcome>,
+    /// What targets did not take, most first.
+    pub lost: Vec<Lost>,
     traffic: Vec<Traffic>,
     /// What is counted of flows, where they are tracked.
     flows: Option<Vec<PortFlows>>,
@@ -61,6 +64,7 @@ impl Snapshot {
             names,
             rules: maps.counters.rules(count),
             outcomes: maps.counters.outcomes(),
+            lost: maps.lost_of(&image),
             traffic: maps.counters.ports(),
             // Where the tables are damaged, `status` says so; the other counters are there still.
             flows: maps.flows().ok().flatten().map(|flows| flows.ports()),

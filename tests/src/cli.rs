@@ -26,7 +26,7 @@ use crate::{
     lab::{INTERFACE, Lab},
     leftovers,
     netns::Netns,
-    release::Release,
+    release::{Lacking, Release},
     run::{self, Output},
     wait::{PATIENCE, wait_until},
 };
@@ -97,6 +97,16 @@ impl<'a> Portdemux<'a> {
     /// If that cannot be compiled.
     pub fn pretend_kernel(&mut self, version: &str) -> Result<()> {
         self.release = Some(Release::pretend(version)?);
+        Ok(())
+    }
+
+    /// Makes the kernel refuse something in later commands, as one that does not have it.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be compiled.
+    pub fn pretend_lacking(&mut self, what: Lacking) -> Result<()> {
+        self.release = Some(Release::lacking(what)?);
         Ok(())
     }
 

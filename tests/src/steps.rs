@@ -202,9 +202,10 @@ const OPEN_CHANGES: libc::c_long =
     (libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY | libc::O_RDWR) as libc::c_long;
 
 /// Commands of `bpf` that read, or make what only the descriptor that they return holds (Linux
-/// `include/uapi/linux/bpf.h`, `enum bpf_cmd`): maps, programs and BTF, found or new.
-const BPF_OF_DESCRIPTORS: [libc::c_long; 16] =
-    [0, 1, 4, 5, 7, 11, 12, 13, 14, 15, 16, 18, 19, 23, 30, 31];
+/// `include/uapi/linux/bpf.h`, `enum bpf_cmd`): maps, programs, BTF and links to tracepoints, found or new.
+const BPF_OF_DESCRIPTORS: [libc::c_long; 17] = [
+    0, 1, 4, 5, 7, 11, 12, 13, 14, 15, 16, 17, 18, 19, 23, 30, 31,
+];
 
 /// Calls that read, wait, or do what the end of the process undoes.
 const ENDING_WITH_THE_PROCESS: [libc::c_long; 49] = [

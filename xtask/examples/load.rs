@@ -73,6 +73,8 @@ fn run() -> Result<()> {
                 program.load()
             } else if let Program::SockOps(program) = program {
                 program.load()
+            } else if let Program::RawTracePoint(program) = program {
+                program.load()
             } else {
                 bail!("{name}: {program_name} is of a type that this check does not know yet");
             };

@@ -26,6 +26,7 @@ pub(crate) struct Queue {
     device: DeviceQueue,
     rx: RingRx,
     tx: RingTx,
+    on_their_way: u32,
 }
 
 impl Queue {
@@ -67,6 +68,7 @@ impl Queue {
             device,
             rx,
             tx,
+            on_their_way: 0,
         })
     }
 
@@ -92,23 +94,23 @@ impl Queue {
             frames.release();
         }
         {
-            let count = u32::try_from(back.len())?;
-            let mut ring = self.tx.transmit(count);
+            let mut ring = self.tx.transmit(count_of(&back)?);
             ring.insert(back.iter().copied());
             ring.commit();
         }
-        if !back.is_empty() {
+        self.on_their_way += count_of(&back)?;
+        if self.on_their_way > 0 {
             self.tx.wake();
         }
         {
             let mut sent = self.device.complete(FRAMES);
             while let Some(address) = sent.read() {
                 free.push(address);
+                self.on_their_way = self.on_their_way.saturating_sub(1);
             }
             sent.release();
         }
-        let count = u32::try_from(free.len())?;
-        let mut fill = self.device.fill(count);
+        let mut fill = self.device.fill(count_of(&free)?);
         fill.insert(
             free.iter()
                 .map(|address| address / u64::from(FRAME) * u64::from(FRAME)),
@@ -117,21 +119,27 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits until there is a frame.
+    /// Waits until there is a frame; not for long while frames are on their way out: in copy mode the kernel sends
+    /// 32 of them when it is woken (Linux 6.18, `net/xdp/xsk.c`, `TX_BATCH_SIZE`), and wants to be woken again.
     fn wait(&self) -> Result<()> {
         let mut socket = libc::pollfd {
             fd: self.fd(),
             events: libc::POLLIN,
             revents: 0,
         };
+        let patience = if self.on_their_way > 0 { 1 } else { -1 };
         #[expect(unsafe_code, reason = "the call has no safe wrapper here")]
         // SAFETY: one structure, which lives until the call returns.
-        let ready = unsafe { libc::poll(&raw mut socket, 1, -1) };
+        let ready = unsafe { libc::poll(&raw mut socket, 1, patience) };
         if ready < 0 {
             return Err(std::io::Error::last_os_error()).context("wait for frames");
         }
         Ok(())
     }
+}
+
+fn count_of<T>(frames: &[T]) -> Result<u32> {
+    Ok(u32::try_from(frames.len())?)
 }
 
 /// The bytes of a frame that was read from the ring.

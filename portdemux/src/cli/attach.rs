@@ -13,7 +13,9 @@ use super::{
 use crate::{
     change::{self, Request},
     dataplane::{
+        destinations,
         links::{self, Attachment, Wish},
+        losses,
         maps::Maps,
         pins::Lock,
         steering,
@@ -136,10 +138,17 @@ fn attach_all(
         return Err(error);
     }
     steering::refresh(places, maps, lock).context("renew the programs for sockets")?;
+    losses::refresh(places, maps, lock).context("renew the programs that count losses")?;
     // A change began without these interfaces.
     follow(context, maps);
     match change {
-        Some(change) => {
+        Some(mut change) => {
+            // Some of what is to be known depends on where the program runs.
+            for warning in destinations::warnings(maps, change.plan.new_ruleset())? {
+                if !change.warnings.contains(&warning) {
+                    change.warnings.push(warning);
+                }
+            }
             report::change(context, &change)?;
             report::warn_of_ended_members(&change);
         }

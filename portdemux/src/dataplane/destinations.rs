@@ -107,6 +107,19 @@ impl State {
     }
 }
 
+/// An interface that the ruleset in force names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// As it is written in rules.
+    pub destination: Destination,
+    /// Whether it can be reached.
+    pub state: State,
+    /// Whether it takes the frames that the programs of this instance hand it, as things are; nothing if it is
+    /// missing or the kernel does not say (before Linux 6.3).
+    pub takes_frames: Option<bool>,
+    index: Option<u32>,
+}
+
 /// Puts what has returned back to the places of destinations of the ruleset in force, and says what that
 /// was: interfaces, as they are written in rules. Interfaces whose MAC address is another get that.
 ///
@@ -117,14 +130,15 @@ pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
     let needed = maps.needed_in_force();
     maps.targets.sweep(&needed)?;
     let states = states_of(maps, &needed)?.into_iter();
-    let returned = states.filter(|(_, _, state)| *state == State::Returned);
-    let returned = returned.map(|(_, destination, _)| destination).collect();
+    let returned = states.filter(|reached| reached.state == State::Returned);
+    let returned = returned.map(|reached| reached.destination).collect();
     let is_interface = |destination: &Destination| matches!(destination, Destination::Interface(_));
-    let mut refilled = needed;
+    let mut refilled = needed.clone();
     refilled
         .destinations
         .retain(|_, destination| is_interface(destination));
     maps.fill_targets(&refilled)?;
+    maps.know_targets(&needed, &Needed::default())?;
     Ok(returned)
 }
 
@@ -178,6 +192,7 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
     }
     let present = maps.neighbours()?;
     let known = maps.interfaces();
+    let taking = maps.taking();
     let inputs = |other: &&Interface| known.iter().any(|(_, known)| known.index == other.index);
     let inputs: Vec<&Interface> = present.iter().filter(inputs).collect();
     for name in names {
@@ -196,6 +211,9 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
                 format!("ip link set {name} up"),
             ));
         }
+        if taking.get(&target.index) == Some(&false) {
+            warnings.push(takes_none(target));
+        }
         if let Some(input) = inputs.iter().find(|input| input.mtu > target.mtu) {
             warnings.push((
                 format!(
@@ -205,7 +223,6 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
                 format!("ip link set {name} mtu {}", input.mtu),
             ));
         }
-        let is_veth = |interface: &Interface| interface.driver.as_deref() == Some("veth");
         if let Some(input) = inputs.iter().find(|input| is_veth(input))
             && is_veth(target)
         {
@@ -226,14 +243,61 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
 /// # Errors
 ///
 /// The maps cannot be read, or the kernel does not list its interfaces.
-pub fn states(maps: &Maps) -> Result<Vec<(Destination, State)>> {
-    let states = states_of(maps, &maps.needed_in_force())?.into_iter();
-    Ok(states
-        .map(|(_, destination, state)| (destination, state))
-        .collect())
+pub fn states(maps: &Maps) -> Result<Vec<Reached>> {
+    states_of(maps, &maps.needed_in_force())
 }
 
-fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<(u32, Destination, State)>> {
+/// Those, and whether they take frames.
+///
+/// # Errors
+///
+/// As of [`states`].
+pub fn reached(maps: &Maps) -> Result<Vec<Reached>> {
+    let mut all = states(maps)?;
+    if all.is_empty() {
+        return Ok(all);
+    }
+    let taking = maps.taking();
+    for reached in &mut all {
+        let takes = reached.index.map(|index| taking.get(&index));
+        // In generic mode every interface takes them.
+        let is_ready = reached.state == State::Ready;
+        reached.takes_frames = match takes {
+            Some(Some(&takes)) => Some(takes),
+            _ => (is_ready && !maps.has_native()).then_some(true),
+        };
+    }
+    Ok(all)
+}
+
+fn is_veth(interface: &Interface) -> bool {
+    interface.driver.as_deref() == Some("veth")
+}
+
+/// What is to be known of an interface that takes no frames of other drivers. It is no error: it may take them
+/// as soon as a program is attached to it, or to the other end of a veth.
+fn takes_none(target: &Interface) -> (String, String) {
+    let name = &target.name;
+    if is_veth(target) {
+        (
+            format!(
+                "{name} takes no frames as things are, and packets for it are lost (interface_takes_none): its \
+                 other end has neither GRO nor an XDP program"
+            ),
+            "ethtool -K INTERFACE gro on at that other end".into(),
+        )
+    } else {
+        (
+            format!(
+                "{name} takes no frames of other drivers as things are, and packets for it are lost \
+                 (interface_takes_none)"
+            ),
+            "attach in generic mode, in which every interface takes them".into(),
+        )
+    }
+}
+
+fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<Reached>> {
     let has_interfaces = needed
         .destinations
         .values()
@@ -247,14 +311,20 @@ fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<(u32, Destination, Stat
         let Destination::Interface(name) = destination else {
             continue;
         };
-        let state = if maps.targets.device(place)?.is_some() {
+        let device = maps.targets.device(place)?;
+        let state = if device.is_some() {
             State::Ready
         } else if present.iter().any(|interface| interface.name == *name) {
             State::Returned
         } else {
             State::Missing
         };
-        states.push((place, destination.clone(), state));
+        states.push(Reached {
+            destination: destination.clone(),
+            state,
+            takes_frames: None,
+            index: device,
+        });
     }
     Ok(states)
 }
@@ -318,6 +388,7 @@ impl Maps {
     pub(super) fn enter_destinations(&self, new: &Destinations) {
         for (&place, destination) in new {
             self.ledger.write(name_offset(place), &padded(destination));
+            self.losses.reset(place);
         }
     }
 
@@ -330,11 +401,54 @@ impl Maps {
             .fill(needed, &self.neighbours()?, self.has_generic())
     }
 
+    /// Says by what the kernel knows the targets that packets can meet while one ruleset takes the place of
+    /// another.
+    pub(super) fn know_targets(&self, before: &Needed, needed: &Needed) -> Result<()> {
+        if before.destinations.is_empty() && needed.destinations.is_empty() {
+            return Ok(());
+        }
+        let all = before.destinations.iter().chain(&needed.destinations);
+        let mut targets = Vec::new();
+        for (&place, destination) in all {
+            targets.extend(
+                self.targets
+                    .key(place, destination)?
+                    .map(|key| (key, place)),
+            );
+        }
+        self.losses.know(&targets)
+    }
+
     /// Whether the program runs in generic mode on any interface.
     fn has_generic(&self) -> bool {
+        self.is_attached_in(Mode::Generic)
+    }
+
+    /// Whether the program runs in native mode on any interface.
+    fn has_native(&self) -> bool {
+        self.is_attached_in(Mode::Native)
+    }
+
+    fn is_attached_in(&self, mode: Mode) -> bool {
         let is_attached = |place: usize| self.directory.join(format!("link{place}")).exists();
         let mut known = self.interfaces().into_iter();
-        known.any(|(place, interface)| interface.mode == Mode::Generic as u32 && is_attached(place))
+        known.any(|(place, interface)| interface.mode == mode as u32 && is_attached(place))
+    }
+
+    /// Which of the interfaces here take frames of other drivers, as far as that matters and is known.
+    fn taking(&self) -> BTreeMap<u32, bool> {
+        let here = interface::namespace().ok();
+        let is_here = |netns: u64| here == Some(netns);
+        if !self.has_native()
+            || self
+                .interfaces()
+                .iter()
+                .any(|(_, known)| !is_here(known.netns))
+        {
+            return BTreeMap::new();
+        }
+        // A kernel that does not answer does not say.
+        interface::taking().ok().flatten().unwrap_or_default()
     }
 
     /// Takes all CPUs off their places, before a program is attached in generic mode.

@@ -23,6 +23,7 @@ use super::{
     counters::Counters,
     flows::{self, Flows},
     links,
+    losses::{self, Losses},
     mapped::Mapped,
     quiesce, sources,
     steering::Steering,
@@ -43,14 +44,28 @@ pub const LEDGER: &str = "LEDGER";
 /// Name of the map of what is left of rates.
 pub const LIMITS: &str = "LIMITS";
 pub use super::{
+    losses::{LOSSES, TARGET_PLACES},
     sources::SOURCES,
     steering::{SOCKETS, STEERING},
     targets::{CPUS, DEVICES, MACS, XSKS},
 };
 /// Every map of an instance.
-pub const ALL: [&str; 13] = [
-    RULESETS, COUNTERS, FRAGMENTS, LEDGER, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS,
-    SOCKETS, STEERING,
+pub const ALL: [&str; 15] = [
+    RULESETS,
+    COUNTERS,
+    FRAGMENTS,
+    LEDGER,
+    SOURCES,
+    LIMITS,
+    ANSWERS,
+    DEVICES,
+    MACS,
+    CPUS,
+    XSKS,
+    SOCKETS,
+    STEERING,
+    LOSSES,
+    TARGET_PLACES,
 ];
 
 /// Where the generation in force stands in its map.
@@ -75,6 +90,8 @@ pub struct Maps {
     answers: Mapped,
     /// What stands at the places of destinations.
     pub targets: Targets,
+    /// What those did not take.
+    pub losses: Losses,
     /// Which sockets get what comes for rules.
     pub steering: Steering,
     /// The counters.
@@ -116,6 +133,7 @@ impl Maps {
             create(&directory.join(name), name, size, count)?;
         }
         targets::create(directory)?;
+        losses::create(directory)?;
         Steering::create(directory)?;
         let fragments = open_fragments(directory)?;
         fragments.write(offset_of!(Buckets<u64>, seed), &[random()?]);
@@ -137,6 +155,7 @@ impl Maps {
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             answers: map(ANSWERS, size_of::<u64>(), 1)?,
             targets: Targets::open(directory)?,
+            losses: Losses::open(directory)?,
             steering: Steering::open(directory)?,
             counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
             directory: directory.to_owned(),
@@ -256,7 +275,11 @@ impl Maps {
             .ok()
             .flatten()
             .map_or(0, |flows| flows.memory());
-        let maps = bytes + self.counters.memory() + self.targets.memory() + self.steering.memory();
+        let maps = bytes
+            + self.counters.memory()
+            + self.targets.memory()
+            + self.losses.memory()
+            + self.steering.memory();
         maps as u64 + flows
     }
 
@@ -361,6 +384,7 @@ impl Maps {
         let needed = Needed::of(image, &prepared.ruleset.destinations);
         self.enter_destinations(&prepared.new_destinations);
         self.fill_targets(&needed)?;
+        self.know_targets(&before, &needed)?;
         write_image(&self.rulesets, half(new), image);
         self.rulesets.write(
             half(new),

@@ -9,6 +9,7 @@ pub mod destinations;
 pub mod flows;
 pub mod links;
 mod log;
+pub mod losses;
 mod mapped;
 pub mod maps;
 pub mod objects;

@@ -11,6 +11,10 @@ pub static FLOWS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "
 pub static SOCKETS: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-sockets"));
 
+/// Those that count what targets do not take.
+pub static LOSSES: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-losses"));
+
 /// Its twin, which says what it saw.
 pub static TWIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
 

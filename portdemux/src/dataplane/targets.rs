@@ -13,9 +13,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::{
+    maps::{HashMap, Map, MapData, MapError, MapInfo},
+    programs::ProgramType,
+    sys::is_program_supported,
+};
 use portdemux_common::{
     destination::{DESTINATION_PLACES, MacWords, XSK_QUEUES},
+    losses::TargetKey,
     ruleset::{Action, RulesetImage},
 };
 
@@ -101,7 +106,7 @@ pub const fn feature(action: Action) -> &'static str {
     }
 }
 
-/// Whether the kernel has what a kind of destination needs: it is asked for such a map.
+/// Whether the kernel has what a kind of destination needs: it is asked for such a map, or such a program.
 ///
 /// # Errors
 ///
@@ -111,7 +116,12 @@ pub fn probe(action: Action) -> Result<()> {
         Action::Interface => new("PROBE", BPF_MAP_TYPE_DEVMAP, 8, 1).map(drop),
         Action::Cpu => new("PROBE", BPF_MAP_TYPE_CPUMAP, 8, 1).map(drop),
         Action::Xsk => new("PROBE", BPF_MAP_TYPE_XSKMAP, 4, 1).map(drop),
-        Action::Local | Action::Drop | Action::Reject | Action::Socket => Ok(()),
+        Action::Socket => match is_program_supported(ProgramType::SkLookup) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(anyhow::anyhow!("programs of this type are refused")),
+            Err(error) => Err(error.into()),
+        },
+        Action::Local | Action::Drop | Action::Reject => Ok(()),
     }
 }
 
@@ -198,6 +208,26 @@ impl Targets {
     #[must_use]
     pub fn xsk_pin(&self, name: &str) -> PathBuf {
         self.directory.join(XSK_DIRECTORY).join(name)
+    }
+
+    /// By what the kernel knows the target at a place, if it is there and has one.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be read.
+    pub(super) fn key(&self, place: u32, destination: &Destination) -> Result<Option<TargetKey>> {
+        match destination {
+            Destination::Interface(_) => Ok(self.device(place)?.map(TargetKey::interface)),
+            Destination::Xsk(name) => {
+                let sockets = MapInfo::from_pin(self.xsk_pin(name)).ok();
+                Ok(sockets.map(|sockets| TargetKey::sockets(sockets.id())))
+            }
+            Destination::Local
+            | Destination::Drop
+            | Destination::Reject
+            | Destination::Cpus(_)
+            | Destination::Socket(_) => Ok(None),
+        }
     }
 
     fn enter_xsk(&self, place: u32, name: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 mod arrival;
 mod changes;
 mod offloads;
+mod taking;
 mod watched;
 
 use std::{fs, os::unix::fs::MetadataExt as _};
@@ -15,6 +16,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 pub use offloads::{Offloads, offloads};
+pub use taking::taking;
 pub use watched::{Watched, watched};
 
 /// An interface of this process's network namespace.

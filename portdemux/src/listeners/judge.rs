@@ -347,10 +347,10 @@ impl Present {
     /// What there is by now.
     fn look(maps: &Maps) -> Result<Self> {
         let states = destinations::states(maps)?.into_iter();
-        let missing = states.filter(|(_, state)| *state != DestinationState::Ready);
+        let missing = states.filter(|reached| reached.state != DestinationState::Ready);
         Ok(Self {
             sockets: maps.steering.members_by_name(),
-            missing: missing.map(|(destination, _)| destination).collect(),
+            missing: missing.map(|reached| reached.destination).collect(),
         })
     }
 

@@ -5,29 +5,18 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use bytemuck::{Pod, Zeroable};
 use portdemux_common::wire::Transport;
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
-        socket_with,
+        AddressFamily, SendFlags, SocketFlags, SocketType, netlink::SOCK_DIAG, send, socket_with,
     },
 };
 
 use super::{Queue, Socket, State};
-
-/// The head of each message (`struct nlmsghdr`). Numbers are in host byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-struct Head {
-    length: u32,
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    sender: u32,
-}
+use crate::netlink::{self, Attributes, DONE, DUMP, ERROR, first};
 
 /// Both ends of a socket (`struct inet_diag_sockid`): ports and addresses big-endian, IPv4 in the first
 /// four bytes.
@@ -71,7 +60,7 @@ struct Answer {
 }
 
 const _: () = {
-    assert!(size_of::<Head>() == 16 && size_of::<Ends>() == 48);
+    assert!(size_of::<Ends>() == 48);
     assert!(size_of::<Question>() == 56 && size_of::<Answer>() == 72);
 };
 
@@ -82,12 +71,6 @@ const IPV6: u8 = 10;
 
 /// `SOCK_DIAG_BY_FAMILY`: questions and answers.
 const BY_FAMILY: u16 = 20;
-/// `NLMSG_ERROR` and `NLMSG_DONE`; in both an error number follows, negative.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
-
 /// Attributes of an answer: `INET_DIAG_SKMEMINFO`, `INET_DIAG_SKV6ONLY`, `INET_DIAG_LOCALS`.
 const MEMORY: u16 = 7;
 const ONLY_V6: u16 = 11;
@@ -112,7 +95,7 @@ pub(super) fn list(transport: Transport, states: &[State]) -> Result<Option<Vec<
         AddressFamily::NETLINK,
         SocketType::RAW,
         SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
+        Some(SOCK_DIAG),
     ) {
         Ok(socket) => socket,
         Err(Errno::PROTONOSUPPORT) => return Ok(None),
@@ -149,17 +132,7 @@ fn dump(
         &question(transport, family, states),
         SendFlags::empty(),
     )?;
-    // A message of a dump is at most as long as this (Linux `net/netlink/af_netlink.c`, `netlink_dump`).
-    let mut buffer = vec![0; 32 << 10];
-    loop {
-        let (length, _) = recv(socket, &mut *buffer, RecvFlags::TRUNC)?;
-        let Some(messages) = buffer.get(..length) else {
-            bail!("an answer of {length} bytes is too long");
-        };
-        if let Some(ended) = read(messages, transport, sockets)? {
-            return Ok(ended);
-        }
-    }
+    netlink::receive(socket, |messages| read(messages, transport, sockets))
 }
 
 fn question(transport: Transport, family: u8, states: &[State]) -> Vec<u8> {
@@ -171,14 +144,7 @@ fn question(transport: Transport, family: u8, states: &[State]) -> Vec<u8> {
         states: states.iter().map(|state| state.bit()).sum(),
         ends: Ends::default(),
     };
-    let head = Head {
-        length: u32::try_from(size_of::<Head>() + size_of::<Question>()).unwrap_or(u32::MAX),
-        kind: BY_FAMILY,
-        flags: DUMP,
-        sequence: 0,
-        sender: 0,
-    };
-    [bytemuck::bytes_of(&head), bytemuck::bytes_of(&question)].concat()
+    netlink::message(BY_FAMILY, DUMP, bytemuck::bytes_of(&question))
 }
 
 /// Reads messages; says how the answer ended if this is its end.
@@ -187,18 +153,12 @@ fn read(
     transport: Transport,
     sockets: &mut Vec<Socket>,
 ) -> Result<Option<Ended>> {
-    while !messages.is_empty() {
-        let head: Head = first(messages).context("an answer ends inside a head")?;
-        let length = head.length as usize;
-        let body = messages
-            .get(size_of::<Head>()..length)
-            .context("an answer ends inside a message")?;
-        match head.kind {
+    while let Some((kind, body)) = netlink::next(&mut messages)? {
+        match kind {
             BY_FAMILY => sockets.extend(answer(body, transport)),
             DONE | ERROR => return ended(body).map(Some),
             _ => {}
         }
-        messages = messages.get(aligned(length)..).unwrap_or_default();
     }
     Ok(None)
 }
@@ -265,22 +225,6 @@ fn answer(body: &[u8], transport: Transport) -> Option<Socket> {
     Some(socket)
 }
 
-/// Attributes (`struct nlattr`): a length that counts itself, a kind, the value, and up to three bytes
-/// that fill the word.
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let [length, kind]: [u16; 2] = first(self.0)?;
-        let length = usize::from(length);
-        let value = self.0.get(4..length)?;
-        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
-        Some((kind, value))
-    }
-}
-
 fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
     match (family, bytes) {
         (IPV4, [a, b, c, d, ..]) => Some(Ipv4Addr::from([a, b, c, d]).into()),
@@ -305,15 +249,6 @@ fn socket_address(bytes: &[u8]) -> Option<IpAddr> {
 
 fn word(bytes: &[u8], place: usize) -> Option<u32> {
     first(bytes.get(4 * place..)?)
-}
-
-fn first<T: Pod>(bytes: &[u8]) -> Option<T> {
-    Some(bytemuck::pod_read_unaligned(bytes.get(..size_of::<T>())?))
-}
-
-/// Where what follows so many bytes begins.
-const fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
 }
 
 #[cfg(test)]

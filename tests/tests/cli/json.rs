@@ -229,6 +229,7 @@ fn the_document_of_stats_has_values_of_the_documented_types() -> Result<()> {
             "ports": [port("string"), port("null")],
             "rules": [{"rule": "string", "received": traffic(), "dropped": traffic()}],
             "reasons": [{"reason": "string", "packets": "integer", "bytes": "integer"}],
+            "lost": [],
         })
     );
     assert_eq!(stats["instance"], "default");
@@ -339,6 +340,7 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
             },
         },
         "flows": "null", "destinations": [], "kinds": [kind()],
+        "losses_counted": "null", "lost": [],
         "kernel_memory_bytes": "integer", "version": "string",
     });
     let status = portdemux.json(&["status"])?;

@@ -29,22 +29,23 @@ use crate::{Mode, SERVERS, in_both_modes, in_url};
 in_both_modes! {
     a_container_behind_an_interface_serves_under_its_own_address ["nginx" "curl"];
     a_container_is_reached_by_rules_on_both_ways ["nginx" "curl"];
+    all_fragments_of_a_datagram_follow_the_first_to_an_interface [];
     an_interface_that_vanishes_falls_back_and_is_noticed_when_it_returns [];
 }
 
 /// The interface before the container, and the one in it.
-const BOX: &str = "box0";
-const INNER: &str = "inner0";
+pub(crate) const BOX: &str = "box0";
+pub(crate) const INNER: &str = "inner0";
 const BOX_MAC: Mac = [2, 0, 0x5e, 0x10, 0, 3];
 /// What the interface before the container gets in the course of a test.
 const OTHER_MAC: Mac = [2, 0, 0x5e, 0x10, 0, 5];
 const INNER_MAC: Mac = [2, 0, 0x5e, 0x10, 0, 4];
-const BOX_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const BOX_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const BOX_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 10);
 const BOXES: [IpAddr; 2] = [IpAddr::V4(BOX_V4), IpAddr::V6(BOX_V6)];
 
 /// A namespace behind the server that has addresses of its own and sends everything to the server.
-fn container(lab: &Lab) -> Result<Netns> {
+pub(crate) fn container(lab: &Lab) -> Result<Netns> {
     let inside = Netns::new("box")?;
     join(lab, &inside)?;
     for address in BOXES {
@@ -104,7 +105,7 @@ fn text(mac: Mac) -> String {
 }
 
 /// What is for port 80 of the container goes there.
-fn to_the_container() -> String {
+pub(crate) fn to_the_container() -> String {
     format!(
         "[[rule]]\nname = \"box\"\nport = [\"80/tcp\", \"90/udp\"]\naddress = [\"{BOX_V4}\", \
          \"{BOX_V6}\"]\nto = \"interface:{BOX}\"\nmac = \"{}\"\n",
@@ -168,6 +169,45 @@ fn a_container_is_reached_by_rules_on_both_ways(mode: Mode) -> Result<()> {
             rule.received.packets >= 8 && rule.dropped.packets == 0,
             "{rule:?}"
         );
+    }
+    Ok(())
+}
+
+fn all_fragments_of_a_datagram_follow_the_first_to_an_interface(mode: Mode) -> Result<()> {
+    /// Three fragments.
+    const LENGTH: usize = 4000;
+    let lab = Lab::new()?;
+    let inside = container(&lab)?;
+    let portdemux = mode.attach(&lab)?;
+    for (fragments, arrives) in [("track", true), ("pass", false)] {
+        let defaults = format!("[default]\nfragments = \"{fragments}\"\n");
+        portdemux.apply(&(defaults + &to_the_container()))?;
+        let before = portdemux.stats()?.reason("rule_interface")?.packets;
+        for address in BOXES {
+            let socket = inside.enter(|| Ok(UdpSocket::bind((address, 90))?))?;
+            let any = if address.is_ipv4() {
+                "0.0.0.0:0"
+            } else {
+                "[::]:0"
+            };
+            let client = lab.client.enter(|| Ok(UdpSocket::bind(any)?))?;
+            let sent: Vec<u8> = (0..=u8::MAX).cycle().take(LENGTH).collect();
+            client.send_to(&sent, (address, 90))?;
+            let patience = if arrives {
+                PATIENCE
+            } else {
+                Duration::from_millis(300)
+            };
+            socket.set_read_timeout(Some(patience))?;
+            let mut received = vec![0; 2 * LENGTH];
+            match socket.recv(&mut received) {
+                Ok(length) => ensure!(arrives && received[..length] == sent, "{length} bytes"),
+                Err(error) => ensure!(!arrives, "{fragments}, {address}: {error}"),
+            }
+        }
+        let redirected = portdemux.stats()?.reason("rule_interface")?.packets - before;
+        // Of those that are not tracked, the first of each.
+        assert_eq!(redirected, if arrives { 6 } else { 2 }, "{fragments}");
     }
     Ok(())
 }

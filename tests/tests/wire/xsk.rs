@@ -20,12 +20,12 @@ in_both_modes! {
     a_queue_without_a_socket_falls_back_as_its_rule_says [];
 }
 
-fn rule(fallback: &str) -> String {
+pub(crate) fn rule(fallback: &str) -> String {
     format!("[[rule]]\nname = \"echo\"\nport = \"7/udp\"\nto = \"xsk:echo\"\n{fallback}")
 }
 
 /// Starts the example on the first queue, and waits until it has its place in the map.
-fn start(lab: &Lab, portdemux: &Portdemux<'_>) -> Result<Running> {
+pub(crate) fn start(lab: &Lab, portdemux: &Portdemux<'_>) -> Result<Running> {
     let mut command = lab.server.command(cli::xsk_echo()?);
     command
         .arg(INTERFACE)

@@ -13,7 +13,7 @@ use super::{Args, chosen};
 use crate::{
     attached,
     cli::{Context, status::Interface},
-    dataplane::{flows::PortFlows, maps::Maps},
+    dataplane::{flows::PortFlows, losses, maps::Maps},
     listeners::Behind,
     rules::{Destination, PortRange},
     snapshot::Snapshot,
@@ -44,6 +44,7 @@ struct Report<'a> {
     ports: Vec<PortReport<'a>>,
     rules: Vec<RuleReport<'a>>,
     reasons: Vec<ReasonReport>,
+    lost: Vec<Lost>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +91,24 @@ struct ReasonReport {
     reason: &'static str,
     packets: u64,
     bytes: u64,
+}
+
+/// Packets that a target did not take, as they stand in JSON.
+#[derive(Serialize)]
+pub(in crate::cli) struct Lost {
+    to: String,
+    reason: &'static str,
+    packets: u64,
+}
+
+impl From<&losses::Lost> for Lost {
+    fn from(lost: &losses::Lost) -> Self {
+        Self {
+            to: lost.to.to_string(),
+            reason: lost.loss.name(),
+            packets: lost.packets,
+        }
+    }
 }
 
 /// Everything as one document, on a line.
@@ -146,6 +165,7 @@ pub(super) fn line(
                 bytes: counter.bytes,
             })
             .collect(),
+        lost: snapshot.lost.iter().map(Lost::from).collect(),
     };
     let mut line = serde_json::to_string(&report)?;
     line.push('\n');

@@ -7,7 +7,7 @@ mod watch;
 use std::{collections::BTreeSet, thread, time::Duration};
 
 use anyhow::Result;
-pub(super) use document::Traffic;
+pub(super) use document::{Lost, Traffic};
 
 use super::Context;
 use crate::{

@@ -10,7 +10,7 @@ use crate::{
         listeners,
         output::{Align, Output, Style, Table},
     },
-    dataplane::counters::Traffic,
+    dataplane::{counters::Traffic, losses::Lost},
     figures::{cut, grouped, rate, size},
     listeners::Behind,
     rules::{Destination, PortRange},
@@ -46,41 +46,39 @@ pub(super) fn text(
     };
     // How their flows stand is told of ports that were asked for.
     let has_flows = now.tracks_flows() && !args.ports.is_empty();
-    let wanted = [
+    let mut wanted = vec![
         limit(ports.len(), PORTS_SHOWN),
         limit(rules.len(), RULES_SHOWN),
         reasons.len(),
-        if has_flows {
-            limit(ports.len(), PORTS_SHOWN)
-        } else {
-            0
-        },
     ];
-    let room = match screen {
+    if !now.lost.is_empty() {
+        wanted.push(now.lost.len());
+    }
+    if has_flows {
+        wanted.push(limit(ports.len(), PORTS_SHOWN));
+    }
+    match screen {
         // On a small screen there is room for one table only.
-        Some(lines @ ..SMALL) => [
-            ports.len().min(lines.saturating_sub(1)),
-            wanted[1],
-            wanted[2],
-            wanted[3],
-        ],
+        Some(lines @ ..SMALL) => wanted[0] = ports.len().min(lines.saturating_sub(1)),
         // Each has a head and a blank line before it, save for the first.
-        Some(lines) if has_flows => {
-            shared(lines - 7, [ports.len(), wanted[1], wanted[2], wanted[3]])
-        }
         Some(lines) => {
-            let [ports, rules, reasons] = shared(lines - 5, [ports.len(), wanted[1], wanted[2]]);
-            [ports, rules, reasons, 0]
+            wanted[0] = ports.len();
+            wanted = shared(lines - (2 * wanted.len() - 1), &wanted);
         }
-        None => wanted,
-    };
+        None => {}
+    }
+    let mut room = wanted.into_iter();
+    let mut room = || room.next().unwrap_or_default();
+    let [port_room, rule_room, reason_room] = [room(), room(), room()];
+    let lost_room = if now.lost.is_empty() { 0 } else { room() };
+    let flow_room = room();
 
     let mut text = if ports.is_empty() && args.ports.is_empty() {
         "no port saw traffic yet\n".to_owned()
     } else if ports.is_empty() {
         "none of these ports saw traffic or is claimed\n".to_owned()
     } else {
-        let shown = shown(ports.len(), room[0]);
+        let shown = shown(ports.len(), port_room);
         let hidden = ports[shown..]
             .iter()
             .map(|range| range.len() as usize)
@@ -89,33 +87,40 @@ pub(super) fn text(
             + &more(args, output, hidden, "ports saw traffic or are claimed")
     };
     if has_flows && !ports.is_empty() {
-        let shown = shown(ports.len(), room[3]);
+        let shown = shown(ports.len(), flow_room);
         text.push('\n');
         text.push_str(&flow_table(&ports[..shown], now).render(output));
         text.push_str(&more(args, output, ports.len() - shown, "ports"));
     }
     if !rules.is_empty() {
-        let shown = shown(rules.len(), room[1]);
+        let shown = shown(rules.len(), rule_room);
         text.push('\n');
         text.push_str(&rule_table(&rules[..shown]).render(output));
         text.push_str(&more(args, output, rules.len() - shown, "rules"));
     }
     if !reasons.is_empty() {
-        let shown = shown(reasons.len(), room[2]);
+        let shown = shown(reasons.len(), reason_room);
         text.push('\n');
         text.push_str(&reason_table(&reasons[..shown]).render(output));
         text.push_str(&more(args, output, reasons.len() - shown, "reasons"));
+    }
+    if !now.lost.is_empty() {
+        let shown = shown(now.lost.len(), lost_room);
+        text.push('\n');
+        text.push_str(&lost_table(&now.lost[..shown]).render(output));
+        text.push_str(&more(args, output, now.lost.len() - shown, "losses"));
     }
     text
 }
 
 /// How many lines of a screen each table gets: as many as the others, and of what those leave the first
 /// table first.
-fn shared<const N: usize>(lines: usize, wanted: [usize; N]) -> [usize; N] {
-    let mut given = wanted.map(|wanted| wanted.min(lines / N));
-    for place in 0..given.len() {
+fn shared(lines: usize, wanted: &[usize]) -> Vec<usize> {
+    let fair = lines / wanted.len();
+    let mut given: Vec<usize> = wanted.iter().map(|&wanted| wanted.min(fair)).collect();
+    for (place, &wanted) in wanted.iter().enumerate() {
         let left = lines - given.iter().sum::<usize>();
-        given[place] += left.min(wanted[place] - given[place]);
+        given[place] += left.min(wanted - given[place]);
     }
     given
 }
@@ -315,18 +320,34 @@ fn reason_table(reasons: &[(&'static str, Counter)]) -> Table {
     table
 }
 
+/// What targets did not take of the packets that were sent to them.
+fn lost_table(lost: &[Lost]) -> Table {
+    let mut table = Table::new()
+        .column("LOST AT", Align::Left, 0)
+        .column("WHY", Align::Left, 0)
+        .column("PACKETS", Align::Right, 0);
+    for lost in lost {
+        table.row([
+            lost.to.to_string(),
+            lost.loss.name().to_owned(),
+            grouped(lost.packets),
+        ]);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_a_table_leaves_of_a_screen_the_others_get_the_first_before_the_rest() {
-        assert_eq!(shared(18, [100, 100, 100]), [6, 6, 6]);
-        assert_eq!(shared(18, [100, 2, 3]), [13, 2, 3]);
-        assert_eq!(shared(18, [3, 10, 3]), [3, 10, 3]);
-        assert_eq!(shared(18, [1, 1, 1]), [1, 1, 1]);
-        assert_eq!(shared(0, [5, 5, 5]), [0, 0, 0]);
-        assert_eq!(shared(2, [5, 5, 5]), [2, 0, 0]);
+        assert_eq!(shared(18, &[100, 100, 100]), [6, 6, 6]);
+        assert_eq!(shared(18, &[100, 2, 3]), [13, 2, 3]);
+        assert_eq!(shared(18, &[3, 10, 3]), [3, 10, 3]);
+        assert_eq!(shared(18, &[1, 1, 1]), [1, 1, 1]);
+        assert_eq!(shared(0, &[5, 5, 5]), [0, 0, 0]);
+        assert_eq!(shared(2, &[5, 5, 5]), [2, 0, 0]);
     }
 
     #[test]

@@ -17,8 +17,9 @@ use crate::{
     cli::{
         Context,
         output::{self, Align, Table},
-        stats::Traffic,
+        stats::{Lost, Traffic},
     },
+    dataplane::losses,
     figures::{grouped, rate, seconds, size},
     pending::{Pending, Standing},
     records::Record,
@@ -52,6 +53,8 @@ struct Report {
     flows: Option<tracked::Report>,
     destinations: Vec<reach::Destination>,
     kinds: Vec<reach::Requirement>,
+    losses_counted: Option<bool>,
+    lost: Vec<Lost>,
     answers: BTreeMap<&'static str, u64>,
     sockets: Sockets,
     kernel_memory_bytes: u64,
@@ -129,6 +132,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let flows = flows.as_ref().map(Tracked::read);
     let destinations = reach::destinations(&maps)?;
     let used = reach::used(in_force.as_ref().ok());
+    let lost = maps.lost();
+    let losses_counted = ruleset.and_then(|ruleset| losses::are_counted(places, ruleset));
     let sockets = Sockets::read(places, &maps, ruleset);
     let answers = Told::ALL.map(|told| (told.name(), maps.counters.told()[told as usize]));
     if args.json {
@@ -146,6 +151,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             flows: flows.as_ref().map(Tracked::report),
             destinations,
             kinds: reach::kinds(&used),
+            losses_counted,
+            lost: lost.iter().map(Lost::from).collect(),
             answers: answers.into_iter().collect(),
             sockets,
             kernel_memory_bytes: maps.memory(),
@@ -193,13 +200,10 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         destination.warn(context);
     }
     context.output.write(&reach::text(&destinations, &used))?;
-    if answers.iter().any(|&(_, count)| count != 0) {
-        let counts = answers.map(|(word, count)| format!("{word} {}", grouped(count)));
-        context.output.line(format!(
-            "answers to what was rejected: {}",
-            counts.join(", ")
-        ))?;
-    }
+    context
+        .output
+        .write(&reach::losses(&lost, losses_counted))?;
+    say_answers(context, &answers)?;
     sockets.say(context)?;
     if let Some(flows) = flows {
         context.output.write(&flows.text())?;
@@ -209,6 +213,20 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         size(maps.memory()),
         versions(&after)
     ))?;
+    Ok(())
+}
+
+/// Says what the senders of rejected packets were told, if anything.
+fn say_answers(context: &Context, answers: &[(&str, u64)]) -> Result<()> {
+    if answers.iter().any(|&(_, count)| count != 0) {
+        let counts: Vec<String> = answers
+            .iter()
+            .map(|&(word, count)| format!("{word} {}", grouped(count)))
+            .collect();
+        let counts = counts.join(", ");
+        let line = format!("answers to what was rejected: {counts}");
+        context.output.line(line)?;
+    }
     Ok(())
 }
 

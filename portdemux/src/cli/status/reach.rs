@@ -11,9 +11,11 @@ use crate::{
     cli::{Context, output},
     dataplane::{
         destinations::{self, State},
+        losses::Lost,
         maps::Maps,
         targets,
     },
+    figures::grouped,
 };
 
 /// An interface that rules name.
@@ -21,6 +23,7 @@ use crate::{
 pub(super) struct Destination {
     to: String,
     state: &'static str,
+    takes_frames: Option<bool>,
 }
 
 /// A kind of destination, and whether the kernel has what it needs.
@@ -42,11 +45,12 @@ const KINDS: [(&str, Action); 4] = [
 
 /// The interfaces that the ruleset in force names.
 pub(super) fn destinations(maps: &Maps) -> Result<Vec<Destination>> {
-    let states = destinations::states(maps)?.into_iter();
-    Ok(states
-        .map(|(destination, state)| Destination {
-            to: destination.to_string(),
-            state: state.name(),
+    let reached = destinations::reached(maps)?.into_iter();
+    Ok(reached
+        .map(|reached| Destination {
+            to: reached.destination.to_string(),
+            state: reached.state.name(),
+            takes_frames: reached.takes_frames,
         })
         .collect())
 }
@@ -77,7 +81,9 @@ pub(super) fn kinds(used: &[Action]) -> Vec<Requirement> {
 /// A line about the kinds that rules use, if they use any.
 pub(super) fn text(destinations: &[Destination], used: &[Action]) -> String {
     let mut text = String::new();
-    let ready = |destination: &&Destination| destination.state == State::Ready.name();
+    let ready = |destination: &&Destination| {
+        destination.state == State::Ready.name() && destination.takes_frames != Some(false)
+    };
     let ready: Vec<&str> = destinations
         .iter()
         .filter(ready)
@@ -103,6 +109,19 @@ pub(super) fn text(destinations: &[Destination], used: &[Action]) -> String {
     text
 }
 
+/// A line for each loss of a target, and one if they are not counted.
+pub(super) fn losses(lost: &[Lost], counted: Option<bool>) -> String {
+    let mut text = String::new();
+    for lost in lost {
+        let (to, packets, why) = (&lost.to, grouped(lost.packets), lost.loss.name());
+        let _ = writeln!(text, "{to} did not take {packets} packets ({why})");
+    }
+    if counted == Some(false) {
+        text.push_str("what targets do not take is not counted: the next change tries again\n");
+    }
+    text
+}
+
 impl Destination {
     /// Says what is not as it should be.
     pub(super) fn warn(&self, context: &Context) {
@@ -119,6 +138,13 @@ impl Destination {
                 Some(&format!(
                     "{command} apply, or any other change, gives them to it again"
                 )),
+            );
+        } else if self.takes_frames == Some(false) {
+            output::warn(
+                format!(
+                    "{to} takes no frames as things are: its packets are lost (interface_takes_none)"
+                ),
+                Some("a veth takes them if its other end has GRO or an XDP program"),
             );
         }
     }

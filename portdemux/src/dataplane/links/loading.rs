@@ -7,8 +7,8 @@ use portdemux_common::flows::Shape;
 use crate::dataplane::{
     flows,
     maps::{
-        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, Maps, RULESETS, SOCKETS,
-        STEERING, XSKS, possible_cpus,
+        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LEDGER, LIMITS, LOSSES, MACS, Maps, RULESETS,
+        SOCKETS, STEERING, TARGET_PLACES, XSKS, possible_cpus,
     },
     objects,
     sources::SOURCES,
@@ -26,10 +26,24 @@ pub const FLOW_PROGRAM: &str = "portdemux_flow";
 /// The same for kernels that have no frames in several buffers.
 pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
 
-/// The maps that all programs of an instance share.
-pub(in crate::dataplane) const SHARED: [&str; 12] = [
-    RULESETS, COUNTERS, FRAGMENTS, SOURCES, LIMITS, ANSWERS, DEVICES, MACS, CPUS, XSKS, SOCKETS,
+/// The maps that all programs of an instance share. An object has all of them, whatever its programs use, and
+/// those that are not found here would be made for nothing.
+pub(in crate::dataplane) const SHARED: [&str; 15] = [
+    RULESETS,
+    COUNTERS,
+    FRAGMENTS,
+    SOURCES,
+    LIMITS,
+    ANSWERS,
+    DEVICES,
+    MACS,
+    CPUS,
+    XSKS,
+    SOCKETS,
     STEERING,
+    LOSSES,
+    TARGET_PLACES,
+    LEDGER,
 ];
 
 /// The first kernel with `xdp.frags`.

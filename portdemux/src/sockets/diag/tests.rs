@@ -1,6 +1,7 @@
 //! Answers as the kernel lays them out.
 
 use super::*;
+use crate::netlink::{Head, aligned};
 
 /// A message of a kind around a body.
 fn message(kind: u16, body: &[u8]) -> Vec<u8> {

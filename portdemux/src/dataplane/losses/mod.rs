@@ -1,0 +1,328 @@
+//! What targets did not take of the frames that were sent to them, and the programs that count it.
+//!
+//! These are on tracepoints of the kernel, each only while the rules in force name a target of a kind that it
+//! tells of.
+
+mod layout;
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, MapInfo},
+    programs::{RawTracePoint, links::FdLink},
+};
+use portdemux_common::{
+    destination::DESTINATION_PLACES,
+    losses::{Kind, Loss, Row, TargetKey, row_of_cpu, rows},
+    ruleset::{Action, RulesetImage},
+};
+
+use super::{
+    links,
+    mapped::Mapped,
+    maps::{self, COUNTERS, CPUS, DEVICES, Maps, possible_cpus},
+    objects,
+    pins::{Lock, Places},
+    targets::Needed,
+};
+use crate::rules::{Destination, Ruleset};
+
+/// Name of the map of what was lost.
+pub const LOSSES: &str = "LOSSES";
+/// Name of the map of the places of targets.
+pub const TARGET_PLACES: &str = "TARGET_PLACES";
+
+/// The programs, each under the name that its link is pinned by, the tracepoint that it is on, and the kinds of
+/// targets that need it.
+const PROGRAMS: [(&str, &str, &[Kind]); 4] = [
+    (
+        "lost_redirect",
+        "xdp_redirect_err",
+        &[Kind::Interface, Kind::Cpu, Kind::Xsk],
+    ),
+    ("lost_transmit", "xdp_devmap_xmit", &[Kind::Interface]),
+    ("lost_enqueue", "xdp_cpumap_enqueue", &[Kind::Cpu]),
+    ("lost_take", "xdp_cpumap_kthread", &[Kind::Cpu]),
+];
+
+const BPF_MAP_TYPE_HASH: u32 = 1;
+
+/// What targets did not take, shared with the kernel and with other processes.
+#[derive(Debug)]
+pub struct Losses {
+    directory: PathBuf,
+    rows: Mapped,
+}
+
+/// Frames that a target did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The target as rules name it; of several CPUs one of them.
+    pub to: Destination,
+    /// Why it did not take them.
+    pub loss: Loss,
+    /// How many.
+    pub packets: u64,
+}
+
+/// Creates the maps and pins them in a directory of bpffs.
+pub(super) fn create(directory: &Path) -> Result<()> {
+    let rows = u32::try_from(rows(possible_cpus()?))?;
+    maps::create(&directory.join(LOSSES), LOSSES, size_of::<Row>(), rows)?;
+    let places = u32::try_from(DESTINATION_PLACES)?;
+    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH, 8, 8, places, 0);
+    let path = directory.join(TARGET_PLACES);
+    MapData::create(map, TARGET_PLACES, None)
+        .with_context(|| format!("create the map {TARGET_PLACES}"))?
+        .pin(&path)
+        .with_context(|| format!("pin {}", path.display()))
+}
+
+impl Losses {
+    /// Opens the maps that are pinned in a directory.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join(TARGET_PLACES);
+        // Opened again when it is used; that it is there is to be known before.
+        MapData::from_pin(&path)
+            .with_context(|| format!("open the pinned map {}", path.display()))?;
+        let count = rows(possible_cpus()?);
+        Ok(Self {
+            rows: maps::open(&directory.join(LOSSES), size_of::<Row>(), Some(count))?,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// How much kernel memory they take, in bytes.
+    pub(super) const fn memory(&self) -> usize {
+        // An element of a hash has its key, its value and a head of 48 bytes (Linux kernel/bpf/hashtab.c, struct
+        // htab_elem), and there are as many buckets as elements.
+        self.rows.bytes() + DESTINATION_PLACES * (16 + 48 + 16)
+    }
+
+    /// Begins to count anew at a place that nobody uses.
+    pub(super) fn reset(&self, place: u32) {
+        self.rows.write(row_offset(place), &Row::default());
+    }
+
+    /// What the targets of a ruleset did not take, most first.
+    pub(super) fn of(&self, needed: &Needed) -> Vec<Lost> {
+        let places = needed.destinations.iter();
+        let places = places.map(|(&place, destination)| (place, destination.clone()));
+        let cpus = needed.cpus.keys().filter_map(|&cpu| {
+            let destination = Destination::Cpus(cpu.to_string().parse().ok()?);
+            Some((row_of_cpu(cpu.into()), destination))
+        });
+        let mut lost = Vec::new();
+        for (row, to) in places.chain(cpus) {
+            let Some(kind) = kind(to.action()) else {
+                continue;
+            };
+            let mut counts = Row::default();
+            self.rows.read(row_offset(row), &mut counts);
+            let losses = Loss::ALL.into_iter().filter(|loss| loss.kind() == kind);
+            for (loss, packets) in losses.map(|loss| (loss, counts[loss.slot()])) {
+                if packets != 0 {
+                    let to = to.clone();
+                    lost.push(Lost { to, loss, packets });
+                }
+            }
+        }
+        lost.sort_by_key(|lost| (std::cmp::Reverse(lost.packets), lost.loss));
+        lost
+    }
+
+    /// Says by what the kernel knows the targets at some places; `targets` are all that can be met.
+    ///
+    /// # Errors
+    ///
+    /// The map cannot be changed.
+    pub(super) fn know(&self, targets: &[(TargetKey, u32)]) -> Result<()> {
+        let path = self.directory.join(TARGET_PLACES);
+        let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+        let mut map: HashMap<MapData, u64, u64> = HashMap::try_from(Map::HashMap(data))
+            .with_context(|| format!("use {}", path.display()))?;
+        let known: Vec<u64> = map.keys().collect::<Result<_, _>>().context("read keys")?;
+        let keys: HashSet<u64> = targets.iter().map(|(key, _)| key.0).collect();
+        for key in known.iter().filter(|key| !keys.contains(key)) {
+            map.remove(key).context("forget a target")?;
+        }
+        for &(key, place) in targets {
+            map.insert(key.0, u64::from(place), 0)
+                .context("make a target known to the programs that count losses")?;
+        }
+        Ok(())
+    }
+}
+
+impl Maps {
+    /// What the targets that the rules in force name did not take, most first.
+    #[must_use]
+    pub fn lost(&self) -> Vec<Lost> {
+        self.losses.of(&self.needed_in_force())
+    }
+
+    /// What those did not take that an image names which is in force.
+    #[must_use]
+    pub fn lost_of(&self, image: &RulesetImage) -> Vec<Lost> {
+        self.losses
+            .of(&Needed::of(image, &self.destinations(image)))
+    }
+}
+
+/// Of which kind the targets of rules with this action are.
+const fn kind(action: Action) -> Option<Kind> {
+    match action {
+        Action::Interface => Some(Kind::Interface),
+        Action::Cpu => Some(Kind::Cpu),
+        Action::Xsk => Some(Kind::Xsk),
+        Action::Local | Action::Drop | Action::Reject | Action::Socket => None,
+    }
+}
+
+const fn row_offset(row: u32) -> usize {
+    row as usize * size_of::<Row>()
+}
+
+/// The programs that a ruleset needs.
+fn needed(ruleset: &Ruleset) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    for kind in ruleset
+        .rules()
+        .iter()
+        .filter_map(|rule| kind(rule.to.action()))
+    {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    PROGRAMS
+        .into_iter()
+        .filter(move |(_, _, of)| of.iter().any(|kind| kinds.contains(kind)))
+        .map(|(program, tracepoint, _)| (program, tracepoint))
+}
+
+/// Whether what the targets of a ruleset do not take is counted; nothing if it names none.
+#[must_use]
+pub fn are_counted(places: &Places, ruleset: &Ruleset) -> Option<bool> {
+    let pins: Vec<PathBuf> = needed(ruleset)
+        .map(|(program, _)| pin(places, program))
+        .collect();
+    (!pins.is_empty()).then(|| pins.iter().all(|pin| pin.exists()))
+}
+
+/// Begins to count what the targets of a ruleset do not take, before it is in force.
+///
+/// # Errors
+///
+/// The kernel refuses a program. Packets go to their targets all the same.
+pub fn begin(places: &Places, maps: &Maps, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
+    let missing = needed(ruleset).filter(|(program, _)| !pin(places, program).exists());
+    attach(places, maps, missing)
+}
+
+/// Ends to count what no rule of a ruleset needs.
+///
+/// # Errors
+///
+/// A pin cannot be removed.
+pub fn end(places: &Places, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
+    let needed: Vec<&str> = needed(ruleset).map(|(program, _)| program).collect();
+    for (program, ..) in PROGRAMS {
+        if !needed.contains(&program) {
+            unpin(&pin(places, program))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives this binary's programs to an instance that counts losses.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
+    let running = PROGRAMS.into_iter();
+    let running = running.filter(|(program, ..)| pin(places, program).exists());
+    attach(
+        places,
+        maps,
+        running.map(|(program, tracepoint, _)| (program, tracepoint)),
+    )
+}
+
+/// Attaches programs; those that are there are taken off when the new ones count.
+fn attach(
+    places: &Places,
+    maps: &Maps,
+    programs: impl Iterator<Item = (&'static str, &'static str)>,
+) -> Result<()> {
+    let mut object = None;
+    for (name, tracepoint) in programs {
+        let object = match &mut object {
+            Some(object) => object,
+            None => object.insert(load(&maps.directory)?),
+        };
+        let program: &mut RawTracePoint = object
+            .program_mut(name)
+            .with_context(|| format!("the object has no program {name}"))?
+            .try_into()?;
+        program
+            .load()
+            .with_context(|| format!("load the program {name} into the kernel"))?;
+        let id = program
+            .attach(tracepoint)
+            .with_context(|| format!("attach to the tracepoint {tracepoint}"))?;
+        let link = FdLink::from(program.take_link(id)?);
+        let pin = pin(places, name);
+        unpin(&pin)?;
+        link.pin(&pin)
+            .with_context(|| format!("pin {}", pin.display()))?;
+    }
+    Ok(())
+}
+
+/// Prepares the programs for an instance.
+fn load(pins: &Path) -> Result<Ebpf> {
+    let offsets = layout::offsets().unwrap_or_default();
+    let id = |name: &str| -> Result<u32> {
+        let path = pins.join(name);
+        let map = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(map.id())
+    };
+    let mut loader = EbpfLoader::new();
+    for name in links::SHARED {
+        loader.map_pin_path(name, pins.join(name));
+    }
+    let cpus = possible_cpus()?;
+    loader
+        .map_max_entries(LOSSES, u32::try_from(rows(cpus))?)
+        .map_max_entries(COUNTERS, u32::try_from(cpus)?)
+        .map_max_entries(CPUS, u32::try_from(cpus)?)
+        .override_global("DEVICES_ID", &id(DEVICES)?, true)
+        .override_global("CPUS_ID", &id(CPUS)?, true)
+        .override_global("DEVICE_INDEX", &offsets.index, true)
+        .override_global("DEVICE_NETNS", &offsets.namespace, true)
+        .override_global("NETNS_INODE", &offsets.inode, true)
+        .load(objects::LOSSES)
+        .context("prepare the programs that count losses")
+}
+
+fn pin(places: &Places, program: &str) -> PathBuf {
+    places.pins().join(program)
+}
+
+/// Removes a pin, if it is there.
+fn unpin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
