@@ -1,6 +1,7 @@
 //! Changes to the ruleset in force.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -39,19 +40,28 @@ use crate::{
 /// How many bytes a text has that takes longer to read than another thread to start.
 const LONG: usize = 1 << 16;
 
-/// The ruleset in force and the text it came from.
-#[derive(Debug)]
+/// The ruleset in force.
+#[derive(Debug, Default)]
 pub struct InForce {
     /// Its generation.
     pub generation: Generation,
-    /// The text and where it came from.
-    pub record: Record,
-    /// What the text says.
+    /// The file its text was applied from, if it came from one and was not changed since.
+    pub source: Option<PathBuf>,
+    /// What its text says.
     pub ruleset: Ruleset,
     /// Why the text had to be rebuilt from the kernel, if it had to be.
     pub lost: Option<String>,
     /// The changes of sets since it was put in force; they are part of the text.
     pub changes: Vec<MemberChange>,
+}
+
+/// The ruleset in force and the text it came from.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// What the text says.
+    pub in_force: InForce,
+    /// The text.
+    pub text: String,
 }
 
 /// What a change did.
@@ -71,26 +81,50 @@ pub struct Change {
     pub warnings: Vec<(String, String)>,
 }
 
-/// Reads the ruleset in force.
+/// Reads the ruleset in force; its text only if that is as good.
+///
+/// # Errors
+///
+/// As [`written`].
+pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
+    let records = Records::new(places.records());
+    let header = maps.header();
+    let generation = Generation(header.generation);
+    let known = match header.generation {
+        0 => None,
+        _ => records.ruleset(&header.text_hash),
+    };
+    if let Some((source, mut ruleset)) = known {
+        let changes = records.changes(generation)?;
+        // Else a writer may have replaced the ruleset meanwhile.
+        if maps.generation() == generation {
+            ruleset.change_members(&changes, Clock::now().unix);
+            return Ok(InForce {
+                generation,
+                source,
+                ruleset,
+                lost: None,
+                changes,
+            });
+        }
+    }
+    Ok(written(places, maps)?.in_force)
+}
+
+/// Reads the ruleset in force and its text.
 ///
 /// If its record is lost, the text is rebuilt from the kernel.
 ///
 /// # Errors
 ///
 /// The text cannot be understood.
-pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
+pub fn written(places: &Places, maps: &Maps) -> Result<Written> {
     let records = Records::new(places.records());
     loop {
         let header = maps.header();
         let generation = Generation(header.generation);
         if header.generation == 0 {
-            return Ok(InForce {
-                generation,
-                record: Record::default(),
-                ruleset: Ruleset::default(),
-                lost: None,
-                changes: Vec::new(),
-            });
+            return Ok(Written::default());
         }
         let (mut record, lost) = match records.read(&header.text_hash) {
             Ok(record) => (record, None),
@@ -111,14 +145,31 @@ pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
         }
         let ruleset = file::parse(&name(record.source.as_deref()), &record.text)
             .context("understand the text of the ruleset in force")?;
-        return Ok(InForce {
-            generation,
-            record,
-            ruleset,
-            lost,
-            changes,
+        return Ok(Written {
+            in_force: InForce {
+                generation,
+                source: record.source,
+                ruleset,
+                lost,
+                changes,
+            },
+            text: record.text,
         });
     }
+}
+
+/// Whether the file that a ruleset in force came from still says the same; none if it came from no file, or the
+/// file cannot be read.
+#[must_use]
+pub fn is_in_sync(places: &Places, maps: &Maps, in_force: &InForce) -> Option<bool> {
+    let there = fs::read_to_string(in_force.source.as_ref()?).ok()?;
+    Some(if in_force.changes.is_empty() {
+        let header = maps.header();
+        let hash = Record::hash_of(&there);
+        header.generation == in_force.generation.0 && header.text_hash == hash
+    } else {
+        written(places, maps).is_ok_and(|written| written.text == there)
+    })
 }
 
 /// What is to become of the ruleset in force.
@@ -242,7 +293,7 @@ pub(crate) fn make(
         change.waits = Some(within);
     }
     let put_in_force = || {
-        records.write(&record, &hash, lock)?;
+        records.write(&record, &hash, change.plan.new_ruleset(), lock)?;
         match &prepared {
             Some(prepared) => maps.put_in_force(prepared),
             None => Ok(maps.generation()),
@@ -308,7 +359,11 @@ fn guard(
     within: Duration,
     new: &RulesetImage,
 ) -> Result<()> {
-    let before = in_force(places, maps)?.record;
+    let before = written(places, maps)?;
+    let before = Record {
+        source: before.in_force.source,
+        text: before.text,
+    };
     let Header {
         generation,
         text_hash,

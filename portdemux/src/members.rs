@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use portdemux_common::{ruleset::RuleId, state::Generation};
 
 use crate::{
-    change::{self, InForce, Request},
+    change::{self, InForce, Request, Written},
     clock::Clock,
     dataplane::{
         maps::Maps,
@@ -20,8 +20,8 @@ use crate::{
     },
     records::Records,
     rules::{
-        Ruleset, edit,
-        file::{self, Reading},
+        Ruleset,
+        file::Reading,
         nearest::nearest,
         source::{Becomes, MemberChange, Set, Source},
         until::Until,
@@ -146,7 +146,7 @@ pub fn change(
     };
     if !steps.is_empty() {
         if let Some(check) = check_new {
-            check(&preview(in_force, &steps, clock.unix)?)?;
+            check(&preview(places, maps, &steps, clock.unix)?)?;
         }
         let records = Records::new(places.records());
         records.append_changes(in_force.generation, &steps, lock)?;
@@ -161,10 +161,9 @@ pub fn change(
 }
 
 /// What packets would be decided by after some changes.
-fn preview(in_force: &InForce, steps: &[MemberChange], now: u64) -> Result<Compiled> {
-    const NAME: &str = "the rules in force";
-    let text = edit::members(NAME, &in_force.record.text, steps, now)?;
-    let ruleset = file::parse(NAME, &text)?;
+fn preview(places: &Places, maps: &Maps, steps: &[MemberChange], now: u64) -> Result<Compiled> {
+    let mut ruleset = change::in_force(places, maps)?.ruleset;
+    ruleset.change_members(steps, now);
     let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
     image::compile(&ruleset, &ids)
 }
@@ -194,10 +193,10 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
 
 /// Writes the changes into the text, and builds the tables anew.
 fn rebuild(places: &Places, maps: &Maps, lock: &Lock) -> Result<Generation> {
-    let in_force = change::in_force(places, maps)?;
+    let Written { in_force, text } = change::written(places, maps)?;
     let request = Request {
-        text: in_force.record.text,
-        source: in_force.record.source,
+        text,
+        source: in_force.source,
         name: "the rules in force with this set",
         reading: Reading::Known,
         dry_run: false,

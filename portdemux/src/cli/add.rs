@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Result<()> {
-    let old = context.in_force(maps)?;
+    let old = context.written(maps)?;
     let rule = edit::NewRule {
         name: args.name.clone(),
         ports: args.ports.clone(),
@@ -133,10 +133,10 @@ fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Res
         },
         shadow: args.shadow,
     };
-    let lines_before = old.record.text.lines().count();
+    let lines_before = old.text.lines().count();
     let edited = Edited {
-        text: edit::append(&old.record.text, &rule),
-        old,
+        text: edit::append(&old.text, &rule),
+        old: old.in_force,
         verb: Verb::Add,
         safeguard: args.safeguard,
     };

@@ -11,7 +11,7 @@ use super::{
     safeguard::{self, Safeguard, Verb},
 };
 use crate::{
-    change::{self, Request},
+    change::{self, Request, Written},
     dataplane::{
         destinations,
         links::{self, Attachment, Wish},
@@ -113,10 +113,10 @@ fn attach_all(
     });
     let joining: Vec<Hook> = joining.collect();
     let check = |new: &_| safeguard.check(places, maps, &joining, new);
-    let old = context.in_force(maps)?;
+    let Written { in_force, text } = context.written(maps)?;
     let change = if let Some(rules) = request {
         let request = rules.request(false, None);
-        let old = || Some(old.ruleset);
+        let old = || Some(in_force.ruleset);
         Some(change::change(places, maps, lock, old, request, check)?)
     } else {
         // The rules that are in force hold on these interfaces from then on.
@@ -126,8 +126,8 @@ fn attach_all(
     if let Err(error) = attach_each(context, maps, lock, interfaces, wish) {
         if change.is_some() {
             let before = Request {
-                text: old.record.text,
-                source: old.record.source,
+                text,
+                source: in_force.source,
                 name: "the rules before",
                 reading: Reading::Known,
                 dry_run: false,

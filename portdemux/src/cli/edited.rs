@@ -44,7 +44,7 @@ impl Edited {
         let safeguard = Safeguard::new(self.verb, self.safeguard, false);
         let request = Request {
             text: self.text,
-            source: self.old.record.source,
+            source: self.old.source,
             name: NAME,
             reading: Reading::Known,
             dry_run: false,

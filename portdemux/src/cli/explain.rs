@@ -1,9 +1,6 @@
 //! `portdemux explain`: say what would become of a packet, or of every frame of a capture.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
@@ -24,7 +21,6 @@ use crate::{
         report::report as report_on,
     },
     figures::grouped,
-    records::Record,
     rules::Destination,
     sockets::steered,
 };
@@ -271,7 +267,9 @@ fn basis(args: &Args, context: &Context) -> Result<Basis> {
     }
     match change::in_force(&context.places, &maps) {
         Ok(in_force) if in_force.generation.0 == generation => {
-            let file = file_in_sync(&in_force.record);
+            let is_in_sync = change::is_in_sync(&context.places, &maps, &in_force);
+            let file = in_force.source.filter(|_| is_in_sync == Some(true));
+            let file = file.map(|path| path.display().to_string());
             Ok(basis.with_text(file.unwrap_or_default(), in_force.ruleset))
         }
         // Another writer was quicker, or the record is lost: what is decided stands all the same.
@@ -289,13 +287,6 @@ fn basis(args: &Args, context: &Context) -> Result<Basis> {
             Ok(basis)
         }
     }
-}
-
-/// The file that the ruleset in force came from, if the same still stands there.
-fn file_in_sync(record: &Record) -> Option<String> {
-    let source = record.source.as_ref()?;
-    let text = fs::read_to_string(source).ok()?;
-    (text == record.text).then(|| source.display().to_string())
 }
 
 /// The twin is of this binary's program; what runs on an interface may be older.

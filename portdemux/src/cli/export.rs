@@ -16,9 +16,9 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
-    let in_force = context.in_force(&maps)?;
+    let written = context.written(&maps)?;
     // What is exported can be applied.
-    let text = edit::without_ended(&in_force.record.text, Clock::now().unix);
+    let text = edit::without_ended(&written.text, Clock::now().unix);
     context.output.write(&text)?;
     Ok(())
 }

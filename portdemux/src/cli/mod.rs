@@ -34,7 +34,7 @@ use output::Output;
 use portdemux_common::state::Generation;
 
 use crate::{
-    change::{self, InForce},
+    change::{self, InForce, Written},
     dataplane::{
         destinations, links,
         maps::Maps,
@@ -138,15 +138,15 @@ impl Context {
     /// Reads the ruleset in force, and says so if its text had to be rebuilt.
     pub(crate) fn in_force(&self, maps: &Maps) -> Result<InForce> {
         let in_force = change::in_force(&self.places, maps)?;
-        if let Some(why) = &in_force.lost {
-            output::warn(
-                format!(
-                    "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments"
-                ),
-                Some("apply the rules file again"),
-            );
-        }
+        warn_of_loss(&in_force);
         Ok(in_force)
+    }
+
+    /// The same with its text.
+    pub(crate) fn written(&self, maps: &Maps) -> Result<Written> {
+        let written = change::written(&self.places, maps)?;
+        warn_of_loss(&written.in_force);
+        Ok(written)
     }
 
     /// Takes the lock and opens the instance for a change.
@@ -344,4 +344,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn warn_of_loss(in_force: &InForce) {
+    if let Some(why) = &in_force.lost {
+        output::warn(
+            format!(
+                "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments"
+            ),
+            Some("apply the rules file again"),
+        );
+    }
 }

@@ -29,11 +29,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
-    let old = context.in_force(&maps)?;
-    let text = edit::promote(NAME, &old.record.text, &args.rules)
-        .map_err(RulesError::of_the_ruleset_in_force)?;
+    let old = context.written(&maps)?;
+    let text =
+        edit::promote(NAME, &old.text, &args.rules).map_err(RulesError::of_the_ruleset_in_force)?;
     let edited = Edited {
-        old,
+        old: old.in_force,
         text,
         verb: Verb::Promote,
         safeguard: args.safeguard,

@@ -21,7 +21,7 @@ use super::{
     lists::Lists,
     nearest::nearest,
     rule::{Layer, Rule},
-    source::{Set, Source},
+    source::{MemberChange, Members, Set, Source},
 };
 
 /// What a ruleset is put together from.
@@ -239,6 +239,21 @@ impl Ruleset {
     #[must_use]
     pub fn sets(&self) -> &[Set] {
         &self.sets
+    }
+
+    /// Makes changes of sets as [`super::edit::members`] writes them into the text. Whose time was over at `now`,
+    /// in milliseconds since 1970, leaves the sets that change.
+    pub(crate) fn change_members(&mut self, changes: &[MemberChange], now: u64) {
+        for set in &mut self.sets {
+            set.change(changes, now);
+        }
+    }
+
+    /// Fills the sets, in their order.
+    pub(crate) fn fill(&mut self, members: impl IntoIterator<Item = Members>) {
+        for (set, (prefixes, until)) in self.sets.iter_mut().zip(members) {
+            (set.prefixes, set.until) = (prefixes, until);
+        }
     }
 
     /// Which lists of sources the rules have.

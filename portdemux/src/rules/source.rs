@@ -1,6 +1,11 @@
 //! Who may use a rule's ports.
 
-use std::{collections::HashMap, fmt, net::IpAddr, str::FromStr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -31,7 +36,36 @@ pub struct Set {
     pub line: usize,
 }
 
+/// Who is in a set, and until when of those who are not for good.
+pub type Members = (Vec<IpNet>, HashMap<IpNet, Until>);
+
 impl Set {
+    /// Makes those of some changes that are its own: of a prefix the last one counts.
+    pub(super) fn change(&mut self, changes: &[MemberChange], now: u64) {
+        let own = changes.iter().filter(|change| change.set == self.name);
+        let own: BTreeMap<IpNet, Becomes> =
+            own.map(|change| (change.prefix, change.becomes)).collect();
+        if own.is_empty() {
+            return;
+        }
+        let until = &mut self.until;
+        self.prefixes.retain(|prefix| {
+            let is_over = until.get(prefix).is_some_and(|until| until.unix <= now);
+            !is_over && !own.contains_key(prefix)
+        });
+        until.retain(|prefix, until| until.unix > now && !own.contains_key(prefix));
+        for (prefix, becomes) in own {
+            match becomes {
+                Becomes::Member(Some(time)) if time.unix > now => {
+                    until.insert(prefix, time);
+                }
+                Becomes::Member(None) => {}
+                Becomes::Member(Some(_)) | Becomes::Stranger => continue,
+            }
+            self.prefixes.push(prefix);
+        }
+    }
+
     /// Who is in it at a time in milliseconds since 1970, and until when.
     pub fn members(&self, now: u64) -> impl Iterator<Item = (&IpNet, Option<Until>)> {
         let members = self

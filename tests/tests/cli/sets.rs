@@ -1,8 +1,8 @@
 //! `portdemux set`: what it says, and that a mistake changes nothing.
 
-use std::{fmt::Write as _, time::SystemTime};
+use std::{fmt::Write as _, fs, path::PathBuf, time::SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use portdemux::rules::until::Until;
 use portdemux_tests::{
     cli::Portdemux,
@@ -339,6 +339,55 @@ fn a_member_whose_time_is_past_is_refused_or_told_of_and_is_in_no_set() -> Resul
         "[sets]\na = [\n    \"192.0.2.9\",\n]\n[[rule]]\nport = \"80/tcp\"\nfrom = \"@a\"\n"
     );
     portdemux.apply(&exported)?;
+    Ok(())
+}
+
+#[test]
+fn large_sets_are_the_same_whether_or_not_they_are_kept_beside_the_text() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let mut rules = String::from("[sets]\nsmall = [\"192.0.2.1\"]\nlarge = [\n");
+    for number in 0..5_000 {
+        let _ = writeln!(rules, "    \"10.0.{}.{}\",", number / 256, number % 256);
+    }
+    rules.push_str("]\n[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nfrom = \"@large\"\n");
+    portdemux.apply(&rules)?;
+    portdemux.ok(&["set", "add", "large", "198.51.100.7"])?;
+    portdemux.ok(&["set", "remove", "large", "10.0.0.1"])?;
+    let kept = || -> Result<Vec<PathBuf>> {
+        let all = fs::read_dir(portdemux.state().join("default"))?;
+        let all = all.flatten().map(|entry| entry.path());
+        let is_kept = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "sets");
+        Ok(all.filter(is_kept).collect())
+    };
+    let told = || -> Result<[String; 4]> {
+        let say = |arguments: &[&str]| -> Result<String> { Ok(portdemux.ok(arguments)?.stdout) };
+        Ok([
+            say(&["set", "list", "large"])?,
+            say(&["set", "list", "--json"])?,
+            say(&["rules"])?,
+            say(&["export"])?,
+        ])
+    };
+    let before = told()?;
+    assert_eq!(before[0].lines().count(), 1 + 5_000);
+    assert!(before[0].contains("198.51.100.7") && !before[0].contains("10.0.0.1 "));
+    let [file] = &kept()?[..] else {
+        bail!("{:?}", kept()?);
+    };
+    fs::write(file, &fs::read(file)?[..1_000])?;
+    assert_eq!(told()?, before);
+    fs::remove_file(file)?;
+    assert_eq!(told()?, before);
+    // What is in force next has its own, or none if its sets are small.
+    portdemux.ok(&["add", "80/tcp"])?;
+    assert_eq!(kept()?.len(), 1);
+    portdemux.apply("[sets]\nlarge = []\n")?;
+    assert_eq!(kept()?, Vec::<PathBuf>::new());
     Ok(())
 }
 

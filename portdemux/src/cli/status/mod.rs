@@ -4,7 +4,7 @@ mod reach;
 mod sockets;
 mod tracked;
 
-use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::Result;
 use portdemux_common::answer::Told;
@@ -14,6 +14,7 @@ use tracked::Tracked;
 
 use crate::{
     attached::{self, AttachedInterface, State},
+    change,
     cli::{
         Context,
         output::{self, Align, Table},
@@ -22,7 +23,6 @@ use crate::{
     dataplane::losses,
     figures::{grouped, rate, seconds, size},
     pending::{Pending, Standing},
-    records::Record,
 };
 
 /// How long rates are measured.
@@ -116,9 +116,9 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
     let places = &context.places;
     let in_force = context.in_force(&maps);
-    let record = in_force.as_ref().ok().map(|in_force| &in_force.record);
-    let in_sync = record.and_then(is_in_sync);
-    let source = record.and_then(|record| record.source.as_ref());
+    let known = in_force.as_ref().ok();
+    let in_sync = known.and_then(|known| change::is_in_sync(places, &maps, known));
+    let source = known.and_then(|known| known.source.as_ref());
     let source = source.map(|path| path.display().to_string());
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
@@ -317,11 +317,4 @@ fn warn_of_absence(interface: &AttachedInterface) {
             Some(&format!("portdemux attach {name}")),
         ),
     }
-}
-
-/// Whether the file that the rules came from still says what is in force; nothing if it cannot be
-/// read, or if the rules came from no file.
-fn is_in_sync(record: &Record) -> Option<bool> {
-    let path: &Path = record.source.as_deref()?;
-    Some(std::fs::read_to_string(path).ok()? == record.text)
 }

@@ -84,7 +84,7 @@ fn items<'v, 't>(value: &'v Value<'t>) -> &'v [Value<'t>] {
 }
 
 /// The sets that stand in a section.
-fn sets<'s, 't>(section: &'s Section<'t>) -> Vec<(&'s str, &'s Value<'t>)> {
+pub(super) fn sets<'s, 't>(section: &'s Section<'t>) -> Vec<(&'s str, &'s Value<'t>)> {
     let is_sets = section
         .header
         .as_ref()

@@ -3,6 +3,7 @@
 mod layout;
 mod list;
 mod members;
+mod outline;
 mod promote;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::{
 use self::layout::Layout;
 pub use self::{
     members::{members, without_ended},
+    outline::outline,
     promote::promote,
 };
 use super::{

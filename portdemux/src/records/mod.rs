@@ -7,9 +7,11 @@
 //! Changes of sets stand in a record beside it, a line each, and are part of the text that a command
 //! reads. They are written before the kernel's tables change; the tables say how many of them they have.
 
+mod sets;
+
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek as _, SeekFrom, Write as _},
+    io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dataplane::pins::Lock,
     rules::{
+        Ruleset,
         source::{Becomes, MemberChange},
         until::Until,
     },
@@ -32,6 +35,10 @@ pub type TextHash = [u8; 32];
 /// How a record begins: with a line that says, in JSON, where the text that follows it came from.
 const SOURCE: &str = "# source = ";
 
+/// How the name of a record ends.
+const TEXT: &str = "toml";
+/// How the name of what is kept of large sets ends.
+const SETS: &str = "sets";
 /// How the name of a record of changes ends.
 const CHANGES: &str = "changes";
 
@@ -54,7 +61,13 @@ impl Record {
     /// The hash under which it is kept.
     #[must_use]
     pub fn hash(&self) -> TextHash {
-        *blake3::hash(self.text.as_bytes()).as_bytes()
+        Self::hash_of(&self.text)
+    }
+
+    /// The hash under which a text is kept.
+    #[must_use]
+    pub fn hash_of(text: &str) -> TextHash {
+        *blake3::hash(text.as_bytes()).as_bytes()
     }
 }
 
@@ -71,23 +84,30 @@ impl Records {
     ///
     /// It is missing, damaged, or may not be read.
     pub fn read(&self, hash: &TextHash) -> Result<Record> {
-        let path = self.path(hash);
+        let path = self.path(hash, TEXT);
         let kept = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let parts = kept
-            .split_once('\n')
-            .and_then(|(line, text)| Some((line.strip_prefix(SOURCE)?, text)));
-        let (source, text) =
-            parts.with_context(|| format!("{} does not begin as a record", path.display()))?;
+        let (line, text) = kept.split_once('\n').unwrap_or_default();
         let record = Record {
-            source: serde_json::from_str(source)
-                .with_context(|| format!("understand {}", path.display()))?,
+            source: source(line).with_context(|| format!("understand {}", path.display()))?,
             text: text.into(),
         };
         anyhow::ensure!(record.hash() == *hash, "{} is damaged", path.display());
         Ok(record)
     }
 
-    /// Keeps a record under the hash of its text, beside the one of the ruleset in force.
+    /// What the text with this hash says, without reading it, and the file it was applied from. None unless its
+    /// sets are large, or if that is damaged or may not be read.
+    #[must_use]
+    pub fn ruleset(&self, hash: &TextHash) -> Option<(Option<PathBuf>, Ruleset)> {
+        let kept = fs::read(self.path(hash, SETS)).ok()?;
+        let mut line = String::new();
+        let record = File::open(self.path(hash, TEXT)).ok()?;
+        BufReader::new(record).read_line(&mut line).ok()?;
+        let source = source(line.trim_end()).ok()?;
+        Some((source, sets::read("the ruleset in force", &kept)?))
+    }
+
+    /// Keeps a record under the hash of its text, and what it says, beside the one of the ruleset in force.
     ///
     /// It need not reach a disk: the ruleset that it belongs to lives no longer than the kernel, and
     /// what a process has written stays when that process is killed.
@@ -95,18 +115,22 @@ impl Records {
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn write(&self, record: &Record, hash: &TextHash, _lock: &Lock) -> Result<()> {
-        let path = self.path(hash);
-        // Under another name first: a record is there whole or not at all.
-        let unfinished = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let source = serde_json::to_string(&record.source)?;
-            let mut file = File::create(&unfinished)?;
-            file.write_all(format!("{SOURCE}{source}\n").as_bytes())?;
-            file.write_all(record.text.as_bytes())?;
-            fs::rename(&unfinished, &path)
-        };
-        write().with_context(|| format!("write {}", path.display()))
+    pub fn write(
+        &self,
+        record: &Record,
+        hash: &TextHash,
+        ruleset: &Ruleset,
+        _lock: &Lock,
+    ) -> Result<()> {
+        if let Some(kept) = sets::write(&record.text, ruleset) {
+            whole(&self.path(hash, SETS), &[&kept])?;
+        }
+        let source = serde_json::to_string(&record.source)?;
+        let line = format!("{SOURCE}{source}\n");
+        whole(
+            &self.path(hash, TEXT),
+            &[line.as_bytes(), record.text.as_bytes()],
+        )
     }
 
     /// Removes every record but that of `kept`, and returns how many there were.
@@ -115,12 +139,12 @@ impl Records {
     ///
     /// One cannot be removed.
     pub fn sweep(&self, kept: &TextHash, _lock: &Lock) -> Result<usize> {
-        let kept = self.path(kept);
+        let kept = [TEXT, SETS].map(|ending| self.path(kept, ending));
         let mut removed = 0;
         let entries = fs::read_dir(&self.directory)
             .with_context(|| format!("read {}", self.directory.display()))?;
         for path in entries.flatten().map(|entry| entry.path()) {
-            if path != kept && is_record(&path) {
+            if !kept.contains(&path) && is_record(&path) {
                 fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
                 removed += 1;
             }
@@ -204,12 +228,32 @@ impl Records {
         self.directory.join(format!("{}.{CHANGES}", generation.0))
     }
 
-    fn path(&self, hash: &TextHash) -> PathBuf {
+    fn path(&self, hash: &TextHash, ending: &str) -> PathBuf {
         self.directory.join(format!(
-            "{}.toml",
+            "{}.{ending}",
             &blake3::Hash::from(*hash).to_hex()[..32]
         ))
     }
+}
+
+/// The file that a record was applied from, by its first line.
+fn source(line: &str) -> Result<Option<PathBuf>> {
+    let source = line.strip_prefix(SOURCE);
+    let source = source.context("it does not begin as a record")?;
+    Ok(serde_json::from_str(source)?)
+}
+
+/// Writes a file, under another name first: it is there whole or not at all.
+fn whole(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    let unfinished = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&unfinished)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        fs::rename(&unfinished, path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
 }
 
 /// A line for a change: `+ SET PREFIX`, the same with milliseconds since 1970 behind it, or `- SET PREFIX`.
@@ -248,5 +292,5 @@ fn read_change(line: &str) -> Option<MemberChange> {
 
 fn is_record(path: &Path) -> bool {
     path.extension()
-        .is_some_and(|extension| extension == "toml" || extension == "new")
+        .is_some_and(|extension| [TEXT, SETS, "new"].iter().any(|known| extension == *known))
 }
