@@ -138,6 +138,14 @@ fn as_commands(rounds: usize) -> Result<Vec<Row>> {
         add.push(time(&["add", &format!("{}/udp", 1000 + round)])?);
         stats.push(time(&["stats", "--json"])?);
     }
+    let (mut lists, mut change) = (Vec::new(), Vec::new());
+    let sets = write("sets.toml", sources::text(1_000_000, 20, true))?;
+    for round in 0..rounds {
+        lists.push(time(&["apply", &sets])?);
+        let address = format!("2001:db8::{round}");
+        change.push(time(&["set", "add", "set3", &address])?);
+        time(&["apply", &few])?;
+    }
     Ok(vec![
         Row {
             what: "portdemux apply, 65,536 rules",
@@ -154,6 +162,14 @@ fn as_commands(rounds: usize) -> Result<Vec<Row>> {
         Row {
             what: "portdemux stats --json",
             milliseconds: Spread::of(&stats),
+        },
+        Row {
+            what: "portdemux apply, 1,000,000 prefixes in 20 sets",
+            milliseconds: Spread::of(&lists),
+        },
+        Row {
+            what: "portdemux set add, one address beside those",
+            milliseconds: Spread::of(&change),
         },
     ])
 }
