@@ -11,14 +11,17 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
     programs::{
-        CgroupAttachMode, ProgramType, SkLookup, SockOps,
+        CgroupAttachMode, SkLookup, SockOps,
         links::{FdLink, PinnedLink},
     },
-    sys::is_program_supported,
-    util::KernelVersion,
 };
 
-use super::{GroupName, unpin};
+use super::{
+    GroupName,
+    features::{knows_interface, require},
+    guard::guard,
+    unpin,
+};
 use crate::{
     dataplane::{
         links::{self, programs_with},
@@ -29,7 +32,7 @@ use crate::{
     },
     error::Help as _,
     image::Destinations,
-    interface::{self, Interface},
+    interface,
     rules::{Destination, destination::SocketName},
     sockets::take,
 };
@@ -38,9 +41,6 @@ use crate::{
 pub const LOOK: &str = "portdemux_look";
 /// The program that hears of sockets that begin to listen.
 const HEAR: &str = "portdemux_hear";
-
-/// The first kernel that says by which interface the packet came that a socket is looked up for.
-const INTERFACE_SINCE: KernelVersion = KernelVersion::new(5, 17, 0);
 
 const ENOLINK: i32 = 67;
 
@@ -160,72 +160,6 @@ pub fn followed(places: &Places) -> Followed {
     }
 }
 
-/// Says anew of which interfaces all packets are decided about on their way in.
-///
-/// # Errors
-///
-/// The kernel does not list its interfaces.
-pub fn guard(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
-    guard_without(places, maps, lock, &[])
-}
-
-/// Whether what was last said of that still holds.
-///
-/// # Errors
-///
-/// The kernel does not list its interfaces.
-pub fn is_guard_current(places: &Places, maps: &Maps) -> Result<bool> {
-    if maps.steering.netns().1 != interface::namespace()? {
-        return Ok(true);
-    }
-    let present = interface::list()?;
-    let attached = carriers(places, &[], &present);
-    Ok(maps.steering.guards(&with_vlans(attached, &present)))
-}
-
-/// Does so before the program is taken off the interfaces at some places: whoever is not guarded is decided
-/// about when a socket is looked up.
-///
-/// # Errors
-///
-/// The kernel does not list its interfaces.
-pub fn guard_without(places: &Places, maps: &Maps, _lock: &Lock, leaving: &[usize]) -> Result<()> {
-    if maps.steering.netns().1 != interface::namespace()? {
-        // What is attached here matters nothing to the other namespace; what leaves may be there.
-        if !leaving.is_empty() {
-            maps.steering.set_guarded(&[]);
-        }
-        return Ok(());
-    }
-    let present = interface::list()?;
-    let attached = carriers(places, leaving, &present);
-    maps.steering.set_guarded(&with_vlans(attached, &present));
-    Ok(())
-}
-
-/// The interfaces that the program runs on, but for those at some places.
-fn carriers(places: &Places, leaving: &[usize], present: &[Interface]) -> Vec<u32> {
-    let attached = links::pinned(places).into_iter();
-    let attached = attached.filter(|link| !leaving.contains(&link.place));
-    attached
-        .filter_map(|link| Some(link.carrier(present)?.index))
-        .collect()
-}
-
-/// Adds the VLANs on interfaces: all that comes by a VLAN has come by the interface below, with a tag.
-fn with_vlans(mut interfaces: Vec<u32>, present: &[Interface]) -> Vec<u32> {
-    loop {
-        let above = present.iter().find(|interface| {
-            let is_in = |index: u32| interfaces.contains(&index);
-            interface.vlan_of.is_some_and(is_in) && !is_in(interface.index)
-        });
-        let Some(above) = above else {
-            return interfaces;
-        };
-        interfaces.push(above.index);
-    }
-}
-
 /// Gives this binary's programs to an instance that hands packets to sockets.
 ///
 /// # Errors
@@ -280,55 +214,6 @@ fn looking(places: &Places) -> PathBuf {
 
 fn hearing(places: &Places) -> PathBuf {
     places.pins().join(HEARING)
-}
-
-/// What the kernel has of what sockets take.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each says of one feature whether it is there"
-)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Features {
-    /// It asks a program for sockets (Linux 5.9).
-    pub sk_lookup: bool,
-    /// It lets a process take sockets of another (Linux 5.6).
-    pub pidfd_getfd: bool,
-    /// A program hears of sockets that begin to listen: control groups of version 2 are mounted, and network
-    /// namespaces have cookies (Linux 5.15).
-    pub sock_ops: bool,
-    /// It says by which interface a packet came (Linux 5.17).
-    pub ingress_ifindex: bool,
-}
-
-impl Features {
-    /// Those of the kernel that this process runs on.
-    #[must_use]
-    pub fn of_this_kernel() -> Self {
-        Self {
-            // Whoever may not load programs is not told.
-            sk_lookup: is_program_supported(ProgramType::SkLookup).unwrap_or(true),
-            pidfd_getfd: take::is_supported(),
-            sock_ops: unified_root().is_some()
-                && take::netns_cookie().is_some()
-                && is_program_supported(ProgramType::SockOps).unwrap_or(true),
-            ingress_ifindex: knows_interface(),
-        }
-    }
-}
-
-fn knows_interface() -> bool {
-    !KernelVersion::current().is_ok_and(|version| version < INTERFACE_SINCE)
-}
-
-/// Refuses what the kernel cannot do, by its name.
-fn require() -> Result<()> {
-    if is_program_supported(ProgramType::SkLookup).unwrap_or(true) {
-        return Ok(());
-    }
-    Err(anyhow::anyhow!(
-        "this kernel cannot hand packets to sockets: it lacks programs of type sk_lookup"
-    ))
-    .help(|| "Linux 5.9 and newer have them; nothing was changed".into())
 }
 
 /// Sockets are those of one network namespace: that in which rules named the first of them.
@@ -469,38 +354,4 @@ pub(crate) fn unified_root() -> Option<PathBuf> {
         let point = before.split(' ').nth(4)?.replace("\\040", " ");
         is_unified.then(|| PathBuf::from(point))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn vlans_are_found_however_deep_and_in_whatever_order_they_stand() {
-        let interface = |index, vlan_of| Interface {
-            index,
-            name: format!("test{index}"),
-            mtu: 1500,
-            driver: None,
-            mac: None,
-            is_up: true,
-            vlan_of,
-            programs: Vec::new(),
-        };
-        // 5 is a VLAN of 9, which is one of 2; 7 and 8 belong to 3.
-        let present = [
-            interface(2, None),
-            interface(3, None),
-            interface(5, Some(9)),
-            interface(7, Some(3)),
-            interface(8, Some(7)),
-            interface(9, Some(2)),
-        ];
-        assert_eq!(with_vlans(vec![2], &present), [2, 9, 5]);
-        assert_eq!(with_vlans(vec![3], &present), [3, 7, 8]);
-        assert_eq!(with_vlans(vec![7, 8], &present), [7, 8]);
-        assert!(with_vlans(Vec::new(), &present).is_empty());
-        // What is gone has no VLANs; another may have its number by then.
-        assert_eq!(with_vlans(vec![4], &present), [4]);
-    }
 }

@@ -1,6 +1,8 @@
 //! Which sockets get what comes for the ports of rules, and the programs that see to it.
 
+mod features;
 mod groups;
+mod guard;
 mod links;
 
 use std::{
@@ -14,11 +16,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
+pub use features::Features;
 pub use groups::{Family, GroupName, Member};
+pub use guard::{guard, guard_without, is_guard_current};
 pub(super) use links::renew;
 pub use links::{
-    Features, Followed, LOOK, begin, end, followed, guard, guard_without, is_guard_current,
-    is_steering, load, refresh, register, unregister,
+    Followed, LOOK, begin, end, followed, is_steering, load, refresh, register, unregister,
 };
 use portdemux_common::sockets::{
     Group, MAX_GROUPS, MAX_GUARDED, SOCKET_PLACES, Steering as Layout,
