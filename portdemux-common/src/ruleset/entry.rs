@@ -63,9 +63,8 @@ impl Action {
 
 /// What a table says about a port: nothing, or the rule that claims it and the rule's action.
 ///
-/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bit 18: the rule has terms, and its
-/// [`Policy`] is to be
-/// read. Bit 19: this is not the last word about the port. Bits 24 to 31: [`Action`].
+/// Bits 0 to 16: [`RuleId`]. Bit 17: claimed. Bit 18: the rule has terms, and its [`crate::policy::Policy`]
+/// is to be read. Bit 19: this is not the last word about the port. Bits 24 to 31: [`Action`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Entry(u32);
