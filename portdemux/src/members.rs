@@ -146,7 +146,7 @@ pub fn change(
     };
     if !steps.is_empty() {
         if let Some(check) = check_new {
-            check(&preview(places, maps, &steps, clock.unix)?)?;
+            check(&preview(&in_force.ruleset, &steps, clock.unix)?)?;
         }
         let records = Records::new(places.records());
         records.append_changes(in_force.generation, &steps, lock)?;
@@ -161,8 +161,8 @@ pub fn change(
 }
 
 /// What packets would be decided by after some changes.
-fn preview(places: &Places, maps: &Maps, steps: &[MemberChange], now: u64) -> Result<Compiled> {
-    let mut ruleset = change::in_force(places, maps)?.ruleset;
+fn preview(ruleset: &Ruleset, steps: &[MemberChange], now: u64) -> Result<Compiled> {
+    let mut ruleset = ruleset.clone();
     ruleset.change_members(steps, now);
     let ids: Vec<RuleId> = (0..).take(ruleset.rules().len()).collect();
     image::compile(&ruleset, &ids)

@@ -359,6 +359,20 @@ pub(crate) fn is_named(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Removes a pin or another file, if it is there.
+///
+/// # Errors
+///
+/// It cannot be removed.
+pub(crate) fn unpin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Removes a directory of bpffs with everything in it, if it is there.
 fn remove_tree(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {

@@ -1,7 +1,5 @@
 //! The program that sees what an interface sends.
 
-use std::{fs, io};
-
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -13,7 +11,7 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::pins::Places;
+use super::pins::{Places, unpin};
 use crate::error::Help as _;
 
 /// The program's name in its object.
@@ -53,7 +51,7 @@ pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &st
         return Ok(());
     }
     // A link that is left from an interface that vanished is of no use.
-    remove(&pin)?;
+    unpin(&pin)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::last());
     let id = program
         .attach_with_options(name, TcAttachType::Egress, order)
@@ -101,7 +99,7 @@ fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
 /// The pin cannot be removed.
 pub(super) fn detach(places: &Places, place: usize, carrier: Option<&str>) -> Result<()> {
     detach_filters(carrier);
-    remove(&places.sent(place))
+    unpin(&places.sent(place))
 }
 
 /// Takes the program off interfaces of this network namespace, where no link holds it.
@@ -112,14 +110,5 @@ pub(super) fn detach_filters<'a>(carriers: impl IntoIterator<Item = &'a str>) {
     for carrier in carriers {
         // One that is not there is what is wanted.
         let _ = tc::qdisc_detach_program(carrier, TcAttachType::Egress, PROGRAM);
-    }
-}
-
-fn remove(pin: &std::path::Path) -> Result<()> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", pin.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -27,6 +27,7 @@ use portdemux_common::{
 use super::{
     mapped::Mapped,
     maps::{self, possible_cpus, used},
+    pins::unpin,
 };
 use crate::{image::Destinations, interface::Interface, rules::Destination};
 
@@ -306,7 +307,7 @@ impl Targets {
                 Destination::Interface(_) => remove(&mut self.map::<u64>(DEVICES)?, place)?,
                 Destination::Xsk(name) => {
                     remove(&mut self.map::<i32>(XSKS)?, place)?;
-                    remove_file(&self.xsk_pin(name))?;
+                    unpin(&self.xsk_pin(name))?;
                 }
                 Destination::Local
                 | Destination::Drop
@@ -339,7 +340,7 @@ impl Targets {
                 remove(&mut xsks, place)?;
             }
         }
-        strays.iter().try_for_each(|pin| remove_file(pin))
+        strays.iter().try_for_each(|pin| unpin(pin))
     }
 
     /// A map whose elements are read and written one by one.
@@ -368,15 +369,6 @@ fn remove<V: aya::Pod>(map: &mut HashMap<MapData, u32, V>, key: u32) -> Result<(
             Ok(())
         }
         Err(error) => Err(error).context("clear a place in a map of targets"),
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     change::{self, Change, Request},
     dataplane::{
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{Lock, Places, unpin},
     },
     error::Help as _,
     records::{Record, TextHash},
@@ -168,13 +168,7 @@ impl Pending {
 ///
 /// The file cannot be removed.
 pub fn forget(places: &Places, _lock: &Lock) -> Result<()> {
-    let path = path(places);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    unpin(&path(places))
 }
 
 /// A change that was not confirmed in time, and the generation that undid it.

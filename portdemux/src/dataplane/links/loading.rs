@@ -6,12 +6,8 @@ use portdemux_common::flows::Shape;
 
 use crate::dataplane::{
     flows,
-    maps::{
-        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, LEDGER, LIMITS, LOSSES, MACS, Maps, RULESETS,
-        SOCKETS, STEERING, TARGET_PLACES, XSKS, possible_cpus,
-    },
+    maps::{self, COUNTERS, CPUS, Maps, possible_cpus},
     objects,
-    sources::SOURCES,
 };
 
 /// The program's name in its object.
@@ -26,26 +22,6 @@ pub const FLOW_PROGRAM: &str = "portdemux_flow";
 /// The same for kernels that have no frames in several buffers.
 pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
 
-/// The maps that all programs of an instance share. An object has all of them, whatever its programs use, and
-/// those that are not found here would be made for nothing.
-pub(in crate::dataplane) const SHARED: [&str; 15] = [
-    RULESETS,
-    COUNTERS,
-    FRAGMENTS,
-    SOURCES,
-    LIMITS,
-    ANSWERS,
-    DEVICES,
-    MACS,
-    CPUS,
-    XSKS,
-    SOCKETS,
-    STEERING,
-    LOSSES,
-    TARGET_PLACES,
-    LEDGER,
-];
-
 /// The first kernel with `xdp.frags`.
 const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 
@@ -54,14 +30,15 @@ const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 /// # Errors
 ///
 /// The kernel refuses, or the maps are damaged.
-pub fn load(maps: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
-    let pins = &maps.directory;
-    let mac = maps.interface(place).mac;
+pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
+    let pins = &instance.directory;
+    let mac = instance.interface(place).mac;
     let place = u32::try_from(place)?;
     let cpus = u32::try_from(possible_cpus()?)?;
     let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
-    for name in SHARED {
+    // An object has all maps, whatever its programs use, and those that are not found would be made for nothing.
+    for name in maps::ALL {
         loader.map_pin_path(name, pins.join(name));
     }
     loader

@@ -27,10 +27,7 @@ use portdemux_common::{
     state::{self, Mode, NAME_LENGTH},
 };
 
-pub(super) use self::{
-    loading::SHARED,
-    replacing::{all_use, programs_with, renew, replace_all},
-};
+pub(super) use self::replacing::{all_use, programs_with, renew, replace_all};
 use self::{
     loading::received,
     refusing::{reason, refusal, refuse_foreign_program},
@@ -41,7 +38,7 @@ pub use self::{
 };
 use super::{
     maps::Maps,
-    pins::{Lock, Places},
+    pins::{Lock, Places, unpin},
     sent,
 };
 use crate::{
@@ -201,12 +198,7 @@ fn attach_received(
     }
 
     // A link that is left from an interface that vanished is no use to the one that is there now.
-    match fs::remove_file(&pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", pin.display()));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    unpin(&pin)?;
     refuse_foreign_program(places, interface)?;
     if matches!(wish, Wish::Generic) {
         maps.leave_cpus()?;

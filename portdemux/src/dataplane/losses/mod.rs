@@ -7,7 +7,6 @@ mod layout;
 
 use std::{
     collections::HashSet,
-    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -24,11 +23,10 @@ use portdemux_common::{
 };
 
 use super::{
-    links,
     mapped::Mapped,
     maps::{self, COUNTERS, CPUS, DEVICES, Maps, possible_cpus},
     objects,
-    pins::{Lock, Places},
+    pins::{Lock, Places, unpin},
     targets::Needed,
 };
 use crate::rules::{Destination, Ruleset};
@@ -296,7 +294,7 @@ fn load(pins: &Path) -> Result<Ebpf> {
         Ok(map.id())
     };
     let mut loader = EbpfLoader::new();
-    for name in links::SHARED {
+    for name in maps::ALL {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = possible_cpus()?;
@@ -315,14 +313,4 @@ fn load(pins: &Path) -> Result<Ebpf> {
 
 fn pin(places: &Places, program: &str) -> PathBuf {
     places.pins().join(program)
-}
-
-/// Removes a pin, if it is there.
-fn unpin(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -20,14 +20,13 @@ use super::{
     GroupName,
     features::{knows_interface, require},
     guard::guard,
-    unpin,
 };
 use crate::{
     dataplane::{
-        links::{self, programs_with},
-        maps::{COUNTERS, CPUS, Maps, SOURCES, possible_cpus},
+        links::programs_with,
+        maps::{self, COUNTERS, CPUS, Maps, SOURCES, possible_cpus},
         objects,
-        pins::{Lock, Places},
+        pins::{Lock, Places, unpin},
         syscalls,
     },
     error::Help as _,
@@ -256,7 +255,7 @@ fn is_alive(places: &Places) -> bool {
 pub fn load(maps: &Maps) -> Result<Ebpf> {
     let pins = &maps.directory;
     let mut loader = EbpfLoader::new();
-    for name in links::SHARED {
+    for name in maps::ALL {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = u32::try_from(possible_cpus()?)?;

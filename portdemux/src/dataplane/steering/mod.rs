@@ -6,7 +6,6 @@ mod guard;
 mod links;
 
 use std::{
-    fs,
     mem::offset_of,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -173,14 +172,4 @@ fn guarded(indices: &[u32]) -> (usize, [u64; MAX_GUARDED / 2]) {
 
 const fn group_offset(index: u32) -> usize {
     offset_of!(Layout, groups) + (index as usize % MAX_GROUPS) * size_of::<Group>()
-}
-
-/// Removes a pin, if it is there.
-fn unpin(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

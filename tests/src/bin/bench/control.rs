@@ -19,6 +19,15 @@ pub(crate) struct Row {
     milliseconds: Spread,
 }
 
+impl Row {
+    fn of(what: &'static str, milliseconds: &[f64]) -> Self {
+        Self {
+            what,
+            milliseconds: Spread::of(milliseconds),
+        }
+    }
+}
+
 /// As many rules as there can be, a port each.
 fn full_ruleset(to: &str) -> String {
     let mut text = String::new();
@@ -77,22 +86,10 @@ fn inside(rounds: usize) -> Result<Vec<Row>> {
         snapshot.push(milliseconds(begun));
     }
     Ok(vec![
-        Row {
-            what: "compile a ruleset of 65,536 rules",
-            milliseconds: Spread::of(&compile),
-        },
-        Row {
-            what: "switch to a compiled ruleset of 65,536 rules",
-            milliseconds: Spread::of(&switch),
-        },
-        Row {
-            what: "read the counters of all ports",
-            milliseconds: Spread::of(&ports),
-        },
-        Row {
-            what: "read all counters, claims and 65,536 names",
-            milliseconds: Spread::of(&snapshot),
-        },
+        Row::of("compile a ruleset of 65,536 rules", &compile),
+        Row::of("switch to a compiled ruleset of 65,536 rules", &switch),
+        Row::of("read the counters of all ports", &ports),
+        Row::of("read all counters, claims and 65,536 names", &snapshot),
     ])
 }
 
@@ -147,30 +144,12 @@ fn as_commands(rounds: usize) -> Result<Vec<Row>> {
         time(&["apply", &few])?;
     }
     Ok(vec![
-        Row {
-            what: "portdemux apply, 65,536 rules",
-            milliseconds: Spread::of(&full),
-        },
-        Row {
-            what: "portdemux apply, all ports by range",
-            milliseconds: Spread::of(&range),
-        },
-        Row {
-            what: "portdemux add, one port",
-            milliseconds: Spread::of(&add),
-        },
-        Row {
-            what: "portdemux stats --json",
-            milliseconds: Spread::of(&stats),
-        },
-        Row {
-            what: "portdemux apply, 1,000,000 prefixes in 20 sets",
-            milliseconds: Spread::of(&lists),
-        },
-        Row {
-            what: "portdemux set add, one address beside those",
-            milliseconds: Spread::of(&change),
-        },
+        Row::of("portdemux apply, 65,536 rules", &full),
+        Row::of("portdemux apply, all ports by range", &range),
+        Row::of("portdemux add, one port", &add),
+        Row::of("portdemux stats --json", &stats),
+        Row::of("portdemux apply, 1,000,000 prefixes in 20 sets", &lists),
+        Row::of("portdemux set add, one address beside those", &change),
     ])
 }
 
