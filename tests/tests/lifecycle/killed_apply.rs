@@ -27,9 +27,19 @@ fn an_apply_killed_at_any_step_leaves_the_old_ruleset_or_the_new_one_whole() -> 
     portdemux.ok(&["attach", INTERFACE])?;
     let new = Rules::New.file(&portdemux)?;
     let (mut old_left, mut new_left, mut noted) = (0, 0, 0);
+    let (mut first, mut last) = (None, None);
     for step in 1..=MANY {
+        // Steps are told apart by their number, and to write the other half of the map takes another number of
+        // them: it is the same half each time.
+        if let (Some(first), Some(last)) = (first, last)
+            && (last + 1) % 2 != first % 2
+        {
+            portdemux.ok(&["add", "8/sctp", "--name", "further"])?;
+        }
         Rules::Old.apply(&portdemux)?;
         let (_, before) = bed::in_force(&portdemux, &probe)?;
+        let first = *first.get_or_insert(before);
+        ensure!(before % 2 == first % 2, "{before} after {first}");
         let apply = portdemux.command(&["apply".as_ref(), new.as_os_str()]);
         let course = steps::run(&apply, cli::binary()?, Kill::Before(step))?;
         let context = || format!("killed before step {step}: {course:?}");
@@ -66,6 +76,7 @@ fn an_apply_killed_at_any_step_leaves_the_old_ruleset_or_the_new_one_whole() -> 
             "the new rules were in force before step {step}"
         );
         noted += usize::from(is_mended(&portdemux, generation).with_context(context)?);
+        last = Some(generation + 1);
     }
     anyhow::bail!("apply did not end within {MANY} steps");
 }
