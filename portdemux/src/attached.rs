@@ -51,6 +51,12 @@ pub enum State {
 }
 
 impl State {
+    /// Whether a program runs on the interface, as far as this process can see.
+    #[must_use]
+    pub const fn is_attached(self) -> bool {
+        matches!(self, Self::Attached | Self::Elsewhere)
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -146,5 +146,6 @@ fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Res
             Err(error) => error,
         }
     })?;
-    report::change(context, &change)
+    report::change(context, &change);
+    Ok(())
 }

@@ -65,7 +65,7 @@ fn put_in_force(
     let check = |new: &_| safeguard.check(places, maps, &[], new);
     let request = rules.request(args.dry_run, args.safeguard.confirm);
     let change = change::change(places, maps, lock, old, request, check)?;
-    report::change(context, &change)?;
+    report::change(context, &change);
     report::warn_of_ended_members(&change);
     safeguard.finish()
 }

@@ -149,17 +149,17 @@ fn attach_all(
                     change.warnings.push(warning);
                 }
             }
-            report::change(context, &change)?;
+            report::change(context, &change);
             report::warn_of_ended_members(&change);
         }
         None if maps.generation().0 == 0 => context.output.line(format!(
             "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",
             context.command()
-        ))?,
+        )),
         None => context.output.line(format!(
             "The rules of generation {} hold, counters kept",
             maps.generation().0
-        ))?,
+        )),
     }
     Ok(())
 }
@@ -189,7 +189,7 @@ fn attach_each(
     for interface in interfaces {
         match links::attach(&context.places, maps, interface, netns, wish) {
             Ok(attachment) => {
-                say(context, interface, &attachment)?;
+                say(context, interface, &attachment);
                 if matches!(attachment, Attachment::Attached { .. }) {
                     fresh.push(interface);
                 }
@@ -247,12 +247,12 @@ fn roll_back(
         links::detach(&context.places, place)?;
         context
             .output
-            .line(format!("{}  detached again", interface.name))?;
+            .line(format!("{}  detached again", interface.name));
     }
     Ok(())
 }
 
-fn say(context: &Context, interface: &Interface, attachment: &Attachment) -> Result<()> {
+fn say(context: &Context, interface: &Interface, attachment: &Attachment) {
     let (verb, mode) = match attachment {
         Attachment::Attached { mode, .. } => ("attached", *mode),
         Attachment::Replaced { mode } => ("program replaced", *mode),
@@ -266,8 +266,7 @@ fn say(context: &Context, interface: &Interface, attachment: &Attachment) -> Res
     context.output.line(format!(
         "{name}  {verb}  xdp {}{driver}",
         links::mode_name(mode)
-    ))?;
-    Ok(())
+    ));
 }
 
 /// Warns about everything that would make counters and rules see less than there is.

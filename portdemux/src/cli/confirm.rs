@@ -35,14 +35,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             pending::forget(places, &lock)?;
             context
                 .output
-                .line(format!("generation {generation} is confirmed: it stays"))?;
+                .line(format!("generation {generation} is confirmed: it stays"));
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {
             let change = pending.undo(places, &maps, &lock)?;
             // Nobody needs to be told later.
             pending::forget(places, &lock)?;
-            report::change(context, &change)
+            report::change(context, &change);
+            Ok(())
         }
         Standing::Waits(_) | Standing::Overdue => {
             pending.undo(places, &maps, &lock)?;

@@ -59,12 +59,12 @@ fn detach_all(context: &Context) -> Result<()> {
     );
     links::remove_instance(places, &lock)?;
     for name in names {
-        context.output.line(format!("{name}  detached"))?;
+        context.output.line(format!("{name}  detached"));
     }
     context.output.line(format!(
         "instance {} removed: rules and counters are gone",
         places.instance
-    ))?;
+    ));
     Ok(())
 }
 
@@ -109,12 +109,12 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
     steering::guard_without(places, &maps, &lock, &leaving)?;
     for (name, place) in found {
         links::detach(places, place)?;
-        context.output.line(format!("{name}  detached"))?;
+        context.output.line(format!("{name}  detached"));
     }
     if links::pinned(places).is_empty() {
         context.output.line(
             "Rules and counters are kept for the next attach; portdemux detach --all removes them",
-        )?;
+        );
     }
     Ok(())
 }

@@ -121,7 +121,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.json {
         context
             .output
-            .line(serde_json::to_string(&explained.line(log))?)?;
+            .line(serde_json::to_string(&explained.line(log))?);
     } else {
         let agrees = agreement
             .as_ref()
@@ -129,11 +129,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         let log = log.unwrap_or_default();
         context
             .output
-            .write(&report_on(&basis, &explained, agrees, &log))?;
+            .write(&report_on(&basis, &explained, agrees, &log));
         if args.rules.is_none()
             && let Some(line) = socket(context, &basis, &explained)?
         {
-            context.output.line(line)?;
+            context.output.line(line);
         }
     }
     agreement.map_or(Ok(()), |agreement| Ok(agreement.result()?))
@@ -173,10 +173,14 @@ fn explain_capture(
         let (columns, _) = context.output.size();
         Format::Table { columns }
     };
-    let Findings { tally, cut, error } =
-        capture::explain(capture, &basis, agreement.as_mut(), format, |text| {
-            context.output.write(text)
-        })?;
+    let write = |text: &str| {
+        context.output.write(text);
+        context.output.is_read()
+    };
+    let found = capture::explain(capture, &basis, agreement.as_mut(), format, write)?;
+    let Some(Findings { tally, cut, error }) = found else {
+        return Ok(());
+    };
     if cut > 0 {
         output::warn(
             format!(

@@ -34,13 +34,14 @@ use output::Output;
 use portdemux_common::state::Generation;
 
 use crate::{
+    attached,
     change::{self, InForce, Written},
     dataplane::{
         destinations, links,
         maps::Maps,
         pins::{InstanceName, Lock, Places},
     },
-    error::NothingLoaded,
+    error::{Advice, NothingLoaded},
     pending,
     records::{Records, TextHash},
     rules::{
@@ -118,6 +119,55 @@ enum Command {
     Follow(follow::Args),
     Explain(explain::Args),
     Guard(guard::Args),
+}
+
+impl Command {
+    /// Whether it can change something.
+    const fn is_verb(&self) -> bool {
+        match self {
+            Self::Attach(_)
+            | Self::Detach(_)
+            | Self::Apply(_)
+            | Self::Add(_)
+            | Self::Remove(_)
+            | Self::Set(_)
+            | Self::Promote(_)
+            | Self::Confirm(_)
+            | Self::Flows(_)
+            | Self::Socket(_) => true,
+            Self::Export(_)
+            | Self::Status(_)
+            | Self::Rules(_)
+            | Self::Stats(_)
+            | Self::Listeners(_)
+            | Self::Follow(_)
+            | Self::Explain(_)
+            | Self::Guard(_) => false,
+        }
+    }
+
+    fn run(&self, context: &Context) -> Result<()> {
+        match self {
+            Self::Attach(args) => attach::run(args, context),
+            Self::Detach(args) => detach::run(args, context),
+            Self::Apply(args) => apply::run(args, context),
+            Self::Add(args) => add::run(args, context),
+            Self::Remove(args) => remove::run(args, context),
+            Self::Set(args) => set::run(args, context),
+            Self::Promote(args) => promote::run(args, context),
+            Self::Confirm(args) => confirm::run(args, context),
+            Self::Export(args) => export::run(args, context),
+            Self::Status(args) => status::run(args, context),
+            Self::Rules(args) => rules::run(args, context),
+            Self::Stats(args) => stats::run(args, context),
+            Self::Flows(args) => flows::run(args, context),
+            Self::Listeners(args) => listeners::run(args, context),
+            Self::Socket(args) => socket::run(args, context),
+            Self::Follow(args) => follow::run(args, context),
+            Self::Explain(args) => explain::run(args, context),
+            Self::Guard(args) => guard::run(args, context),
+        }
+    }
 }
 
 /// What every verb and noun works with.
@@ -208,6 +258,38 @@ impl Context {
         Ok(())
     }
 
+    /// What is in force now, for whoever was not told what a verb did.
+    fn what_is_in_force(&self) -> String {
+        let look = || -> Result<String> {
+            let maps = match self.open() {
+                Err(error) if error.is::<NothingLoaded>() => return Ok(format!("{error}")),
+                opened => opened?,
+            };
+            let interfaces = attached::interfaces(&self.places, &maps)?;
+            let attached = interfaces
+                .iter()
+                .filter(|interface| interface.state.is_attached());
+            let names: Vec<&str> = attached
+                .map(|interface| {
+                    interface
+                        .renamed
+                        .as_ref()
+                        .unwrap_or(&interface.name)
+                        .as_str()
+                })
+                .collect();
+            let attached = match &names[..] {
+                [] => "attached to no interface".into(),
+                names => format!("attached to {}", names.join(", ")),
+            };
+            let generation = maps.generation().0;
+            Ok(format!("generation {generation} is in force, {attached}"))
+        };
+        let found =
+            look().unwrap_or_else(|error| format!("what is in force is not known: {error:#}"));
+        format!("{found} ({} status)", self.command())
+    }
+
     /// The command for this instance, as a user writes it.
     pub(crate) fn command(&self) -> String {
         match self.places.instance.to_string().as_str() {
@@ -225,7 +307,10 @@ pub fn main() -> ExitCode {
         bpffs,
         state_dir,
         command,
-    } = Cli::parse();
+    } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return usage(&said),
+    };
     let context = Context {
         places: Places {
             instance,
@@ -234,38 +319,41 @@ pub fn main() -> ExitCode {
         },
         output: Output::new(),
     };
-    let result = match &command {
-        Command::Attach(args) => attach::run(args, &context),
-        Command::Detach(args) => detach::run(args, &context),
-        Command::Apply(args) => apply::run(args, &context),
-        Command::Add(args) => add::run(args, &context),
-        Command::Remove(args) => remove::run(args, &context),
-        Command::Set(args) => set::run(args, &context),
-        Command::Promote(args) => promote::run(args, &context),
-        Command::Confirm(args) => confirm::run(args, &context),
-        Command::Export(args) => export::run(args, &context),
-        Command::Status(args) => status::run(args, &context),
-        Command::Rules(args) => rules::run(args, &context),
-        Command::Stats(args) => stats::run(args, &context),
-        Command::Flows(args) => flows::run(args, &context),
-        Command::Listeners(args) => listeners::run(args, &context),
-        Command::Socket(args) => socket::run(args, &context),
-        Command::Follow(args) => follow::run(args, &context),
-        Command::Explain(args) => explain::run(args, &context),
-        Command::Guard(args) => guard::run(args, &context),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::fail(&error);
-            if error.downcast_ref::<NothingLoaded>().is_some() {
-                ExitCode::from(3)
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+    if command.is_verb() {
+        context.output.hold();
     }
+    let result = command.run(&context);
+    // By now its lock is free, and nothing that is said can keep others from anything.
+    let written = context.output.release();
+    let error = match (result, written) {
+        (Ok(()), Ok(())) => return ExitCode::SUCCESS,
+        (Err(error), _) => error,
+        (Ok(()), Err(error)) if command.is_verb() => {
+            unsaid(error).context(Advice(context.what_is_in_force()))
+        }
+        (Ok(()), Err(error)) => unsaid(error),
+    };
+    output::fail(&error);
+    if error.downcast_ref::<NothingLoaded>().is_some() {
+        ExitCode::from(3)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Says what clap has to say: help, or what is wrong with the arguments.
+fn usage(said: &clap::Error) -> ExitCode {
+    match said.print() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            output::fail(&unsaid(error));
+            ExitCode::FAILURE
+        }
+        Ok(()) | Err(_) => u8::try_from(said.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
+}
+
+fn unsaid(error: io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context("write standard output")
 }
 
 /// Reads ports of the command line, and says how to write them.
@@ -336,14 +424,6 @@ fn burst(text: &str) -> Result<u64, String> {
 
 fn with_help(error: &dyn std::error::Error, help: &str) -> String {
     format!("{error}\n help: {help}")
-}
-
-/// Whether the reader of the output went away, as `head` does when it has enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn warn_of_loss(in_force: &InForce) {

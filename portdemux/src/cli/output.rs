@@ -1,9 +1,13 @@
 //! Everything the command prints goes through here.
 
+mod streams;
+
 use std::{
     fmt::{self, Display, Write as _},
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
 };
+
+use streams::Stream;
 
 use crate::{
     error::{Advice, NothingLoaded},
@@ -82,24 +86,34 @@ impl Output {
         }
     }
 
-    /// Writes a text to standard output.
-    ///
-    /// # Errors
-    ///
-    /// Nobody reads it any more.
-    pub fn write(&self, text: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
+    /// Writes a text to standard output, when it may be written.
+    pub fn write(&self, text: &str) {
+        streams::say(Stream::Output, text);
     }
 
-    /// Writes a line to standard output.
+    /// Writes a line to standard output, when it may be written.
+    pub fn line(&self, line: impl Display) {
+        self.write(&format!("{line}\n"));
+    }
+
+    /// Whether what is written from here on comes anywhere: its reader is there, and it could be written so far.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        streams::is_read()
+    }
+
+    /// Holds back what is said until [`Self::release`].
+    pub fn hold(&self) {
+        streams::hold();
+    }
+
+    /// Says what was held back.
     ///
     /// # Errors
     ///
-    /// Nobody reads it any more.
-    pub fn line(&self, line: impl Display) -> io::Result<()> {
-        self.write(&format!("{line}\n"))
+    /// Standard output could not be written. A reader that has gone away is no error.
+    pub fn release(&self) -> io::Result<()> {
+        streams::release()
     }
 }
 
@@ -115,8 +129,7 @@ pub fn warn(message: impl Display, help: Option<&str>) {
     if let Some(help) = help {
         let _ = writeln!(text, "{} {help}", label("   help:", "36"));
     }
-    // There is nowhere to say that standard error is closed.
-    let _ = io::stderr().write_all(text.as_bytes());
+    streams::say(Stream::Error, &text);
 }
 
 /// Says that something is not known, why, and what to do, although the command goes on.
@@ -127,12 +140,12 @@ pub fn warn_of(what: impl Display, error: &anyhow::Error) {
 
 /// Says something of use beside the output.
 pub fn note(message: impl Display) {
-    let _ = io::stderr().write_all(format!("note: {message}\n").as_bytes());
+    streams::say(Stream::Error, &format!("note: {message}\n"));
 }
 
 /// Says why the command failed and what to do.
 pub fn fail(error: &anyhow::Error) {
-    let _ = io::stderr().write_all(describe(error).as_bytes());
+    streams::say(Stream::Error, &describe(error));
 }
 
 fn describe(error: &anyhow::Error) -> String {

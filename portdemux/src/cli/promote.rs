@@ -41,5 +41,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let change = edited
         .put_in_force(context, &maps, &lock)
         .map_err(report::of_the_ruleset_in_force)?;
-    report::change(context, &change)
+    report::change(context, &change);
+    Ok(())
 }

@@ -113,21 +113,21 @@ pub(super) fn of_the_ruleset_in_force(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// Says what a change did.
-pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
+pub(super) fn change(context: &Context, change: &Change) {
     if let Some(repaired) = &change.repaired {
         output::note(repaired);
     }
     let (columns, _) = context.output.size();
     context
         .output
-        .line(change.plan.shortened(PLAN_LINES, columns))?;
+        .line(change.plan.shortened(PLAN_LINES, columns));
     match change.generation {
         Some(generation) => context.output.line(format!(
             "generation {}, {}, counters kept",
             generation.0,
             milliseconds(change.took)
-        ))?,
-        None => context.output.line("dry run: nothing was changed")?,
+        )),
+        None => context.output.line("dry run: nothing was changed"),
     }
     for (what, help) in &change.warnings {
         output::warn(what, Some(help));
@@ -137,9 +137,8 @@ pub(super) fn change(context: &Context, change: &Change) -> Result<()> {
             "undone after {}, unless: {} confirm",
             seconds(within),
             context.command()
-        ))?;
+        ));
     }
-    Ok(())
 }
 
 /// Warns of members of sets whose time is past: they stand in the file and are in no set.

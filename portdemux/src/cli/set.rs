@@ -131,13 +131,14 @@ fn change(
     });
     let check: Option<members::Check<'_>> = if is_concerned { Some(&check) } else { None };
     let changed = members::change(places, &maps, &lock, &in_force, name, &wishes, check)?;
-    say(context, name, &changed)
+    say(context, name, &changed);
+    Ok(())
 }
 
 /// How many members are written out before the rest is only counted.
 const SHOWN: usize = 20;
 
-fn say(context: &Context, name: &str, changed: &Changed) -> Result<()> {
+fn say(context: &Context, name: &str, changed: &Changed) {
     let until = |becomes: Becomes| match becomes {
         Becomes::Member(Some(until)) => format!("until {until}"),
         Becomes::Member(None) => "for good".into(),
@@ -155,12 +156,12 @@ fn say(context: &Context, name: &str, changed: &Changed) -> Result<()> {
             }
         };
         let line = format!("{sign} @{name}  {prefix}  {says}");
-        context.output.line(line.trim_end())?;
+        context.output.line(line.trim_end());
     }
     if let Some(more) = changed.members.len().checked_sub(SHOWN + 1) {
         context
             .output
-            .line(format!("… {} more", grouped(more as u64 + 1)))?;
+            .line(format!("… {} more", grouped(more as u64 + 1)));
     }
     let generation = match changed.rebuilt {
         Some(generation) => format!("generation {}, ", generation.0),
@@ -175,11 +176,10 @@ fn say(context: &Context, name: &str, changed: &Changed) -> Result<()> {
         "@{name} has {} {prefixes}, {generation}{}, counters kept",
         grouped(changed.count as u64),
         milliseconds(changed.took)
-    ))?;
+    ));
     if !changed.is_used {
         output::note(format!("no rule names @{name}"));
     }
-    Ok(())
 }
 
 #[derive(Serialize)]
@@ -234,18 +234,21 @@ fn list(args: &ListArgs, context: &Context) -> Result<()> {
                 })
                 .collect(),
         };
-        return Ok(context.output.line(serde_json::to_string(&report)?)?);
+        context.output.line(serde_json::to_string(&report)?);
+        return Ok(());
     }
     if sets.is_empty() {
-        return Ok(context
+        context
             .output
-            .line("No sets: a rules file defines them in [sets]")?);
+            .line("No sets: a rules file defines them in [sets]");
+        return Ok(());
     }
     let table = match (name, &sets[..]) {
         (Some(_), [set]) => of_one(set, now),
         _ => of_all(ruleset, &sets, now),
     };
-    Ok(context.output.write(&table.render(&context.output))?)
+    context.output.write(&table.render(&context.output));
+    Ok(())
 }
 
 fn rules_of<'r>(ruleset: &'r Ruleset, set: &Set) -> Vec<&'r str> {

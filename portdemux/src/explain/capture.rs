@@ -1,6 +1,6 @@
 //! All frames of a capture, one after the other.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use anyhow::Result;
 
@@ -35,22 +35,22 @@ pub struct Findings {
     pub error: Option<CaptureError>,
 }
 
-/// Explains every frame of a capture and writes that with `write`; the kernel is asked, too, if there
-/// is an [`Agreement`].
+/// Explains every frame of a capture and writes that with `write`, which says whether anybody still reads it;
+/// the kernel is asked, too, if there is an [`Agreement`]. None if nobody read it to its end.
 ///
 /// A capture that cannot be read to its end is explained as far as it goes. Of a capture that comes
 /// bit by bit through a pipe everything is written as it comes.
 ///
 /// # Errors
 ///
-/// Something cannot be written, or the kernel does not run the twin.
+/// The kernel does not run the twin.
 pub fn explain<R: Read>(
     capture: &mut Capture<R>,
     basis: &Basis,
     mut agreement: Option<&mut Agreement>,
     format: Format,
-    mut write: impl FnMut(&str) -> io::Result<()>,
-) -> Result<Findings> {
+    mut write: impl FnMut(&str) -> bool,
+) -> Result<Option<Findings>> {
     let columns = match format {
         Format::Table { columns } => columns,
         Format::Json => usize::MAX,
@@ -67,7 +67,9 @@ pub fn explain<R: Read>(
     }
     loop {
         if text.len() >= CHUNK || capture.is_drained() {
-            write(&text)?;
+            if !write(&text) {
+                return Ok(None);
+            }
             text.clear();
         }
         let frame = match capture.next_frame() {
@@ -96,6 +98,5 @@ pub fn explain<R: Read>(
     if format != Format::Json {
         findings.tally.write(&mut text);
     }
-    write(&text)?;
-    Ok(findings)
+    Ok(write(&text).then_some(findings))
 }

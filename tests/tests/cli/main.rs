@@ -15,5 +15,6 @@ mod sources;
 mod stats;
 mod tables;
 mod terms;
+mod unsaid;
 mod usage;
 mod watch;

@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             "{} flows forgotten: their next packets are judged as new ones",
             grouped(forgotten as u64)
         ),
-    })?;
+    });
     Ok(())
 }
 

@@ -109,14 +109,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             &maps,
             flows.as_ref(),
         )?;
-        return Ok(context.output.line(line)?);
+        context.output.line(line);
+        return Ok(());
     }
     let flows = tracked(flows, context)?;
     let most = args.limit.unwrap_or(SHOWN) as usize;
     let now = now();
     let found = busiest(flows.all(), &args.selectors.selection(), most, now);
     let text = page::text(&found, &maps, &context.output, now);
-    Ok(context.output.write(&text)?)
+    context.output.write(&text);
+    Ok(())
 }
 
 /// The tables of flows of an instance that has to have them.

@@ -67,7 +67,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let rows = sorted(found.all, &rules);
     if args.json {
         let line = document::line(&rows, &rules, found.is_complete, context)?;
-        return Ok(context.output.line(line)?);
+        context.output.line(line);
+        return Ok(());
     }
     if matches!(rules, Rules::None) {
         let instance = &context.places.instance;
@@ -76,7 +77,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         ));
     }
     let text = page::text(&rows, !args.ports.is_empty(), &context.output);
-    Ok(context.output.write(&text)?)
+    context.output.write(&text);
+    Ok(())
 }
 
 /// Says that the processes of so many sockets are not known, and what it takes to see them.

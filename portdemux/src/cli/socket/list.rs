@@ -86,12 +86,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             generation: in_force.generation.0,
             sockets: sockets.collect(),
         };
-        return Ok(context.output.line(serde_json::to_string(&report)?)?);
+        context.output.line(serde_json::to_string(&report)?);
+        return Ok(());
     }
     if all.is_empty() {
         context
             .output
-            .line("No rule hands packets to a socket, and none has a name")?;
+            .line("No rule hands packets to a socket, and none has a name");
         return Ok(());
     }
     let mut table = Table::new()
@@ -134,6 +135,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             ]);
         }
     }
-    context.output.write(&table.render(&context.output))?;
+    context.output.write(&table.render(&context.output));
     Ok(())
 }

@@ -133,13 +133,13 @@ fn enter(
                     one.transport.name(),
                     one.address,
                     one.family
-                ))?;
+                ));
             }
             Ok(false) => context.output.line(format!(
                 "= {name}  {} {}  is one of them already",
                 one.transport.name(),
                 one.address
-            ))?,
+            )),
             Err(error) => {
                 let cookies: Vec<u64> = added.iter().map(|one| one.cookie).collect();
                 take_out(maps, group, |member| cookies.contains(&member.cookie))?;
@@ -193,7 +193,7 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<()> {
     };
     context.output.line(format!(
         "- {name}  {what}: what they have goes on, nothing new comes"
-    ))?;
+    ));
     Ok(())
 }
 

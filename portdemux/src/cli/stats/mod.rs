@@ -74,7 +74,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             None,
         )
     };
-    Ok(context.output.write(&text)?)
+    context.output.write(&text);
+    Ok(())
 }
 
 /// The ports that were asked for, or those of interest, ascending.

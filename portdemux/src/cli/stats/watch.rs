@@ -26,10 +26,10 @@ pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duratio
     if args.json {
         let mut pace = Pace::new(Duration::ZERO, interval)?;
         let mut behind = Behind::default();
-        while pace.goes_on() {
+        while context.output.is_read() && pace.goes_on() {
             let behind = behind.again(maps);
             let line = document::line(args, context, maps, &Snapshot::take(maps), behind)?;
-            context.output.write(&line)?;
+            context.output.write(&line);
         }
         return Ok(());
     }
@@ -37,18 +37,19 @@ pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duratio
     let mut pace = Pace::new(SAMPLE.min(interval), interval)?;
     let output = &context.output;
     if !output.is_terminal() {
-        return print(args, output, maps, &mut pace);
+        print(args, output, maps, &mut pace);
+        return Ok(());
     }
-    output.write(BEGIN)?;
-    let ended = print(args, output, maps, &mut pace);
-    output.write(END)?;
-    ended
+    output.write(BEGIN);
+    print(args, output, maps, &mut pace);
+    output.write(END);
+    Ok(())
 }
 
-fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) -> Result<()> {
+fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) {
     let mut before = Snapshot::take(maps);
     let mut behind = Behind::default();
-    while pace.goes_on() {
+    while output.is_read() && pace.goes_on() {
         let now = Snapshot::take(maps);
         let behind = behind.again(maps);
         let text = if output.is_terminal() {
@@ -58,10 +59,9 @@ fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) -> Result<(
         } else {
             page::text(args, output, &before, &now, behind, None) + "\n"
         };
-        output.write(&text)?;
+        output.write(&text);
         before = now;
     }
-    Ok(())
 }
 
 /// A page over the one before it: every line is cleared to its end, and what is below. Nothing comes

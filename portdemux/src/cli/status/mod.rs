@@ -158,7 +158,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             kernel_memory_bytes: maps.memory(),
             version: env!("CARGO_PKG_VERSION"),
         };
-        return Ok(context.output.line(serde_json::to_string(&report)?)?);
+        context.output.line(serde_json::to_string(&report)?);
+        return Ok(());
     }
 
     let count = match rules {
@@ -176,9 +177,9 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         "{}   generation {}   {count}{source}",
         places.instance,
         maps.generation().0
-    ))?;
+    ));
     if let Some((generation, standing)) = pending {
-        say_what_waits(context, generation, standing)?;
+        say_what_waits(context, generation, standing);
     }
     if let Err(error) = &in_force {
         output::warn(format!("{error:#}"), None);
@@ -191,7 +192,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     if !after.is_empty() {
         context
             .output
-            .write(&table(&before, &after, seconds).render(&context.output))?;
+            .write(&table(&before, &after, seconds).render(&context.output));
     }
     for interface in &after {
         warn_of_absence(interface);
@@ -199,25 +200,23 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     for destination in &destinations {
         destination.warn(context);
     }
-    context.output.write(&reach::text(&destinations, &used))?;
-    context
-        .output
-        .write(&reach::losses(&lost, losses_counted))?;
-    say_answers(context, &answers)?;
-    sockets.say(context)?;
+    context.output.write(&reach::text(&destinations, &used));
+    context.output.write(&reach::losses(&lost, losses_counted));
+    say_answers(context, &answers);
+    sockets.say(context);
     if let Some(flows) = flows {
-        context.output.write(&flows.text())?;
+        context.output.write(&flows.text());
     }
     context.output.line(format!(
         "kernel memory {}   {}",
         size(maps.memory()),
         versions(&after)
-    ))?;
+    ));
     Ok(())
 }
 
 /// Says what the senders of rejected packets were told, if anything.
-fn say_answers(context: &Context, answers: &[(&str, u64)]) -> Result<()> {
+fn say_answers(context: &Context, answers: &[(&str, u64)]) {
     if answers.iter().any(|&(_, count)| count != 0) {
         let counts: Vec<String> = answers
             .iter()
@@ -225,9 +224,8 @@ fn say_answers(context: &Context, answers: &[(&str, u64)]) -> Result<()> {
             .collect();
         let counts = counts.join(", ");
         let line = format!("answers to what was rejected: {counts}");
-        context.output.line(line)?;
+        context.output.line(line);
     }
-    Ok(())
 }
 
 /// Which version the programs have, and this binary.
@@ -246,13 +244,13 @@ fn versions(interfaces: &[AttachedInterface]) -> String {
     }
 }
 
-fn say_what_waits(context: &Context, generation: u64, standing: Standing) -> Result<()> {
+fn say_what_waits(context: &Context, generation: u64, standing: Standing) {
     let command = context.command();
     match standing {
         Standing::Waits(left) => context.output.line(format!(
             "generation {generation} is undone in {}, unless: {command} confirm",
             seconds(left)
-        ))?,
+        )),
         Standing::Overdue => output::warn(
             format!("generation {generation} was not confirmed in time and is still in force"),
             Some(&format!("{command} confirm --undo")),
@@ -262,7 +260,6 @@ fn say_what_waits(context: &Context, generation: u64, standing: Standing) -> Res
         )),
         Standing::Void => {}
     }
-    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate is read by people")]

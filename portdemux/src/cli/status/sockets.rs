@@ -1,6 +1,5 @@
 //! How connections and datagrams are handed to sockets.
 
-use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
@@ -59,9 +58,9 @@ impl Sockets {
     }
 
     /// Says how it stands with them, if there are any, and warns if nothing finds them again.
-    pub(super) fn say(&self, context: &Context) -> Result<()> {
+    pub(super) fn say(&self, context: &Context) {
         if let Some(line) = self.line() {
-            context.output.line(line)?;
+            context.output.line(line);
         }
         if let Some(lack) = self.need.lack()
             && !self.follower_runs
@@ -72,7 +71,6 @@ impl Sockets {
             );
             output::warn(lack, Some(&follow));
         }
-        Ok(())
     }
 
     fn line(&self) -> Option<String> {

@@ -72,9 +72,17 @@ fn explain_all(file: &[u8], format: Format) -> (String, Findings) {
     let mut capture = Capture::new("trace.pcap", file).unwrap();
     let findings = capture::explain(&mut capture, &basis(), None, format, |more| {
         text.push_str(more);
-        Ok(())
+        true
     });
-    (text, findings.unwrap())
+    (text, findings.unwrap().unwrap())
+}
+
+#[test]
+fn what_nobody_reads_is_not_explained_to_its_end() {
+    let file = pcap(&[vec![0; 60]]);
+    let mut capture = Capture::new("trace.pcap", &file[..]).unwrap();
+    let found = capture::explain(&mut capture, &basis(), None, Format::Json, |_| false);
+    assert!(found.unwrap().is_none());
 }
 
 #[test]
