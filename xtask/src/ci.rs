@@ -12,7 +12,7 @@ type Step = fn() -> Result<()>;
 /// ends with their results.
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
-    let steps: [(&str, Step); 5] = [
+    let steps: [(&str, Step); 6] = [
         ("set-up", || {
             setup::toolchain()?;
             setup::tests()
@@ -20,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
         ("lint", lint::run),
         ("docs", docs::run),
         ("load", load::run),
+        ("debug", test::run_host_in_debug),
         ("test", test::run_all),
     ];
     for (name, step) in steps {

@@ -17,6 +17,8 @@ use crate::{
 
 /// What a verb that can cut the session takes.
 #[derive(Clone, Copy, Debug, clap::Args)]
+// Verbs have it beside a group that is called after their own `Args`.
+#[group(id = "safeguard")]
 pub(super) struct Args {
     /// Undo the change by itself after this time, as in 60s or 5m, unless portdemux confirm comes
     #[arg(long, value_name = "TIME", value_parser = time)]

@@ -176,10 +176,13 @@ pub(crate) fn pieces(
             start: high,
             target,
         });
-        let is_next = |&(start, _): &Range| start == u128::from(high + 1) << 64;
-        if high < u64::MAX && !ranges.get(place).is_some_and(is_next) {
+        // What begins within the next upper half has a piece of its own from the first of its addresses on.
+        let next = ranges.get(place).map(|&(start, _)| low_word(start >> 64));
+        if let Some(behind) = high.checked_add(1)
+            && next != Some(behind)
+        {
             pieces.push(Piece {
-                start: high + 1,
+                start: behind,
                 target: Target::class(last),
             });
         }

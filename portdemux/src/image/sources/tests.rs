@@ -110,34 +110,55 @@ fn edges(net: &IpNet) -> Vec<IpAddr> {
     }
 }
 
+/// Holds the tables of rules against their prefixes, for `others` and for all addresses beside which a prefix begins
+/// or ends.
+fn check(rules: &[(Vec<IpNet>, Vec<IpNet>)], others: impl IntoIterator<Item = IpAddr>) {
+    let ruleset = ruleset(rules);
+    let ids: Vec<RuleId> = (5..).step_by(3).take(rules.len()).collect();
+    let image = image::compile(&ruleset, &ids).unwrap();
+    let nets = rules
+        .iter()
+        .flat_map(|(from, deny)| from.iter().chain(deny));
+    let addresses: Vec<IpAddr> = nets.flat_map(edges).chain(others).collect();
+    for ((from, deny), &id) in rules.iter().zip(&ids) {
+        for &address in &addresses {
+            let holds = |list: &[IpNet]| list.iter().any(|net| net.contains(&address));
+            let expected = if holds(deny) {
+                Admission::Denied
+            } else if !from.is_empty() && !holds(from) {
+                Admission::NotAllowed
+            } else {
+                Admission::Admitted
+            };
+            assert_eq!(admitted(&image, address, id), expected, "{address}");
+        }
+    }
+}
+
+#[test]
+fn a_range_that_ends_within_an_upper_half_begins_behind_one_that_is_cut() {
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let none = Vec::new;
+    check(
+        &[
+            (nets(&["2001:db8::/61", "2001:db8:0:8::/65"]), none()),
+            (none(), nets(&["2001:db8:0:7::/65"])),
+        ],
+        [],
+    );
+}
+
 proptest! {
     #[test]
     fn an_image_admits_whom_the_prefixes_admit(
         rules in prop::collection::vec((list(), list()), 1..80),
         others in prop::collection::vec(any::<u128>(), 4),
     ) {
-        let ruleset = ruleset(&rules);
-        let ids: Vec<RuleId> = (5..).step_by(3).take(rules.len()).collect();
-        let image = image::compile(&ruleset, &ids).unwrap();
-        let nets = rules.iter().flat_map(|(from, deny)| from.iter().chain(deny));
         let others = others.into_iter().flat_map(|bits| {
             let low = u32::try_from(bits & u128::from(u32::MAX)).unwrap();
             [IpAddr::from(Ipv6Addr::from(bits)), Ipv4Addr::from(low).into()]
         });
-        let addresses: Vec<IpAddr> = nets.flat_map(edges).chain(others).collect();
-        for ((from, deny), &id) in rules.iter().zip(&ids) {
-            for &address in &addresses {
-                let holds = |list: &[IpNet]| list.iter().any(|net| net.contains(&address));
-                let expected = if holds(deny) {
-                    Admission::Denied
-                } else if !from.is_empty() && !holds(from) {
-                    Admission::NotAllowed
-                } else {
-                    Admission::Admitted
-                };
-                prop_assert_eq!(admitted(&image, address, id), expected, "{}", address);
-            }
-        }
+        check(&rules, others);
     }
 
     #[test]
