@@ -1,7 +1,7 @@
 //! Changes to the ruleset in force.
 
 use std::{
-    fs,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -14,9 +14,11 @@ use portdemux_common::{
 };
 
 use crate::{
+    bounded,
     clock::Clock,
     dataplane::{
         destinations, losses,
+        mapped::catching,
         maps::Maps,
         pins::{Lock, Places},
         steering,
@@ -30,7 +32,7 @@ use crate::{
     records::{Record, Records},
     recover,
     rules::{
-        Ruleset, edit,
+        RulesError, Ruleset, edit,
         file::{self, Reading},
         plan::Plan,
         source::MemberChange,
@@ -162,7 +164,7 @@ pub fn written(places: &Places, maps: &Maps) -> Result<Written> {
 /// file cannot be read.
 #[must_use]
 pub fn is_in_sync(places: &Places, maps: &Maps, in_force: &InForce) -> Option<bool> {
-    let there = fs::read_to_string(in_force.source.as_ref()?).ok()?;
+    let there = bounded::file(in_force.source.as_ref()?).ok()?;
     Some(if in_force.changes.is_empty() {
         let header = maps.header();
         let hash = Record::hash_of(&there);
@@ -224,16 +226,7 @@ pub(crate) fn make(
     let records = Records::new(places.records());
     let hash_in_force = maps.header().text_hash;
     let repaired = repair(&records, maps, &hash_in_force, lock)?;
-    let new = || file::read(request.name, &request.text, request.reading);
-    let (old, ruleset) = if request.text.len() < LONG {
-        (old(), new())
-    } else {
-        thread::scope(|scope| {
-            let old = scope.spawn(old);
-            let new = new();
-            (old.join().ok().flatten(), new)
-        })
-    };
+    let (old, ruleset) = old_and_new(old, &request)?;
     let ruleset = ruleset?;
     destinations::check(&ruleset)?;
     let plan = Plan::between(old.unwrap_or_default(), ruleset);
@@ -276,13 +269,13 @@ pub(crate) fn make(
     });
     if let Some(wanted) = &flows {
         // The programs that track obey every ruleset; those that do not would not obey this one.
-        tracking::begin(places, maps, lock, wanted).context("begin to track flows")?;
+        catching(|| tracking::begin(places, maps, lock, wanted)).context("begin to track flows")?;
     }
     let in_force = maps.destinations_in_force();
     let destinations = prepared
         .as_ref()
         .map_or(&in_force, |prepared| &prepared.ruleset.destinations);
-    if let Err(error) = steering::begin(places, maps, lock, destinations) {
+    if let Err(error) = catching(|| steering::begin(places, maps, lock, destinations)) {
         steering::end(places, maps, lock, &in_force)?;
         return Err(error);
     }
@@ -299,7 +292,7 @@ pub(crate) fn make(
             None => Ok(maps.generation()),
         }
     };
-    let installed = put_in_force();
+    let installed = catching(put_in_force);
     if installed.is_err() {
         records.sweep(&hash_in_force, lock)?;
         steering::end(places, maps, lock, &in_force)?;
@@ -324,6 +317,25 @@ pub(crate) fn make(
     Ok(change)
 }
 
+/// Asks for the ruleset in force and reads the new one, at the same time if that takes long.
+fn old_and_new(
+    old: impl FnOnce() -> Option<Ruleset> + Send,
+    request: &Request<'_>,
+) -> Result<(Option<Ruleset>, Result<Ruleset, RulesError>)> {
+    let new = || file::read(request.name, &request.text, request.reading);
+    if request.text.len() < LONG {
+        return Ok((old(), new()));
+    }
+    thread::scope(|scope| {
+        let old = thread::Builder::new()
+            .spawn_scoped(scope, old)
+            .context("start a thread that reads the ruleset in force")?;
+        let new = new();
+        let old = old.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((old, new))
+    })
+}
+
 /// Takes away what the ruleset in force does not need.
 fn end(
     places: &Places,
@@ -344,7 +356,7 @@ fn count_losses(
     lock: &Lock,
     ruleset: &Ruleset,
 ) -> Option<(String, String)> {
-    let error = losses::begin(places, maps, lock, ruleset).err()?;
+    let error = catching(|| losses::begin(places, maps, lock, ruleset)).err()?;
     Some((
         format!("what targets do not take of their packets is not counted: {error:#}"),
         "the counters of the targets say some of it: ip -s link, ethtool -S".into(),

@@ -3,6 +3,7 @@
 
 pub mod attached;
 mod background;
+mod bounded;
 pub mod capabilities;
 pub mod capture;
 pub mod change;

@@ -8,11 +8,12 @@
 //! runs the `portdemux` command on a BPF file system of its own ([`bpffs`]). Everything is gone when
 //! it is dropped, also when a test panics; what a killed test leaves, the next one removes.
 //! [`probe`] asks which ports let a packet through, [`steps`] kills a program before any of its system
-//! calls, [`terminal`] shows what a person sees, [`mod@release`] what an older kernel would. [`soak`] is all of it at once. [`require`] says what a test needs, [`wait`] waits for a condition instead of for a time.
+//! calls, [`faults`] makes any of them fail, [`terminal`] shows what a person sees, [`mod@release`] what an older kernel would. [`soak`] is all of it at once. [`require`] says what a test needs, [`wait`] waits for a condition instead of for a time.
 
 pub mod answer;
 pub mod bpffs;
 pub mod cli;
+pub mod faults;
 pub mod frames;
 pub mod generate;
 pub mod lab;

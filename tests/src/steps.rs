@@ -62,16 +62,16 @@ pub fn run(command: &Command, program: &Path, when: Kill) -> Result<Course> {
         .unwrap_or_else(|_| Err(anyhow!("the tracing thread panicked")))
 }
 
-fn trace(command: &Command, program: &Path, when: Kill) -> Result<Course> {
-    // The shell waits until it is traced.
+/// Starts a command through a shell that waits until it is traced, with its standard output and its standard error.
+pub(crate) fn start(command: &Command, [stdout, stderr]: [Stdio; 2]) -> Result<Pid> {
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "read _; exec \"$@\" </dev/null", "sh"])
         .arg(command.get_program())
         .args(command.get_args())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stdout(stdout)
+        .stderr(stderr);
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => shell.env(name, value),
@@ -86,7 +86,11 @@ fn trace(command: &Command, program: &Path, when: Kill) -> Result<Course> {
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(leader, options).context("trace a program")?;
     drop(child.stdin.take());
+    Ok(leader)
+}
 
+fn trace(command: &Command, program: &Path, when: Kill) -> Result<Course> {
+    let leader = start(command, [Stdio::null(), Stdio::null()])?;
     let mut tracer = Tracer {
         leader,
         program,

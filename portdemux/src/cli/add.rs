@@ -11,7 +11,7 @@ use super::{
     safeguard::{self, Verb},
 };
 use crate::{
-    dataplane::{maps::Maps, pins::Lock},
+    dataplane::{mapped::catching, maps::Maps, pins::Lock},
     rules::{
         Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
         destination::{Fallback, Mac},
@@ -100,7 +100,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let is_socket = || matches!(args.to, Destination::Socket(_));
     let (lock, maps, is_new) = context.open_to_change_or_create(is_socket)?;
-    let result = put_in_force(args, context, &lock, &maps);
+    let result = catching(|| put_in_force(args, context, &lock, &maps));
     if is_new && result.is_err() {
         // Nothing was there before, nothing stays.
         context.places.remove(&lock)?;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     change,
-    dataplane::{maps::Maps, pins::Lock},
+    dataplane::{mapped::catching, maps::Maps, pins::Lock},
 };
 
 /// Put a rules file in force
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let rules = report::read_rules_to_apply(&args.file, args.strictness)?;
     let has_sockets = || report::names_sockets(&rules);
     let (lock, maps, is_new) = context.open_to_change_or_create(has_sockets)?;
-    let result = put_in_force(args, context, &rules, &lock, &maps);
+    let result = catching(|| put_in_force(args, context, &rules, &lock, &maps));
     if is_new && (result.is_err() || args.dry_run) {
         // Nothing was there before, nothing stays.
         context.places.remove(&lock)?;

@@ -16,6 +16,7 @@ use crate::{
         destinations,
         links::{self, Attachment, Wish},
         losses,
+        mapped::catching,
         maps::Maps,
         pins::Lock,
         steering,
@@ -80,15 +81,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     // Another writer may have come first, or what was left of a removed instance be gone.
     let interfaces = find(&args.interfaces)?;
     let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
-    let result = attach_all(
-        context,
-        &lock,
-        &maps,
-        &interfaces,
-        wish,
-        request,
-        &safeguard,
-    );
+    let result = catching(|| {
+        attach_all(
+            context,
+            &lock,
+            &maps,
+            &interfaces,
+            wish,
+            request,
+            &safeguard,
+        )
+    });
     if result.is_err() && is_new {
         // Nothing was there before, nothing stays.
         context.places.remove(&lock)?;
@@ -187,7 +190,7 @@ fn attach_each(
     let netns = interface::namespace()?;
     let mut fresh = Vec::new();
     for interface in interfaces {
-        match links::attach(&context.places, maps, interface, netns, wish) {
+        match catching(|| links::attach(&context.places, maps, interface, netns, wish)) {
             Ok(attachment) => {
                 say(context, interface, &attachment);
                 if matches!(attachment, Attachment::Attached { .. }) {

@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn detach_all(context: &Context) -> Result<()> {
     let places = &context.places;
-    if !places.exists() && !places.is_dying() {
+    if !places.exists()? && !places.is_dying()? {
         return Err(NothingLoaded {
             instance: places.instance.to_string(),
         }

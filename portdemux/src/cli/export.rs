@@ -19,6 +19,6 @@ pub(super) fn run(_args: &Args, context: &Context) -> Result<()> {
     let written = context.written(&maps)?;
     // What is exported can be applied.
     let text = edit::without_ended(&written.text, Clock::now().unix);
-    context.output.write(&text);
+    context.output.write_as_it_is(&text);
     Ok(())
 }

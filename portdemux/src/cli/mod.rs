@@ -25,6 +25,7 @@ mod set;
 mod socket;
 mod stats;
 mod status;
+mod visible;
 
 use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -32,12 +33,14 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use output::Output;
 use portdemux_common::state::Generation;
+use rustix::fs::Mode;
 
 use crate::{
     attached,
     change::{self, InForce, Written},
     dataplane::{
         destinations, links,
+        mapped::catching,
         maps::Maps,
         pins::{InstanceName, Lock, Places},
     },
@@ -218,7 +221,7 @@ impl Context {
         links::check_capabilities()?;
         let places = &self.places;
         let lock = places.lock()?;
-        let is_new = !places.exists();
+        let is_new = !places.exists()?;
         if is_new {
             // What outlived its instance is not this one's.
             let records = Records::new(places.records());
@@ -236,7 +239,7 @@ impl Context {
         &self,
         is_enough: impl FnOnce() -> bool,
     ) -> Result<(Lock, Maps, bool)> {
-        if !self.places.exists() && is_enough() {
+        if !self.places.exists()? && is_enough() {
             return self.open_or_create();
         }
         let (lock, maps) = self.open_to_change()?;
@@ -302,6 +305,8 @@ impl Context {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // What is kept of rules is nobody's business but this user's, and who may open a lock can hold it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let Cli {
         instance,
         bpffs,
@@ -322,7 +327,7 @@ pub fn main() -> ExitCode {
     if command.is_verb() {
         context.output.hold();
     }
-    let result = command.run(&context);
+    let result = catching(|| command.run(&context));
     // By now its lock is free, and nothing that is said can keep others from anything.
     let written = context.output.release();
     let error = match (result, written) {
@@ -434,5 +439,18 @@ fn warn_of_loss(in_force: &InForce) {
             ),
             Some("apply the rules file again"),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Clap looks for contradictions in debug builds only, and of a verb only once it is used.
+    #[test]
+    fn no_verb_contradicts_itself() {
+        Cli::command().debug_assert();
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use streams::Stream;
 
+use super::visible::{except, visible};
 use crate::{
     error::{Advice, NothingLoaded},
     figures::cut,
@@ -20,6 +21,9 @@ pub struct Output {
     colour: bool,
     is_terminal: bool,
 }
+
+/// What stands between the codes of a style when those are asked for.
+const PLACE: &str = " ";
 
 /// How something is to look on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,14 @@ pub enum Style {
 }
 
 impl Style {
+    const ALL: [Self; 5] = [
+        Self::Head,
+        Self::Added,
+        Self::Changed,
+        Self::Removed,
+        Self::Faint,
+    ];
+
     const fn code(self) -> &'static str {
         match self {
             Self::Head => "1",
@@ -86,14 +98,28 @@ impl Output {
         }
     }
 
-    /// Writes a text to standard output, when it may be written.
+    /// Writes a text to standard output, when it may be written, with the styles in it and control characters
+    /// written out.
     pub fn write(&self, text: &str) {
+        let styles = Style::ALL.map(|style| self.styled(style, PLACE));
+        let mut codes: Vec<&str> = styles.iter().flat_map(|style| style.split(PLACE)).collect();
+        codes.retain(|code| !code.is_empty());
+        self.write_as_it_is(&except(text, |rest| {
+            codes
+                .iter()
+                .find(|code| rest.starts_with(**code))
+                .map(|code| code.len())
+        }));
+    }
+
+    /// Writes a text to standard output, when it may be written, with all that is in it.
+    pub fn write_as_it_is(&self, text: &str) {
         streams::say(Stream::Output, text);
     }
 
     /// Writes a line to standard output, when it may be written.
     pub fn line(&self, line: impl Display) {
-        self.write(&format!("{line}\n"));
+        self.write_as_it_is(&visible(&format!("{line}\n")));
     }
 
     /// Whether what is written from here on comes anywhere: its reader is there, and it could be written so far.
@@ -125,9 +151,10 @@ impl Default for Output {
 
 /// Says what a user should know although the command goes on.
 pub fn warn(message: impl Display, help: Option<&str>) {
-    let mut text = format!("{} {message}\n", label("warning:", "1;33"));
+    let message = message.to_string();
+    let mut text = format!("{} {}\n", label("warning:", "1;33"), visible(&message));
     if let Some(help) = help {
-        let _ = writeln!(text, "{} {help}", label("   help:", "36"));
+        let _ = writeln!(text, "{} {}", label("   help:", "36"), visible(help));
     }
     streams::say(Stream::Error, &text);
 }
@@ -140,7 +167,7 @@ pub fn warn_of(what: impl Display, error: &anyhow::Error) {
 
 /// Says something of use beside the output.
 pub fn note(message: impl Display) {
-    streams::say(Stream::Error, &format!("note: {message}\n"));
+    streams::say(Stream::Error, &visible(&format!("note: {message}\n")));
 }
 
 /// Says why the command failed and what to do.
@@ -151,12 +178,12 @@ pub fn fail(error: &anyhow::Error) {
 fn describe(error: &anyhow::Error) -> String {
     if let Some(rules) = error.downcast_ref::<crate::rules::RulesError>() {
         // It is a page of its own, made for a reader.
-        return format!("{rules}\n");
+        return visible(&format!("{rules}\n")).into_owned();
     }
     let (causes, advice) = told(error);
-    let mut text = format!("{} {}\n", label("error:", "1;31"), causes);
+    let mut text = format!("{} {}\n", label("error:", "1;31"), visible(&causes));
     if let Some(advice) = advice {
-        let _ = writeln!(text, "{} {advice}", label(" help:", "36"));
+        let _ = writeln!(text, "{} {}", label(" help:", "36"), visible(&advice));
     }
     text
 }
@@ -244,7 +271,15 @@ impl Table {
         self.rows.push(
             cells
                 .into_iter()
-                .map(|cell| if cell.is_empty() { "–".into() } else { cell })
+                .map(|cell| {
+                    if cell.is_empty() {
+                        "–".into()
+                    } else {
+                        visible(&cell)
+                            .replace('\n', "\\u000a")
+                            .replace('\t', "\\u0009")
+                    }
+                })
                 .collect(),
         );
     }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Context, output};
 use crate::{
+    bounded,
     change::{Change, Request},
     clock::Clock,
     error::Help as _,
@@ -87,7 +88,7 @@ pub(super) fn read_rules(path: &Path) -> Result<RulesText> {
 fn read(path: &Path, reading: Reading) -> Result<RulesText> {
     let name = path.display().to_string();
     if name == "-" {
-        let text = std::io::read_to_string(std::io::stdin()).context("read standard input")?;
+        let text = bounded::text(std::io::stdin().lock()).context("read standard input")?;
         return Ok(RulesText {
             name: "standard input".into(),
             text,
@@ -95,7 +96,7 @@ fn read(path: &Path, reading: Reading) -> Result<RulesText> {
             reading,
         });
     }
-    let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
+    let text = bounded::file(path).with_context(|| format!("read {name}"))?;
     Ok(RulesText {
         name,
         text,

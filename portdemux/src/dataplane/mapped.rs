@@ -3,12 +3,14 @@
 use std::{
     io, iter,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    panic::{self, AssertUnwindSafe},
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use anyhow::{Context as _, Result};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// How many bytes are mapped at a time, a multiple of every size of a page.
@@ -17,6 +19,31 @@ use memmap2::{MmapOptions, MmapRaw};
 /// megabytes, more on more CPUs, and most commands need a few pages of them.
 const PIECE: usize = 512 << 10;
 const WORD: usize = size_of::<AtomicU64>();
+
+/// What a piece that cannot be mapped leaves [`catching`] with.
+struct Unmapped(io::Error);
+
+/// Ends what is being done: there is no memory to go on with.
+fn give_up(error: io::Error) -> ! {
+    panic::resume_unwind(Box::new(Unmapped(error)))
+}
+
+/// Does something with maps; that a piece of one cannot be mapped becomes an error, as it can where little memory is
+/// left.
+///
+/// Every look at a map would have to be fallible otherwise, although its first look decides for each piece.
+///
+/// # Errors
+///
+/// Those of `work`, and that memory cannot be mapped.
+pub(crate) fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        match payload.downcast::<Unmapped>() {
+            Ok(unmapped) => Err(unmapped.0).context("map memory of the instance"),
+            Err(other) => panic::resume_unwind(other),
+        }
+    })
+}
 
 /// The values of an array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
 ///
@@ -68,7 +95,7 @@ impl Mapped {
     fn piece(&self, number: usize) -> &[AtomicU64] {
         let memory = self.pieces[number].get_or_init(|| {
             self.map_piece(number)
-                .expect("invariant: a map that could be mapped in part can be mapped")
+                .unwrap_or_else(|error| give_up(error))
         });
         let length = memory.len() / WORD;
         // SAFETY: the mapping is aligned to a page, stays while `self` does, and is as long as the

@@ -2,9 +2,9 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
     thread,
@@ -14,18 +14,29 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use portdemux_common::ABI;
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, flock, fstatfs},
     io::Errno,
+    process::{Pid, test_kill_process},
 };
 
-use super::maps::Maps;
+use super::{
+    maps::Maps,
+    trusted::{LISTED, PRIVATE, Trusted, is_there},
+};
 use crate::error::{Help as _, NothingLoaded};
+
+/// The directory of bpffs in which all instances are.
+const ROOT: &str = "portdemux";
 
 /// Type of a bpffs (Linux `include/uapi/linux/magic.h`, `BPF_FS_MAGIC`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
 /// What helps whoever may not read the pins.
 const FORBIDDEN: &str = "run it as root, or let this user read the pins";
+
+/// What helps whoever may not change what is there.
+const NOT_OWN: &str = "run it as root, or name directories that are this user's own: PORTDEMUX_BPFFS (in a bpffs) and \
+                       PORTDEMUX_STATE_DIR";
 
 /// How long a writer waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,7 +84,7 @@ pub struct Lock {
 impl Places {
     /// The directory of everything that is pinned.
     fn root(&self) -> PathBuf {
-        self.bpffs.join("portdemux")
+        self.bpffs.join(ROOT)
     }
 
     /// The directory of the instance's pins, of whatever ABI.
@@ -85,7 +96,7 @@ impl Places {
     /// The directory of the instance's pins. A dot cannot stand in a name in bpffs.
     #[must_use]
     pub fn pins(&self) -> PathBuf {
-        self.instance_pins().join(format!("abi{ABI}"))
+        self.instance_pins().join(abi())
     }
 
     /// Where the link of the interface at `place` is pinned.
@@ -125,24 +136,32 @@ impl Places {
     /// # Errors
     ///
     /// [`NothingLoaded`] if there is no such instance; another error if it is damaged, belongs to
-    /// another version or may not be read.
+    /// another version, lies where others could change it or may not be read.
     pub fn open(&self) -> Result<Maps> {
-        self.check_bpffs()?;
-        let pins = self.pins();
-        match fs::metadata(&pins) {
-            Ok(_) => self.open_pinned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.refuse_other_abi()?;
-                Err(NothingLoaded {
-                    instance: self.instance.to_string(),
-                }
-                .into())
-            }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error)
-                .with_context(|| format!("read {}", pins.display()))
-                .help(|| FORBIDDEN.into()),
-            Err(error) => Err(error).with_context(|| format!("read {}", pins.display())),
+        let instance = self
+            .instance()
+            .with_help_if(is_permission_denied, FORBIDDEN)?;
+        let Some(instance) = instance else {
+            return Err(self.nothing_loaded());
+        };
+        if instance
+            .child(abi())
+            .with_help_if(is_permission_denied, FORBIDDEN)?
+            .is_none()
+        {
+            self.refuse_other_abi(&instance)?;
+            return Err(self.nothing_loaded());
         }
+        self.check_records()
+            .with_help_if(is_permission_denied, FORBIDDEN)?;
+        self.open_pinned()
+    }
+
+    fn nothing_loaded(&self) -> anyhow::Error {
+        NothingLoaded {
+            instance: self.instance.to_string(),
+        }
+        .into()
     }
 
     /// Opens the maps of the instance, after creating them if there is no such instance.
@@ -151,25 +170,35 @@ impl Places {
     ///
     /// The pins belong to another version, or cannot be made.
     pub fn open_or_create(&self, _lock: &Lock) -> Result<Maps> {
-        self.check_bpffs()?;
-        self.sweep()?;
-        let pins = self.pins();
-        if !pins.exists() {
-            self.refuse_other_abi()?;
+        let root = self.bpffs()?.make(ROOT, LISTED)?;
+        self.sweep(&root)?;
+        let name = &self.instance.0;
+        let instance = root.child(name)?;
+        let pins = match &instance {
+            Some(instance) => instance.child(abi())?,
+            None => None,
+        };
+        if pins.is_none() {
+            if let Some(instance) = &instance {
+                self.refuse_other_abi(instance)?;
+            }
             // Made beside its place and moved there whole: a crash leaves no half of an instance.
-            let unborn = self.unborn();
-            let inner = unborn.join(format!("abi{ABI}"));
-            fs::create_dir_all(&inner).with_context(|| format!("create {}", inner.display()))?;
-            let made = Maps::create(&inner).and_then(|()| {
-                remove_tree(&self.instance_pins())?;
-                fs::rename(&unborn, self.instance_pins()).context("move the pins to their place")
+            let made = self.create_in(&root).and_then(|()| {
+                root.remove(name)?;
+                root.rename(&self.unborn(), name)
+                    .context("move the pins to their place")
             });
             if let Err(error) = made {
-                let _ = remove_tree(&unborn);
+                let _ = root.remove(self.unborn());
                 return Err(error);
             }
         }
         self.open_pinned()
+    }
+
+    fn create_in(&self, root: &Trusted) -> Result<()> {
+        let unborn = root.make(self.unborn(), LISTED)?;
+        Maps::create(unborn.make(abi(), LISTED)?.path())
     }
 
     fn open_pinned(&self) -> Result<Maps> {
@@ -194,34 +223,42 @@ impl Places {
     ///
     /// A pin or a record cannot be removed.
     pub fn remove(&self, _lock: &Lock) -> Result<()> {
-        // Moved away whole, then removed: a crash leaves no half of an instance in its place.
-        match fs::rename(self.instance_pins(), self.dying()) {
-            Ok(()) => {}
-            // Something stands there from a crash, or the move is refused: piece by piece, then.
-            Err(_) => remove_tree(&self.instance_pins())?,
+        if let Some(root) = self.bpffs()?.child(ROOT)? {
+            let name = &self.instance.0;
+            // Moved away whole, then removed: a crash leaves no half of an instance in its place.
+            if root.rename(name, &self.dying()).is_err() {
+                // Something stands there from a crash, or the move is refused: piece by piece, then.
+                root.remove(name)?;
+            }
+            self.sweep(&root)?;
         }
-        self.sweep()?;
-        let records = self.records();
-        match fs::remove_dir_all(&records) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        let Some(state) = Trusted::open(&self.state)? else {
+            return Ok(());
+        };
+        match state.remove(&self.instance.0) {
             // A writer that waits has made a lock of its own.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("remove {}", records.display())),
+            Err(error) if error.downcast_ref() == Some(&Errno::NOTEMPTY) => Ok(()),
+            removed => removed,
         }
     }
 
     /// Whether there are pins of the instance, of whatever version and in whatever state.
-    #[must_use]
-    pub fn exists(&self) -> bool {
-        self.instance_pins().exists()
+    ///
+    /// # Errors
+    ///
+    /// They cannot be asked for.
+    pub fn exists(&self) -> Result<bool> {
+        is_there(&self.instance_pins())
     }
 
     /// Whether a writer that was killed while it removed the instance left pins, which can hold
     /// programs on interfaces.
-    #[must_use]
-    pub fn is_dying(&self) -> bool {
-        self.dying().exists()
+    ///
+    /// # Errors
+    ///
+    /// They cannot be asked for.
+    pub fn is_dying(&self) -> Result<bool> {
+        is_there(&self.root().join(self.dying()))
     }
 
     /// Takes the right to change an instance, waiting for another writer for a while.
@@ -230,72 +267,114 @@ impl Places {
     ///
     /// Another writer does not end; bpffs is not mounted or may not be written.
     pub fn lock(&self) -> Result<Lock> {
-        self.check_bpffs()?;
-        fs::create_dir_all(self.root())
-            .with_context(|| format!("create {}", self.root().display()))?;
-        fs::create_dir_all(&self.state)
-            .with_context(|| format!("create {}", self.state.display()))?;
-        let records = self.records();
-        let path = records.join("lock");
-        let deadline = Instant::now() + PATIENCE;
+        self.bpffs()?
+            .make(ROOT, LISTED)
+            .with_help_if(is_permission_denied, NOT_OWN)?;
+        let mut deadline = Instant::now() + PATIENCE;
         let file = loop {
-            match try_lock(&records, &path) {
-                Ok(Some(file)) => break file,
-                Ok(None) => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("lock {}", path.display()));
-                }
+            let locked = self.try_lock("lock");
+            if let Some(file) = locked.with_help_if(is_permission_denied, NOT_OWN)? {
+                break file;
             }
             if Instant::now() > deadline {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
-                bail!(
-                    "another portdemux ({}) is changing this instance and does not end",
-                    holder.trim()
-                );
+                let path = self.records().join("lock");
+                let holder = Holder::of(&path);
+                if !holder.is_stranger() {
+                    bail!(
+                        "another portdemux ({holder}) is changing this instance and does not end"
+                    );
+                }
+                unpin(&path)?;
+                deadline = Instant::now() + PATIENCE;
             }
             thread::sleep(Duration::from_millis(2));
         };
-        // As long whoever writes it, so that nothing of another's is left behind it.
-        let holder = format!("process {:<10}\n", std::process::id());
-        file.write_all_at(holder.as_bytes(), 0)?;
         Ok(Lock { _file: file })
     }
 
-    fn unborn(&self) -> PathBuf {
-        self.root().join(format!("{}~new", self.instance))
+    /// Locks a file among the records, unless another process holds it. Whoever removes an instance removes
+    /// both, at any moment: then there is nothing to hold yet, and what was locked must still be what has the
+    /// name.
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<File>> {
+        let records = Trusted::create(&self.state)?.make(&self.instance.0, PRIVATE);
+        let Some(records) = unless_missing(records)? else {
+            return Ok(None);
+        };
+        records.make_private()?;
+        let Some(file) = unless_missing(records.open_private(name))? else {
+            return Ok(None);
+        };
+        let path = records.path().join(name);
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
+        }
+        if !is_named(&file, &path) {
+            return Ok(None);
+        }
+        if is_open_to_others(&file)? {
+            // An older binary made it. Others may have opened it, and whoever did can lock it at any time.
+            unpin(&path)?;
+            return Ok(None);
+        }
+        // As long whoever writes it, so that nothing of another's is left behind it. It is only for those who
+        // wait: where there is no room for it, the lock is held all the same.
+        let holder = format!("process {:<10}\n", std::process::id());
+        let _: io::Result<()> = file.write_all_at(holder.as_bytes(), 0);
+        Ok(Some(file))
     }
 
-    fn dying(&self) -> PathBuf {
-        self.root().join(format!("{}~old", self.instance))
+    fn unborn(&self) -> String {
+        format!("{}~new", self.instance)
+    }
+
+    fn dying(&self) -> String {
+        format!("{}~old", self.instance)
     }
 
     /// Removes what a writer that was killed left half made or half removed.
-    fn sweep(&self) -> Result<()> {
-        remove_tree(&self.unborn())?;
-        remove_tree(&self.dying())
+    fn sweep(&self, root: &Trusted) -> Result<()> {
+        root.remove(self.unborn())?;
+        root.remove(self.dying())
     }
 
-    fn check_bpffs(&self) -> Result<()> {
+    /// The directory where bpffs is mounted, which is one.
+    fn bpffs(&self) -> Result<Trusted> {
         let path = self.bpffs.display();
-        match rustix::fs::statfs(&self.bpffs) {
-            Ok(stat) if stat.f_type.cast_unsigned() == BPF_FS_MAGIC => Ok(()),
-            Ok(_) => Err(anyhow::anyhow!("no bpffs is mounted at {path}"))
-                .help(|| format!("mount -t bpf bpf {path}")),
-            Err(Errno::ACCESS) => Err(Errno::ACCESS)
-                .with_context(|| format!("look for a bpffs at {path}"))
-                .help(|| FORBIDDEN.into()),
-            Err(error) => Err(error)
-                .with_context(|| format!("look for a bpffs at {path}"))
-                .help(|| format!("mount -t bpf bpf {path}, after making the directory")),
+        let bpffs = Trusted::open(&self.bpffs)
+            .with_context(|| format!("look for a bpffs at {path}"))
+            .with_help_if(is_permission_denied, FORBIDDEN)?
+            .with_context(|| format!("look for a bpffs at {path}: there is no such directory"))
+            .help(|| format!("mount -t bpf bpf {path}, after making the directory"))?;
+        let stat = fstatfs(&bpffs).with_context(|| format!("look for a bpffs at {path}"))?;
+        if stat.f_type.cast_unsigned() != BPF_FS_MAGIC {
+            return Err(anyhow::anyhow!("no bpffs is mounted at {path}"))
+                .help(|| format!("mount -t bpf bpf {path}"));
+        }
+        Ok(bpffs)
+    }
+
+    /// The directory of the instance's pins, of whatever ABI; none if there is no such instance.
+    fn instance(&self) -> Result<Option<Trusted>> {
+        match self.bpffs()?.child(ROOT)? {
+            Some(root) => root.child(&self.instance.0),
+            None => Ok(None),
         }
     }
 
-    fn refuse_other_abi(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(self.instance_pins()) else {
-            return Ok(());
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+    /// Looks whether the records, if there are any, lie where others cannot change them.
+    fn check_records(&self) -> Result<()> {
+        if let Some(state) = Trusted::open(&self.state)? {
+            state.child(&self.instance.0)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_other_abi(&self, instance: &Trusted) -> Result<()> {
+        let names = instance.names();
+        for name in names.with_context(|| format!("list {}", instance.path().display()))? {
+            let name = name.to_string_lossy();
             if let Some(other) = name.strip_prefix("abi")
                 && other.parse::<u32>().is_ok_and(|other| other != ABI)
             {
@@ -318,42 +397,78 @@ impl Places {
 }
 
 fn is_permission_denied(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            || cause.downcast_ref() == Some(&Errno::ACCESS)
+    })
 }
 
-/// Locks the file at `path` in `directory`, unless another holds it. Whoever removes an instance
-/// removes both, at any moment: then there is nothing to hold yet, and what was locked must still be
-/// what has the name.
-pub(crate) fn try_lock(directory: &Path, path: &Path) -> io::Result<Option<File>> {
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+/// Adds what helps against some errors.
+trait HelpIf {
+    fn with_help_if(self, is: impl Fn(&anyhow::Error) -> bool, help: &str) -> Self;
+}
+
+impl<T> HelpIf for Result<T> {
+    fn with_help_if(self, is: impl Fn(&anyhow::Error) -> bool, help: &str) -> Self {
+        if self.as_ref().is_err_and(is) {
+            self.help(|| help.into())
+        } else {
+            self
+        }
     }
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(is_named(&file, path).then_some(file)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+}
+
+/// The directory of the pins of this version.
+fn abi() -> String {
+    format!("abi{ABI}")
+}
+
+/// Nothing if what was opened was removed just then.
+fn unless_missing<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Whether others than the owner may open a file, for reading at least.
+fn is_open_to_others(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.permissions().mode() & 0o077 != 0)
+}
+
+/// Who is said to hold a lock.
+struct Holder {
+    text: String,
+    is_open: bool,
+}
+
+impl Holder {
+    fn of(path: &Path) -> Self {
+        let is_open = File::open(path).and_then(|file| is_open_to_others(&file));
+        Self {
+            text: fs::read_to_string(path).unwrap_or_default(),
+            is_open: is_open.unwrap_or(false),
+        }
+    }
+
+    /// Whether it is held by none of those who may write it: they said who they were, and are gone.
+    fn is_stranger(&self) -> bool {
+        let id = self.text.trim().strip_prefix("process ");
+        let id = id.and_then(|id| Pid::from_raw(id.parse().ok()?));
+        self.is_open && id.is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text.trim())
     }
 }
 
 /// Whether a file is the one at `path`.
 pub(crate) fn is_named(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(file), Ok(named)) => (file.dev(), file.ino()) == (named.dev(), named.ino()),
         _ => false,
     }
@@ -370,14 +485,5 @@ pub(crate) fn unpin(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("remove {}", path.display()))
         }
         Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Removes a directory of bpffs with everything in it, if it is there.
-fn remove_tree(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("remove {}", directory.display())),
     }
 }

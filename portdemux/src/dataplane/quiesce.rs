@@ -40,7 +40,7 @@ fn visit_every_cpu() -> io::Result<()> {
         return Err(io::Error::from(io::ErrorKind::PermissionDenied));
     }
     thread::scope(|scope| {
-        let visit = scope.spawn(|| {
+        let visit = thread::Builder::new().spawn_scoped(scope, || {
             // A busy CPU lets this thread in at once; where that is not allowed, it takes its turn.
             let _: rustix::io::Result<()> = setpriority_process(None, -20);
             for cpu in online {
@@ -51,7 +51,7 @@ fn visit_every_cpu() -> io::Result<()> {
             }
             Ok(())
         });
-        visit
+        visit?
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the visiting thread panicked")))
     })

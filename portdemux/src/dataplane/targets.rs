@@ -28,6 +28,7 @@ use super::{
     mapped::Mapped,
     maps::{self, possible_cpus, used},
     pins::unpin,
+    trusted::{LISTED, Trusted, is_there},
 };
 use crate::{image::Destinations, interface::Interface, rules::Destination};
 
@@ -233,12 +234,11 @@ impl Targets {
 
     fn enter_xsk(&self, place: u32, name: &str) -> Result<()> {
         let pin_path = self.xsk_pin(name);
-        let sockets = if pin_path.exists() {
+        let sockets = if is_there(&pin_path)? {
             MapData::from_pin(&pin_path).with_context(|| format!("open {}", pin_path.display()))?
         } else {
-            let directory = self.directory.join(XSK_DIRECTORY);
-            fs::create_dir_all(&directory)
-                .with_context(|| format!("create {}", directory.display()))?;
+            // Whom the pin is given to finds it there.
+            Trusted::create(&self.directory)?.make(XSK_DIRECTORY, LISTED)?;
             let sockets = xskmap()?;
             pin(&sockets, &pin_path)?;
             sockets

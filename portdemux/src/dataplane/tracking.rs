@@ -17,6 +17,7 @@ use super::{
     maps::{Maps, text},
     pins::{Lock, Places},
     sent,
+    trusted::is_there,
 };
 use crate::{error::Help as _, interface, sockets};
 
@@ -71,7 +72,7 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     }
     let aside = beside(&directory, "old");
     remove_tree(&aside)?;
-    if directory.exists() {
+    if is_there(&directory)? {
         fs::rename(&directory, &aside).context("move the old tables aside")?;
     }
     maps.set_shape(Some(new));
@@ -108,7 +109,11 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
         beside(&directory, "old"),
         directory,
     ];
-    if maps.shape().is_none() && !all.iter().any(|directory| directory.exists()) {
+    let mut is_any_there = maps.shape().is_some();
+    for directory in &all {
+        is_any_there |= is_there(directory)?;
+    }
+    if !is_any_there {
         return Ok(());
     }
     maps.set_shape(None);

@@ -10,7 +10,6 @@ mod need;
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -31,6 +30,7 @@ use crate::{
         maps::Maps,
         pins::{self, Lock, Places},
         steering,
+        trusted::is_there,
     },
     error::Help as _,
     interface::{self, Changes},
@@ -45,6 +45,9 @@ use crate::{
 pub const VERB: &str = "follow";
 /// What is added to that where nobody waits for it to end.
 pub const IN_BACKGROUND: &str = "--background";
+
+/// The file that one holds, among the records.
+const LOCK: &str = "follower";
 
 /// How often it looks for a socket that is not there.
 const MISSING: Duration = Duration::from_millis(100);
@@ -115,14 +118,14 @@ pub fn run(places: &Places, in_background: bool) -> Result<()> {
             break;
         }
     }
-    if !places.exists() && places.records().exists() {
+    if !places.exists()? && is_there(&places.records())? {
         remove_records(places, &places.lock()?)?;
     }
     Ok(())
 }
 
 fn lock_path(places: &Places) -> PathBuf {
-    places.records().join("follower")
+    places.records().join(LOCK)
 }
 
 /// The right to be the follower of an instance. It ends with the process, however that ends.
@@ -140,17 +143,10 @@ impl Right {
 
 fn only_one(places: &Places) -> Result<Right> {
     let path = lock_path(places);
-    fs::create_dir_all(&places.state)
-        .with_context(|| format!("create {}", places.state.display()))?;
     let begun = Instant::now();
     loop {
-        let locked = pins::try_lock(&places.records(), &path);
-        match locked.with_context(|| format!("lock {}", path.display()))? {
-            Some(file) => {
-                let holder = format!("process {:<10}\n", std::process::id());
-                file.write_all_at(holder.as_bytes(), 0)?;
-                return Ok(Right { file, path });
-            }
+        match places.try_lock(LOCK)? {
+            Some(file) => return Ok(Right { file, path }),
             // Whoever only asks has it for a moment.
             None if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
             None => {
@@ -173,7 +169,8 @@ fn follow(places: &Places, right: &Right) {
     let (mut looked, mut is_changed): (Option<Instant>, bool) = (None, true);
     // A change that goes on when this begins may not be in force yet.
     let begun = Instant::now();
-    while places.exists() && right.is_valid() {
+    // What cannot be looked at now is looked at again.
+    while places.exists().unwrap_or(true) && right.is_valid() {
         let mut pause = MISSING;
         let Ok(maps) = places.open() else {
             thread::sleep(MISSING);
@@ -221,7 +218,7 @@ fn tend_interfaces(places: &Places, maps: &Maps, need: &Need) -> Result<()> {
         return Ok(());
     }
     let lock = places.lock()?;
-    if !places.exists() {
+    if !places.exists()? {
         return remove_records(places, &lock);
     }
     if is_any_back {
@@ -235,7 +232,7 @@ fn tend_interfaces(places: &Places, maps: &Maps, need: &Need) -> Result<()> {
 
 /// Taking a lock of an instance that was just removed has made its directory again.
 fn remove_records(places: &Places, lock: &Lock) -> Result<()> {
-    if places.exists() {
+    if places.exists()? {
         return Ok(());
     }
     places.remove(lock)
@@ -275,7 +272,7 @@ fn look(places: &Places, generation: Generation, need: &Need) {
     };
     let take_all = || -> Result<()> {
         let lock = places.lock()?;
-        if !places.exists() {
+        if !places.exists()? {
             return remove_records(places, &lock);
         }
         let maps = places.open()?;

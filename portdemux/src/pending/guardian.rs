@@ -11,7 +11,10 @@ use anyhow::Result;
 use super::{Pending, Standing, clock};
 use crate::{
     background,
-    dataplane::pins::{Lock, Places},
+    dataplane::{
+        mapped::catching,
+        pins::{Lock, Places},
+    },
 };
 
 /// How often it looks whether there is still something to undo.
@@ -42,7 +45,7 @@ pub fn run(places: &Places) -> Result<()> {
     let watched = Identity::of(places);
     background::say_ready();
     while watched.is_some() && Identity::of(places) == watched {
-        match act(places, watched) {
+        match catching(|| act(places, watched)) {
             Ok(None) => break,
             Ok(Some(deadline)) => wait(places, watched, deadline),
             Err(_) => thread::sleep(PAUSE),
@@ -56,7 +59,7 @@ pub fn run(places: &Places) -> Result<()> {
 /// While the change is being made, this waits for the lock.
 fn act(places: &Places, watched: Option<Identity>) -> Result<Option<Duration>> {
     let lock = places.lock()?;
-    if !places.exists() && !places.is_dying() {
+    if !places.exists()? && !places.is_dying()? {
         // The instance was removed just now, and taking the lock has made its directory again.
         places.remove(&lock)?;
         return Ok(None);

@@ -163,10 +163,16 @@ fn a_file_that_cannot_be_read_is_named() -> Result<()> {
     let absent = format!("{directory}/absent.toml");
     let binary = format!("{directory}/binary.toml");
     fs::write(&binary, [0xff, 0xfe])?;
+    // These would be read to the end of the machine's memory, or of time.
+    let zeroes = "/dev/zero".to_owned();
+    let huge = format!("{directory}/huge.toml");
+    fs::File::create(&huge)?.set_len(1 << 40)?;
     for (file, why) in [
         (&absent, "No such file or directory (os error 2)"),
         (&directory, "Is a directory (os error 21)"),
-        (&binary, "stream did not contain valid UTF-8"),
+        (&binary, "it is no text: byte 1 is not UTF-8"),
+        (&zeroes, "it is no text: there is a zero byte in it"),
+        (&huge, "it is larger than 256 MiB"),
     ] {
         let said = format!(
             "error: read {file}: {why}\n help: a rules file is a file of text, - is standard input"

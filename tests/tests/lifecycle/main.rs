@@ -11,6 +11,7 @@ mod killed_tracking;
 mod modes;
 mod privileges;
 mod replace;
+mod strangers;
 mod trial;
 mod trial_killed;
 mod writers;

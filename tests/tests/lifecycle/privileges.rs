@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::PathBuf,
 };
 
@@ -154,6 +154,72 @@ fn an_ordinary_user_is_told_what_it_takes_to_read() -> Result<()> {
     let output = as_user(&[&["explain"][..], &packet].concat())?;
     ensure!(output.code() == Some(0), "{}", output.stderr);
     ensure!(output.stdout.contains("rule_drop"), "{}", output.stdout);
+    Ok(())
+}
+
+#[test]
+fn an_ordinary_user_has_instances_of_its_own_with_what_the_help_says() -> Result<()> {
+    let needs = [
+        require::WIRE,
+        &[Need::Tool("setpriv"), Need::Tool("setcap")],
+    ]
+    .concat();
+    if !require::have(&needs) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    let probe = Probe::new(&lab)?;
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    let binary = directory.path().join("portdemux").display().to_string();
+    // By another process: what another thread's child holds open for writing cannot be run.
+    for words in [
+        &["cp", &cli::binary()?.display().to_string(), &binary][..],
+        &["setcap", "cap_bpf,cap_net_admin,cap_perfmon+ep", &binary],
+    ] {
+        let mut command = std::process::Command::new(words[0]);
+        command.args(&words[1..]);
+        run::run(command)?.success()?;
+    }
+    let own = [portdemux.bpffs(), portdemux.state()].map(|above| above.join("own"));
+    for (path, above) in own.iter().zip([portdemux.bpffs(), portdemux.state()]) {
+        fs::create_dir(path)?;
+        chown(path, Some(65534), Some(65534))?;
+        fs::set_permissions(above, Permissions::from_mode(0o711))?;
+    }
+    let user = format!("--reuid={NOBODY}");
+    let group = format!("--regid={NOBODY}");
+    let words = ["setpriv", &user, &group, "--clear-groups", &binary];
+    let [bpffs, state] = own.map(|path| path.display().to_string());
+    let as_user = |command: &[&str]| {
+        let places = ["--bpffs", &bpffs, "--state-dir", &state];
+        run::run(portdemux.command_through(&words, &[command, &places].concat()))
+    };
+
+    as_user(&["attach", INTERFACE])?.success()?;
+    as_user(&["add", "1001/udp", "--to", "drop"])?.success()?;
+    ensure!(!probe.passing(&[1001])?.contains(&1001));
+    as_user(&["remove", "1001/udp", "--confirm", "1h"])?.success()?;
+    ensure!(probe.passing(&[1001])?.contains(&1001));
+    as_user(&["confirm", "--undo"])?.success()?;
+    ensure!(!probe.passing(&[1001])?.contains(&1001));
+    for noun in ["status", "stats", "rules", "export"] {
+        as_user(&[noun])?.success()?;
+    }
+    as_user(&["detach", "--all"])?.success()?;
+    ensure!(bed::program_on(&lab, INTERFACE)?.is_none());
+
+    // With the directories that are root's it says what is missing.
+    let output = run::run(portdemux.command_through(&words, &["attach", INTERFACE]))?;
+    ensure!(output.code() == Some(1), "{:?}", output.code());
+    for said in [
+        "Permission denied",
+        "PORTDEMUX_BPFFS",
+        "PORTDEMUX_STATE_DIR",
+    ] {
+        ensure!(output.stderr.contains(said), "{}", output.stderr);
+    }
     Ok(())
 }
 

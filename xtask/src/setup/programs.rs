@@ -8,7 +8,7 @@ use super::{apt, debian, rust};
 use crate::{command, say};
 
 /// Each program with Debian's package for it.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("bpftool", "bpftool"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("nmap", "nmap"),
     ("ping", "iputils-ping"),
     ("ps", "procps"),
+    ("setcap", "libcap2-bin"),
     ("socat", "socat"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),

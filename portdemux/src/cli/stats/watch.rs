@@ -40,9 +40,9 @@ pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duratio
         print(args, output, maps, &mut pace);
         return Ok(());
     }
-    output.write(BEGIN);
+    output.write_as_it_is(BEGIN);
     print(args, output, maps, &mut pace);
-    output.write(END);
+    output.write_as_it_is(END);
     Ok(())
 }
 
@@ -59,7 +59,7 @@ fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) {
         } else {
             page::text(args, output, &before, &now, behind, None) + "\n"
         };
-        output.write(&text);
+        output.write_as_it_is(&text);
         before = now;
     }
 }

@@ -37,7 +37,11 @@ pub fn check_capabilities() -> Result<()> {
         "this process lacks {}",
         missing.join(" and ")
     ))
-    .help(|| "run it as root, or give the binary these capabilities with setcap".into())
+    .help(|| {
+        "run it as root; an ordinary user takes a copy of the binary with setcap \
+         cap_bpf,cap_net_admin,cap_perfmon+ep, and PORTDEMUX_BPFFS and PORTDEMUX_STATE_DIR that are its own"
+            .into()
+    })
 }
 
 /// Stops where another program is: it is somebody's, and works.
