@@ -164,14 +164,41 @@ pub fn written(places: &Places, maps: &Maps) -> Result<Written> {
 /// file cannot be read.
 #[must_use]
 pub fn is_in_sync(places: &Places, maps: &Maps, in_force: &InForce) -> Option<bool> {
-    let there = bounded::file(in_force.source.as_ref()?).ok()?;
-    Some(if in_force.changes.is_empty() {
-        let header = maps.header();
-        let hash = Record::hash_of(&there);
-        header.generation == in_force.generation.0 && header.text_hash == hash
-    } else {
-        written(places, maps).is_ok_and(|written| written.text == there)
-    })
+    says_the_same(places, maps, in_force, in_force.source.as_ref()?)
+}
+
+/// Whether a file says the same as the ruleset in force, members of sets whose time is past left aside; none if it
+/// cannot be read.
+#[must_use]
+pub fn says_the_same(
+    places: &Places,
+    maps: &Maps,
+    in_force: &InForce,
+    file: &Path,
+) -> Option<bool> {
+    let there = bounded::file(file).ok()?;
+    let header = maps.header();
+    let is_its_text = header.generation == in_force.generation.0
+        && header.text_hash == Record::hash_of(&there)
+        && in_force.changes.is_empty();
+    let is_the_same = || {
+        let now = Clock::now().unix;
+        let same = |text: &str| edit::without_ended(text, now) == edit::without_ended(&there, now);
+        written(places, maps).is_ok_and(|written| same(&written.text))
+    };
+    Some(is_its_text || is_the_same())
+}
+
+/// Notes that the ruleset in force stands in this file, to which it was written.
+///
+/// # Errors
+///
+/// Its record cannot be read or written.
+pub fn came_from(places: &Places, maps: &Maps, lock: &Lock, file: &Path) -> Result<()> {
+    let file = file
+        .canonicalize()
+        .with_context(|| format!("find {}", file.display()))?;
+    Records::new(places.records()).name_source(&maps.header().text_hash, file, lock)
 }
 
 /// What is to become of the ruleset in force.

@@ -25,6 +25,7 @@ pub mod pending;
 pub mod records;
 pub mod recover;
 pub mod rules;
+mod service;
 pub mod session;
 pub mod snapshot;
 pub mod sockets;

@@ -85,6 +85,12 @@ impl<'a> Portdemux<'a> {
         self.state.path()
     }
 
+    /// Where it looks for rules that are applied at boot; nothing is there.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.state().join("etc")
+    }
+
     /// Says which instance later commands are for.
     pub fn set_instance(&mut self, name: &str) {
         name.clone_into(&mut self.instance);
@@ -143,6 +149,7 @@ impl<'a> Portdemux<'a> {
             .args(["--instance", &self.instance])
             .env("PORTDEMUX_BPFFS", self.bpffs())
             .env("PORTDEMUX_STATE_DIR", self.state())
+            .env("PORTDEMUX_CONFIG_DIR", self.config())
             .env_remove("PORTDEMUX_INSTANCE")
             .env("NO_COLOR", "1");
         if let Some(release) = &self.release {

@@ -67,5 +67,6 @@ fn put_in_force(
     let change = change::change(places, maps, lock, old, request, check)?;
     report::change(context, &change);
     report::warn_of_ended_members(&change);
+    report::note_elsewhere(context, maps, change.plan.new_ruleset().attach())?;
     safeguard.finish()
 }

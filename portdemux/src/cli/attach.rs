@@ -1,8 +1,10 @@
 //! `portdemux attach`: put the program on interfaces.
 
+mod waiting;
+
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use clap::ValueEnum;
 use portdemux_common::state::Mode;
 
@@ -23,8 +25,8 @@ use crate::{
     },
     error::Help as _,
     follower,
-    interface::{self, Interface},
-    rules::file::Reading,
+    interface::{self, Changes, Interface},
+    rules::{Attach, AttachMode, file::Reading},
     session::Hook,
 };
 
@@ -32,24 +34,28 @@ use crate::{
 ///
 /// Counting begins at once, and rules hold from the first packet. On an interface where it already
 /// runs, the program is replaced by this binary's without a packet going past it; rules and counters
-/// stay.
+/// stay. Without interfaces the table [attach] of the rules says which.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   portdemux attach eth0
   portdemux attach eth0 eth1 --rules /etc/portdemux/portdemux.toml
+  portdemux attach --rules rules.toml      the interfaces that [attach] in this file names
   portdemux attach eth0 --mode native      fail rather than run in the slower generic mode")]
 pub(super) struct Args {
     /// The interfaces
-    #[arg(required = true, value_name = "IFACE")]
+    #[arg(required_unless_present_any = ["rules", "wait"], value_name = "IFACE")]
     interfaces: Vec<String>,
     /// Where the program runs: in the driver (native), in the network stack (generic), or in the
-    /// driver if it can (auto)
-    #[arg(long, value_enum, default_value = "auto")]
-    mode: ModeArg,
+    /// driver if it can (auto); what [attach] says unless given
+    #[arg(long, value_enum)]
+    mode: Option<ModeArg>,
     /// A rules file to apply before the program is attached
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// Stay, and attach to interfaces that are not there yet, or made anew, as they come
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     strictness: report::Strictness,
     #[command(flatten)]
@@ -63,31 +69,107 @@ enum ModeArg {
     Generic,
 }
 
+impl From<ModeArg> for AttachMode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Auto => Self::Auto,
+            ModeArg::Native => Self::Native,
+            ModeArg::Generic => Self::Generic,
+        }
+    }
+}
+
+/// To which interfaces, and how.
+#[derive(Debug)]
+struct Wanted {
+    names: Vec<String>,
+    wish: Wish,
+    /// Whether those that are not there may come later.
+    may_come: bool,
+}
+
+impl Wanted {
+    /// What the command line says; what that leaves open, the rules say.
+    fn new(args: &Args, said: &Attach) -> Result<Self> {
+        let names = if args.interfaces.is_empty() {
+            &said.interfaces
+        } else {
+            &args.interfaces
+        };
+        if names.is_empty() {
+            return Err(anyhow!("no interface is named: the rules have no [attach]")).help(|| {
+                "write interface = \"eth0\" under [attach] in the rules file, or: portdemux attach eth0; \
+                 nothing was changed"
+                    .into()
+            });
+        }
+        Ok(Self {
+            names: names.clone(),
+            wish: match args.mode.map_or(said.mode, AttachMode::from) {
+                AttachMode::Auto => Wish::Auto,
+                AttachMode::Native => Wish::Native,
+                AttachMode::Generic => Wish::Generic,
+            },
+            may_come: args.wait,
+        })
+    }
+
+    /// Those of them that are there.
+    ///
+    /// # Errors
+    ///
+    /// One is missing that may not come later.
+    fn find(&self) -> Result<Vec<Interface>> {
+        let known = interface::list()?;
+        let mut found: Vec<Interface> = Vec::new();
+        for name in &self.names {
+            match known.iter().find(|interface| interface.name == *name) {
+                Some(interface) if found.iter().all(|other| other.index != interface.index) => {
+                    found.push(interface.clone());
+                }
+                Some(_) => {}
+                None if self.may_come => {}
+                None => {
+                    let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
+                    return Err(anyhow!("no interface {name} in this network namespace"))
+                        .help(|| format!("there are {}; nothing was changed", names.join(", ")));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let wish = match args.mode {
-        ModeArg::Auto => Wish::Auto,
-        ModeArg::Native => Wish::Native,
-        ModeArg::Generic => Wish::Generic,
-    };
-    find(&args.interfaces)?;
-    links::check_capabilities()?;
+    // Before it is looked, so that nothing that comes meanwhile is missed.
+    let changes = args.wait.then(Changes::listen);
     let request = args
         .rules
         .as_deref()
         .map(|path| report::read_rules_to_apply(path, args.strictness))
         .transpose()?;
+    let said = match &request {
+        // What is wrong with the rules is said before anything else is.
+        Some(rules) if args.interfaces.is_empty() || args.mode.is_none() => rules.attach()?,
+        None if args.interfaces.is_empty() => {
+            context.in_force(&context.open()?)?.ruleset.attach().clone()
+        }
+        Some(_) | None => Attach::default(),
+    };
+    let wanted = Wanted::new(args, &said)?;
+    wanted.find()?;
+    links::check_capabilities()?;
 
     let (lock, maps, is_new) = context.open_or_create()?;
-    // Another writer may have come first, or what was left of a removed instance be gone.
-    let interfaces = find(&args.interfaces)?;
     let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
+    // Another writer may have come first, or what was left of a removed instance be gone.
     let result = catching(|| {
         attach_all(
             context,
             &lock,
             &maps,
-            &interfaces,
-            wish,
+            &wanted.find()?,
+            &wanted,
             request,
             &safeguard,
         )
@@ -96,7 +178,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         // Nothing was there before, nothing stays.
         context.places.remove(&lock)?;
     }
-    result
+    result?;
+    drop((lock, maps));
+    match changes {
+        Some(changes) => waiting::run(context, args, wanted, &changes),
+        None => Ok(()),
+    }
 }
 
 fn attach_all(
@@ -104,7 +191,7 @@ fn attach_all(
     lock: &Lock,
     maps: &Maps,
     interfaces: &[Interface],
-    wish: Wish,
+    wanted: &Wanted,
     request: Option<report::RulesText>,
     safeguard: &Safeguard,
 ) -> Result<()> {
@@ -126,7 +213,9 @@ fn attach_all(
         check(&maps.compiled())?;
         None
     };
-    if let Err(error) = attach_each(context, maps, lock, interfaces, wish) {
+    // Those that may come later are attached one by one, what there is first.
+    let interfaces = if wanted.may_come { &[] } else { interfaces };
+    if let Err(error) = attach_each(context, maps, lock, interfaces, wanted) {
         if change.is_some() {
             let before = Request {
                 text,
@@ -140,10 +229,7 @@ fn attach_all(
         }
         return Err(error);
     }
-    steering::refresh(places, maps, lock).context("renew the programs for sockets")?;
-    losses::refresh(places, maps, lock).context("renew the programs that count losses")?;
-    // A change began without these interfaces.
-    follow(context, maps);
+    renew(context, maps, lock)?;
     match change {
         Some(mut change) => {
             // Some of what is to be known depends on where the program runs.
@@ -167,6 +253,16 @@ fn attach_all(
     Ok(())
 }
 
+/// Lets what stands beside the programs know of interfaces that were attached.
+fn renew(context: &Context, maps: &Maps, lock: &Lock) -> Result<()> {
+    let places = &context.places;
+    steering::refresh(places, maps, lock).context("renew the programs for sockets")?;
+    losses::refresh(places, maps, lock).context("renew the programs that count losses")?;
+    // A change began without these interfaces.
+    follow(context, maps);
+    Ok(())
+}
+
 /// Starts the process that finds again what was gone, where the rules need one on these interfaces.
 fn follow(context: &Context, maps: &Maps) {
     let started = change::in_force(&context.places, maps)
@@ -185,18 +281,18 @@ fn attach_each(
     maps: &Maps,
     lock: &Lock,
     interfaces: &[Interface],
-    wish: Wish,
+    wanted: &Wanted,
 ) -> Result<()> {
     let netns = interface::namespace()?;
     let mut fresh = Vec::new();
     for interface in interfaces {
-        match catching(|| links::attach(&context.places, maps, interface, netns, wish)) {
+        match catching(|| links::attach(&context.places, maps, interface, netns, wanted.wish)) {
             Ok(attachment) => {
                 say(context, interface, &attachment);
                 if matches!(attachment, Attachment::Attached { .. }) {
                     fresh.push(interface);
                 }
-                warn_of_blind_spots(interface, &attachment);
+                warn_of_blind_spots(interface, &attachment, wanted.may_come);
             }
             Err(error) => {
                 for attached in fresh {
@@ -207,30 +303,6 @@ fn attach_each(
         }
     }
     Ok(())
-}
-
-fn find(names: &[String]) -> Result<Vec<Interface>> {
-    let known = interface::list()?;
-    let mut found: Vec<Interface> = Vec::new();
-    for name in names {
-        match known.iter().find(|interface| interface.name == *name) {
-            Some(interface) if found.iter().all(|other| other.index != interface.index) => {
-                found.push(interface.clone());
-            }
-            Some(_) => {}
-            None => {
-                let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
-                return Err(anyhow::anyhow!(
-                    "no interface {name} in this network namespace"
-                ))
-                .help(|| format!("there are {}; nothing was changed", names.join(", ")));
-            }
-        }
-    }
-    if found.is_empty() {
-        bail!("no interface was named");
-    }
-    Ok(found)
 }
 
 /// Takes the program off an interface that this command had put it on.
@@ -273,7 +345,9 @@ fn say(context: &Context, interface: &Interface, attachment: &Attachment) {
 }
 
 /// Warns about everything that would make counters and rules see less than there is.
-fn warn_of_blind_spots(interface: &Interface, attachment: &Attachment) {
+///
+/// One that came only now is not up yet.
+fn warn_of_blind_spots(interface: &Interface, attachment: &Attachment, may_be_down: bool) {
     let name = &interface.name;
     if let Attachment::Attached {
         mode: Mode::Generic,
@@ -292,7 +366,7 @@ fn warn_of_blind_spots(interface: &Interface, attachment: &Attachment) {
             Some("attach with --mode native to fail instead"),
         );
     }
-    if !interface.is_up {
+    if !interface.is_up && !may_be_down {
         output::warn(
             format!("{name} is down"),
             Some(&format!("ip link set {name} up")),

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 
-use super::Context;
+use super::{Context, output};
 use crate::{
-    dataplane::{links, maps, steering},
+    dataplane::{links, maps, pins::Places, steering},
     error::{Help as _, NothingLoaded},
     interface,
 };
@@ -17,27 +17,52 @@ use crate::{
 #[command(after_help = "\
 Examples:
   portdemux detach eth0
-  portdemux detach --all")]
+  portdemux detach --all
+  portdemux detach --all-instances")]
 pub(super) struct Args {
     /// The interfaces
-    #[arg(required_unless_present = "all", value_name = "IFACE")]
+    #[arg(required_unless_present_any = ["all", "all_instances"], value_name = "IFACE")]
     interfaces: Vec<String>,
     /// Every interface, and the rules and counters too
     #[arg(long, conflicts_with = "interfaces")]
     all: bool,
+    /// The same for every instance that there is
+    #[arg(long, conflicts_with_all = ["interfaces", "all"])]
+    all_instances: bool,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     links::check_capabilities()?;
-    if args.all {
-        detach_all(context)
+    if args.all_instances {
+        detach_all_instances(context)
+    } else if args.all {
+        detach_all(&context.places, context)
     } else {
         detach(args, context)
     }
 }
 
-fn detach_all(context: &Context) -> Result<()> {
-    let places = &context.places;
+/// Removes every instance; one that does not go keeps no other.
+fn detach_all_instances(context: &Context) -> Result<()> {
+    let instances = context.places.every_instance()?;
+    if instances.is_empty() {
+        context.output.line("no instance is loaded");
+    }
+    let mut failed = None;
+    for places in instances {
+        let removed = detach_all(&places, context);
+        // Another command may have removed it meanwhile.
+        if let Err(error) = removed
+            && error.downcast_ref::<NothingLoaded>().is_none()
+            && let Some(before) = failed.replace(error)
+        {
+            output::warn_of("not removed", &before);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn detach_all(places: &Places, context: &Context) -> Result<()> {
     if !places.exists()? && !places.is_dying()? {
         return Err(NothingLoaded {
             instance: places.instance.to_string(),

@@ -21,6 +21,7 @@ mod remove;
 mod report;
 mod rules;
 mod safeguard;
+mod save;
 mod set;
 mod socket;
 mod stats;
@@ -98,6 +99,16 @@ struct Cli {
         hide = true
     )]
     state_dir: PathBuf,
+    /// Where rules files lie that are applied at boot
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIRECTORY",
+        env = "PORTDEMUX_CONFIG_DIR",
+        default_value = "/etc/portdemux",
+        hide = true
+    )]
+    config_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -113,6 +124,7 @@ enum Command {
     Promote(promote::Args),
     Confirm(confirm::Args),
     Export(export::Args),
+    Save(save::Args),
     Status(status::Args),
     Rules(rules::Args),
     Stats(stats::Args),
@@ -136,6 +148,7 @@ impl Command {
             | Self::Set(_)
             | Self::Promote(_)
             | Self::Confirm(_)
+            | Self::Save(_)
             | Self::Flows(_)
             | Self::Socket(_) => true,
             Self::Export(_)
@@ -160,6 +173,7 @@ impl Command {
             Self::Promote(args) => promote::run(args, context),
             Self::Confirm(args) => confirm::run(args, context),
             Self::Export(args) => export::run(args, context),
+            Self::Save(args) => save::run(args, context),
             Self::Status(args) => status::run(args, context),
             Self::Rules(args) => rules::run(args, context),
             Self::Stats(args) => stats::run(args, context),
@@ -178,6 +192,8 @@ impl Command {
 pub struct Context {
     /// Which instance, and where it lies.
     pub places: Places,
+    /// Where rules files lie that are applied at boot.
+    pub config: PathBuf,
     /// Where to print.
     pub output: Output,
 }
@@ -293,6 +309,25 @@ impl Context {
         format!("{found} ({} status)", self.command())
     }
 
+    /// The file whose rules hold from boot on.
+    pub(crate) fn boot_file(&self) -> PathBuf {
+        self.config.join(format!("{}.toml", self.places.instance))
+    }
+
+    /// The options that say where this instance lies.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let Places {
+            instance,
+            bpffs,
+            state,
+        } = &self.places;
+        let mut words = vec!["--instance".into(), instance.to_string()];
+        for (option, path) in [("--bpffs", bpffs), ("--state-dir", state)] {
+            words.extend([option.into(), path.display().to_string()]);
+        }
+        words
+    }
+
     /// The command for this instance, as a user writes it.
     pub(crate) fn command(&self) -> String {
         match self.places.instance.to_string().as_str() {
@@ -311,6 +346,7 @@ pub fn main() -> ExitCode {
         instance,
         bpffs,
         state_dir,
+        config_dir,
         command,
     } = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -322,6 +358,7 @@ pub fn main() -> ExitCode {
             bpffs,
             state: state_dir,
         },
+        config: config_dir,
         output: Output::new(),
     };
     if command.is_verb() {

@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result};
 
 use super::{Context, output};
 use crate::{
-    bounded,
+    attached, bounded,
     change::{Change, Request},
     clock::Clock,
+    dataplane::maps::Maps,
     error::Help as _,
     figures::{grouped, seconds},
     rules::{
-        Destination, RulesError,
+        Attach, Destination, RulesError,
         file::{self, Reading},
         source::Source,
     },
@@ -46,6 +47,16 @@ pub(super) struct RulesText {
 }
 
 impl RulesText {
+    /// Where it says that it is attached.
+    ///
+    /// # Errors
+    ///
+    /// Names every mistake in it.
+    pub(super) fn attach(&self) -> Result<Attach, RulesError> {
+        let ruleset = file::read(&self.name, &self.text, self.reading)?;
+        Ok(ruleset.attach().clone())
+    }
+
     /// What is to be done with it.
     pub(super) fn request(&self, dry_run: bool, confirm: Option<Duration>) -> Request<'_> {
         Request {
@@ -164,6 +175,48 @@ pub(super) fn warn_of_ended_members(change: &Change) {
             Some("take it out of the file, or give it a time that is still to come"),
         );
     }
+}
+
+/// Says where the rules say that they are attached and are not, and the other way round: a change of rules
+/// attaches to nothing.
+pub(super) fn note_elsewhere(context: &Context, maps: &Maps, said: &Attach) -> Result<()> {
+    if said.interfaces.is_empty() {
+        return Ok(());
+    }
+    let known = attached::interfaces(&context.places, maps)?;
+    let attached: Vec<String> = known
+        .into_iter()
+        .filter(|interface| interface.state.is_attached())
+        .map(|interface| interface.renamed.unwrap_or(interface.name))
+        .collect();
+    let only_in = |names: &[String], others: &[String]| {
+        let names = names.iter().filter(|name| !others.contains(name));
+        names.cloned().collect::<Vec<_>>()
+    };
+    let command = context.command();
+    let said_so = |names: Vec<String>, what: &str, verb: &str| {
+        (!names.is_empty()).then(|| {
+            let (list, words) = (names.join(", "), names.join(" "));
+            format!("{list} {what}: {command} {verb} {words}")
+        })
+    };
+    let parts = [
+        said_so(
+            only_in(&said.interfaces, &attached),
+            "in [attach] is not attached",
+            "attach",
+        ),
+        said_so(
+            only_in(&attached, &said.interfaces),
+            "is attached and not in [attach]",
+            "detach",
+        ),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if !parts.is_empty() {
+        output::note(parts.join("; "));
+    }
+    Ok(())
 }
 
 pub(super) fn milliseconds(took: Duration) -> String {

@@ -36,10 +36,18 @@ pub(super) struct Args {
 struct Report<'a> {
     instance: String,
     generation: u64,
+    attach: Option<Attach<'a>>,
     defaults: BTreeMap<&'static str, &'static str>,
     flows: Option<Flows>,
     sets: Vec<Set<'a>>,
     rules: Vec<Rule<'a>>,
+}
+
+/// Where the rules say that they are attached.
+#[derive(Serialize)]
+struct Attach<'a> {
+    interface: &'a [String],
+    mode: &'static str,
 }
 
 #[derive(Serialize)]
@@ -168,6 +176,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         let report = Report {
             instance: context.places.instance.to_string(),
             generation: in_force.generation.0,
+            attach: Attach::of(in_force.ruleset.attach()),
             defaults: in_force.ruleset.defaults().words().into_iter().collect(),
             flows: in_force.ruleset.flows().map(Flows::of),
             sets: in_force
@@ -243,6 +252,15 @@ fn table(rules: &[Rule<'_>]) -> Table {
         table.row(row);
     }
     table
+}
+
+impl<'a> Attach<'a> {
+    fn of(said: &'a rules::Attach) -> Option<Self> {
+        (!said.interfaces.is_empty()).then(|| Self {
+            interface: &said.interfaces,
+            mode: said.mode.name(),
+        })
+    }
 }
 
 impl Flows {

@@ -125,6 +125,36 @@ impl Places {
         pins.filter(is_link).collect()
     }
 
+    /// Every instance of which there are pins, of whatever version and in whatever state.
+    ///
+    /// # Errors
+    ///
+    /// No bpffs is mounted, or it may not be read.
+    pub fn every_instance(&self) -> Result<Vec<Self>> {
+        let Some(root) = self.bpffs()?.child(ROOT)? else {
+            return Ok(Vec::new());
+        };
+        let root = root.path();
+        let entries = fs::read_dir(root).with_context(|| format!("read {}", root.display()))?;
+        let mut names: Vec<String> = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read {}", root.display()))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // What is half made or half removed belongs to the instance of the name before it.
+            names.extend(name.split('~').next().map(str::to_owned));
+        }
+        names.sort();
+        names.dedup();
+        // What else lies there is none.
+        let names = names.iter().filter_map(|name| name.parse().ok());
+        Ok(names
+            .map(|instance| Self {
+                instance,
+                ..self.clone()
+            })
+            .collect())
+    }
+
     /// The directory of the instance's records.
     #[must_use]
     pub fn records(&self) -> PathBuf {

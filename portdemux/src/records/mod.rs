@@ -125,6 +125,26 @@ impl Records {
         if let Some(kept) = sets::write(&record.text, ruleset) {
             whole(&self.path(hash, SETS), &[&kept])?;
         }
+        self.write_text(record, hash)
+    }
+
+    /// Says in a record which file it stands in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; it cannot be written.
+    pub fn name_source(&self, hash: &TextHash, source: PathBuf, _lock: &Lock) -> Result<()> {
+        let Record { text, .. } = self.read(hash)?;
+        self.write_text(
+            &Record {
+                source: Some(source),
+                text,
+            },
+            hash,
+        )
+    }
+
+    fn write_text(&self, record: &Record, hash: &TextHash) -> Result<()> {
         let source = serde_json::to_string(&record.source)?;
         let line = format!("{SOURCE}{source}\n");
         whole(

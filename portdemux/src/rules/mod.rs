@@ -6,6 +6,7 @@
 //! [`claims::Claims`] say which rule gets each port; [`plan::Plan`] says how two rulesets differ;
 //! [`edit`] changes a file's text and leaves its comments and layout alone.
 
+pub mod attach;
 pub mod claims;
 pub mod conflict;
 pub mod defaults;
@@ -32,6 +33,7 @@ mod tests;
 pub mod until;
 pub mod word;
 
+pub use attach::{Attach, AttachMode};
 pub use defaults::{Defaults, Inbound, Malformed};
 pub use destination::{Delivery, Destination};
 pub use error::{Diagnostic, RulesError};

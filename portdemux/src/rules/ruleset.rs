@@ -11,6 +11,7 @@ use portdemux_common::{
 };
 
 use super::{
+    attach::Attach,
     claims::{Claims, Segment, overlay},
     conflict,
     defaults::Defaults,
@@ -27,6 +28,7 @@ use super::{
 /// What a ruleset is put together from.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
+    pub(super) attach: Attach,
     pub(super) defaults: Defaults,
     pub(super) flows: Flows,
     pub(super) sets: Vec<Set>,
@@ -40,6 +42,7 @@ pub(super) struct Parts {
 /// any two that claim the same entry point one is more specific.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
+    attach: Attach,
     defaults: Defaults,
     flows: Flows,
     tracks_flows: bool,
@@ -73,6 +76,7 @@ impl Ruleset {
     /// Puts rules together, or says why that cannot be done.
     pub(super) fn assemble(parts: Parts, diagnostics: &mut Vec<Diagnostic>) -> Option<Self> {
         let Parts {
+            attach,
             defaults,
             flows,
             sets,
@@ -125,6 +129,7 @@ impl Ruleset {
             return None;
         }
         let ruleset = Self {
+            attach,
             defaults,
             flows,
             tracks_flows,
@@ -163,6 +168,12 @@ impl Ruleset {
             return Some(too_many_addresses(count, family));
         }
         (spans > MAX_SPANS).then(|| too_many_spans(spans))
+    }
+
+    /// Where the rules file says that it is attached.
+    #[must_use]
+    pub const fn attach(&self) -> &Attach {
+        &self.attach
     }
 
     /// What happens to packets that no rule can decide about.

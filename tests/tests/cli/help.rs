@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 
-const VERBS: [&str; 10] = [
-    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export", "socket",
+const VERBS: [&str; 11] = [
+    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export", "save", "socket",
     "follow",
 ];
 const NOUNS: [&str; 6] = ["status", "rules", "stats", "flows", "listeners", "explain"];
@@ -70,7 +70,9 @@ fn the_help_of_every_verb_and_noun_has_examples_that_are_understood() -> Result<
             let listens = words.first().is_some_and(|word| word == "listeners");
             // A rule for a socket makes the instance that it needs.
             let makes = words.iter().any(|word| word.starts_with("socket:"));
-            let succeeds = listens || makes;
+            // Of no instance, every one can be removed.
+            let removes = words.contains(&"--all-instances".to_owned());
+            let succeeds = listens || makes || removes;
             ensure!(
                 matches!(
                     (output.code(), succeeds),

@@ -287,6 +287,7 @@ fn the_document_of_rules_says_what_the_text_says() -> Result<()> {
         portdemux.json(&["rules"])?,
         json!({
             "instance": "default", "generation": 2,
+            "attach": null,
             "defaults": {
                 "inbound": "pass", "malformed": "pass", "fragments": "pass", "icmp": "pass",
             },
@@ -329,7 +330,7 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
     portdemux.ok(&["attach", INTERFACE])?;
     let mut expected = json!({
         "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
-        "in_sync": "null", "pending": "null", "undone": "null", "interfaces": [interface()],
+        "in_sync": "null", "saved": "null", "pending": "null", "undone": "null", "interfaces": [interface()],
         "answers": {"limited": "integer", "sent": "integer", "unanswerable": "integer"},
         "sockets": {
             "attached": "bool", "groups": "integer", "members": "integer",

@@ -1,5 +1,6 @@
 //! What users of the command see: what it says, how it ends, and that a refusal changes nothing.
 
+mod attached;
 mod bed;
 mod changes;
 mod explain;
@@ -10,6 +11,7 @@ mod json;
 mod lockout;
 mod mistakes;
 mod pipes;
+mod saved;
 mod sets;
 mod sources;
 mod stats;

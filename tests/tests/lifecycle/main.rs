@@ -14,4 +14,5 @@ mod replace;
 mod strangers;
 mod trial;
 mod trial_killed;
+mod waiting;
 mod writers;

@@ -4,7 +4,7 @@ mod reach;
 mod sockets;
 mod tracked;
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use anyhow::Result;
 use portdemux_common::answer::Told;
@@ -14,7 +14,7 @@ use tracked::Tracked;
 
 use crate::{
     attached::{self, AttachedInterface, State},
-    change,
+    change::{self, InForce},
     cli::{
         Context,
         output::{self, Align, Table},
@@ -47,6 +47,7 @@ struct Report {
     rules: Option<usize>,
     source: Option<String>,
     in_sync: Option<bool>,
+    saved: Option<bool>,
     pending: Option<Waiting>,
     undone: Option<u64>,
     interfaces: Vec<Interface>,
@@ -120,6 +121,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let in_sync = known.and_then(|known| change::is_in_sync(places, &maps, known));
     let source = known.and_then(|known| known.source.as_ref());
     let source = source.map(|path| path.display().to_string());
+    let saved =
+        known.and_then(|known| change::says_the_same(places, &maps, known, &context.boot_file()));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
     let pending = Pending::read(places)?;
@@ -143,6 +146,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             rules,
             source,
             in_sync,
+            saved,
             pending: pending.and_then(|(generation, standing)| Waiting::of(generation, standing)),
             undone: pending
                 .filter(|(_, standing)| *standing == Standing::Undone)
@@ -167,17 +171,15 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         Some(1) => "1 rule".into(),
         Some(count) => format!("{} rules", grouped(count as u64)),
     };
-    let source = match (source, in_sync) {
-        (Some(path), Some(true)) => format!("   {path} (in sync)"),
-        (Some(path), Some(false)) => format!("   {path} (differs from what is in force)"),
-        (Some(path), None) => format!("   {path} (cannot be read)"),
-        (None, _) => String::new(),
-    };
+    let source = where_from(source, in_sync);
     context.output.line(format!(
         "{}   generation {}   {count}{source}",
         places.instance,
         maps.generation().0
     ));
+    if saved == Some(false) {
+        say_what_holds_at_boot(context, known);
+    }
     if let Some((generation, standing)) = pending {
         say_what_waits(context, generation, standing);
     }
@@ -213,6 +215,30 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         versions(&after)
     ));
     Ok(())
+}
+
+/// The file that the rules came from, and whether it says the same still.
+fn where_from(source: Option<String>, in_sync: Option<bool>) -> String {
+    match (source, in_sync) {
+        (Some(path), Some(true)) => format!("   {path} (in sync)"),
+        (Some(path), Some(false)) => format!("   {path} (differs from what is in force)"),
+        (Some(path), None) => format!("   {path} (cannot be read)"),
+        (None, _) => String::new(),
+    }
+}
+
+/// Says that other rules hold at boot, unless it was said of the file that the rules came from.
+fn say_what_holds_at_boot(context: &Context, known: Option<&InForce>) {
+    let file = context.boot_file();
+    let path = fs::canonicalize(&file).ok();
+    let is_said = known.is_some_and(|known| known.source == path);
+    if !is_said {
+        context.output.line(format!(
+            "at boot {} holds, which differs: {} save",
+            file.display(),
+            context.command()
+        ));
+    }
 }
 
 /// Says what the senders of rejected packets were told, if anything.

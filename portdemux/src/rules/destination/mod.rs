@@ -180,7 +180,7 @@ impl FromStr for SocketName {
 }
 
 /// Says whether an interface can have this name (Linux `net/core/dev.c`, `dev_valid_name`).
-fn check_interface(name: &str) -> Result<(), DestinationError> {
+pub(super) fn check_interface(name: &str) -> Result<(), DestinationError> {
     if name.is_empty() {
         return Err(DestinationError::NoName("interface"));
     }

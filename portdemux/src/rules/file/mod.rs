@@ -1,6 +1,10 @@
 //! Rules files.
 //!
 //! ```toml
+//! [attach]                        # where `portdemux attach --rules FILE` puts the program
+//! interface = ["eth0", "wg0"]     # or one
+//! mode      = "auto"              # or "native", "generic"
+//!
 //! [default]
 //! inbound   = "pass"              # what no rule claims; or "drop", "reject"
 //! malformed = "drop"              # or "pass"
@@ -35,6 +39,7 @@
 //! shadow  = false                 # or true: counts only what it would do
 //! ```
 
+mod attach;
 mod defaults;
 mod flows;
 mod lines;
@@ -57,6 +62,7 @@ use self::{
     single::{Single, Which},
 };
 use super::{
+    attach::Attach,
     defaults::Defaults,
     document::{self, Entry, Kind, Section},
     error::{Diagnostic, RulesError},
@@ -68,7 +74,7 @@ use super::{
 };
 
 /// The tables of a rules file.
-const TABLES: [&str; 4] = ["default", "flows", "rule", "sets"];
+const TABLES: [&str; 5] = ["attach", "default", "flows", "rule", "sets"];
 
 /// Reads the text of a rules file; `file` is its name in errors.
 ///
@@ -89,6 +95,7 @@ pub fn read(file: &str, text: &str, reading: Reading) -> Result<Ruleset, RulesEr
         reading,
         lines: Lines::new(text),
         diagnostics: Vec::new(),
+        attach: Attach::default(),
         defaults: Defaults::default(),
         flows: Flows::default(),
         singles: Default::default(),
@@ -103,6 +110,7 @@ pub fn read(file: &str, text: &str, reading: Reading) -> Result<Ruleset, RulesEr
     let Schema {
         mut lines,
         mut diagnostics,
+        attach,
         defaults,
         flows,
         rules,
@@ -120,6 +128,7 @@ pub fn read(file: &str, text: &str, reading: Reading) -> Result<Ruleset, RulesEr
     syntax.dedup_by_key(|diagnostic| diagnostic.line());
     diagnostics.append(&mut syntax);
     let parts = Parts {
+        attach,
         defaults,
         flows,
         sets,
@@ -167,10 +176,11 @@ struct Schema<'t> {
     reading: Reading,
     lines: Lines<'t>,
     diagnostics: Vec<Diagnostic>,
+    attach: Attach,
     defaults: Defaults,
     flows: Flows,
     /// What was given of the tables of which there is one, by [`Which`].
-    singles: [Single; 2],
+    singles: [Single; 3],
     rules: Vec<Rule>,
     /// Where `rule = [ … ]` was given.
     list_line: Option<usize>,
@@ -294,6 +304,7 @@ impl<'t> Schema<'t> {
 
     fn unknown_table(&mut self, offset: usize, name: &str) {
         let help = match nearest(name, &TABLES) {
+            Some("attach") => "did you mean [attach]",
             Some("default") => "did you mean [default]",
             Some("flows") => "did you mean [flows]",
             Some("sets") => {
@@ -302,7 +313,8 @@ impl<'t> Schema<'t> {
             }
             Some(_) => "did you mean [[rule]]",
             None => {
-                "a rules file has one [default], one [flows], one [sets] and any number of [[rule]]"
+                "a rules file has one [attach], one [default], one [flows], one [sets] and any number of \
+                 [[rule]]"
             }
         };
         self.error(

@@ -143,7 +143,7 @@ impl<'t> Schema<'t> {
     }
 
     /// Reads a key that takes one text or a list of texts.
-    fn each_text(
+    pub(super) fn each_text(
         &mut self,
         key: &str,
         value: &Value<'t>,
@@ -158,6 +158,7 @@ impl<'t> Schema<'t> {
                 "address" => "leave `address` out to claim the ports at any address",
                 "from" => "leave `from` out for anyone, or write to = \"drop\" for nobody",
                 "deny" => "leave `deny` out to deny nobody",
+                "interface" => "leave `interface` out to name interfaces on the command line",
                 _ => "say which ports it claims, as in port = \"443/tcp\"",
             };
             self.error(value.offset, format!("`{key}` is an empty list"), help);
@@ -174,6 +175,7 @@ impl<'t> Schema<'t> {
                     ("from" | "deny", _) => {
                         format!("as in {key} = [\"@office\", \"198.51.100.0/24\"]")
                     }
+                    ("interface", _) => "as in interface = [\"eth0\", \"wg0\"]".into(),
                     _ => "as in address = [\"203.0.113.10\", \"2001:db8::10\"]".into(),
                 };
                 self.error(value.offset, message, help);

@@ -1,13 +1,15 @@
-//! Tables of which there is one and whose keys are known: `[default]` and `[flows]`.
+//! Tables of which there is one and whose keys are known: `[attach]`, `[default]` and `[flows]`.
 
 use std::collections::HashMap;
 
-use super::{Schema, defaults::DEFAULT_KEYS, flows::FLOW_KEYS};
+use super::{Schema, attach::ATTACH_KEYS, defaults::DEFAULT_KEYS, flows::FLOW_KEYS};
 use crate::rules::document::{Entry, Header, Key, Kind, Section, Value};
 
 /// One of these tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
+    /// `[attach]`
+    Attach,
     /// `[default]`
     Default,
     /// `[flows]`
@@ -24,7 +26,7 @@ pub(super) struct Single {
 }
 
 impl Which {
-    const ALL: [Self; 2] = [Self::Default, Self::Flows];
+    const ALL: [Self; 3] = [Self::Attach, Self::Default, Self::Flows];
 
     /// Which of them a name begins with, and what follows.
     pub(super) fn of<'n>(name: &'n [&'n str]) -> Option<(Self, &'n [&'n str])> {
@@ -42,6 +44,7 @@ impl Which {
 
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Attach => "attach",
             Self::Default => "default",
             Self::Flows => "flows",
         }
@@ -49,6 +52,7 @@ impl Which {
 
     const fn keys(self) -> &'static [&'static str] {
         match self {
+            Self::Attach => &ATTACH_KEYS,
             Self::Default => &DEFAULT_KEYS,
             Self::Flows => &FLOW_KEYS,
         }
@@ -155,6 +159,7 @@ impl<'t> Schema<'t> {
             self.error(key.offset, message, format!("remove this or line {first}"));
         }
         match which {
+            Which::Attach => self.attach_setting(name, value),
             Which::Default => self.default_setting(name, value),
             Which::Flows => self.flow_setting(name, value, line),
         }

@@ -15,7 +15,7 @@ struct Written<'p> {
     changed: Vec<RuleChange<'p>>,
     removed: Vec<RuleSummary<'p>>,
     unchanged: usize,
-    /// Keys of `[default]` and `[flows]` that say something else.
+    /// Keys of `[attach]`, `[default]` and `[flows]` that say something else.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     settings: &'p [SettingChange],
     /// The sets that differ, by the numbers of their prefixes.

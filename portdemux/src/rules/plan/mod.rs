@@ -29,11 +29,11 @@ pub struct Plan {
     unchanged: usize,
     /// Sets that differ.
     sets: Vec<SetChange>,
-    /// Keys of `[default]` and `[flows]` that say something else.
+    /// Keys of `[attach]`, `[default]` and `[flows]` that say something else.
     settings: Vec<SettingChange>,
 }
 
-/// A key of `[default]` or `[flows]` that says something else.
+/// A key of `[attach]`, `[default]` or `[flows]` that says something else.
 #[derive(Debug, Serialize)]
 struct SettingChange {
     table: &'static str,
@@ -123,16 +123,19 @@ impl Plan {
     }
 }
 
-/// What a ruleset says in the tables of which there is one: whether flows are tracked, whatever the
-/// reason, and how; and what happens to traffic that no rule claims.
+/// What a ruleset says in the tables of which there is one: where it is attached, whether flows are
+/// tracked, whatever the reason, and how; and what happens to traffic that no rule claims.
 fn settings(ruleset: &Ruleset) -> Vec<(&'static str, &'static str, String)> {
+    let attach = ruleset.attach().words();
+    let attach = attach.map(|(key, word)| ("attach", key, word));
     let defaults = ruleset.defaults().words();
     let defaults = defaults.map(|(key, word)| ("default", key, word.to_owned()));
     let track = ruleset.flows().is_some().to_string();
     let flows = ruleset.flow_settings().words();
     let flows = flows.into_iter().map(|(key, word)| ("flows", key, word));
-    defaults
+    attach
         .into_iter()
+        .chain(defaults)
         .chain([("flows", "track", track)])
         .chain(flows)
         .collect()

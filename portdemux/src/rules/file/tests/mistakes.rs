@@ -55,6 +55,52 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("[[default]]", ":1", "write [default]"),
     ("[default.icmp]", ":1", "write icmp = … under [default]"),
     ("[default.imcp]", ":1", "unknown key `imcp` in [default]"),
+    (
+        "[atach]\ninterface = \"eth0\"",
+        ":1",
+        "did you mean [attach]",
+    ),
+    (
+        "[attach]\ninterface = []",
+        ":2",
+        "leave `interface` out to name interfaces on the command line",
+    ),
+    (
+        "[attach]\ninterface = [\n\"eth0\",\n\"eth0\"]",
+        ":4",
+        "`eth0` is named twice",
+    ),
+    (
+        "[attach]\ninterface = 1",
+        ":2",
+        "`interface` takes text, not a number",
+    ),
+    (
+        "[attach]\ninterface = \"\"",
+        ":2",
+        "an interface without a name",
+    ),
+    (
+        "[attach]\ninterface = \"a/b\"",
+        ":2",
+        "no interface can be called `a/b`",
+    ),
+    (
+        "[attach]\ninterface = \"sixteen-bytes-16\"",
+        ":2",
+        "names of interfaces have at most 15 bytes",
+    ),
+    (
+        "[attach]\nmode = \"driver\"",
+        ":2",
+        "`mode` cannot be `driver`",
+    ),
+    (
+        "[attach]\ninterfaces = \"eth0\"",
+        ":2",
+        "did you mean `interface`",
+    ),
+    ("interface = \"eth0\"", ":1", "write [attach] above it"),
     ("[rule]", ":1", "write [[rule]]"),
     ("rule = 1", ":1", "write [[rule]]"),
     ("rule = [1]", ":1", "a rule is a table, not a number"),
