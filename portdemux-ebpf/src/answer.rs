@@ -20,6 +20,7 @@ use crate::{
     counting,
     frame::LinearFrame,
     pending::{left, read_signal},
+    verifier::Lookup as _,
     words::Shared,
 };
 
@@ -40,7 +41,7 @@ static ANSWER: PerCpuArray<Answer, 1> = PerCpuArray::new();
 /// The answer that this CPU is busy with, taken up anew.
 #[inline(always)]
 fn current() -> Option<&'static mut Answer> {
-    let answer = ANSWER.get_ptr_mut(0)?;
+    let answer = ANSWER.find(0)?;
     // SAFETY: the value is this CPU's, and taken up once in each step.
     Some(unsafe { &mut *answer })
 }
@@ -96,7 +97,7 @@ fn answer(ctx: &XdpContext) -> Option<xdp_action::Type> {
 /// Whether one more answer may go out now.
 #[inline(always)]
 fn admit() -> Option<bool> {
-    let due = ANSWERS.get_ptr(0)?;
+    let due = ANSWERS.find(0)?;
     // SAFETY: the map's memory stays while the program runs, and the word is taken only as a whole.
     let due: &Shared = unsafe { &*due.cast() };
     // SAFETY: the helper takes nothing and cannot fail.

@@ -8,6 +8,8 @@ use portdemux_common::{
     ruleset::Entry,
 };
 
+use crate::verifier::{Elements as _, Lookup as _};
+
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 /// One set of counters for every possible CPU; the loader sets how many there are.
@@ -86,10 +88,10 @@ fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, e
 
 #[inline(always)]
 fn count_for_port(counters: &mut CpuCounters, bytes: u64, port: usize, is_dropped: bool) {
-    if let Some(counter) = counters.ports.get_mut(port) {
+    if let Some(counter) = counters.ports.element_mut(port) {
         counter.count(bytes);
     }
-    if is_dropped && let Some(counter) = counters.ports_dropped.get_mut(port) {
+    if is_dropped && let Some(counter) = counters.ports_dropped.element_mut(port) {
         counter.count(bytes);
     }
 }
@@ -107,7 +109,7 @@ pub(crate) fn count_rule(bytes: u64, entry: Entry, is_dropped: bool) {
 fn counters() -> Option<&'static mut CpuCounters> {
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let counters = COUNTERS.get_ptr_mut(cpu)?;
+    let counters = COUNTERS.find(cpu)?;
     // SAFETY: only this CPU's programs write these counters, and no other program runs on the CPU
     // before this one returns. The control plane reads them as they stand, and resets only those of
     // a place that no program uses.
@@ -117,10 +119,10 @@ fn counters() -> Option<&'static mut CpuCounters> {
 #[inline(always)]
 fn count_for_rule(counters: &mut CpuCounters, bytes: u64, entry: Entry, is_dropped: bool) {
     let rule = entry.rule() as usize;
-    if let Some(counter) = counters.rules.get_mut(rule) {
+    if let Some(counter) = counters.rules.element_mut(rule) {
         counter.count(bytes);
     }
-    if is_dropped && let Some(counter) = counters.rules_dropped.get_mut(rule) {
+    if is_dropped && let Some(counter) = counters.rules_dropped.element_mut(rule) {
         counter.count(bytes);
     }
 }

@@ -8,7 +8,7 @@ use portdemux_common::{
     ruleset::Entry,
 };
 
-use crate::{flows, frame::read_linear, ruleset};
+use crate::{flows, frame::read_linear, ruleset, verifier::Lookup as _};
 
 /// Headers of packets lie in the first bytes of a buffer; these are brought there if they are not.
 const HEADERS: usize = 192;
@@ -72,7 +72,7 @@ pub fn notice(ctx: &TcContext) {
 /// Notes the packet that was written down.
 #[inline(always)]
 fn note(ctx: &TcContext) -> Option<()> {
-    let pending = SENDING.get_ptr_mut(0)?;
+    let pending = SENDING.find(0)?;
     // SAFETY: the value is this CPU's, and no other program uses the map.
     let pending = unsafe { &mut *pending };
     pending.read(&SocketBuffer::new(ctx));
@@ -91,7 +91,7 @@ impl Continuation<SocketBuffer> for WriteDown {
     #[inline(always)]
     fn sound(self, frame: &SocketBuffer, parsed: &Parsed) -> Option<()> {
         parsed.version?;
-        let pending = SENDING.get_ptr_mut(0)?;
+        let pending = SENDING.find(0)?;
         let (generation, _) = ruleset::in_force()?;
         let length = frame.length() as u64;
         // SAFETY: the value is this CPU's, and no other program uses the map.

@@ -22,6 +22,7 @@ use crate::{
     Maps, Witness, fragments,
     frame::LinearFrame,
     sockets, targets,
+    verifier::{Elements as _, Lookup as _},
     words::{Shared, forget, meet},
 };
 
@@ -62,8 +63,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<Shared>> {
         let bucket = match which {
-            Which::Known => FLOWS.get_ptr(at)?,
-            Which::HalfOpen => HALF_OPEN.get_ptr(at)?,
+            Which::Known => FLOWS.find(at)?,
+            Which::HalfOpen => HALF_OPEN.find(at)?,
         };
         // SAFETY: both are the same words, and a map's memory stays while the program runs.
         Some(unsafe { &*bucket.cast() })
@@ -89,7 +90,7 @@ impl Tables for Maps {
 fn counters() -> Option<&'static mut CpuFlowCounters> {
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let counters = FLOW_COUNTERS.get_ptr_mut(cpu)?;
+    let counters = FLOW_COUNTERS.find(cpu)?;
     // SAFETY: only this CPU's programs write these counters, and none runs before another has returned:
     // both hooks run with soft interrupts disabled.
     Some(unsafe { &mut *counters })
@@ -115,7 +116,7 @@ static TRACKED: PerCpuArray<Tracked, 2> = PerCpuArray::new();
 /// The packet that a CPU is busy with, taken up anew.
 #[inline(always)]
 fn packet(direction: Direction) -> Option<&'static mut Tracked> {
-    let packet = TRACKED.get_ptr_mut(direction as u32)?;
+    let packet = TRACKED.find(direction as u32)?;
     // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
     Some(unsafe { &mut *packet })
 }
@@ -127,7 +128,7 @@ static QUOTED: PerCpuArray<Pending, 1> = PerCpuArray::new();
 /// The packet that an ICMP error quotes, taken up anew.
 #[inline(always)]
 fn quoted() -> Option<&'static mut Pending> {
-    let quoted = QUOTED.get_ptr_mut(0)?;
+    let quoted = QUOTED.find(0)?;
     // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
     Some(unsafe { &mut *quoted })
 }
@@ -208,8 +209,8 @@ pub(crate) fn receive<W: Witness>(
 #[inline(always)]
 fn count(port: u32, relation: u32) {
     if let Some(counters) = counters()
-        && let Some(relations) = counters.relations.get_mut(port as usize)
-        && let Some(counter) = relations.get_mut(relation as usize)
+        && let Some(relations) = counters.relations.element_mut(port as usize)
+        && let Some(counter) = relations.element_mut(relation as usize)
     {
         *counter = counter.wrapping_add(1);
     }
@@ -227,13 +228,13 @@ pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> 
     }
     let place = pending.source_place() as usize;
     if let Some(counters) = counters()
-        && let Some(counter) = counters.sent.get_mut(place)
+        && let Some(counter) = counters.sent.element_mut(place)
     {
         counter.add(sent.packets, sent.bytes);
     }
     flows::seek(&Maps, sent, now());
     meet();
-    let serves = match ruleset.ports.get(place) {
+    let serves = match ruleset.ports.element(place) {
         Some(entry) => entry.is_claimed(),
         None => false,
     };

@@ -15,6 +15,7 @@ use portdemux_common::{
 
 use crate::{
     Maps, Witness, flows, targets,
+    verifier::{Elements as _, Lookup as _},
     words::{self, Shared},
 };
 
@@ -31,7 +32,7 @@ static PIECE: PerCpuArray<Piece, 1> = PerCpuArray::new();
 /// The table in the map.
 #[inline(always)]
 fn buckets() -> Option<&'static Buckets<Shared>> {
-    let buckets = FRAGMENTS.get_ptr(0)?;
+    let buckets = FRAGMENTS.find(0)?;
     // SAFETY: both are the same words, and a map's memory stays while the program runs.
     Some(unsafe { &*buckets.cast() })
 }
@@ -49,7 +50,7 @@ impl Table for Maps {
 
     #[inline(always)]
     fn bucket(&self, at: u32) -> Option<&Bucket<Shared>> {
-        buckets()?.buckets.get(at as usize)
+        buckets()?.buckets.element(at as usize)
     }
 
     #[inline(always)]
@@ -61,7 +62,7 @@ impl Table for Maps {
 /// The fragment that a CPU is busy with, taken up anew.
 #[inline(always)]
 fn piece() -> Option<&'static mut Piece> {
-    let piece = PIECE.get_ptr_mut(0)?;
+    let piece = PIECE.find(0)?;
     // SAFETY: the value is this CPU's, and taken up once in each step.
     Some(unsafe { &mut *piece })
 }

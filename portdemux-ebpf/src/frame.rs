@@ -7,6 +7,8 @@ use aya_ebpf::{
 };
 use portdemux_common::packet::{Packet, PacketMut};
 
+use crate::verifier;
+
 /// Frames up to this length lie in one buffer on every driver with an MTU of 1,500: an Ethernet
 /// header, two VLAN tags and the packet.
 const ONE_BUFFER: usize = 1_522;
@@ -14,6 +16,10 @@ const ONE_BUFFER: usize = 1_522;
 /// No header begins further into a frame than this: link layer, IP header and eight extension
 /// headers of 2 KiB. The verifier needs a bound, and not one of the form 2ⁿ − 1.
 const MAX_OFFSET: usize = 20_000;
+
+/// A power of two that is greater.
+const OFFSETS: usize = 1 << 15;
+const _: () = assert!(MAX_OFFSET < OFFSETS);
 
 /// The part of a frame that lies in its first buffer and can be read directly.
 pub(crate) struct LinearFrame {
@@ -61,7 +67,7 @@ impl PacketMut for LinearFrame {
         if offset > MAX_OFFSET {
             return false;
         }
-        let start = self.start + offset;
+        let start = self.start + verifier::masked::<OFFSETS>(offset);
         if start + N > self.end {
             return false;
         }
@@ -81,7 +87,7 @@ pub(crate) fn read_linear<T: bytemuck::Pod, const N: usize>(
     if offset > MAX_OFFSET {
         return None;
     }
-    let start = start + offset;
+    let start = start + verifier::masked::<OFFSETS>(offset);
     if start + size_of::<[T; N]>() > end {
         return None;
     }

@@ -3,7 +3,7 @@
 //! A program hands the frame to the core, counts what came of it and turns the verdict into an XDP
 //! action in one exhaustive match. Nothing deeper knows an XDP code, and nothing here decides.
 #![no_std]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "compare and exchange, which the BPF target has and the atomic types do not offer for it"
@@ -22,6 +22,7 @@ mod ruleset;
 mod sockets;
 mod sources;
 mod targets;
+mod verifier;
 mod words;
 
 use core::hint::cold_path;

@@ -8,6 +8,7 @@ use portdemux_common::{
 
 use crate::{
     Maps,
+    verifier::{Elements as _, Lookup as _},
     words::{self, Shared},
 };
 
@@ -28,15 +29,15 @@ impl Limits for Maps {
 
     #[inline(always)]
     fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&Shared> {
-        let limits = LIMITS.get(0)?;
-        let word: *const u64 = limits.rules.get(rule as usize)?.get(kind as usize)?;
+        let limits = LIMITS.find_ref(0)?;
+        let word: *const u64 = limits.rules.element(rule as usize)?.get(kind as usize)?;
         // SAFETY: it is a word of a map's memory, which stays while the program runs.
         Some(unsafe { &*word.cast() })
     }
 
     #[inline(always)]
     fn bucket(&self, at: u32) -> Option<&Bucket<Shared>> {
-        let bucket: *const Bucket<u64> = LIMITS.get(0)?.sources.get(at as usize)?;
+        let bucket: *const Bucket<u64> = LIMITS.find_ref(0)?.sources.element(at as usize)?;
         // SAFETY: both are the same words, as above.
         Some(unsafe { &*bucket.cast() })
     }

@@ -23,6 +23,8 @@ use portdemux_common::{
     state::Ledger,
 };
 
+use crate::verifier::Lookup as _;
+
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 /// What was lost, by place and by CPU; the loader sets how many rows there are.
@@ -84,7 +86,7 @@ pub fn transmitted(ctx: &RawTracePointContext) -> Option<()> {
     let index: u32 = read(from, DEVICE_INDEX.load())?;
     let netns: u64 = read(from, DEVICE_NETNS.load())?;
     let inode: u32 = read(netns, NETNS_INODE.load())?;
-    let interfaces = &LEDGER.get(0)?.interfaces;
+    let interfaces = &LEDGER.find_ref(0)?.interfaces;
     let mut is_ours = false;
     for interface in interfaces {
         is_ours |= interface.index == index && interface.netns == u64::from(inode);
@@ -134,7 +136,7 @@ fn place(target: TargetKey) -> Option<u32> {
 
 #[inline(always)]
 fn add(row: u32, loss: Loss, packets: u64) -> Option<()> {
-    let row = LOSSES.get_ptr_mut(row)?;
+    let row = LOSSES.find(row)?;
     // SAFETY: the pointer is to a row, and a slot lies in it.
     let slot = unsafe { row.cast::<u64>().add(loss.slot()) };
     // SAFETY: the word is in a map's memory for as long as the program runs; whoever else writes it does so as a

@@ -19,7 +19,7 @@ use portdemux_common::{
 
 use crate::{
     Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, sockets, targets,
-    words,
+    verifier::Lookup as _, words,
 };
 
 /// The packet that a CPU is busy with.
@@ -41,7 +41,7 @@ pub(crate) fn leave(
     length: u64,
     scattered: bool,
 ) -> Option<Left> {
-    let pending = PENDING.get_ptr_mut(0)?;
+    let pending = PENDING.find(0)?;
     // SAFETY: the value is this CPU's, and no other program uses the map.
     let pending = unsafe { &mut *pending };
     pending.write_down(parsed, entry, generation, length, scattered);
@@ -51,7 +51,7 @@ pub(crate) fn leave(
 /// The packet that was left, taken up anew.
 #[inline(always)]
 pub(crate) fn left() -> Option<&'static Pending> {
-    let pending = PENDING.get_ptr(0)?;
+    let pending = PENDING.find(0)?;
     // SAFETY: the value is this CPU's, and nothing writes it while this is used.
     Some(unsafe { &*pending })
 }
@@ -59,7 +59,7 @@ pub(crate) fn left() -> Option<&'static Pending> {
 /// Reads what the packet that was left signals, for its answer.
 #[inline(always)]
 pub(crate) fn read_signal(ctx: &XdpContext) -> Option<()> {
-    let pending = PENDING.get_ptr_mut(0)?;
+    let pending = PENDING.find(0)?;
     // SAFETY: the value is this CPU's, and nothing else uses it here.
     unsafe { &mut *pending }.read_signal(&LinearFrame::new(ctx));
     Some(())

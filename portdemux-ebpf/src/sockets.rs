@@ -21,7 +21,11 @@ use portdemux_common::{
     wire::{IpProto, Port, Transport},
 };
 
-use crate::{Maps, counting, ruleset, words::Shared};
+use crate::{
+    Maps, counting, ruleset,
+    verifier::{Elements as _, Lookup as _},
+    words::Shared,
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -71,7 +75,7 @@ pub(crate) fn settle(pending: &Pending, ruleset: &RulesetImage, decision: Decisi
         return decision;
     }
     cold_path();
-    let Some(target) = ruleset.targets.get(decision.entry.rule() as usize) else {
+    let Some(target) = ruleset.targets.element(decision.entry.rule() as usize) else {
         return decision;
     };
     let is_udp = u32::from(!matches!(pending.transport(), Some(Transport::Tcp)));
@@ -101,7 +105,7 @@ fn is_present(destination: u32, is_udp: u32, is_v6: u32) -> Option<bool> {
         Transport::Udp
     };
     let version = if is_v6 == 0 { Version::V4 } else { Version::V6 };
-    let (group, members) = STEERING.get(0)?.group_of(destination)?;
+    let (group, members) = STEERING.find_ref(0)?.group_of(destination)?;
     let mut rest = shared(members.members(transport, version)).load();
     for slot in 0..SLOT_COUNT {
         if rest == 0 {
@@ -140,7 +144,7 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
     let lookup = read(ctx)?;
     let (_, ruleset) = ruleset::in_force()?;
     let pending = lookup.claim(ruleset)?;
-    let steering = STEERING.get(0)?;
+    let steering = STEERING.find_ref(0)?;
     let is_guarded = steering.is_guarded(interface(ctx));
     let decision = sockets::judge(&pending, is_guarded, ruleset, &Maps);
     let port = Port(lookup.destination_port).index(lookup.transport);
@@ -148,7 +152,7 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
         counting::count_lookup(port, &decision);
         return Some(SK_DROP);
     }
-    let target = ruleset.targets.get(decision.entry.rule() as usize)?;
+    let target = ruleset.targets.element(decision.entry.rule() as usize)?;
     if assign(ctx, &lookup, target) {
         if !is_guarded {
             counting::count_lookup(port, &decision);
@@ -168,7 +172,7 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
 /// Gives the packet to the member whose turn it is, of those that are there.
 #[inline(always)]
 fn assign(ctx: &SkLookupContext, lookup: &Lookup, target: &Target) -> bool {
-    let Some(steering) = STEERING.get(0) else {
+    let Some(steering) = STEERING.find_ref(0) else {
         return false;
     };
     let Some((group, members)) = steering.group_of(target.first) else {
@@ -323,55 +327,42 @@ pub fn listens(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn take(ctx: &SockOpsContext) -> Option<()> {
-    let steering = STEERING.get(0)?;
+    let steering = STEERING.find_ref(0)?;
     // SAFETY: the helper takes the context of this type of program (Linux 5.15, net/core/filter.c,
     // bpf_get_netns_cookie_sock_ops).
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     if netns != steering.netns_cookie {
         return None;
     }
-    let (version, address) = match ctx.family() {
-        AF_INET => (Version::V4, [u64::from(ctx.local_ip4()), 0]),
-        AF_INET6 => (Version::V6, local_v6(ctx)),
-        _ => return None,
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits")]
-    let port = (ctx.local_port() as u16).to_be_bytes();
-    let listening = Listening::new(version, address, port);
     for index in 0..GROUP_COUNT {
         if index >= steering.groups_end {
             break;
         }
-        let Some(group) = steering.groups.get(index as usize) else {
-            break;
-        };
-        if listening.is_of(group) {
-            portdemux_join(ctx.ops, index.into());
-        }
+        portdemux_join(ctx.ops, index);
     }
     Some(())
 }
 
-/// Puts the socket that begins to listen into the first free slot of a group; whether there was one.
+/// Puts the socket that begins to listen into the first free slot of a group, if it is one of the group's;
+/// whether it is in.
 ///
 /// A function of its own, so that it is verified once and not for every group.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn portdemux_join(ops: *mut bpf_sock_ops, index: u64) -> u32 {
-    // Masked, so that the verifier knows a bound.
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
-    let index = index as usize & (MAX_GROUPS - 1);
+extern "C" fn portdemux_join(ops: *mut bpf_sock_ops, index: u32) -> u32 {
     u32::from(join(&SockOpsContext::new(ops), index).is_some())
 }
 
 #[inline(always)]
-fn join(ctx: &SockOpsContext, index: usize) -> Option<()> {
+fn join(ctx: &SockOpsContext, index: u32) -> Option<()> {
+    let group = STEERING.find_ref(0)?.groups.element(index as usize)?;
+    if !listening(ctx)?.is_of(group) {
+        return None;
+    }
     for slot in 0..SLOT_COUNT {
-        #[expect(clippy::cast_possible_truncation, reason = "there are 1,024 groups")]
-        let place = sockets::place(index as u32, Transport::Tcp, slot);
+        let place = sockets::place(index, Transport::Tcp, slot);
         // SAFETY: the context is valid for as long as the program runs.
         if unsafe { SOCKETS.update(place, ctx.ops, NOEXIST) }.is_ok() {
-            let group = STEERING.get(0)?.groups.get(index)?;
             let is_v4 = ctx.family() == AF_INET || group.is_at_v4();
             if is_v4 || local_v6(ctx) == [0; 2] {
                 enter(group, Version::V4, slot);
@@ -383,6 +374,19 @@ fn join(ctx: &SockOpsContext, index: usize) -> Option<()> {
         }
     }
     None
+}
+
+/// Where the socket listens.
+#[inline(always)]
+fn listening(ctx: &SockOpsContext) -> Option<Listening> {
+    let (version, address) = match ctx.family() {
+        AF_INET => (Version::V4, [u64::from(ctx.local_ip4()), 0]),
+        AF_INET6 => (Version::V6, local_v6(ctx)),
+        _ => return None,
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits")]
+    let port = (ctx.local_port() as u16).to_be_bytes();
+    Some(Listening::new(version, address, port))
 }
 
 /// Notes that a slot was given to a socket that takes packets of a version.

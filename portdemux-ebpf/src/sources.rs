@@ -5,7 +5,7 @@ use core::hint::cold_path;
 use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
 use portdemux_common::sources::Table;
 
-use crate::Maps;
+use crate::{Maps, verifier::Lookup as _};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -17,7 +17,7 @@ static SOURCES: Array<u64, 1, MMAPABLE> = Array::new();
 impl Table for Maps {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
-        let Some(word) = SOURCES.get_ptr(place) else {
+        let Some(word) = SOURCES.find(place) else {
             cold_path();
             return None;
         };

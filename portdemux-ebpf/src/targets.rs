@@ -14,7 +14,13 @@ use portdemux_common::{
     ruleset::Action,
 };
 
-use crate::{Witness, counting, frame::LinearFrame, pending::left, ruleset};
+use crate::{
+    Witness, counting,
+    frame::LinearFrame,
+    pending::left,
+    ruleset,
+    verifier::{Elements as _, Lookup as _},
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -79,7 +85,7 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool
     let pending = left()?;
     let ruleset = ruleset::of(pending.generation)?;
     let entry = outcome.entry();
-    let target = ruleset.targets.get(entry.rule() as usize)?;
+    let target = ruleset.targets.element(entry.rule() as usize)?;
     let sent = match entry.action() {
         Action::Interface => {
             let sent = DEVICES.redirect(target.first, MISSING);
@@ -91,7 +97,7 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool
         Action::Cpu => {
             let seed = ruleset.header.limits_seed;
             let place = target.first + destination::spread(pending, seed, target.count);
-            let cpu = *ruleset.cpus.get(place as usize)?;
+            let cpu = *ruleset.cpus.element(place as usize)?;
             CPUS.redirect(cpu.into(), MISSING)
         }
         Action::Xsk => {
@@ -112,7 +118,7 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool
 /// Writes the addresses of the way to the target's neighbour over those of the frame.
 #[inline(always)]
 fn rewrite_macs(ctx: &XdpContext, target: &Target) -> Option<()> {
-    let own = MACS.get(0)?.get(target.first as usize)?.to_ne_bytes();
+    let own = MACS.find_ref(0)?.get(target.first as usize)?.to_ne_bytes();
     let (own, _) = own.split_first_chunk::<6>()?;
     let mut frame = LinearFrame::new(ctx);
     frame.write(0, target.mac);

@@ -9,6 +9,8 @@ use core::{
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use portdemux_common::flows::table::Word;
 
+use crate::verifier::Lookup as _;
+
 /// A number on its way past the verifier.
 #[btf_map]
 static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -50,7 +52,7 @@ impl Word for Shared {
 /// there.
 #[inline(always)]
 pub(crate) fn forget(number: u64) -> Option<u64> {
-    let place = NUMBER.get_ptr_mut(0)?;
+    let place = NUMBER.find(0)?;
     // SAFETY: the value is this CPU's.
     unsafe { place.write_volatile(number) };
     // SAFETY: as above.

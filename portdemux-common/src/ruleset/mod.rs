@@ -329,6 +329,16 @@ impl RulesetImage {
     }
 }
 
+/// What stands at an index of a table of ports.
+///
+/// The bound is one that LLVM does not know to be true already and so leaves where the index is made: before
+/// Linux 6.9 the verifier loses it with a copy on the stack (`bpf: Assign ID to scalars on spill`).
+#[inline(always)]
+#[must_use]
+pub fn at(table: &[Entry; PORT_PLACES], index: usize) -> Option<&Entry> {
+    table.get(core::hint::black_box(index) & (PORT_PLACES - 1))
+}
+
 /// Where a hashed address stands.
 #[inline(always)]
 #[must_use]

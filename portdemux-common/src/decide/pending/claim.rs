@@ -3,7 +3,7 @@
 use super::{Pending, v4_bytes};
 use crate::{
     parse::{Ports, Version},
-    ruleset::{Claim, Entry, RulesetImage},
+    ruleset::{Claim, Entry, RulesetImage, at},
     wire::Port,
 };
 
@@ -46,7 +46,7 @@ impl Pending {
     /// What the shadows that name no address say about its port.
     #[inline(always)]
     fn shadow_at_any_address(&self, ruleset: &RulesetImage) -> Entry {
-        match ruleset.shadow_ports.get(self.port as usize) {
+        match at(&ruleset.shadow_ports, self.port as usize) {
             Some(&entry) => entry,
             None => Entry::UNCLAIMED,
         }
@@ -62,7 +62,7 @@ impl Pending {
             return Entry::UNCLAIMED;
         }
         let port = Port(self.source_port).index(transport);
-        match ruleset.source_ports.get(port) {
+        match at(&ruleset.source_ports, port) {
             Some(&entry) => entry,
             None => Entry::UNCLAIMED,
         }

@@ -1,0 +1,108 @@
+//! What LLVM must not reorder or drop, as verifiers before Linux 6.14 need it where it stands.
+//!
+//! LLVM moves arithmetic on a pointer before the check that it is not null, and keeps several copies of an
+//! index on the stack, of which it checks one and uses another. Linux 6.1 and 6.12 refuse the first, Linux
+//! 6.1 the second: before 6.9 ("Assign ID to scalars on spill") a copy knows nothing of a check of the other.
+
+use core::{arch::asm, hint::cold_path, intrinsics::is_val_statically_known};
+
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
+
+/// Look-ups in maps, the only ones that the programs make.
+pub(crate) trait Lookup<T> {
+    /// The value at an index, for as long as the program runs.
+    fn find(&self, index: u32) -> Option<*mut T>;
+
+    /// The value at an index, for reading.
+    #[inline(always)]
+    fn find_ref(&self, index: u32) -> Option<&'static T> {
+        // SAFETY: the memory of a map stays while the program runs. Whoever else writes to it does so as a
+        // whole word, or where no program reads.
+        self.find(index).map(|value| unsafe { &*value })
+    }
+}
+
+impl<T, const ENTRIES: usize, const FLAGS: usize> Lookup<T> for Array<T, ENTRIES, FLAGS> {
+    #[inline(always)]
+    fn find(&self, index: u32) -> Option<*mut T> {
+        self.get_ptr_mut(index).map(after_null_check)
+    }
+}
+
+impl<T, const ENTRIES: usize, const FLAGS: usize> Lookup<T> for PerCpuArray<T, ENTRIES, FLAGS> {
+    #[inline(always)]
+    fn find(&self, index: u32) -> Option<*mut T> {
+        self.get_ptr_mut(index).map(after_null_check)
+    }
+}
+
+/// Keeps arithmetic on a pointer behind the check before it.
+///
+/// One instruction that changes nothing: without any, the kernel refuses the object for its line numbers.
+#[inline(always)]
+fn after_null_check<T>(value: *mut T) -> *mut T {
+    let mut value = value;
+    // SAFETY: a register is set to what it holds.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    value
+}
+
+/// Elements of arrays in the memory of maps.
+pub(crate) trait Elements<T> {
+    /// The element at an index, if it is in the array.
+    fn element(&self, index: usize) -> Option<&T>;
+
+    /// The element at an index, if it is in the array, for writing.
+    fn element_mut(&mut self, index: usize) -> Option<&mut T>;
+}
+
+impl<T, const LENGTH: usize> Elements<T> for [T; LENGTH] {
+    #[inline(always)]
+    fn element(&self, index: usize) -> Option<&T> {
+        let index = bounded::<LENGTH>(index)?;
+        // SAFETY: the index is below the length.
+        Some(unsafe { self.get_unchecked(index) })
+    }
+
+    #[inline(always)]
+    fn element_mut(&mut self, index: usize) -> Option<&mut T> {
+        let index = bounded::<LENGTH>(index)?;
+        // SAFETY: the index is below the length.
+        Some(unsafe { self.get_unchecked_mut(index) })
+    }
+}
+
+/// An index if it is below a length, in a register of which the verifier knows that too.
+#[inline(always)]
+fn bounded<const LENGTH: usize>(index: usize) -> Option<usize> {
+    if index >= LENGTH {
+        cold_path();
+        return None;
+    }
+    if LENGTH.is_power_of_two() {
+        return Some(masked::<LENGTH>(index));
+    }
+    let mut index = index;
+    // The verifier goes on first with what is in bounds; the rest is then a part of that.
+    // SAFETY: an index below the length stays what it is.
+    unsafe {
+        asm!("if {0} > {last} goto +1", "goto +1", "{0} = 0", inout(reg) index,
+            last = const LENGTH - 1, options(pure, nomem, nostack));
+    }
+    Some(index)
+}
+
+/// A number below a power of two, in a register of which the verifier knows that too.
+#[inline(always)]
+pub(crate) fn masked<const POWER: usize>(number: usize) -> usize {
+    if is_val_statically_known(number) {
+        return number;
+    }
+    let mut number = number;
+    // SAFETY: a number below the power stays what it is.
+    unsafe {
+        asm!("{0} &= {mask}", inout(reg) number, mask = const POWER - 1,
+            options(pure, nomem, nostack));
+    }
+    number
+}
