@@ -31,4 +31,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;

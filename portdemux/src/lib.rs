@@ -29,3 +29,4 @@ mod service;
 pub mod session;
 pub mod snapshot;
 pub mod sockets;
+pub mod upgrade;

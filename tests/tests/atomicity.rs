@@ -97,11 +97,11 @@ impl Instance {
     fn new() -> Result<Self> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = Places {
-            instance: "atomicity".parse().map_err(anyhow::Error::msg)?,
-            bpffs: bpffs.path().into(),
-            state: state.path().into(),
-        };
+        let places = Places::new(
+            "atomicity".parse().map_err(anyhow::Error::msg)?,
+            bpffs.path().into(),
+            state.path().into(),
+        );
         let lock = places.lock()?;
         let maps = places.open_or_create(&lock)?;
         Ok(Self {

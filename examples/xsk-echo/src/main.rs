@@ -24,7 +24,7 @@ use queue::Queue;
 Example:
   portdemux attach eth0
   portdemux add 7/udp --to xsk:echo
-  xsk-echo eth0 /sys/fs/bpf/portdemux/default/abi5/xsk/echo")]
+  xsk-echo eth0 /sys/fs/bpf/portdemux/default/abi6/xsk/echo")]
 struct Args {
     /// The interface that portdemux is attached to
     interface: String,

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Context, report};
+use super::{Context, report, upgrade};
 use crate::{
     dataplane::{links, maps::Maps},
     error::Help as _,
@@ -25,6 +25,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     links::check_capabilities()?;
     let places = &context.places;
     let lock = places.lock()?;
+    upgrade::finish(context, &lock)?;
     let maps = places.open()?;
     let Some(pending) = Pending::read(places)? else {
         return nothing_waits();

@@ -63,6 +63,7 @@ fn detach_all_instances(context: &Context) -> Result<()> {
 }
 
 fn detach_all(places: &Places, context: &Context) -> Result<()> {
+    places.refuse_newer()?;
     if !places.exists()? && !places.is_dying()? {
         return Err(NothingLoaded {
             instance: places.instance.to_string(),
@@ -70,6 +71,8 @@ fn detach_all(places: &Places, context: &Context) -> Result<()> {
         .into());
     }
     let lock = places.lock()?;
+    // What cannot be looked at goes all the same.
+    let places = &places.as_found().unwrap_or_else(|_| places.clone());
     let pinned = links::pinned(places);
     // Damaged maps name no interfaces; they go all the same.
     let names: Vec<String> = places.open().map_or_else(

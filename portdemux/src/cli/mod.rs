@@ -26,6 +26,7 @@ mod set;
 mod socket;
 mod stats;
 mod status;
+mod upgrade;
 mod visible;
 
 use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
@@ -123,6 +124,7 @@ enum Command {
     Set(set::Args),
     Promote(promote::Args),
     Confirm(confirm::Args),
+    Upgrade(upgrade::Args),
     Export(export::Args),
     Save(save::Args),
     Status(status::Args),
@@ -149,6 +151,7 @@ impl Command {
             | Self::Promote(_)
             | Self::Confirm(_)
             | Self::Save(_)
+            | Self::Upgrade(_)
             | Self::Flows(_)
             | Self::Socket(_) => true,
             Self::Export(_)
@@ -172,16 +175,17 @@ impl Command {
             Self::Set(args) => set::run(args, context),
             Self::Promote(args) => promote::run(args, context),
             Self::Confirm(args) => confirm::run(args, context),
-            Self::Export(args) => export::run(args, context),
+            Self::Upgrade(args) => upgrade::run(args, context),
             Self::Save(args) => save::run(args, context),
-            Self::Status(args) => status::run(args, context),
-            Self::Rules(args) => rules::run(args, context),
-            Self::Stats(args) => stats::run(args, context),
+            Self::Export(args) => context.read(|context| export::run(args, context)),
+            Self::Status(args) => context.read(|context| status::run(args, context)),
+            Self::Rules(args) => context.read(|context| rules::run(args, context)),
+            Self::Stats(args) => context.read(|context| stats::run(args, context)),
             Self::Flows(args) => flows::run(args, context),
-            Self::Listeners(args) => listeners::run(args, context),
+            Self::Listeners(args) => context.read(|context| listeners::run(args, context)),
             Self::Socket(args) => socket::run(args, context),
             Self::Follow(args) => follow::run(args, context),
-            Self::Explain(args) => explain::run(args, context),
+            Self::Explain(args) => context.read(|context| explain::run(args, context)),
             Self::Guard(args) => guard::run(args, context),
         }
     }
@@ -204,6 +208,30 @@ impl Context {
         self.places.open()
     }
 
+    /// Runs a noun on the instance as it is, also where an older version made it; once more if it was taken over
+    /// meanwhile.
+    pub(crate) fn read(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        // Where that cannot be said, the noun says why.
+        let as_found = || {
+            self.places
+                .as_found()
+                .unwrap_or_else(|_| self.places.clone())
+        };
+        let mut places = as_found();
+        loop {
+            let result = noun(&Self {
+                places: places.clone(),
+                config: self.config.clone(),
+                output: Output::new(),
+            });
+            let now = as_found();
+            if result.is_ok() || now.directory == places.directory {
+                return result;
+            }
+            places = now;
+        }
+    }
+
     /// Reads the ruleset in force, and says so if its text had to be rebuilt.
     pub(crate) fn in_force(&self, maps: &Maps) -> Result<InForce> {
         let in_force = change::in_force(&self.places, maps)?;
@@ -222,6 +250,7 @@ impl Context {
     pub(crate) fn open_to_change(&self) -> Result<(Lock, Maps)> {
         links::check_capabilities()?;
         let lock = self.places.lock()?;
+        upgrade::finish(self, &lock)?;
         let maps = self.places.open()?;
         self.settle(&maps, &lock)?;
         for destination in destinations::reconcile(&maps, &lock)? {
@@ -245,6 +274,7 @@ impl Context {
             records.sweep_changes(Generation::default(), &lock)?;
             pending::forget(places, &lock)?;
         }
+        upgrade::take_over(self, &lock)?;
         let maps = places.open_or_create(&lock)?;
         self.settle(&maps, &lock)?;
         Ok((lock, maps, is_new))
@@ -320,6 +350,7 @@ impl Context {
             instance,
             bpffs,
             state,
+            directory: _,
         } = &self.places;
         let mut words = vec!["--instance".into(), instance.to_string()];
         for (option, path) in [("--bpffs", bpffs), ("--state-dir", state)] {
@@ -353,11 +384,7 @@ pub fn main() -> ExitCode {
         Err(said) => return usage(&said),
     };
     let context = Context {
-        places: Places {
-            instance,
-            bpffs,
-            state: state_dir,
-        },
+        places: Places::new(instance, bpffs, state_dir),
         config: config_dir,
         output: Output::new(),
     };

@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             prefixes,
             force,
         }) => change(context, name, prefixes, Becomes::Stranger, *force),
-        Verb::List(args) => list(args, context),
+        Verb::List(args) => context.read(|context| list(args, context)),
     }
 }
 

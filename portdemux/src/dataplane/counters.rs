@@ -10,7 +10,7 @@ use portdemux_common::{
     wire::{Port, Transport},
 };
 
-use super::mapped::Mapped;
+use super::{layout::Earlier, mapped::Mapped};
 
 const INTERFACES: usize = std::mem::offset_of!(CpuCounters, interfaces);
 const RULES: usize = std::mem::offset_of!(CpuCounters, rules);
@@ -24,6 +24,15 @@ const OUTCOMES: usize = size_of::<Outcomes>();
 /// The counters map.
 #[derive(Debug)]
 pub struct Counters {
+    /// Those of this binary's layout; an older instance has none.
+    own: Option<Own>,
+    /// Those of other layouts.
+    earlier: Earlier,
+}
+
+/// A set for each CPU.
+#[derive(Debug)]
+struct Own {
     memory: Mapped,
     cpus: usize,
 }
@@ -49,12 +58,21 @@ pub struct Outcome {
 }
 
 impl Counters {
-    pub(super) const fn new(memory: Mapped, cpus: usize) -> Self {
-        Self { memory, cpus }
+    pub(super) const fn new(memory: Mapped, cpus: usize, earlier: Earlier) -> Self {
+        Self {
+            own: Some(Own { memory, cpus }),
+            earlier,
+        }
     }
 
-    pub(super) const fn memory(&self) -> usize {
-        self.memory.bytes()
+    /// Those of an older instance.
+    pub(super) const fn older(earlier: Earlier) -> Self {
+        Self { own: None, earlier }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let own = self.own.as_ref().map_or(0, |own| own.memory.bytes());
+        own + self.earlier.memory()
     }
 
     /// The traffic of one port.
@@ -152,10 +170,13 @@ impl Counters {
 
     fn reset(&self, offset: usize, bytes: usize) {
         let zeros = vec![0; bytes / size_of::<u64>()];
-        for cpu in 0..self.cpus {
-            self.memory
-                .write(cpu * size_of::<CpuCounters>() + offset, &zeros);
+        if let Some(own) = &self.own {
+            for cpu in 0..own.cpus {
+                own.memory
+                    .write(cpu * size_of::<CpuCounters>() + offset, &zeros);
+            }
         }
+        self.earlier.reset(offset, bytes);
     }
 
     fn traffic(&self, received: usize, dropped: usize, count: usize) -> Vec<Traffic> {
@@ -171,9 +192,12 @@ impl Counters {
 
     /// Adds up what every CPU has at `offset`.
     fn sum(&self, offset: usize, sums: &mut [u64]) {
-        for cpu in 0..self.cpus {
-            let start = cpu * size_of::<CpuCounters>() + offset;
-            self.memory.add(start, sums);
+        if let Some(own) = &self.own {
+            for cpu in 0..own.cpus {
+                let start = cpu * size_of::<CpuCounters>() + offset;
+                own.memory.add(start, sums);
+            }
         }
+        self.earlier.add(offset, sums);
     }
 }

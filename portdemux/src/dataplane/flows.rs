@@ -4,7 +4,7 @@ use std::{
     array, fs,
     mem::offset_of,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::AtomicU64,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -20,6 +20,7 @@ use portdemux_common::{
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    layout::{Earlier, Kind},
     mapped::Mapped,
     maps::{BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, possible_cpus, random},
 };
@@ -44,8 +45,11 @@ const COUNTERS: usize = size_of::<CpuFlowCounters>();
 pub struct Flows {
     known: Mapped,
     half_open: Mapped,
-    counters: Mapped,
+    /// Those of this binary's layout; an older instance has none.
+    counters: Option<Mapped>,
     cpus: usize,
+    /// Those of other layouts.
+    earlier: Earlier,
     /// How large the tables are.
     pub shape: Shape,
     /// The kernel's number of the map of flows.
@@ -149,6 +153,21 @@ impl Flows {
 
     /// Opens the tables pinned in a directory.
     pub(super) fn open(directory: &Path, shape: Shape) -> Result<Self> {
+        Self::open_with(directory, shape, None)
+    }
+
+    /// Opens the tables of an instance; those of an older one have counters of another layout.
+    pub(super) fn of_instance(pins: &Path, shape: Shape, is_older: bool) -> Result<Self> {
+        let earlier = if is_older {
+            Earlier::of(Kind::Flows, pins)?
+        } else {
+            Earlier::beside(Kind::Flows, pins)?
+        };
+        Self::open_with(&directory(pins), shape, Some((earlier, is_older)))
+    }
+
+    fn open_with(directory: &Path, shape: Shape, earlier: Option<(Earlier, bool)>) -> Result<Self> {
+        let (earlier, is_older) = earlier.unwrap_or_default();
         let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
             let path = directory.join(name);
             let data = MapData::from_pin(&path)
@@ -169,8 +188,11 @@ impl Flows {
             id,
             known: map(FLOWS, BUCKET, shape.known as usize + 1)?,
             half_open: map(HALF_OPEN, BUCKET, shape.half_open as usize + 1)?,
-            counters: map(FLOW_COUNTERS, COUNTERS, cpus)?,
+            counters: (!is_older)
+                .then(|| map(FLOW_COUNTERS, COUNTERS, cpus))
+                .transpose()?,
             cpus,
+            earlier,
             shape,
         })
     }
@@ -178,8 +200,9 @@ impl Flows {
     /// How much kernel memory the tables take, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let maps = [&self.known, &self.half_open, &self.counters];
-        maps.iter().map(|map| map.bytes() as u64).sum()
+        let maps = [&self.known, &self.half_open].into_iter();
+        let own: usize = maps.chain(&self.counters).map(Mapped::bytes).sum();
+        (own + self.earlier.memory()) as u64
     }
 
     /// How many flows there is room for.
@@ -293,17 +316,14 @@ impl Flows {
     pub fn ports(&self) -> Vec<PortFlows> {
         let mut relations = vec![[0; Relation::ALL.len()]; PORT_PLACES];
         let mut sent = vec![Counter::default(); PORT_PLACES];
-        for cpu in 0..self.cpus {
-            let start = cpu * COUNTERS;
-            self.counters.add(
-                start + offset_of!(CpuFlowCounters, relations),
-                relations.as_flattened_mut(),
-            );
-            self.counters.add(
-                start + offset_of!(CpuFlowCounters, sent),
-                bytemuck::cast_slice_mut(&mut sent),
-            );
-        }
+        self.sum(
+            offset_of!(CpuFlowCounters, relations),
+            relations.as_flattened_mut(),
+        );
+        self.sum(
+            offset_of!(CpuFlowCounters, sent),
+            bytemuck::cast_slice_mut(&mut sent),
+        );
         let ports = relations.into_iter().zip(sent);
         ports
             .map(|(relations, sent)| PortFlows { relations, sent })
@@ -313,11 +333,20 @@ impl Flows {
     /// How often something happened to flows.
     #[must_use]
     pub fn events(&self, event: Event) -> u64 {
-        let offset = offset_of!(CpuFlowCounters, events) + event as usize * 8;
-        (0..self.cpus)
-            .map(|cpu| self.counters.word(cpu * COUNTERS + offset))
-            .map(|word| word.load(Ordering::Relaxed))
-            .sum()
+        let mut count = [0];
+        let offset = offset_of!(CpuFlowCounters, events) + event as usize * size_of::<u64>();
+        self.sum(offset, &mut count);
+        count[0]
+    }
+
+    /// Adds up what every CPU has at `offset`.
+    fn sum(&self, offset: usize, sums: &mut [u64]) {
+        if let Some(counters) = &self.counters {
+            for cpu in 0..self.cpus {
+                counters.add(cpu * COUNTERS + offset, sums);
+            }
+        }
+        self.earlier.add(offset, sums);
     }
 }
 

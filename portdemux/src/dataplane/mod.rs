@@ -4,9 +4,11 @@
 //! pinned in bpffs: the kernel holds the truth and no process has to stay. Maps are read and written
 //! through shared memory, a ruleset is put in force with one 8-byte store ([`maps`]).
 
+pub mod abi;
 pub mod counters;
 pub mod destinations;
 pub mod flows;
+mod layout;
 pub mod links;
 mod log;
 pub mod losses;
@@ -19,6 +21,7 @@ mod sent;
 mod sources;
 pub mod steering;
 pub mod syscalls;
+pub mod takeover;
 pub mod targets;
 pub mod tracking;
 pub(crate) mod trusted;

@@ -11,8 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
-use portdemux_common::ABI;
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::{
     fs::{FlockOperation, flock, fstatfs},
     io::Errno,
@@ -20,6 +19,7 @@ use rustix::{
 };
 
 use super::{
+    abi::AbiDirectory,
     maps::Maps,
     trusted::{LISTED, PRIVATE, Trusted, is_there},
 };
@@ -73,6 +73,8 @@ pub struct Places {
     pub bpffs: PathBuf,
     /// The directory with the records of all instances.
     pub state: PathBuf,
+    /// Which of its directories of pins is meant.
+    pub directory: AbiDirectory,
 }
 
 /// The right to change an instance. It ends with the process, however that ends.
@@ -82,8 +84,19 @@ pub struct Lock {
 }
 
 impl Places {
+    /// The places of an instance; the last two are where bpffs is mounted, and the directory of all records.
+    #[must_use]
+    pub const fn new(instance: InstanceName, bpffs: PathBuf, state: PathBuf) -> Self {
+        Self {
+            instance,
+            bpffs,
+            state,
+            directory: AbiDirectory::Own,
+        }
+    }
+
     /// The directory of everything that is pinned.
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.bpffs.join(ROOT)
     }
 
@@ -96,7 +109,7 @@ impl Places {
     /// The directory of the instance's pins. A dot cannot stand in a name in bpffs.
     #[must_use]
     pub fn pins(&self) -> PathBuf {
-        self.instance_pins().join(abi())
+        self.instance_pins().join(self.directory.name())
     }
 
     /// Where the link of the interface at `place` is pinned.
@@ -175,11 +188,11 @@ impl Places {
             return Err(self.nothing_loaded());
         };
         if instance
-            .child(abi())
+            .child(self.directory.name())
             .with_help_if(is_permission_denied, FORBIDDEN)?
             .is_none()
         {
-            self.refuse_other_abi(&instance)?;
+            self.refuse_other_abi()?;
             return Err(self.nothing_loaded());
         }
         self.check_records()
@@ -205,13 +218,11 @@ impl Places {
         let name = &self.instance.0;
         let instance = root.child(name)?;
         let pins = match &instance {
-            Some(instance) => instance.child(abi())?,
+            Some(instance) => instance.child(self.directory.name())?,
             None => None,
         };
         if pins.is_none() {
-            if let Some(instance) = &instance {
-                self.refuse_other_abi(instance)?;
-            }
+            self.refuse_other_abi()?;
             // Made beside its place and moved there whole: a crash leaves no half of an instance.
             let made = self.create_in(&root).and_then(|()| {
                 root.remove(name)?;
@@ -228,11 +239,19 @@ impl Places {
 
     fn create_in(&self, root: &Trusted) -> Result<()> {
         let unborn = root.make(self.unborn(), LISTED)?;
-        Maps::create(unborn.make(abi(), LISTED)?.path())
+        Maps::create(unborn.make(self.directory.name(), LISTED)?.path())
     }
 
     fn open_pinned(&self) -> Result<Maps> {
-        let opened = Maps::open(&self.pins());
+        let opened = Maps::open(&self.pins()).and_then(|maps| {
+            let is_of_directory = maps.is_own() || matches!(self.directory, AbiDirectory::Older(_));
+            ensure!(
+                is_of_directory,
+                "{} is not of this version",
+                self.pins().display()
+            );
+            Ok(maps)
+        });
         let is_forbidden = opened.as_ref().is_err_and(is_permission_denied);
         opened.help(|| {
             if is_forbidden {
@@ -386,7 +405,7 @@ impl Places {
     }
 
     /// The directory of the instance's pins, of whatever ABI; none if there is no such instance.
-    fn instance(&self) -> Result<Option<Trusted>> {
+    pub(super) fn instance(&self) -> Result<Option<Trusted>> {
         match self.bpffs()?.child(ROOT)? {
             Some(root) => root.child(&self.instance.0),
             None => Ok(None),
@@ -397,30 +416,6 @@ impl Places {
     fn check_records(&self) -> Result<()> {
         if let Some(state) = Trusted::open(&self.state)? {
             state.child(&self.instance.0)?;
-        }
-        Ok(())
-    }
-
-    fn refuse_other_abi(&self, instance: &Trusted) -> Result<()> {
-        let names = instance.names();
-        for name in names.with_context(|| format!("list {}", instance.path().display()))? {
-            let name = name.to_string_lossy();
-            if let Some(other) = name.strip_prefix("abi")
-                && other.parse::<u32>().is_ok_and(|other| other != ABI)
-            {
-                return Err(anyhow::anyhow!(
-                    "instance {} was made by another version of portdemux (pins of ABI {other}, this \
-                     one has ABI {ABI})",
-                    self.instance
-                ))
-                .help(|| {
-                    format!(
-                        "use that version, or remove it with portdemux --instance {} detach --all \
-                         and attach again",
-                        self.instance
-                    )
-                });
-            }
         }
         Ok(())
     }
@@ -447,11 +442,6 @@ impl<T> HelpIf for Result<T> {
             self
         }
     }
-}
-
-/// The directory of the pins of this version.
-fn abi() -> String {
-    format!("abi{ABI}")
 }
 
 /// Nothing if what was opened was removed just then.

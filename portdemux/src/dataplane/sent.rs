@@ -32,13 +32,7 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 ///
 /// The kernel refuses.
 pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &str) -> Result<()> {
-    let program: &mut SchedClassifier = object
-        .program_mut(PROGRAM)
-        .context("the object has no program for what is sent")?
-        .try_into()?;
-    program
-        .load()
-        .context("load the program for what is sent into the kernel")?;
+    let program = load(object)?;
     let failure = || format!("attach to what {name} sends");
     if !has_links() {
         return attach_filter(program, name).with_context(failure);
@@ -64,6 +58,24 @@ pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &st
     link.pin(&pin)
         .with_context(|| format!("pin {}", pin.display()))?;
     Ok(())
+}
+
+/// Loads the program, if it is not loaded yet.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub(super) fn load(object: &mut Ebpf) -> Result<&mut SchedClassifier> {
+    let program: &mut SchedClassifier = object
+        .program_mut(PROGRAM)
+        .context("the object has no program for what is sent")?
+        .try_into()?;
+    if program.fd().is_err() {
+        program
+            .load()
+            .context("load the program for what is sent into the kernel")?;
+    }
+    Ok(program)
 }
 
 /// Whether the kernel has links for traffic control.

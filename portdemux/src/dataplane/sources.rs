@@ -160,6 +160,13 @@ impl Maps {
         }
     }
 
+    /// Says how many changes of sets the tables in force have.
+    pub(super) fn set_source_changes(&self, count: u64) {
+        if let Some((mut live, _)) = self.live() {
+            live.publish(Control::Changes as u32, count);
+        }
+    }
+
     /// Changes who is in some of the lists in force: the number of the list, the prefix, and what it
     /// becomes. After it the tables have `count` changes.
     ///

@@ -42,7 +42,7 @@ pub const CPUS: &str = "CPUS";
 pub const XSKS: &str = "XSKS";
 
 /// Name of the directory in which the maps of `AF_XDP` sockets are pinned, one for each program.
-const XSK_DIRECTORY: &str = "xsk";
+pub(super) const XSK_DIRECTORY: &str = "xsk";
 
 /// Types of maps (Linux `include/uapi/linux/bpf.h`).
 const BPF_MAP_TYPE_DEVMAP: u32 = 14;

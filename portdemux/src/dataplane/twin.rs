@@ -28,6 +28,7 @@ use portdemux_common::{
 
 use super::{
     counters::Counters,
+    layout::Earlier,
     links,
     log::ProgramLog,
     mapped::Mapped,
@@ -111,7 +112,7 @@ impl Twin {
             rulesets: map(&object, RULESETS, size_of::<Rulesets>())?,
             trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
             answers: map(&object, ANSWERS, size_of::<u64>())?,
-            counters: Counters::new(counters, cpus),
+            counters: Counters::new(counters, cpus, Earlier::default()),
             log: match level {
                 LOG_NOTHING => None,
                 _ => Some(ProgramLog::new(&mut object)?),

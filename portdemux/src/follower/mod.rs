@@ -83,6 +83,15 @@ pub fn is_running(places: &Places) -> bool {
     flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
+/// Ends the follower of an instance, if one runs: its right goes with the name of its lock.
+///
+/// # Errors
+///
+/// The lock cannot be removed.
+pub(crate) fn dismiss(places: &Places, _lock: &Lock) -> Result<()> {
+    pins::unpin(&lock_path(places))
+}
+
 /// Follows what rules name until nothing needs it.
 ///
 /// # Errors

@@ -171,6 +171,25 @@ pub fn forget(places: &Places, _lock: &Lock) -> Result<()> {
     unpin(&path(places))
 }
 
+/// Starts a guardian of this binary for what waits; one of another binary ends by itself, as it is told from another
+/// change by the file.
+///
+/// # Errors
+///
+/// The record cannot be read or written, or the guardian does not start.
+pub(crate) fn hand_over(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+    let Some(pending) = Pending::read(places)? else {
+        return Ok(());
+    };
+    match pending.standing(maps) {
+        Standing::Waits(_) | Standing::Overdue => {
+            pending.write(places, lock)?;
+            guardian::start(places, lock).context("start the process that undoes the change")
+        }
+        Standing::Undone | Standing::Void => Ok(()),
+    }
+}
+
 /// A change that was not confirmed in time, and the generation that undid it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undone {

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 
-const VERBS: [&str; 11] = [
-    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "export", "save", "socket",
-    "follow",
+const VERBS: [&str; 12] = [
+    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "upgrade", "export",
+    "save", "socket", "follow",
 ];
 const NOUNS: [&str; 6] = ["status", "rules", "stats", "flows", "listeners", "explain"];
 
@@ -72,7 +72,9 @@ fn the_help_of_every_verb_and_noun_has_examples_that_are_understood() -> Result<
             let makes = words.iter().any(|word| word.starts_with("socket:"));
             // Of no instance, every one can be removed.
             let removes = words.contains(&"--all-instances".to_owned());
-            let succeeds = listens || makes || removes;
+            // Where nothing is loaded nothing has to be upgraded.
+            let upgrades = words.first().is_some_and(|word| word == "upgrade");
+            let succeeds = listens || makes || removes || upgrades;
             ensure!(
                 matches!(
                     (output.code(), succeeds),

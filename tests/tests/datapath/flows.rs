@@ -258,11 +258,11 @@ impl Kernel {
     fn new(text: &str) -> Result<(Self, Compiled)> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = Places {
-            instance: "agree".parse().map_err(anyhow::Error::msg)?,
-            bpffs: bpffs.path().into(),
-            state: state.path().into(),
-        };
+        let places = Places::new(
+            "agree".parse().map_err(anyhow::Error::msg)?,
+            bpffs.path().into(),
+            state.path().into(),
+        );
         let lock = places.lock()?;
         let maps = places.open_or_create(&lock)?;
         let ruleset = file::parse("rules", text)?;

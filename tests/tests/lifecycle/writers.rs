@@ -252,11 +252,11 @@ fn readers_see_one_ruleset_or_the_other_while_it_is_exchanged() -> Result<()> {
 }
 
 fn places(portdemux: &Portdemux) -> Result<Places> {
-    Ok(Places {
-        instance: "default".parse().map_err(anyhow::Error::msg)?,
-        bpffs: portdemux.bpffs().into(),
-        state: portdemux.state().into(),
-    })
+    Ok(Places::new(
+        "default".parse().map_err(anyhow::Error::msg)?,
+        portdemux.bpffs().into(),
+        portdemux.state().into(),
+    ))
 }
 
 fn names(portdemux: &Portdemux) -> Result<BTreeSet<String>> {

@@ -98,6 +98,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(Verb::Kill(args)) = &args.verb {
         return kill::run(args, context);
     }
+    context.read(|context| list(args, context))
+}
+
+fn list(args: &Args, context: &Context) -> Result<()> {
     let maps = context.open()?;
     let flows = maps.flows()?;
     if args.json {

@@ -91,7 +91,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     match &args.verb {
         Verb::Add(args) => add(args, context),
         Verb::Remove(args) => remove(args, context),
-        Verb::List(args) => list::run(args, context),
+        Verb::List(args) => context.read(|context| list::run(args, context)),
     }
 }
 

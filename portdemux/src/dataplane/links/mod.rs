@@ -27,7 +27,9 @@ use portdemux_common::{
     state::{self, Mode, NAME_LENGTH},
 };
 
-pub(super) use self::replacing::{all_use, programs_with, renew, replace_all};
+pub(super) use self::replacing::{
+    all_use, exchange, loaded, outdated, programs_with, renew, replace_all,
+};
 use self::{
     loading::received,
     refusing::{reason, refusal, refuse_foreign_program},

@@ -1,13 +1,17 @@
 //! Programs on interfaces take the place of others.
 
 use anyhow::{Context as _, Result};
-use aya::{maps::MapInfo, programs::loaded_programs};
+use aya::{
+    Ebpf,
+    maps::MapInfo,
+    programs::{ProgramError, loaded_programs},
+};
 use portdemux_common::counters::MAX_INTERFACES;
 
-use super::{load, loading::received, open_link, pinned, program_id, refusing::os_error};
+use super::{Pinned, load, loading::received, open_link, pinned, program_id, refusing::os_error};
 use crate::{
     dataplane::{
-        maps::Maps,
+        maps::{Maps, RULESETS, text},
         pins::{Lock, Places},
         sent,
         sources::SOURCES,
@@ -107,4 +111,81 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
         }
     }
     Ok(renewed)
+}
+
+/// Loads the programs for the interfaces that an instance is attached to, with other maps; each by the place of its
+/// interface.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub(in crate::dataplane) fn loaded(places: &Places, maps: &Maps) -> Result<Vec<(usize, Ebpf)>> {
+    let links = pinned(places).into_iter();
+    links.map(|link| load_all(maps, link.place)).collect()
+}
+
+/// The same for those interfaces whose programs use other maps than these.
+///
+/// # Errors
+///
+/// The kernel refuses one.
+pub(in crate::dataplane) fn outdated(places: &Places, maps: &Maps) -> Result<Vec<(usize, Ebpf)>> {
+    let pin = maps.directory.join(RULESETS);
+    let map = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+    let using = programs_with(map.id());
+    let is_current = |program: Option<u32>| program.is_some_and(|id| using.contains(&id));
+    let has_current_sender =
+        |place: usize| !sent::has_links() || is_current(program_id(&places.sent(place)));
+    let is_outdated = |link: &Pinned| {
+        !is_current(link.program) || maps.shape().is_some() && !has_current_sender(link.place)
+    };
+    let links = pinned(places).into_iter().filter(is_outdated);
+    links.map(|link| load_all(maps, link.place)).collect()
+}
+
+fn load_all(maps: &Maps, place: usize) -> Result<(usize, Ebpf)> {
+    let shape = maps.shape();
+    let mut object = load(maps, place, shape)?;
+    received(&mut object, shape.is_some())?
+        .load()
+        .context("load the program into the kernel")?;
+    if shape.is_some() {
+        sent::load(&mut object)?;
+    }
+    Ok((place, object))
+}
+
+/// Gives programs that are loaded to the links of their places, each in one step.
+///
+/// # Errors
+///
+/// The kernel refuses one; those before it are replaced.
+pub(in crate::dataplane) fn exchange(
+    places: &Places,
+    maps: &Maps,
+    programs: Vec<(usize, Ebpf)>,
+) -> Result<()> {
+    let tracks = maps.shape().is_some();
+    let present = interface::list()?;
+    let links = pinned(places);
+    for (place, mut object) in programs {
+        let link = links.iter().find(|link| link.place == place);
+        let carrier = link.and_then(|link| link.carrier(&present));
+        let known = text(&maps.interface(place).name);
+        let name = carrier.map_or(known.as_str(), |carrier| &carrier.name);
+        // Of an interface that is gone only the link is left.
+        let is_gone = |error: &ProgramError| os_error(error) == Some(ENOLINK);
+        let program = received(&mut object, tracks)?;
+        match program.attach_to_link(open_link(&places.link(place))?) {
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => {
+                return Err(error).with_context(|| format!("replace the program on {name}"));
+            }
+            Ok(_) => maps.note_version(place),
+        }
+        if tracks {
+            sent::attach(places, &mut object, place, name)?;
+        }
+    }
+    Ok(())
 }

@@ -254,6 +254,23 @@ pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
     )
 }
 
+/// Whether a program that counts losses has this name.
+pub(super) fn is_program(name: &str) -> bool {
+    PROGRAMS.iter().any(|&(program, ..)| program == name)
+}
+
+/// Attaches this binary's programs in the place of those that an older instance has pinned in a directory.
+pub(super) fn exchange(places: &Places, maps: &Maps, older: &Path) -> Result<()> {
+    for (program, tracepoint, _) in PROGRAMS {
+        if older.join(program).try_exists()? {
+            attach(places, maps, [(program, tracepoint)].into_iter())?;
+            // For the moment in between a loss can be counted twice: a tracepoint's link takes no other program.
+            unpin(&older.join(program))?;
+        }
+    }
+    Ok(())
+}
+
 /// Attaches programs; those that are there are taken off when the new ones count.
 fn attach(
     places: &Places,

@@ -90,6 +90,13 @@ impl Maps {
         self.enter_interface(place, &interface);
     }
 
+    /// Takes over all that another instance has written down.
+    pub(in crate::dataplane) fn adopt_ledger(&self, before: &Self) {
+        let mut words = vec![0; size_of::<Ledger>() / size_of::<u64>()];
+        before.ledger.read(0, &mut words);
+        self.ledger.write(0, &words);
+    }
+
     /// Forgets an interface; its place can be given to another.
     pub(in crate::dataplane) fn forget_interface(&self, place: usize) {
         self.enter_interface(place, &Interface::zeroed());

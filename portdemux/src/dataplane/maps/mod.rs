@@ -22,7 +22,8 @@ pub(super) use self::rulesets::{GENERATION, half, write_image};
 pub use self::rulesets::{Prepared, used};
 use super::{
     counters::Counters,
-    flows::{self, Flows},
+    flows::Flows,
+    layout::{self, Earlier, Kind, Layout, Translated},
     losses::{self, Losses},
     mapped::Mapped,
     sources,
@@ -43,13 +44,15 @@ pub const LEDGER: &str = "LEDGER";
 /// Name of the map of what is left of rates.
 pub const LIMITS: &str = "LIMITS";
 pub use super::{
+    layout::LAYOUT,
     losses::{LOSSES, TARGET_PLACES},
     sources::SOURCES,
     steering::{SOCKETS, STEERING},
     targets::{CPUS, DEVICES, MACS, XSKS},
 };
 /// Every map of an instance.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
+    LAYOUT,
     RULESETS,
     COUNTERS,
     FRAGMENTS,
@@ -78,7 +81,7 @@ pub struct Maps {
     pub(super) sources: RwLock<Arc<Mapped>>,
     /// What only the programs read and write.
     fragments: Mapped,
-    pub(super) ledger: Mapped,
+    pub(super) ledger: Translated,
     limits: Mapped,
     answers: Mapped,
     /// What stands at the places of destinations.
@@ -90,6 +93,7 @@ pub struct Maps {
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
+    layout: Box<Layout>,
 }
 
 impl Maps {
@@ -107,6 +111,7 @@ impl Maps {
         ] {
             create(&directory.join(name), name, size, count)?;
         }
+        layout::create(directory)?;
         targets::create(directory)?;
         losses::create(directory)?;
         Steering::create(directory)?;
@@ -115,26 +120,45 @@ impl Maps {
         Ok(())
     }
 
-    /// Opens the maps pinned in a directory.
+    /// Opens the maps pinned in a directory, of this binary's ABI or of an older one.
     pub(super) fn open(directory: &Path) -> Result<Self> {
+        let layout = layout::of(directory)?;
         let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
             open(&directory.join(name), size, Some(count))
         };
-        let cpus = possible_cpus()?;
+        let counters = if layout.is_own() {
+            let cpus = possible_cpus()?;
+            let own = map(COUNTERS, size_of::<CpuCounters>(), cpus)?;
+            Counters::new(own, cpus, Earlier::beside(Kind::Traffic, directory)?)
+        } else {
+            Counters::older(Earlier::of(Kind::Traffic, directory)?)
+        };
+        let ledger = open(&directory.join(LEDGER), layout.ledger_bytes(), Some(1))?;
         let sources = open(&directory.join(SOURCES), size_of::<u64>(), None)?;
         Ok(Self {
             rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
             sources: RwLock::new(Arc::new(sources)),
             fragments: open_fragments(directory)?,
-            ledger: map(LEDGER, size_of::<Ledger>(), 1)?,
+            ledger: Translated::new(ledger, layout.ledger_runs()),
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             answers: map(ANSWERS, size_of::<u64>(), 1)?,
             targets: Targets::open(directory)?,
             losses: Losses::open(directory)?,
             steering: Steering::open(directory)?,
-            counters: Counters::new(map(COUNTERS, size_of::<CpuCounters>(), cpus)?, cpus),
+            counters,
             directory: directory.to_owned(),
+            layout: Box::new(layout),
         })
+    }
+
+    /// Whether they are those of an instance of this binary's ABI, which alone may be changed.
+    pub(super) fn is_own(&self) -> bool {
+        self.layout.is_own()
+    }
+
+    /// Whether a newer instance goes on with a map as it is.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        self.layout.keeps(name)
     }
 
     /// How large the tables of flows are, if flows are tracked.
@@ -159,7 +183,8 @@ impl Maps {
     ///
     /// They should be there and cannot be opened.
     pub fn flows(&self) -> Result<Option<Flows>> {
-        let open = |shape| Flows::open(&flows::directory(&self.directory), shape);
+        let is_older = !self.layout.is_own();
+        let open = |shape| Flows::of_instance(&self.directory, shape, is_older);
         self.shape().map(open).transpose()
     }
 
@@ -175,7 +200,7 @@ impl Maps {
         let maps = [
             &self.rulesets,
             &self.fragments,
-            &self.ledger,
+            self.ledger.memory(),
             &self.limits,
             &self.answers,
             &sources,

@@ -222,6 +222,41 @@ impl Maps {
         Ok(new)
     }
 
+    /// Puts in force what an older instance has in force, under the same generation; `prepared` follows it there.
+    ///
+    /// # Errors
+    ///
+    /// There are too many sources.
+    pub(in crate::dataplane) fn adopt(
+        &self,
+        before: &Self,
+        prepared: &Prepared,
+        changes: u64,
+    ) -> Result<()> {
+        let Compiled { image, sources, .. } = &prepared.ruleset;
+        let old = before.header();
+        let mut header = image.header;
+        header.generation = old.generation;
+        header.text_hash = old.text_hash;
+        header.limits_seed = old.limits_seed;
+        sources::place(self, &mut header.sources, sources)?;
+        for (id, name) in &prepared.new_rules {
+            self.ledger.write(rule_name_offset(*id), name);
+        }
+        self.enter_destinations(&prepared.new_destinations);
+        let generation = Generation(old.generation);
+        write_image(&self.rulesets, half(generation), image);
+        self.rulesets.write(
+            half(generation),
+            bytemuck::cast_slice(std::slice::from_ref(&header)),
+        );
+        self.rulesets
+            .word(GENERATION)
+            .store(generation.0, Ordering::Release);
+        self.set_source_changes(changes);
+        Ok(())
+    }
+
     /// Gives every rule an id: its own if it is in force, else the lowest free one, and says which
     /// are new.
     fn assign_places(&self, names: &[&str]) -> Result<Vec<(RuleId, bool)>> {

@@ -267,6 +267,22 @@ pub fn load(maps: &Maps) -> Result<Ebpf> {
         .context("prepare the programs for sockets")
 }
 
+/// Whether the kernel takes the programs for an instance's sockets.
+///
+/// # Errors
+///
+/// It does not.
+pub(in crate::dataplane) fn check(maps: &Maps) -> Result<()> {
+    let mut object = load(maps)?;
+    let program: &mut SkLookup = object
+        .program_mut(LOOK)
+        .context("the object has no program for lookups")?
+        .try_into()?;
+    program
+        .load()
+        .context("load the program for lookups into the kernel")
+}
+
 fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf> {
     if object.is_none() {
         *object = Some(load(maps)?);

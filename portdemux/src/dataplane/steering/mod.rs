@@ -18,10 +18,10 @@ use bytemuck::Zeroable as _;
 pub use features::Features;
 pub use groups::{Family, GroupName, Member};
 pub use guard::{guard, guard_without, is_guard_current};
-pub(super) use links::renew;
 pub use links::{
     Followed, LOOK, begin, end, followed, is_steering, load, refresh, register, unregister,
 };
+pub(super) use links::{check, renew};
 use portdemux_common::sockets::{
     Group, MAX_GROUPS, MAX_GUARDED, SOCKET_PLACES, Steering as Layout,
 };

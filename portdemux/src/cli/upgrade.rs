@@ -1,0 +1,138 @@
+//! `portdemux upgrade`: make instances of older versions this version's.
+
+use anyhow::Result;
+use portdemux_common::ABI;
+
+use super::{Context, output};
+use crate::{
+    dataplane::{
+        abi::AbiDirectory,
+        links,
+        pins::{Lock, Places},
+    },
+    figures::grouped,
+    upgrade::{self, Upgraded},
+};
+
+/// Take over what an older version runs, under traffic
+///
+/// The programs are exchanged under their links, each in one step: no packet goes past the rules, and none is lost.
+/// Rules with their sets, counters, flows, sockets and a change that waits for its confirmation go on. An instance
+/// of this version gets this binary's programs. Where nothing is loaded there is nothing to do.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portdemux upgrade
+  portdemux upgrade --all            every instance, as after an upgrade of the package")]
+pub(super) struct Args {
+    /// Every instance
+    #[arg(long, conflicts_with = "instance")]
+    all: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let instances = if args.all {
+        context.places.all()?
+    } else {
+        vec![context.places.clone()]
+    };
+    let mut failed = None;
+    let mut is_any = false;
+    for places in &instances {
+        match one(context, places) {
+            Ok(is_there) => is_any |= is_there,
+            // The others are not kept waiting.
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    output::fail(&before);
+                }
+                is_any = true;
+            }
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if !is_any {
+        context.output.line("nothing is loaded: nothing to do");
+    }
+    Ok(())
+}
+
+/// Upgrades one instance, and says whether there is one.
+fn one(context: &Context, places: &Places) -> Result<bool> {
+    if !places.is_loaded()? {
+        return Ok(false);
+    }
+    links::check_capabilities()?;
+    let lock = places.lock()?;
+    let Some(upgraded) = upgrade::upgrade(places, &lock)? else {
+        return Ok(false);
+    };
+    say(context, places, &upgraded);
+    Ok(true)
+}
+
+/// Says what became of an instance.
+pub(super) fn say(context: &Context, places: &Places, upgraded: &Upgraded) {
+    let counted = |count: usize, one: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{} {one}s", grouped(count as u64)),
+    };
+    let Upgraded {
+        from,
+        generation,
+        rules,
+        interfaces,
+        ..
+    } = upgraded;
+    let instance = &places.instance;
+    let programs = format!(
+        "generation {}, {}, programs on {}",
+        generation.0,
+        counted(*rules, "rule"),
+        counted(*interfaces, "interface"),
+    );
+    context.output.line(if *from == ABI {
+        format!("{instance}  this version's: {programs} renewed")
+    } else {
+        format!(
+            "{instance}  taken over from ABI {from} to {ABI}: {programs} exchanged; counters, flows and sockets kept"
+        )
+    });
+    if let Some(why) = &upgraded.lost {
+        output::warn(
+            format!(
+                "the text of the rules of instance {instance} is lost ({why}); it was rebuilt from the kernel"
+            ),
+            Some("apply the rules file again"),
+        );
+    }
+    for (warning, help) in &upgraded.warnings {
+        output::warn(warning, Some(help));
+    }
+}
+
+/// Takes an instance over that an older version made, and says so; does what is left of an upgrade that was begun.
+pub(super) fn take_over(context: &Context, lock: &Lock) -> Result<()> {
+    let places = &context.places;
+    if places.as_found()?.directory == AbiDirectory::Own {
+        return finish(context, lock);
+    }
+    if let Some(upgraded) = upgrade::upgrade(places, lock)? {
+        say(context, places, &upgraded);
+    }
+    Ok(())
+}
+
+/// Does what is left of an upgrade that was begun, and says so.
+pub(super) fn finish(context: &Context, lock: &Lock) -> Result<()> {
+    let places = &context.places;
+    if let Some(from) = upgrade::finish(places, lock)? {
+        output::note(format!(
+            "the upgrade of instance {} from ABI {from} was interrupted; it is done",
+            places.instance
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The directories of an instance's pins, one for each ABI: whose pins are there, and which of them lie on the way from one
+//! to another.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use portdemux_common::ABI;
+
+use super::{
+    layout::OLDEST,
+    pins::Places,
+    trusted::{Trusted, is_there},
+};
+use crate::error::Help as _;
+
+/// How the name of a directory of pins begins; its ABI follows.
+const ABI_PREFIX: &str = "abi";
+/// How the name of an older directory begins that a newer one has taken the place of.
+const OLDER_PREFIX: &str = "older";
+
+/// A directory of an instance's pins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AbiDirectory {
+    /// That of this binary's ABI.
+    #[default]
+    Own,
+    /// That of an older ABI, which can be read and taken over.
+    Older(u32),
+    /// One of this binary's ABI that has taken an older one's place and not got its own name yet.
+    Staged,
+}
+
+impl AbiDirectory {
+    /// Its name.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Own => format!("{ABI_PREFIX}{ABI}"),
+            Self::Older(abi) => format!("{ABI_PREFIX}{abi}"),
+            // Another binary takes it for the number of an ABI that is not its own, and refuses.
+            Self::Staged => format!("{ABI_PREFIX}0{ABI}"),
+        }
+    }
+}
+
+impl Places {
+    /// The same instance, with another of its directories of pins.
+    #[must_use]
+    pub(super) fn with(&self, directory: AbiDirectory) -> Self {
+        Self {
+            directory,
+            ..self.clone()
+        }
+    }
+
+    /// The instance as it is, if it is one that this binary can read: of this binary's ABI, of an older one, or on
+    /// its way from that to this.
+    ///
+    /// # Errors
+    ///
+    /// The pins cannot be looked at.
+    pub fn as_found(&self) -> Result<Self> {
+        let own = self.with(AbiDirectory::Own);
+        if is_there(&own.pins())? {
+            return Ok(own);
+        }
+        if let Some(older) = self.older_abi()? {
+            return Ok(self.with(AbiDirectory::Older(older)));
+        }
+        let staged = self.with(AbiDirectory::Staged);
+        if staged.overtaken()?.is_some() {
+            return Ok(staged);
+        }
+        Ok(own)
+    }
+
+    /// The same instance, with the pins of this binary's ABI.
+    #[must_use]
+    pub fn own(&self) -> Self {
+        self.with(AbiDirectory::Own)
+    }
+
+    /// All instances that have pins; where no bpffs is mounted there are none.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be listed.
+    pub fn all(&self) -> Result<Vec<Self>> {
+        if is_there(&self.root())? {
+            self.every_instance()
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Whether there are pins of the instance; of a bpffs that is not mounted there are none.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be looked for.
+    pub fn is_loaded(&self) -> Result<bool> {
+        is_there(&self.instance_pins())
+    }
+
+    /// The newest of the older ABIs that the instance has pins of, as far as this binary reads them.
+    pub(super) fn older_abi(&self) -> Result<Option<u32>> {
+        let abis = numbers(&self.instance_pins(), ABI_PREFIX)?;
+        let known = abis.into_iter().filter(|abi| (OLDEST..ABI).contains(abi));
+        Ok(known.max())
+    }
+
+    /// The older directory whose place this one has taken and that is not removed yet, and its ABI.
+    pub(super) fn overtaken(&self) -> Result<Option<(u32, PathBuf)>> {
+        overtaken(&self.pins())
+    }
+
+    /// Where the older directory of an ABI lies once this one has taken its place.
+    pub(super) fn overtaken_at(&self, abi: u32) -> PathBuf {
+        self.pins().join(format!("{OLDER_PREFIX}{abi}"))
+    }
+
+    /// Refuses an instance that a newer version made: what belongs to it is not known here.
+    ///
+    /// # Errors
+    ///
+    /// It is one.
+    pub fn refuse_newer(&self) -> Result<()> {
+        // What cannot be listed is damaged, whoever made it.
+        let abis = numbers(&self.instance_pins(), ABI_PREFIX).unwrap_or_default();
+        if abis.contains(&ABI) || abis.iter().all(|&abi| abi <= ABI) {
+            return Ok(());
+        }
+        self.refuse_other_abi()
+    }
+
+    /// Refuses pins of another ABI; says what to do about them.
+    pub(super) fn refuse_other_abi(&self) -> Result<()> {
+        let abis = numbers(&self.instance_pins(), ABI_PREFIX)?;
+        let Some(&other) = abis.iter().filter(|&&abi| abi != ABI).max() else {
+            return Ok(());
+        };
+        let which = if other > ABI { "a newer" } else { "an older" };
+        Err(anyhow::anyhow!(
+            "instance {} was made by {which} version of portdemux (pins of ABI {other}, this one has ABI {ABI})",
+            self.instance
+        ))
+        .help(|| self.way_from(other))
+    }
+
+    /// What to do about pins of another ABI.
+    fn way_from(&self, other: u32) -> String {
+        let instance = &self.instance;
+        if other > ABI {
+            "use that version; nothing was changed".into()
+        } else if other < OLDEST {
+            format!(
+                "use that version, or remove it with portdemux --instance {instance} detach --all and \
+                 attach again"
+            )
+        } else {
+            format!(
+                "portdemux --instance {instance} upgrade takes it over with its rules, counters and flows; \
+                 nothing was changed"
+            )
+        }
+    }
+}
+
+/// The older directory whose place a directory of pins has taken and that is not removed yet, and its ABI.
+pub(super) fn overtaken(pins: &Path) -> Result<Option<(u32, PathBuf)>> {
+    let abi = numbers(pins, OLDER_PREFIX)?.into_iter().max();
+    Ok(abi.map(|abi| (abi, pins.join(format!("{OLDER_PREFIX}{abi}")))))
+}
+
+/// The ABI that the name of a directory of pins says.
+pub(super) fn abi_of(pins: &Path) -> Option<u32> {
+    let name = pins.file_name()?.to_str()?;
+    let number = name
+        .strip_prefix(ABI_PREFIX)
+        .or_else(|| name.strip_prefix(OLDER_PREFIX))?;
+    number.parse().ok()
+}
+
+/// The numbers that follow a prefix in the names of directories below another one.
+fn numbers(directory: &Path, prefix: &str) -> Result<Vec<u32>> {
+    let Some(directory) = Trusted::open(directory)? else {
+        return Ok(Vec::new());
+    };
+    let names = directory.names();
+    let names = names.with_context(|| format!("list {}", directory.path().display()))?;
+    let numbers = names.iter().filter_map(|name| {
+        let number = name.to_str()?.strip_prefix(prefix)?;
+        // What begins with a zero is on its way to its name.
+        let is_whole = !number.starts_with('0');
+        is_whole.then(|| number.parse::<u32>().ok()).flatten()
+    });
+    Ok(numbers.collect())
+}
+
+/// Removes a directory of pins with everything below it, if it is there.
+pub(super) fn remove_tree(directory: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Ok(());
+    };
+    match Trusted::open(parent)? {
+        Some(parent) => parent.remove(name),
+        None => Ok(()),
+    }
+}

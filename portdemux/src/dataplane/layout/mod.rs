@@ -1,0 +1,354 @@
+//! Where things stand in the maps of an instance, as the binary says that made it.
+//!
+//! From ABI 6 on every instance has a map that says it, so that a later binary reads the counters and names of an
+//! instance whatever has moved since. Of ABI 5 it is written down in [`abi5`].
+
+mod abi5;
+mod earlier;
+mod runs;
+mod translated;
+
+use std::{mem::offset_of, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::MapInfo;
+use bytemuck::{Pod, Zeroable};
+use portdemux_common::{
+    ABI,
+    counters::{
+        Counter, CpuCounters, CpuFlowCounters, EVENT_PLACES, MAX_INTERFACES, PORT_PLACES,
+        REASON_PLACES, TOLD_PLACES, VERDICT_PLACES,
+    },
+    destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
+    flows::Shape,
+    ruleset::RULE_PLACES,
+    state::{Interface, Ledger, RULE_NAME_LENGTH},
+};
+
+pub(super) use self::{
+    earlier::{CARRIED, Earlier, Kind, write_carried},
+    runs::Runs,
+    translated::Translated,
+};
+use super::{
+    abi,
+    flows::{FLOWS, HALF_OPEN},
+    maps::{
+        self, ANSWERS, CPUS, DEVICES, FRAGMENTS, LIMITS, LOSSES, MACS, SOCKETS, STEERING,
+        TARGET_PLACES, XSKS,
+    },
+};
+
+/// The first ABI whose instances can be read and taken over.
+pub(super) const OLDEST: u32 = 5;
+
+/// Name of the map that says where things stand in the others.
+pub const LAYOUT: &str = "LAYOUT";
+
+/// The maps that a newer instance goes on with as they are, if what they hold has not changed: each with the number
+/// of its contents, which changes with their layout or meaning. A new map stands behind the others.
+pub(super) const KEPT: [(&str, u32); 13] = [
+    (FRAGMENTS, 1),
+    (LIMITS, 1),
+    (ANSWERS, 1),
+    (DEVICES, 1),
+    (MACS, 1),
+    (CPUS, 1),
+    (XSKS, 1),
+    (SOCKETS, 1),
+    (STEERING, 1),
+    (LOSSES, 1),
+    (TARGET_PLACES, 1),
+    (FLOWS, 1),
+    (HALF_OPEN, 1),
+];
+/// Places for the numbers of their contents: more than there are maps.
+const KEPT_PLACES: usize = 32;
+
+/// Where things stand in the maps of an instance: offsets, sizes and counts in bytes and elements. A newer one has
+/// more behind these; what an older one does not say is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Layout {
+    /// The ABI of the instance.
+    pub(super) abi: u64,
+    /// Of the counters.
+    pub(super) counters: Counters,
+    /// Of the counters of flows.
+    pub(super) flow_counters: FlowCounters,
+    /// Of what only the control plane reads and writes.
+    pub(super) ledger: LedgerLayout,
+    /// The numbers of the contents of [`KEPT`] maps; 0 for a map that the instance does not have.
+    pub(super) kept: [u64; KEPT_PLACES],
+}
+
+/// Where counters stand in a set of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Counters {
+    pub(super) bytes: u64,
+    pub(super) interfaces: u64,
+    pub(super) interface_places: u64,
+    pub(super) verdict_places: u64,
+    pub(super) reason_places: u64,
+    pub(super) rules: u64,
+    pub(super) rules_dropped: u64,
+    pub(super) rule_places: u64,
+    pub(super) ports: u64,
+    pub(super) ports_dropped: u64,
+    pub(super) told: u64,
+    pub(super) told_places: u64,
+    pub(super) lookups: u64,
+}
+
+/// Where counters stand in a set of those of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct FlowCounters {
+    pub(super) bytes: u64,
+    pub(super) relations: u64,
+    pub(super) relation_places: u64,
+    pub(super) sent: u64,
+    pub(super) events: u64,
+    pub(super) event_places: u64,
+}
+
+/// Where names stand in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct LedgerLayout {
+    pub(super) bytes: u64,
+    pub(super) interfaces: u64,
+    pub(super) interface_places: u64,
+    pub(super) interface_bytes: u64,
+    pub(super) rules: u64,
+    pub(super) rule_places: u64,
+    pub(super) rule_name_bytes: u64,
+    pub(super) destinations: u64,
+    pub(super) destination_places: u64,
+    pub(super) destination_name_bytes: u64,
+    pub(super) flows: u64,
+}
+
+/// The layout of this binary's instances.
+pub(super) const OWN: Layout = Layout {
+    abi: ABI as u64,
+    counters: Counters {
+        bytes: size_of::<CpuCounters>() as u64,
+        interfaces: offset_of!(CpuCounters, interfaces) as u64,
+        interface_places: MAX_INTERFACES as u64,
+        verdict_places: VERDICT_PLACES as u64,
+        reason_places: REASON_PLACES as u64,
+        rules: offset_of!(CpuCounters, rules) as u64,
+        rules_dropped: offset_of!(CpuCounters, rules_dropped) as u64,
+        rule_places: RULE_PLACES as u64,
+        ports: offset_of!(CpuCounters, ports) as u64,
+        ports_dropped: offset_of!(CpuCounters, ports_dropped) as u64,
+        told: offset_of!(CpuCounters, told) as u64,
+        told_places: TOLD_PLACES as u64,
+        lookups: offset_of!(CpuCounters, lookups) as u64,
+    },
+    flow_counters: FlowCounters {
+        bytes: size_of::<CpuFlowCounters>() as u64,
+        relations: offset_of!(CpuFlowCounters, relations) as u64,
+        relation_places: 4,
+        sent: offset_of!(CpuFlowCounters, sent) as u64,
+        events: offset_of!(CpuFlowCounters, events) as u64,
+        event_places: EVENT_PLACES as u64,
+    },
+    ledger: LedgerLayout {
+        bytes: size_of::<Ledger>() as u64,
+        interfaces: offset_of!(Ledger, interfaces) as u64,
+        interface_places: MAX_INTERFACES as u64,
+        interface_bytes: size_of::<Interface>() as u64,
+        rules: offset_of!(Ledger, rules) as u64,
+        rule_places: RULE_PLACES as u64,
+        rule_name_bytes: RULE_NAME_LENGTH as u64,
+        destinations: offset_of!(Ledger, destinations) as u64,
+        destination_places: DESTINATION_PLACES as u64,
+        destination_name_bytes: DESTINATION_NAME_LENGTH as u64,
+        flows: offset_of!(Ledger, flows) as u64,
+    },
+    kept: contents(),
+};
+
+const fn contents() -> [u64; KEPT_PLACES] {
+    let mut numbers = [0; KEPT_PLACES];
+    let mut at = 0;
+    while at < KEPT.len() {
+        numbers[at] = KEPT[at].1 as u64;
+        at += 1;
+    }
+    numbers
+}
+
+impl Layout {
+    /// Whether it is that of this binary's instances.
+    #[must_use]
+    pub(super) fn is_own(&self) -> bool {
+        *self == OWN
+    }
+
+    pub(super) fn ledger_bytes(&self) -> usize {
+        usize_of(self.ledger.bytes)
+    }
+
+    /// Where what stands in its ledger stands in one of this binary's, unless that is the same.
+    pub(super) fn ledger_runs(&self) -> Option<Runs> {
+        (self.ledger != OWN.ledger).then(|| self.ledger.runs())
+    }
+
+    /// Whether a newer instance goes on with a map as it is.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        let at = KEPT.iter().position(|&(kept, _)| kept == name);
+        at.is_some_and(|at| self.kept[at] == OWN.kept[at])
+    }
+}
+
+impl Counters {
+    /// Where what stands in a set of this layout stands in one of this binary's.
+    pub(super) fn runs(&self) -> Runs {
+        const COUNTER: u64 = size_of::<Counter>() as u64;
+        let own = &OWN.counters;
+        let mut runs = Runs::default();
+        let mut push = |from: u64, to: u64, bytes: u64| {
+            runs.push(usize_of(from), usize_of(to), usize_of(bytes));
+        };
+        let reasons = COUNTER * self.reason_places.min(own.reason_places);
+        let mut outcomes = |from: u64, to: u64| {
+            for verdict in 0..self.verdict_places.min(own.verdict_places) {
+                push(
+                    from + verdict * self.reason_places * COUNTER,
+                    to + verdict * own.reason_places * COUNTER,
+                    reasons,
+                );
+            }
+        };
+        for place in 0..self.interface_places.min(own.interface_places) {
+            let bytes = |of: &Self| of.verdict_places * of.reason_places * COUNTER;
+            outcomes(
+                self.interfaces + place * bytes(self),
+                own.interfaces + place * bytes(own),
+            );
+        }
+        outcomes(self.lookups, own.lookups);
+        let rules = COUNTER * self.rule_places.min(own.rule_places);
+        let ports = COUNTER * PORT_PLACES as u64;
+        push(self.rules, own.rules, rules);
+        push(self.rules_dropped, own.rules_dropped, rules);
+        push(self.ports, own.ports, ports);
+        push(self.ports_dropped, own.ports_dropped, ports);
+        let told = self.told_places.min(own.told_places) * size_of::<u64>() as u64;
+        push(self.told, own.told, told);
+        runs.sorted()
+    }
+}
+
+impl FlowCounters {
+    /// Where what stands in a set of this layout stands in one of this binary's.
+    pub(super) fn runs(&self) -> Runs {
+        const WORD: u64 = size_of::<u64>() as u64;
+        let own = &OWN.flow_counters;
+        let mut runs = Runs::default();
+        let relations = WORD * self.relation_places.min(own.relation_places);
+        for port in 0..PORT_PLACES as u64 {
+            runs.push(
+                usize_of(self.relations + port * WORD * self.relation_places),
+                usize_of(own.relations + port * WORD * own.relation_places),
+                usize_of(relations),
+            );
+        }
+        let sent = PORT_PLACES * size_of::<Counter>();
+        runs.push(usize_of(self.sent), usize_of(own.sent), sent);
+        let events = WORD * self.event_places.min(own.event_places);
+        runs.push(
+            usize_of(self.events),
+            usize_of(own.events),
+            usize_of(events),
+        );
+        runs.sorted()
+    }
+}
+
+impl LedgerLayout {
+    /// Where what stands in a ledger of this layout stands in one of this binary's.
+    pub(super) fn runs(&self) -> Runs {
+        let own = &OWN.ledger;
+        let mut runs = Runs::default();
+        for (from, to) in [
+            (
+                (self.interfaces, self.interface_places, self.interface_bytes),
+                (own.interfaces, own.interface_places, own.interface_bytes),
+            ),
+            (
+                (self.rules, self.rule_places, self.rule_name_bytes),
+                (own.rules, own.rule_places, own.rule_name_bytes),
+            ),
+            (
+                (
+                    self.destinations,
+                    self.destination_places,
+                    self.destination_name_bytes,
+                ),
+                (
+                    own.destinations,
+                    own.destination_places,
+                    own.destination_name_bytes,
+                ),
+            ),
+        ] {
+            for place in 0..from.1.min(to.1) {
+                runs.push(
+                    usize_of(from.0 + place * from.2),
+                    usize_of(to.0 + place * to.2),
+                    usize_of(from.2.min(to.2)),
+                );
+            }
+        }
+        runs.push(
+            usize_of(self.flows),
+            usize_of(own.flows),
+            size_of::<Shape>(),
+        );
+        runs.sorted()
+    }
+}
+
+fn usize_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Creates the map and pins it in a directory.
+pub(super) fn create(directory: &Path) -> Result<()> {
+    let path = directory.join(LAYOUT);
+    maps::create(&path, LAYOUT, size_of::<Layout>(), 1)?;
+    let map = maps::open(&path, size_of::<Layout>(), Some(1))?;
+    map.write(0, bytemuck::cast_slice(std::slice::from_ref(&OWN)));
+    Ok(())
+}
+
+/// The layout of the instance whose maps are pinned in a directory.
+///
+/// # Errors
+///
+/// The map that says it is damaged, or says what this binary does not understand.
+pub(super) fn of(directory: &Path) -> Result<Layout> {
+    let path = directory.join(LAYOUT);
+    if abi::abi_of(directory) == Some(abi5::ABI) {
+        return Ok(abi5::LAYOUT);
+    }
+    let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+    let bytes = info.value_size() as usize;
+    if info.max_entries() != 1 || !bytes.is_multiple_of(size_of::<u64>()) {
+        bail!("{} does not say where things stand", path.display());
+    }
+    let map = maps::open(&path, bytes, Some(1))?;
+    let mut layout = Layout::zeroed();
+    let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut layout));
+    let known = words.len().min(bytes / size_of::<u64>());
+    map.read(0, &mut words[..known]);
+    Ok(layout)
+}
+
+#[cfg(test)]
+mod tests;

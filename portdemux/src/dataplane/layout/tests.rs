@@ -1,0 +1,93 @@
+use super::*;
+
+/// Everything that the layout of this binary has, in one run after the other.
+fn parts(runs: &Runs, bytes: u64) -> Vec<runs::Part> {
+    runs.parts(0, usize_of(bytes)).collect()
+}
+
+#[test]
+fn what_stands_at_the_same_place_in_both_is_found_there() {
+    for (runs, bytes) in [
+        (OWN.counters.runs(), OWN.counters.bytes),
+        (OWN.flow_counters.runs(), OWN.flow_counters.bytes),
+        (OWN.ledger.runs(), OWN.ledger.bytes),
+    ] {
+        for part in parts(&runs, bytes) {
+            assert_eq!(part.from, part.of.start);
+        }
+    }
+}
+
+#[test]
+fn a_counter_that_stands_elsewhere_is_found_there() {
+    // A layout with half the interfaces, more reasons, and ports before rules.
+    let older = Counters {
+        bytes: 0,
+        interfaces: 4096,
+        interface_places: 32,
+        verdict_places: 3,
+        reason_places: 80,
+        rules: 9_000_000,
+        rules_dropped: 12_000_000,
+        rule_places: 1 << 16,
+        ports: 1_000_000,
+        ports_dropped: 5_000_000,
+        told: 0,
+        told_places: 8,
+        lookups: 200_000,
+    };
+    let runs = older.runs();
+    let find = |to: u64| {
+        let mut parts = runs.parts(usize_of(to), 8);
+        parts.next().map(|part| part.from as u64)
+    };
+    let own = &OWN.counters;
+    let outcome = |verdict: u64, reason: u64, reasons: u64| 16 * (verdict * reasons + reason);
+    let own_outcomes = 16 * own.verdict_places * own.reason_places;
+    assert_eq!(
+        find(own.interfaces + 31 * own_outcomes + outcome(2, 7, own.reason_places)),
+        Some(4096 + 31 * 16 * 3 * 80 + outcome(2, 7, 80))
+    );
+    assert_eq!(find(own.interfaces + 32 * own_outcomes), None);
+    assert_eq!(
+        find(own.interfaces + outcome(3, 0, own.reason_places)),
+        None
+    );
+    assert_eq!(
+        find(own.lookups + outcome(1, 3, own.reason_places)),
+        Some(200_000 + outcome(1, 3, 80))
+    );
+    assert_eq!(find(own.rules + 16 * 65_535), Some(9_000_000 + 16 * 65_535));
+    assert_eq!(find(own.rules + 16 * 65_536), None);
+    assert_eq!(find(own.ports_dropped + 16), Some(5_000_016));
+    assert_eq!(find(own.told + 7 * 8), Some(56));
+    assert_eq!(find(own.told + 8 * 8), None);
+}
+
+#[test]
+fn a_shorter_name_keeps_its_place_in_a_longer_one() {
+    let older = LedgerLayout {
+        interface_bytes: OWN.ledger.interface_bytes - 8,
+        rule_name_bytes: 32,
+        rules: 4096,
+        ..OWN.ledger
+    };
+    let runs = older.runs();
+    let find = |to: u64| -> Vec<(usize, std::ops::Range<usize>)> {
+        let parts = runs.parts(usize_of(to), 64);
+        parts.map(|part| (part.from, part.of)).collect()
+    };
+    assert_eq!(find(OWN.ledger.rules + 5 * 64), [(4096 + 5 * 32, 0..32)]);
+}
+
+#[test]
+fn maps_that_hold_the_same_are_kept_and_no_others() {
+    for (name, _) in KEPT {
+        assert!(OWN.keeps(name) && abi5::LAYOUT.keeps(name), "{name}");
+    }
+    assert!(!OWN.keeps(maps::COUNTERS));
+    let mut older = OWN;
+    older.kept[1] += 1;
+    assert!(!older.keeps(LIMITS) && older.keeps(FRAGMENTS));
+    assert!(!Layout::zeroed().keeps(FRAGMENTS));
+}

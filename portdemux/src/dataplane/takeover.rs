@@ -1,0 +1,255 @@
+//! The maps and programs of this binary take the place of those of an older instance, under traffic.
+//!
+//! What is made stands beside what runs, in a directory that is nobody's yet; two renames put it in the older one's
+//! place, and that goes below it until nothing runs that uses it. Each step can be done again, so whoever is killed
+//! leaves something that another finishes: before the renames nothing has happened, after them the older directory
+//! lies in the newer one.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    maps::{MapData, MapInfo},
+    programs::links::{FdLink, PinnedLink},
+};
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::{
+    abi::{AbiDirectory, remove_tree},
+    flows::{self, Flows},
+    layout::{self, CARRIED, Earlier, KEPT, Kind},
+    links, losses,
+    maps::{self, Maps, Prepared},
+    pins::{Lock, Places},
+    quiesce, steering,
+    targets::XSK_DIRECTORY,
+    trusted::is_there,
+};
+
+/// A ruleset that goes on under the same generation.
+#[derive(Debug)]
+pub struct Continued {
+    /// What packets are decided by; its rules have the ids that they have in the older instance.
+    pub prepared: Prepared,
+    /// How many changes of sets it has.
+    pub changes: u64,
+}
+
+/// An instance that was made and that nobody uses yet, and its programs, which the kernel has taken.
+pub struct Staged {
+    programs: Vec<(usize, Ebpf)>,
+}
+
+impl std::fmt::Debug for Staged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let places: Vec<usize> = self.programs.iter().map(|&(place, _)| place).collect();
+        f.debug_struct("Staged").field("places", &places).finish()
+    }
+}
+
+/// Makes the maps of an instance beside those of an older one, with all that it has, and loads the programs.
+///
+/// # Errors
+///
+/// The kernel refuses; the older instance is as it was.
+pub fn stage(older: (&Places, &Maps), ruleset: Option<&Continued>, lock: &Lock) -> Result<Staged> {
+    let (places, before) = older;
+    let staged = places.with(AbiDirectory::Staged);
+    let directory = staged.pins();
+    remove_tree(&directory)?;
+    let result = make(&directory, before, ruleset)
+        .and_then(|maps| load(places, &maps, lock))
+        .and_then(|made| {
+            // Last, as whoever places sources looks for programs to replace.
+            pin_links(&places.pins(), &directory)?;
+            Ok(made)
+        });
+    if result.is_err() {
+        remove_tree(&directory)?;
+    }
+    result
+}
+
+fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<Maps> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    Maps::create(directory)?;
+    let old = &before.directory;
+    keep(before, old, directory)?;
+    if before.keeps(maps::XSKS) {
+        pin_all(&old.join(XSK_DIRECTORY), &directory.join(XSK_DIRECTORY))?;
+    }
+    if let Some(shape) = before.shape() {
+        let tables = flows::directory(directory);
+        Flows::create(&tables, shape)?;
+        keep(before, &flows::directory(old), &tables)?;
+    }
+    let maps = Maps::open(directory)?;
+    maps.adopt_ledger(before);
+    if let Some(ruleset) = ruleset {
+        maps.adopt(before, &ruleset.prepared, ruleset.changes)?;
+    }
+    Ok(maps)
+}
+
+/// Goes on with the maps that hold what they did.
+fn keep(before: &Maps, from: &Path, to: &Path) -> Result<()> {
+    for (name, _) in KEPT {
+        let (old, new) = (from.join(name), to.join(name));
+        if !before.keeps(name) || !is_there(&old)? || !is_there(&new)? {
+            continue;
+        }
+        let shape = |path: &Path| -> Result<_> {
+            let info =
+                MapInfo::from_pin(path).with_context(|| format!("open {}", path.display()))?;
+            Ok((info.key_size(), info.value_size(), info.max_entries()))
+        };
+        ensure!(
+            shape(&old)? == shape(&new)?,
+            "{} has another size than this version gives it",
+            old.display()
+        );
+        fs::remove_file(&new).with_context(|| format!("remove {}", new.display()))?;
+        pin_map(&old, &new)?;
+    }
+    Ok(())
+}
+
+fn pin_map(from: &Path, to: &Path) -> Result<()> {
+    MapData::from_pin(from)
+        .with_context(|| format!("open the pinned map {}", from.display()))?
+        .pin(to)
+        .with_context(|| format!("pin {}", to.display()))
+}
+
+/// Pins all maps of a directory in another one too, if it is there.
+fn pin_all(from: &Path, to: &Path) -> Result<()> {
+    if !is_there(from)? {
+        return Ok(());
+    }
+    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
+    for name in names(from)? {
+        pin_map(&from.join(&name), &to.join(&name))?;
+    }
+    Ok(())
+}
+
+/// Pins the links of an instance in another directory too. Maps have names in capitals, links have not.
+fn pin_links(from: &Path, to: &Path) -> Result<()> {
+    for name in names(from)? {
+        let (old, new) = (from.join(&name), to.join(&name));
+        let is_link = name.chars().next().is_some_and(char::is_lowercase);
+        if !is_link || losses::is_program(&name) || old.is_dir() {
+            continue;
+        }
+        let link = PinnedLink::from_pin(&old).with_context(|| format!("open {}", old.display()))?;
+        FdLink::from(link)
+            .pin(&new)
+            .with_context(|| format!("pin {}", new.display()))?;
+    }
+    Ok(())
+}
+
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let read = || format!("read {}", directory.display());
+    let entries = fs::read_dir(directory).with_context(read)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect::<std::io::Result<_>>().with_context(read)
+}
+
+/// Loads the programs for what an older instance is attached to, so that the kernel has taken them before
+/// anything changes.
+fn load(older: &Places, maps: &Maps, _lock: &Lock) -> Result<Staged> {
+    let programs = links::loaded(older, maps)?;
+    if steering::is_steering(older) {
+        steering::check(maps).context("load the programs for sockets")?;
+    }
+    Ok(Staged { programs })
+}
+
+/// Puts an instance that is staged in the place of the older one; its programs run from then on.
+///
+/// # Errors
+///
+/// Something cannot be moved, or the kernel refuses; [`finish`] does the rest.
+pub fn publish(older: &Places, abi: u32, staged: Staged, lock: &Lock) -> Result<()> {
+    let beside = older.with(AbiDirectory::Staged);
+    // A binary of the older ABI finds its pins whole before this, and after it those of another ABI.
+    fs::rename(older.pins(), beside.overtaken_at(abi)).context("move the older pins aside")?;
+    rename_staged(older)?;
+    let own = older.with(AbiDirectory::Own);
+    exchange(&own, &own.open()?, staged.programs, lock)
+}
+
+fn rename_staged(places: &Places) -> Result<()> {
+    let staged = places.with(AbiDirectory::Staged);
+    let own = places.with(AbiDirectory::Own);
+    fs::rename(staged.pins(), own.pins()).context("move the pins to their place")
+}
+
+/// Does what is left of a takeover that began, and says of which ABI the older instance was; none if none
+/// began.
+///
+/// # Errors
+///
+/// The kernel refuses; it can be tried again.
+pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
+    let own = places.with(AbiDirectory::Own);
+    let staged = places.with(AbiDirectory::Staged);
+    if !is_there(&own.pins())? && staged.overtaken()?.is_some() {
+        rename_staged(places)?;
+    }
+    let Some((abi, older)) = own.overtaken()? else {
+        return Ok(None);
+    };
+    let maps = own.open()?;
+    if !is_there(&own.pins().join(CARRIED))? {
+        let programs = links::outdated(&own, &maps)?;
+        exchange(&own, &maps, programs, lock)?;
+    }
+    carry(Kind::Traffic, &own.pins())?;
+    if maps.shape().is_some() {
+        carry(Kind::Flows, &own.pins())?;
+    }
+    remove_tree(&older)?;
+    Ok(Some(abi))
+}
+
+/// Gives this binary's programs to an instance of its ABI.
+///
+/// # Errors
+///
+/// The kernel refuses one; those before it are replaced.
+pub fn renew(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+    let programs = links::loaded(places, maps)?;
+    links::exchange(places, maps, programs)?;
+    steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
+    losses::refresh(places, maps, lock).context("replace the programs that count losses")
+}
+
+/// Exchanges the programs under their links, each in one step.
+fn exchange(places: &Places, maps: &Maps, programs: Vec<(usize, Ebpf)>, lock: &Lock) -> Result<()> {
+    links::exchange(places, maps, programs)?;
+    steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
+    if let Some((_, older)) = places.overtaken()? {
+        losses::exchange(places, maps, &older).context("replace the programs that count losses")?;
+    }
+    // Programs of sockets can be interrupted where those of interfaces cannot.
+    quiesce::wait_for_programs().context("wait for running programs to end")?;
+    membarrier(MembarrierCommand::Global).context("wait for running programs to end")?;
+    Ok(())
+}
+
+/// Writes down what was counted before, once no program counts there any more.
+fn carry(kind: Kind, pins: &Path) -> Result<()> {
+    let path = kind.directory(pins).join(CARRIED);
+    if is_there(&path)? {
+        return Ok(());
+    }
+    let unfinished = path.with_file_name(format!("{CARRIED}_new"));
+    let mut set = vec![0; kind.own_bytes() / size_of::<u64>()];
+    Earlier::beside(kind, pins)?.add(0, &mut set);
+    super::pins::unpin(&unfinished)?;
+    layout::write_carried(&unfinished, &set)?;
+    fs::rename(&unfinished, &path).with_context(|| format!("move a map to {}", path.display()))
+}
