@@ -78,7 +78,7 @@ impl State {
 pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>> {
     let present = interface::list()?;
     let here = interface::namespace()?;
-    let pinned = links::pinned(places);
+    let pinned = links::pinned(places)?;
     let attached = maps.interfaces().into_iter().map(|(place, known)| {
         let name = maps::text(&known.name);
         let link = pinned.iter().find(|link| link.place == place);

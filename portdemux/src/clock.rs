@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use portdemux_common::sources::DEADLINE_SHIFT;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::rules::until::Until;
+
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -39,6 +41,17 @@ impl Clock {
             .saturating_mul(1_000_000)
             .saturating_add(self.monotonic);
         Some((nanoseconds >> DEADLINE_SHIFT) + 1)
+    }
+
+    /// The time of day of a deadline in the kernel's tables, never earlier than it is; none if it is past.
+    #[must_use]
+    pub fn time_of(&self, deadline: u64) -> Option<Until> {
+        let nanoseconds = deadline.saturating_mul(1 << DEADLINE_SHIFT);
+        let left = nanoseconds
+            .checked_sub(self.monotonic)
+            .filter(|&left| left > 0)?;
+        let unix = self.unix.saturating_add(left.div_ceil(1_000_000));
+        Some(Until { unix })
     }
 }
 

@@ -31,3 +31,34 @@ impl<T, E: Into<anyhow::Error>> Help<T> for Result<T, E> {
         self.map_err(|error| error.into().context(Advice(advice())))
     }
 }
+
+/// What a user should know although a command goes on, and what to do about it.
+pub type Warning = (String, String);
+
+/// What becomes of a change if something cannot be had that its rules name.
+#[derive(Debug)]
+pub enum Unavailable<'w> {
+    /// It is not made.
+    Refused,
+    /// It is made all the same: packets fall back as the rules say, and a warning says why.
+    Missing(&'w mut Vec<Warning>),
+}
+
+impl Unavailable<'_> {
+    /// Something that was to be had.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be had, and the change is not made without.
+    pub fn judge<T>(&mut self, had: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        match (had, self) {
+            (Ok(had), _) => Ok(Some(had)),
+            (Err(error), Self::Refused) => Err(error),
+            (Err(error), Self::Missing(warnings)) => {
+                let help = "its packets fall back as the rules say; the next change tries again";
+                warnings.push((format!("{error:#}"), help.into()));
+                Ok(None)
+            }
+        }
+    }
+}

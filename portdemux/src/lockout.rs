@@ -71,8 +71,13 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
 fn present(places: &Places, maps: &Maps) -> Vec<Hook> {
     let pinned = links::pinned(places);
     let interfaces = maps.interfaces().into_iter();
+    // Where that cannot be seen, it may be on any of them.
+    let is_on = |place: usize| match &pinned {
+        Ok(pinned) => pinned.iter().any(|link| link.place == place),
+        Err(_) => true,
+    };
     interfaces
-        .filter(|(place, _)| pinned.iter().any(|link| link.place == *place))
+        .filter(|(place, _)| is_on(*place))
         .map(|(_, interface)| Hook {
             netns: interface.netns,
             index: interface.index,

@@ -20,7 +20,7 @@ use crate::{
     },
     records::Records,
     rules::{
-        Ruleset,
+        Ruleset, edit,
         file::Reading,
         nearest::nearest,
         source::{Becomes, MemberChange, Set, Source},
@@ -88,7 +88,8 @@ pub type Check<'c> = &'c dyn Fn(&Compiled) -> Result<()>;
 /// Changes who is in a set, all of it or nothing; `check_new` is asked before anything is written.
 ///
 /// Until the record of the changes is written, nothing has changed; then each address becomes what it is
-/// to be by one store. If this process ends between the two, the next change makes up for it.
+/// to be by one store. If this process ends between the two, the next change makes up for it. Where that cannot be,
+/// or what is in force had to be rebuilt, the text takes the changes up and follows as a whole.
 ///
 /// # Errors
 ///
@@ -112,8 +113,10 @@ pub fn change(
         .iter()
         .position(|set| set.name == name);
     let atom = place.and_then(|place| in_force.ruleset.lists().atom_of(place));
+    // Else the text is not the one that the kernel's tables were built from, change by change.
+    let is_on_record = in_force.lost.is_none() && in_force.changes_lost.is_none();
     // The kernel's tables know of an address faster than a walk over a million members does.
-    let is_complete = maps.source_changes() == in_force.changes.len() as u64;
+    let is_complete = is_on_record && maps.source_changes() == in_force.changes.len() as u64;
     let is_stranger = |prefix: &IpNet| {
         let atom = atom.filter(|_| is_complete && prefix.prefix_len() == prefix.max_prefix_len());
         atom.and_then(|atom| maps.is_listed(atom, prefix.addr(), clock.monotonic)) == Some(false)
@@ -148,12 +151,22 @@ pub fn change(
         if let Some(check) = check_new {
             check(&preview(&in_force.ruleset, &steps, clock.unix)?)?;
         }
-        let records = Records::new(places.records());
-        records.append_changes(in_force.generation, &steps, lock)?;
         let all: Vec<&MemberChange> = in_force.changes.iter().chain(&steps).collect();
-        let is_simple = all.len() <= MOST_CHANGES && !is_nested(set, &changed.members, clock.unix);
-        if !is_simple || apply(maps, &in_force.ruleset, &all, &clock).is_err() {
-            changed.rebuilt = Some(rebuild(places, maps, lock)?);
+        let is_simple = is_on_record
+            && all.len() <= MOST_CHANGES
+            && !is_nested(set, &changed.members, clock.unix);
+        if is_simple {
+            let records = Records::new(places.records());
+            records.append_changes(in_force.generation, &steps, lock)?;
+            if apply(maps, &in_force.ruleset, &all, &clock).is_err() {
+                let rebuilt = rebuild(places, maps, lock, &[]);
+                changed.rebuilt = Some(rebuilt.help(|| {
+                    "the change is on record: it holds from the next change of the rules or of a set on"
+                        .into()
+                })?);
+            }
+        } else {
+            changed.rebuilt = Some(rebuild(places, maps, lock, &steps)?);
         }
     }
     changed.took = begun.elapsed();
@@ -191,16 +204,26 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
     maps.change_sources(&Numbering::of(ruleset.lists()), &steps, all.len() as u64)
 }
 
-/// Writes the changes into the text, and builds the tables anew.
-fn rebuild(places: &Places, maps: &Maps, lock: &Lock) -> Result<Generation> {
-    let Written { in_force, text } = change::written(places, maps)?;
+/// Writes the changes into the text, and some that are not on record, and builds the tables anew.
+fn rebuild(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    steps: &[MemberChange],
+) -> Result<Generation> {
+    const NAME: &str = "the rules in force with this set";
+    let Written { in_force, mut text } = change::written(places, maps)?;
+    if !steps.is_empty() {
+        text = edit::members(NAME, &text, steps, Clock::now().unix)?;
+    }
     let request = Request {
         text,
         source: in_force.source,
-        name: "the rules in force with this set",
+        name: NAME,
         reading: Reading::Known,
         dry_run: false,
         confirm: None,
+        keeps_before: false,
     };
     let old = || Some(in_force.ruleset);
     let change = change::change(places, maps, lock, old, request, |_| Ok(()))?;

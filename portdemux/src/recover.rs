@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use portdemux_common::{
     policy::{Defaults, Fragments, Icmp, Policy},
     ruleset::{Action, Entry, PORT_PLACES, RuleId, RulesetImage},
@@ -17,10 +18,11 @@ use portdemux_common::{
 };
 
 use crate::{
-    image::Compiled,
+    clock::Clock,
+    image::{Compiled, Outline},
     rules::{
         Delivery, Destination, Flows, Inbound, Layer, MAX_NAME, Malformed, PortRange, Role, Terms,
-        Word, destination::Cpus, edit, source::Source,
+        Word, destination::Cpus, edit, source::Source, until::Until,
     },
 };
 
@@ -41,18 +43,19 @@ struct Claimed {
 ///
 /// Comments and layout are lost, as are rules that never win a port. A range comes out in pieces where
 /// more specific rules cut it; a rule that claims different ports at different addresses comes out as
-/// several, numbered from `-2` on.
+/// several, numbered from `-2` on. Sets keep their names, and their members the ends of their time; sets that no
+/// rule names are lost.
 #[must_use]
-pub fn text<S: BuildHasher>(image: &Compiled, names: &HashMap<RuleId, String, S>) -> String {
+pub fn text<S: BuildHasher>(
+    image: &Compiled,
+    names: &HashMap<RuleId, String, S>,
+    clock: &Clock,
+) -> String {
     let rules = claimed(image);
     let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
     text.push_str(&defaults(&image.header.defaults));
     text.push_str(&flows(image, &rules));
-    let mut lists = Lists {
-        image,
-        known: HashMap::new(),
-        has_nobody: false,
-    };
+    let mut lists = Lists::of(image, clock);
     let mut blocks = String::new();
     let mut taken: HashSet<String> = rules
         .keys()
@@ -89,10 +92,7 @@ pub fn text<S: BuildHasher>(image: &Compiled, names: &HashMap<RuleId, String, S>
             blocks.push_str(&edit::append("", &rule));
         }
     }
-    if lists.has_nobody {
-        let _ = writeln!(text, "\n[sets]\n{NOBODY} = []");
-    }
-    text + &blocks
+    text + &lists.text() + &blocks
 }
 
 /// The first of `name`, `name-2`, `name-3` and so on that nothing is called yet; from now on something
@@ -270,30 +270,79 @@ fn flows(image: &RulesetImage, rules: &BTreeMap<RuleId, Claimed>) -> String {
     format!("\n[flows]\n{text}")
 }
 
-/// The prefixes of the lists that rules have.
+/// The lists that rules have.
 struct Lists<'i> {
     image: &'i Compiled,
+    clock: &'i Clock,
+    outline: Outline,
+    /// What was said of a list.
     known: HashMap<u16, Vec<Source>>,
-    /// Whether one of those that were asked for holds nobody.
-    has_nobody: bool,
+    /// The sets that were named, and who is in them.
+    sets: BTreeMap<String, Vec<(IpNet, Option<Until>)>>,
+    /// What sets are called, or were.
+    names: HashSet<String>,
 }
 
-impl Lists<'_> {
-    /// What a list of this number holds, in as few prefixes as say it; nothing for 0.
+impl<'i> Lists<'i> {
+    fn of(image: &'i Compiled, clock: &'i Clock) -> Self {
+        let outline = image.outline().unwrap_or_default();
+        Self {
+            image,
+            clock,
+            names: outline.atoms.iter().flatten().cloned().collect(),
+            outline,
+            known: HashMap::new(),
+            sets: BTreeMap::new(),
+        }
+    }
+
+    /// What the list of this number holds; nothing for 0.
     fn sources(&mut self, number: u16) -> Vec<Source> {
         let Some(list) = number.checked_sub(1) else {
             return Vec::new();
         };
-        let image = self.image;
-        let sources = self.known.entry(number).or_insert_with(|| {
-            let prefixes = image.prefixes(list).into_iter();
-            prefixes.map(Source::Prefix).collect()
-        });
-        if sources.is_empty() {
-            sources.push(Source::Set(NOBODY.into()));
-            self.has_nobody = true;
+        if let Some(known) = self.known.get(&list) {
+            return known.clone();
         }
-        sources.clone()
+        let union = usize::from(list).checked_sub(self.outline.atoms.len());
+        let union = union.and_then(|union| self.outline.unions.get(union));
+        let sources: Vec<Source> = match union.cloned() {
+            Some(atoms) => atoms.into_iter().flat_map(|atom| self.atom(atom)).collect(),
+            None => self.atom(list),
+        };
+        self.known.insert(list, sources.clone());
+        sources
+    }
+
+    /// What a list holds that is made of no others: a set, or prefixes in as few as say it. Prefixes that are in it for
+    /// a time need a set.
+    fn atom(&mut self, list: u16) -> Vec<Source> {
+        let members = self.image.members(list, self.clock);
+        let named = self.outline.atoms.get(usize::from(list)).cloned().flatten();
+        let is_lasting = members.iter().all(|(_, until)| until.is_none());
+        let name = match named {
+            Some(name) => name,
+            None if members.is_empty() => NOBODY.into(),
+            None if is_lasting => {
+                let prefixes = members.into_iter().map(|(prefix, _)| prefix);
+                return prefixes.map(Source::Prefix).collect();
+            }
+            None => free_name(&format!("list-{list}"), &mut self.names),
+        };
+        self.sets.insert(name.clone(), members);
+        vec![Source::Set(name)]
+    }
+
+    /// The sets that were named.
+    fn text(&self) -> String {
+        if self.sets.is_empty() {
+            return String::new();
+        }
+        let sets = self.sets.iter();
+        let sets: String = sets
+            .map(|(name, members)| edit::set(name, members))
+            .collect();
+        format!("\n[sets]\n{sets}")
     }
 }
 

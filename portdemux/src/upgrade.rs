@@ -64,7 +64,7 @@ pub fn upgrade(places: &Places, lock: &Lock) -> Result<Option<Upgraded>> {
         from,
         generation: in_force.generation,
         rules: in_force.ruleset.rules().len(),
-        interfaces: links::pinned(&own).len(),
+        interfaces: links::pinned(&own)?.len(),
         lost,
         warnings,
     }))

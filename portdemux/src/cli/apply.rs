@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Context,
+    Context, output,
     report::{self, RulesText},
     safeguard::{self, Safeguard, Verb},
 };
@@ -60,7 +60,13 @@ fn put_in_force(
 ) -> Result<()> {
     let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.
-    let old = || context.in_force(maps).ok().map(|old| old.ruleset);
+    let old = || match context.in_force(maps) {
+        Ok(old) => Some(old.ruleset),
+        Err(error) => {
+            output::warn_of("what changes is not known", &error);
+            None
+        }
+    };
     let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
     let check = |new: &_| safeguard.check(places, maps, &[], new);
     let request = rules.request(args.dry_run, args.safeguard.confirm);

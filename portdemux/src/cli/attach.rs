@@ -4,7 +4,7 @@ mod waiting;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use portdemux_common::state::Mode;
 
@@ -13,7 +13,7 @@ use super::{
     safeguard::{self, Safeguard, Verb},
 };
 use crate::{
-    change::{self, Request, Written},
+    change::{self, Request},
     dataplane::{
         destinations,
         links::{self, Attachment, Wish},
@@ -26,7 +26,7 @@ use crate::{
     error::Help as _,
     follower,
     interface::{self, Changes, Interface},
-    rules::{Attach, AttachMode, file::Reading},
+    rules::{Attach, AttachMode},
     session::Hook,
 };
 
@@ -203,37 +203,43 @@ fn attach_all(
     });
     let joining: Vec<Hook> = joining.collect();
     let check = |new: &_| safeguard.check(places, maps, &joining, new);
-    let Written { in_force, text } = context.written(maps)?;
-    let change = if let Some(rules) = request {
-        let request = rules.request(false, None);
-        let old = || Some(in_force.ruleset);
+    let mut change = if let Some(rules) = request {
+        let request = Request {
+            keeps_before: true,
+            ..rules.request(false, None)
+        };
+        let old = || Some(context.in_force(maps).ok()?.ruleset);
         Some(change::change(places, maps, lock, old, request, check)?)
     } else {
-        // The rules that are in force hold on these interfaces from then on.
+        // The rules that are in force hold on these interfaces from then on, and their text has to be there.
+        context.in_force(maps)?;
         check(&maps.compiled())?;
         None
     };
     // Those that may come later are attached one by one, what there is first.
     let interfaces = if wanted.may_come { &[] } else { interfaces };
     if let Err(error) = attach_each(context, maps, lock, interfaces, wanted) {
-        if change.is_some() {
-            let before = Request {
-                text,
-                source: in_force.source,
-                name: "the rules before",
-                reading: Reading::Known,
-                dry_run: false,
-                confirm: None,
-            };
-            change::change(places, maps, lock, || None, before, |_| Ok(()))?;
-        }
-        return Err(error);
+        let undone = match &change {
+            Some(change) if change.is_undoable() => change.undo(places, maps, lock),
+            Some(_) | None => Ok(()),
+        };
+        return Err(match undone {
+            Ok(()) => error,
+            Err(undo) => error.context(format!(
+                "generation {} stays in force, as the rules before cannot be put back ({undo:#})",
+                maps.generation().0
+            )),
+        });
     }
-    renew(context, maps, lock)?;
+    if let Some(change) = &mut change {
+        change.settle(places, maps, lock);
+    }
+    renew(context, maps, lock);
     match change {
         Some(mut change) => {
-            // Some of what is to be known depends on where the program runs.
-            for warning in destinations::warnings(maps, change.plan.new_ruleset())? {
+            // Some of what is to be known depends on where the program runs; by now nothing depends on it.
+            let warnings = destinations::warnings(maps, change.plan.new_ruleset());
+            for warning in warnings.unwrap_or_default() {
                 if !change.warnings.contains(&warning) {
                     change.warnings.push(warning);
                 }
@@ -253,14 +259,21 @@ fn attach_all(
     Ok(())
 }
 
-/// Lets what stands beside the programs know of interfaces that were attached.
-fn renew(context: &Context, maps: &Maps, lock: &Lock) -> Result<()> {
+/// Lets what stands beside the programs know of interfaces that were attached: they are, whether that can be had or
+/// not.
+fn renew(context: &Context, maps: &Maps, lock: &Lock) {
     let places = &context.places;
-    steering::refresh(places, maps, lock).context("renew the programs for sockets")?;
-    losses::refresh(places, maps, lock).context("renew the programs that count losses")?;
+    if let Err(error) = steering::refresh(places, maps, lock) {
+        output::warn_of("the programs for sockets are those from before", &error);
+    }
+    if let Err(error) = losses::refresh(places, maps, lock) {
+        output::warn_of(
+            "the programs that count losses are those from before",
+            &error,
+        );
+    }
     // A change began without these interfaces.
     follow(context, maps);
-    Ok(())
 }
 
 /// Starts the process that finds again what was gone, where the rules need one on these interfaces.
@@ -296,7 +309,9 @@ fn attach_each(
             }
             Err(error) => {
                 for attached in fresh {
-                    roll_back(context, maps, lock, attached, netns)?;
+                    if let Err(error) = roll_back(context, maps, lock, attached, netns) {
+                        output::warn_of(format!("{} stays attached", attached.name), &error);
+                    }
                 }
                 return Err(error);
             }

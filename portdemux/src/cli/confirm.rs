@@ -2,11 +2,12 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Context, report, upgrade};
+use super::{Context, output, report, upgrade};
 use crate::{
     dataplane::{links, maps::Maps},
     error::Help as _,
     pending::{self, Pending, Standing},
+    records::Records,
 };
 
 /// Keep a change that was made with --confirm, or undo it at once
@@ -34,6 +35,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     match pending.standing(&maps) {
         Standing::Waits(_) if !args.undo => {
             pending::forget(places, &lock)?;
+            // The rules before were kept for the way back; what stays of them, the next change removes.
+            let records = Records::new(places.records());
+            let _: Result<usize> = records.sweep(&[maps.header().text_hash], &lock);
             context
                 .output
                 .line(format!("generation {generation} is confirmed: it stays"));
@@ -41,13 +45,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {
             let change = pending.undo(places, &maps, &lock)?;
-            // Nobody needs to be told later.
-            pending::forget(places, &lock)?;
+            // Nobody needs to be told later; what is undone is undone whether that can be written or not.
+            let _: Result<()> = pending::forget(places, &lock);
             report::change(context, &change);
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue => {
-            pending.undo(places, &maps, &lock)?;
+            let change = pending.undo(places, &maps, &lock)?;
+            for (what, help) in &change.warnings {
+                output::warn(what, Some(help));
+            }
             too_late(generation, &maps)
         }
         Standing::Undone if args.undo => bail!("generation {generation} is undone already"),

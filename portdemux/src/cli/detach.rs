@@ -73,7 +73,7 @@ fn detach_all(places: &Places, context: &Context) -> Result<()> {
     let lock = places.lock()?;
     // What cannot be looked at goes all the same.
     let places = &places.as_found().unwrap_or_else(|_| places.clone());
-    let pinned = links::pinned(places);
+    let pinned = links::pinned(places)?;
     // Damaged maps name no interfaces; they go all the same.
     let names: Vec<String> = places.open().map_or_else(
         |_| Vec::new(),
@@ -101,7 +101,7 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
     let places = &context.places;
     let netns = interface::namespace()?;
     let present = interface::list()?;
-    let pinned = links::pinned(places);
+    let pinned = links::pinned(places)?;
     let mut found = Vec::new();
     for name in &args.interfaces {
         // By the program that runs on it, so that an interface is found under its new name too.
@@ -139,7 +139,8 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
         links::detach(places, place)?;
         context.output.line(format!("{name}  detached"));
     }
-    if links::pinned(places).is_empty() {
+    // By now it is done, and this only says so.
+    if links::pinned(places).is_ok_and(|left| left.is_empty()) {
         context.output.line(
             "Rules and counters are kept for the next attach; portdemux detach --all removes them",
         );

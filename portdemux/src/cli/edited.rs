@@ -49,6 +49,7 @@ impl Edited {
             reading: Reading::Known,
             dry_run: false,
             confirm: self.safeguard.confirm,
+            keeps_before: false,
         };
         let check = |new: &_| safeguard.check(places, maps, &[], new);
         let old = || Some(self.old.ruleset);

@@ -48,7 +48,7 @@ use crate::{
     },
     error::{Advice, NothingLoaded},
     pending,
-    records::{Records, TextHash},
+    records::Records,
     rules::{
         Destination, PortRange, Rate, Source, Word,
         destination::{DestinationError, Mac, MacError, check_queue},
@@ -270,7 +270,7 @@ impl Context {
         if is_new {
             // What outlived its instance is not this one's.
             let records = Records::new(places.records());
-            records.sweep(&TextHash::default(), &lock)?;
+            records.sweep(&[], &lock)?;
             records.sweep_changes(Generation::default(), &lock)?;
             pending::forget(places, &lock)?;
         }
@@ -294,6 +294,10 @@ impl Context {
 
     /// Undoes a change that should have been undone already, and says so.
     pub(crate) fn settle(&self, maps: &Maps, lock: &Lock) -> Result<()> {
+        if pending::is_hopeless(&self.places, maps)? {
+            // Whoever brings a whole file may go on, and is told why others may not.
+            return Ok(());
+        }
         if let Some(undone) = pending::settle(&self.places, maps, lock)? {
             output::warn(
                 format!(
@@ -303,6 +307,9 @@ impl Context {
                 ),
                 None,
             );
+            for (what, help) in &undone.warnings {
+                output::warn(what, Some(help));
+            }
         }
         Ok(())
     }
@@ -502,6 +509,14 @@ fn warn_of_loss(in_force: &InForce) {
                 "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments"
             ),
             Some("apply the rules file again"),
+        );
+    }
+    if let Some(why) = &in_force.changes_lost {
+        output::warn(
+            format!(
+                "the record of changes of sets is lost ({why}): who is in them is read from the kernel"
+            ),
+            Some("the next change writes it down again"),
         );
     }
 }

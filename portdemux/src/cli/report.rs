@@ -66,6 +66,7 @@ impl RulesText {
             reading: self.reading,
             dry_run,
             confirm,
+            keeps_before: false,
         }
     }
 }

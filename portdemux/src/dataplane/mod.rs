@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod counters;
+mod damage;
 pub mod destinations;
 pub mod flows;
 mod layout;

@@ -20,6 +20,7 @@ use rustix::{
 
 use super::{
     abi::AbiDirectory,
+    damage::is_damage,
     maps::Maps,
     trusted::{LISTED, PRIVATE, Trusted, is_there},
 };
@@ -252,17 +253,26 @@ impl Places {
             );
             Ok(maps)
         });
-        let is_forbidden = opened.as_ref().is_err_and(is_permission_denied);
-        opened.help(|| {
-            if is_forbidden {
-                FORBIDDEN.into()
-            } else {
-                format!(
-                    "portdemux --instance {} detach --all removes it",
-                    self.instance
-                )
-            }
-        })
+        let error = match opened {
+            Ok(maps) => return Ok(maps),
+            Err(error) => error,
+        };
+        if is_damage(&error) && !is_there(&self.pins())? {
+            // It was removed just then.
+            return Err(self.nothing_loaded());
+        }
+        let advice = if is_damage(&error) {
+            format!(
+                "portdemux --instance {} detach --all removes it",
+                self.instance
+            )
+        } else if is_permission_denied(&error) {
+            FORBIDDEN.into()
+        } else {
+            // What cannot be opened now may be as it should be.
+            "try again once it can be opened; nothing was changed".into()
+        };
+        Err(error).help(|| advice)
     }
 
     /// Removes every pin and record of the instance, whatever is left of it. Programs are detached with

@@ -26,7 +26,11 @@ pub(super) fn wait_for_programs() -> io::Result<()> {
 }
 
 fn is_realtime() -> bool {
-    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+    match fs::read_to_string("/sys/kernel/realtime") {
+        Ok(text) => text.trim() == "1",
+        // Where that cannot be seen, what is right for both is done.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Runs a thread on each online CPU in turn.

@@ -1,5 +1,7 @@
 //! The program that sees what an interface sends.
 
+use std::io;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -11,8 +13,13 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::pins::{Places, unpin};
+use super::{
+    damage::is_damage,
+    pins::{Places, unpin},
+};
 use crate::error::Help as _;
+
+const ENOLINK: i32 = 67;
 
 /// The program's name in its object.
 const PROGRAM: &str = "portdemux_sent";
@@ -38,14 +45,16 @@ pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &st
         return attach_filter(program, name).with_context(failure);
     }
     let pin = places.sent(place);
-    if let Ok(link) = PinnedLink::from_pin(&pin)
-        && let Ok(link) = SchedClassifierLink::try_from(FdLink::from(link))
-        && program.attach_to_link(link).is_ok()
-    {
-        return Ok(());
+    let replaced = PinnedLink::from_pin(&pin)
+        .map_err(anyhow::Error::new)
+        .and_then(|link| Ok(SchedClassifierLink::try_from(FdLink::from(link))?))
+        .and_then(|link| Ok(program.attach_to_link(link).map(drop)?));
+    match replaced {
+        Ok(()) => return Ok(()),
+        // A link that is left from an interface that vanished is of no use.
+        Err(error) if is_damage(&error) || is_link_to_nothing(&error) => unpin(&pin)?,
+        Err(error) => return Err(error).with_context(failure),
     }
-    // A link that is left from an interface that vanished is of no use.
-    unpin(&pin)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::last());
     let id = program
         .attach_with_options(name, TcAttachType::Egress, order)
@@ -76,6 +85,14 @@ pub(super) fn load(object: &mut Ebpf) -> Result<&mut SchedClassifier> {
             .context("load the program for what is sent into the kernel")?;
     }
     Ok(program)
+}
+
+/// Whether an error says that the interface of a link is gone.
+fn is_link_to_nothing(error: &anyhow::Error) -> bool {
+    let mut codes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    codes.any(|error| error.raw_os_error() == Some(ENOLINK))
 }
 
 /// Whether the kernel has links for traffic control.

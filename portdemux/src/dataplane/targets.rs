@@ -30,7 +30,7 @@ use super::{
     pins::unpin,
     trusted::{LISTED, Trusted, is_there},
 };
-use crate::{image::Destinations, interface::Interface, rules::Destination};
+use crate::{error::Unavailable, image::Destinations, interface::Interface, rules::Destination};
 
 /// Name of the map of interfaces that are destinations.
 pub const DEVICES: &str = "DEVICES";
@@ -260,32 +260,38 @@ impl Targets {
         needed: &Needed,
         present: &[Interface],
         has_generic: bool,
+        unavailable: &mut Unavailable<'_>,
     ) -> Result<()> {
         for (&place, destination) in &needed.destinations {
-            match destination {
+            let filled = match destination {
                 Destination::Interface(name) => {
                     let found = present.iter().find(|interface| interface.name == *name);
-                    if let Some(interface) = found
-                        && !self.has_device(place, interface)?
-                    {
-                        self.enter_device(place, interface)?;
-                    }
+                    found.map_or(Ok(()), |interface| self.fill_device(place, interface))
                 }
-                Destination::Xsk(name) => self.enter_xsk(place, name)?,
+                Destination::Xsk(name) => self.enter_xsk(place, name),
                 Destination::Local
                 | Destination::Drop
                 | Destination::Reject
                 | Destination::Cpus(_)
-                | Destination::Socket(_) => {}
-            }
+                | Destination::Socket(_) => Ok(()),
+            };
+            unavailable.judge(filled)?;
         }
         if has_generic {
-            return self.leave_cpus(needed.cpus.keys());
+            unavailable.judge(self.leave_cpus(needed.cpus.keys()))?;
+            return Ok(());
         }
         for (&cpu, &queue) in &needed.cpus {
-            self.enter_cpu(cpu, queue)?;
+            unavailable.judge(self.enter_cpu(cpu, queue))?;
         }
         Ok(())
+    }
+
+    fn fill_device(&self, place: u32, interface: &Interface) -> Result<()> {
+        if self.has_device(place, interface)? {
+            return Ok(());
+        }
+        self.enter_device(place, interface)
     }
 
     /// Takes CPUs off their places.

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use portdemux_common::{flows::State, policy::Timeouts};
 
 use super::{
+    damage::is_damage,
     flows::{self, Flows},
     links,
     maps::{Maps, text},
@@ -44,7 +45,12 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     let new = flows::shape(wanted.flows, wanted.half_open)?;
     let old = maps.shape();
     let is_same = old.is_some_and(|old| (old.known, old.half_open) == (new.known, new.half_open));
-    if is_same && let Ok(Some(tables)) = maps.flows() {
+    let before = match maps.flows() {
+        // Tables that are damaged are made anew; flows cannot be taken from them.
+        Err(error) if is_damage(&error) => None,
+        before => before?,
+    };
+    if is_same && let Some(tables) = &before {
         // Whoever made them may have been killed before all programs had them.
         if links::all_use(places, tables.id)? {
             return Ok(());
@@ -60,7 +66,6 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     Flows::create(&unborn, new)?;
     let tables = Flows::open(&unborn, new)?;
     let now = flows::now();
-    let before = maps.flows().ok().flatten();
     if let Some(before) = &before {
         carry_over(before, &tables);
     } else {
@@ -119,7 +124,7 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     maps.set_shape(None);
     links::replace_all(places, maps, lock)?;
     let present = interface::list()?;
-    let attached = links::pinned(places);
+    let attached = links::pinned(places)?;
     for (place, _) in maps.interfaces() {
         let link = attached.iter().find(|link| link.place == place);
         let carrier = link.and_then(|link| link.carrier(&present));
@@ -134,7 +139,7 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
 /// The program on the way out is attached by a name in this network namespace.
 fn refuse_other_namespaces(maps: &Maps, places: &Places) -> Result<()> {
     let here = interface::namespace()?;
-    let attached = links::pinned(places);
+    let attached = links::pinned(places)?;
     let elsewhere = maps.interfaces().into_iter().find(|(place, interface)| {
         interface.netns != here && attached.iter().any(|link| link.place == *place)
     });

@@ -118,7 +118,8 @@ pub fn run(places: &Places, in_background: bool) -> Result<()> {
             let in_force = change::in_force(places, &maps)?;
             Ok(!Need::of(places, &maps, &in_force.ruleset).is_none())
         };
-        if !is_needed().unwrap_or(false) {
+        // Where that cannot be seen, an instance that is there may need it.
+        if !is_needed().or_else(|_| places.exists()).unwrap_or(true) {
             break;
         }
         right = only_one(places);

@@ -28,12 +28,17 @@ use portdemux_common::{
 };
 
 use self::addresses::{Placed, place_v4, place_v6};
-pub use self::{sources::Words, targets::Destinations};
+pub use self::{
+    sources::{Words, outline::Outline},
+    targets::Destinations,
+};
 use crate::{
+    clock::Clock,
     error::Help as _,
     rules::{
         Flows, Inbound, Malformed, Ruleset,
         claims::{Claims, Piece, Segment, overlay},
+        until::Until,
     },
 };
 
@@ -59,10 +64,24 @@ impl Compiled {
         }
     }
 
-    /// The prefixes in one of its lists of sources, in as few as say it, IPv4 first.
+    /// The prefixes in one of its lists of sources now, in as few as say it.
     #[must_use]
     pub fn prefixes(&self, list: u16) -> Vec<IpNet> {
-        sources::prefixes(&self.image.header.sources, &self.sources, list)
+        let members = self.members(list, &Clock::now()).into_iter();
+        let prefixes: Vec<IpNet> = members.map(|(prefix, _)| prefix).collect();
+        IpNet::aggregate(&prefixes)
+    }
+
+    /// What its lists of sources are made of; nothing if an older build compiled it.
+    #[must_use]
+    pub fn outline(&self) -> Option<Outline> {
+        Outline::read(&self.sources)
+    }
+
+    /// The prefixes in one of its lists of sources, in as few as say it, IPv4 first, and until when they are in it.
+    #[must_use]
+    pub fn members(&self, list: u16, clock: &Clock) -> Vec<(IpNet, Option<Until>)> {
+        sources::members(&self.image.header.sources, &self.sources, list, clock)
     }
 }
 

@@ -4,11 +4,11 @@
 //! command that started it. It ends as soon as there is nothing to undo: because the change was
 //! confirmed, followed by another, never made, or because the instance is gone.
 
-use std::{fs, os::unix::fs::MetadataExt as _, thread, time::Duration};
+use std::{fs, io, os::unix::fs::MetadataExt as _, thread, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::{Pending, Standing, clock};
+use super::{Pending, Standing, Tries, clock};
 use crate::{
     background,
     dataplane::{
@@ -20,8 +20,8 @@ use crate::{
 /// How often it looks whether there is still something to undo.
 const STEP: Duration = Duration::from_millis(200);
 
-/// How long it waits before it tries again what failed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long it waits before it tries again what failed, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// The verb that a guardian is started with.
 pub const VERB: &str = "guard";
@@ -35,36 +35,48 @@ pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
     background::start(places, &[VERB])
 }
 
-/// Waits and, if it comes to that, undoes the change.
+/// Waits and, if it comes to that, undoes the change. What fails is tried again, after growing pauses.
 ///
 /// # Errors
 ///
-/// It cannot stand by itself.
+/// It cannot stand by itself, or not see what waits.
 pub fn run(places: &Places) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
-    let watched = Identity::of(places);
+    let Some(watched) = Identity::of(places)? else {
+        return Ok(());
+    };
     background::say_ready();
-    while watched.is_some() && Identity::of(places) == watched {
-        match catching(|| act(places, watched)) {
-            Ok(None) => break,
-            Ok(Some(deadline)) => wait(places, watched, deadline),
-            Err(_) => thread::sleep(PAUSE),
-        }
+    let mut tries = Tries::default();
+    let mut pause = PAUSE.0;
+    loop {
+        let end = match catching(|| act(places, watched)) {
+            Ok(None) => return Ok(()),
+            Ok(Some(deadline)) => deadline,
+            Err(error) => {
+                tries.count = tries.count.saturating_add(1);
+                tries.error = format!("{error:#}");
+                // Who asks for the status is told; without that it is tried all the same.
+                let _: io::Result<()> = tries.write(places);
+                let end = clock::now() + pause;
+                pause = (pause * 2).min(PAUSE.1);
+                end
+            }
+        };
+        wait(places, watched, end);
     }
-    Ok(())
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
 ///
 /// While the change is being made, this waits for the lock.
-fn act(places: &Places, watched: Option<Identity>) -> Result<Option<Duration>> {
+fn act(places: &Places, watched: Identity) -> Result<Option<Duration>> {
     let lock = places.lock()?;
     if !places.exists()? && !places.is_dying()? {
         // The instance was removed just now, and taking the lock has made its directory again.
         places.remove(&lock)?;
         return Ok(None);
     }
-    if Identity::of(places) != watched {
+    if Identity::of(places)? != Some(watched) {
         return Ok(None);
     }
     let maps = places.open()?;
@@ -79,9 +91,10 @@ fn act(places: &Places, watched: Option<Identity>) -> Result<Option<Duration>> {
 }
 
 /// Waits until a time, or until something else waits or nothing does.
-fn wait(places: &Places, watched: Option<Identity>, deadline: Duration) {
-    while Identity::of(places) == watched {
-        let left = deadline.saturating_sub(clock::now());
+fn wait(places: &Places, watched: Identity, end: Duration) {
+    // What cannot be seen is still there.
+    while Identity::of(places).map_or(true, |now| now == Some(watched)) {
+        let left = end.saturating_sub(clock::now());
         if left.is_zero() {
             break;
         }
@@ -101,13 +114,18 @@ struct Identity {
 
 impl Identity {
     /// That of what waits in an instance, if something does.
-    fn of(places: &Places) -> Option<Self> {
-        let file = fs::metadata(super::path(places)).ok()?;
-        Some(Self {
+    fn of(places: &Places) -> Result<Option<Self>> {
+        let path = super::path(places);
+        let file = match fs::metadata(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("look at {}", path.display())),
+        };
+        Ok(Some(Self {
             device: file.dev(),
             inode: file.ino(),
             seconds: file.mtime(),
             nanoseconds: file.mtime_nsec(),
-        })
+        }))
     }
 }

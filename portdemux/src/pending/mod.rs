@@ -1,13 +1,15 @@
 //! A change that is undone by itself unless somebody confirms it.
 //!
 //! What waits stands in a file among the instance's records, written before the new ruleset is put in
-//! force: with the generation that the change leads to, the time at which it is undone and the text that
-//! is put back then. Whatever is killed after that, either that generation is not in force, and the file
-//! means nothing, or it is, and somebody will undo it: the [`guardian`], or the next command that
-//! changes something. Confirming a change is removing the file.
+//! force: with the generation that the change leads to, the time at which it is undone and the hash of the text
+//! that is put back then, which has a record of its own by that time. Whatever is killed after that, either that
+//! generation is not in force, and the file means nothing, or it is, and somebody will undo it: the [`guardian`], or
+//! the next command that changes something. Undoing it writes nothing: the generation that follows, with the text
+//! of before, says that it was undone. Confirming a change is removing the file.
 
 mod clock;
 pub mod guardian;
+mod tries;
 
 use std::{
     fs::{self, File},
@@ -17,18 +19,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portdemux_common::state::Generation;
+use portdemux_common::{
+    ruleset::{Header, RulesetImage},
+    state::Generation,
+};
 use serde::{Deserialize, Serialize};
+pub use tries::Tries;
 
 use crate::{
-    change::{self, Change, Request},
+    change::{self, Change},
     dataplane::{
         maps::Maps,
         pins::{Lock, Places, unpin},
     },
-    error::Help as _,
-    records::{Record, TextHash},
-    rules::file::Reading,
+    error::{Help as _, Warning},
+    records::{Kept, Record, Records, TextHash},
 };
 
 /// A change that waits for its confirmation, or has been undone without.
@@ -43,10 +48,26 @@ pub struct Pending {
     deadline: Duration,
     /// Which run of the kernel that is.
     boot: String,
-    /// The generation that undid it.
-    undone_by: Option<u64>,
-    /// What was in force before.
-    before: Record,
+    before: Before,
+}
+
+/// The text that was in force before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Before {
+    /// It has a record.
+    Kept(TextHash),
+    /// It stands here, as older builds wrote it.
+    Here(Record),
+}
+
+impl Before {
+    fn hash(&self) -> TextHash {
+        match self {
+            Self::Kept(hash) => *hash,
+            Self::Here(record) => record.hash(),
+        }
+    }
 }
 
 /// What waits, as it stands at the moment.
@@ -63,24 +84,6 @@ pub enum Standing {
 }
 
 impl Pending {
-    /// A change that leads to `generation`, from what `before` says.
-    pub(crate) fn new(
-        generation: u64,
-        text_hash: TextHash,
-        within: Duration,
-        before: Record,
-    ) -> Result<Self> {
-        Ok(Self {
-            generation,
-            within,
-            text_hash,
-            deadline: clock::now() + within,
-            boot: clock::boot()?,
-            undone_by: None,
-            before,
-        })
-    }
-
     /// What waits in an instance.
     ///
     /// # Errors
@@ -101,21 +104,31 @@ impl Pending {
     /// How it stands with it, given what is in force.
     #[must_use]
     pub fn standing(&self, maps: &Maps) -> Standing {
-        let generation = maps.generation().0;
         if clock::boot().is_ok_and(|boot| boot != self.boot) {
             return Standing::Void;
         }
-        match self.undone_by {
-            Some(undone_by) if undone_by == generation => Standing::Undone,
-            Some(_) => Standing::Void,
-            None if generation != self.generation || maps.header().text_hash != self.text_hash => {
-                Standing::Void
-            }
-            None => match self.left() {
+        let Header {
+            generation,
+            text_hash,
+            ..
+        } = maps.header();
+        if (generation, text_hash) == (self.generation, self.text_hash) {
+            return match self.left() {
                 Some(left) => Standing::Waits(left),
                 None => Standing::Overdue,
-            },
+            };
         }
+        // Nothing else can have followed it while it waited.
+        if (generation, text_hash) == (self.generation + 1, self.before.hash()) {
+            return Standing::Undone;
+        }
+        Standing::Void
+    }
+
+    /// How often it was tried in vain to undo it.
+    #[must_use]
+    pub fn tries(&self, places: &Places) -> Tries {
+        Tries::read(places)
     }
 
     /// The time that is left; none if it is over.
@@ -125,41 +138,62 @@ impl Pending {
     }
 
     /// Writes it down, in the place of what was there.
-    pub(crate) fn write(&self, places: &Places, _lock: &Lock) -> Result<()> {
+    fn write(&self, places: &Places) -> Result<()> {
         let path = path(places);
         // Under another name first: it is there whole or not at all.
         let unfinished = path.with_extension("new");
         let write = || -> io::Result<()> {
             File::create(&unfinished)?.write_all(&serde_json::to_vec(self)?)?;
+            Tries::reserve(places)?;
             fs::rename(&unfinished, &path)
         };
         write().with_context(|| format!("write {}", path.display()))
     }
 
-    /// Puts back what was in force before.
+    /// Puts back what was in force before. The change stays on record, as one that was undone.
     ///
     /// # Errors
     ///
-    /// Something cannot be written; the change stays in force and on record.
-    pub fn undo(mut self, places: &Places, maps: &Maps, lock: &Lock) -> Result<Change> {
-        let request = Request {
-            text: self.before.text,
-            source: self.before.source,
-            name: "the rules before",
-            reading: Reading::Known,
-            dry_run: false,
-            confirm: None,
-        };
-        let old = || {
-            let in_force = change::in_force(places, maps).ok();
-            in_force.map(|in_force| in_force.ruleset)
-        };
-        let change = change::make(places, maps, lock, old, request, |_| Ok(()))?;
-        self.undone_by = change.generation.map(|generation| generation.0);
-        self.before = Record::default();
-        self.write(places, lock)?;
-        Ok(change)
+    /// Its record cannot be read, or the kernel refuses; the change stays in force and on record.
+    pub fn undo(&self, places: &Places, maps: &Maps, lock: &Lock) -> Result<Change> {
+        if let Before::Here(record) = &self.before {
+            change::keep_record(places, record, lock)?;
+        }
+        change::return_to(places, maps, lock, &self.before.hash())
     }
+}
+
+/// Sees to it that the change to `new`, which is about to be made, is undone unless it is confirmed. Returns the
+/// hash of the text that is put back then.
+///
+/// # Errors
+///
+/// The text before cannot be kept, something cannot be written or no process started; nothing waits.
+pub(crate) fn begin(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    within: Duration,
+    new: &RulesetImage,
+) -> Result<TextHash> {
+    let before = change::keep(places, maps, lock)?;
+    let pending = Pending {
+        generation: new.header.generation,
+        within,
+        text_hash: new.header.text_hash,
+        deadline: clock::now() + within,
+        boot: clock::boot()?,
+        before: Before::Kept(before),
+    };
+    let begun = pending.write(places).and_then(|()| {
+        guardian::start(places, lock)
+            .context("start the process that undoes the change")
+            .help(|| "nothing was changed".into())
+    });
+    if begun.is_err() {
+        forget(places, lock)?;
+    }
+    begun.map(|()| before)
 }
 
 /// Forgets what waits: it is confirmed, void, or was undone.
@@ -168,7 +202,10 @@ impl Pending {
 ///
 /// The file cannot be removed.
 pub fn forget(places: &Places, _lock: &Lock) -> Result<()> {
-    unpin(&path(places))
+    unpin(&path(places))?;
+    // Without the other file it means nothing.
+    let _: Result<()> = unpin(&tries::path(places));
+    Ok(())
 }
 
 /// Starts a guardian of this binary for what waits; one of another binary ends by itself, as it is told from another
@@ -178,25 +215,52 @@ pub fn forget(places: &Places, _lock: &Lock) -> Result<()> {
 ///
 /// The record cannot be read or written, or the guardian does not start.
 pub(crate) fn hand_over(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
-    let Some(pending) = Pending::read(places)? else {
+    let Some(mut pending) = Pending::read(places)? else {
         return Ok(());
     };
     match pending.standing(maps) {
         Standing::Waits(_) | Standing::Overdue => {
-            pending.write(places, lock)?;
+            if let Before::Here(record) = &pending.before {
+                change::keep_record(places, record, lock)?;
+                let hash = record.hash();
+                pending.before = Before::Kept(hash);
+            }
+            pending.write(places)?;
             guardian::start(places, lock).context("start the process that undoes the change")
         }
         Standing::Undone | Standing::Void => Ok(()),
     }
 }
 
+/// Whether a change should have been undone, and cannot be, as the text of before is lost: then a whole file may follow
+/// it.
+///
+/// # Errors
+///
+/// That cannot be seen.
+pub(crate) fn is_hopeless(places: &Places, maps: &Maps) -> Result<bool> {
+    let Some(pending) = Pending::read(places)? else {
+        return Ok(false);
+    };
+    if pending.standing(maps) != Standing::Overdue {
+        return Ok(false);
+    }
+    let Before::Kept(hash) = &pending.before else {
+        return Ok(false);
+    };
+    let before = Records::new(places.records()).read(hash)?;
+    Ok(matches!(before, Kept::Lost(_)))
+}
+
 /// A change that was not confirmed in time, and the generation that undid it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undone {
     /// The change.
     pub generation: u64,
     /// What is in force since.
     pub by: Generation,
+    /// What could not be had of what the rules name that are in force again.
+    pub warnings: Vec<Warning>,
 }
 
 /// Undoes a change that should have been undone already.
@@ -217,7 +281,12 @@ pub fn settle(places: &Places, maps: &Maps, lock: &Lock) -> Result<Option<Undone
                 .undo(places, maps, lock)
                 .context("undo a change that was not confirmed in time")?;
             let by = change.generation.unwrap_or_else(|| maps.generation());
-            Ok(Some(Undone { generation, by }))
+            let warnings = change.warnings;
+            Ok(Some(Undone {
+                generation,
+                by,
+                warnings,
+            }))
         }
     }
 }

@@ -11,17 +11,18 @@ mod sets;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use portdemux_common::state::Generation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dataplane::pins::Lock,
+    dataplane::pins::{Lock, unpin},
+    error::Advice,
     rules::{
         Ruleset,
         source::{Becomes, MemberChange},
@@ -34,6 +35,9 @@ pub type TextHash = [u8; 32];
 
 /// How a record begins: with a line that says, in JSON, where the text that follows it came from.
 const SOURCE: &str = "# source = ";
+
+/// How many bytes the first line of a record has at most: the path of a file, in JSON, and what stands before it.
+const LONGEST_SOURCE: u64 = 6 * 4096 + 64;
 
 /// How the name of a record ends.
 const TEXT: &str = "toml";
@@ -49,6 +53,15 @@ pub struct Record {
     pub source: Option<PathBuf>,
     /// The text.
     pub text: String,
+}
+
+/// What was kept, as far as it is still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept<T> {
+    /// It is there as it was written.
+    Whole(T),
+    /// It is missing or damaged, and why that is known.
+    Lost(String),
 }
 
 /// The records of an instance.
@@ -82,29 +95,55 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// It is missing, damaged, or may not be read.
-    pub fn read(&self, hash: &TextHash) -> Result<Record> {
+    /// Whether it is there cannot be seen, or it may not be read.
+    pub fn read(&self, hash: &TextHash) -> Result<Kept<Record>> {
         let path = self.path(hash, TEXT);
-        let kept = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let Some(kept) = read_if_there(&path)? else {
+            return Ok(Kept::Lost(format!("{} is missing", path.display())));
+        };
+        let damaged = || Kept::Lost(format!("{} is damaged", path.display()));
+        // What is no text does not have the hash of one.
+        let Ok(kept) = String::from_utf8(kept) else {
+            return Ok(damaged());
+        };
         let (line, text) = kept.split_once('\n').unwrap_or_default();
+        let Some(source) = source(line) else {
+            return Ok(damaged());
+        };
         let record = Record {
-            source: source(line).with_context(|| format!("understand {}", path.display()))?,
+            source,
             text: text.into(),
         };
-        anyhow::ensure!(record.hash() == *hash, "{} is damaged", path.display());
-        Ok(record)
+        Ok(if record.hash() == *hash {
+            Kept::Whole(record)
+        } else {
+            damaged()
+        })
     }
 
     /// What the text with this hash says, without reading it, and the file it was applied from. None unless its
-    /// sets are large, or if that is damaged or may not be read.
-    #[must_use]
-    pub fn ruleset(&self, hash: &TextHash) -> Option<(Option<PathBuf>, Ruleset)> {
-        let kept = fs::read(self.path(hash, SETS)).ok()?;
+    /// sets are large, or if that is damaged.
+    ///
+    /// # Errors
+    ///
+    /// Whether it is there cannot be seen, or it may not be read.
+    pub fn ruleset(&self, hash: &TextHash) -> Result<Option<(Option<PathBuf>, Ruleset)>> {
+        let Some(kept) = read_if_there(&self.path(hash, SETS))? else {
+            return Ok(None);
+        };
+        let path = self.path(hash, TEXT);
         let mut line = String::new();
-        let record = File::open(self.path(hash, TEXT)).ok()?;
-        BufReader::new(record).read_line(&mut line).ok()?;
-        let source = source(line.trim_end()).ok()?;
-        Some((source, sets::read("the ruleset in force", &kept)?))
+        let first_line = File::open(&path).and_then(|record| {
+            let mut record = BufReader::new(record).take(LONGEST_SOURCE);
+            record.read_line(&mut line)
+        });
+        match first_line {
+            Ok(_) => {}
+            Err(error) if is_lost(&error) => return Ok(None),
+            Err(error) => return Err(unreadable(error, &path)),
+        }
+        let found = source(line.trim_end()).zip(sets::read("the ruleset in force", &kept));
+        Ok(found)
     }
 
     /// Keeps a record under the hash of its text, and what it says, beside the one of the ruleset in force.
@@ -134,7 +173,10 @@ impl Records {
     ///
     /// As [`Self::read`]; it cannot be written.
     pub fn name_source(&self, hash: &TextHash, source: PathBuf, _lock: &Lock) -> Result<()> {
-        let Record { text, .. } = self.read(hash)?;
+        let Record { text, .. } = match self.read(hash)? {
+            Kept::Whole(record) => record,
+            Kept::Lost(why) => bail!("the text of the ruleset in force is lost ({why})"),
+        };
         self.write_text(
             &Record {
                 source: Some(source),
@@ -153,43 +195,44 @@ impl Records {
         )
     }
 
-    /// Removes every record but that of `kept`, and returns how many there were.
+    /// Removes every record but those of `kept`, and returns how many there were.
     ///
     /// # Errors
     ///
     /// One cannot be removed.
-    pub fn sweep(&self, kept: &TextHash, _lock: &Lock) -> Result<usize> {
-        let kept = [TEXT, SETS].map(|ending| self.path(kept, ending));
-        let mut removed = 0;
-        let entries = fs::read_dir(&self.directory)
-            .with_context(|| format!("read {}", self.directory.display()))?;
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if !kept.contains(&path) && is_record(&path) {
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+    pub fn sweep(&self, kept: &[TextHash], _lock: &Lock) -> Result<usize> {
+        let files = |hash| [TEXT, SETS].map(|ending| self.path(hash, ending));
+        let kept: Vec<PathBuf> = kept.iter().flat_map(files).collect();
+        self.remove(|path| !kept.contains(path) && is_record(path))
     }
 
-    /// The changes of sets since a generation was put in force, in their order.
+    /// The changes of sets since a generation was put in force, in their order; none where there is no record of
+    /// any.
     ///
     /// # Errors
     ///
-    /// They are damaged, or may not be read.
-    pub fn changes(&self, generation: Generation) -> Result<Vec<MemberChange>> {
+    /// Whether there are any cannot be seen, or they may not be read.
+    pub fn changes(&self, generation: Generation) -> Result<Kept<Vec<MemberChange>>> {
         let path = self.changes_path(generation);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
+        let kept = read_if_there(&path)?.unwrap_or_default();
         // What a writer that was killed left of a line was never said to have happened.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole
-            .lines()
-            .map(|line| read_change(line).with_context(|| format!("{} is damaged", path.display())))
-            .collect()
+        let end = kept.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
+        let changes = std::str::from_utf8(&kept[..end]).ok();
+        let changes = changes.and_then(|text| text.lines().map(read_change).collect());
+        Ok(match changes {
+            Some(changes) => Kept::Whole(changes),
+            None => Kept::Lost(format!("{} is damaged", path.display())),
+        })
+    }
+
+    /// Whether there is a record of changes since a generation was put in force, whatever it says.
+    ///
+    /// # Errors
+    ///
+    /// That cannot be seen.
+    pub fn has_changes(&self, generation: Generation) -> Result<bool> {
+        let kept = read_if_there(&self.changes_path(generation))?;
+        Ok(kept.is_some_and(|kept| !kept.is_empty()))
     }
 
     /// Keeps changes of sets behind those there are.
@@ -222,7 +265,12 @@ impl Records {
             }
             file.set_len(end)?;
             let text: String = changes.iter().map(write_change).collect();
-            file.write_all_at(text.as_bytes(), end)
+            let written = file.write_all_at(text.as_bytes(), end);
+            if written.is_err() {
+                // Lines that are whole would be taken for changes that were made.
+                file.set_len(end)?;
+            }
+            written
         };
         append().with_context(|| format!("write {}", path.display()))
     }
@@ -234,14 +282,23 @@ impl Records {
     /// They cannot be removed.
     pub fn sweep_changes(&self, kept: Generation, _lock: &Lock) -> Result<()> {
         let kept = self.changes_path(kept);
-        let entries = fs::read_dir(&self.directory)
-            .with_context(|| format!("read {}", self.directory.display()))?;
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path != kept && path.extension().is_some_and(|ending| ending == CHANGES) {
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        let is_of_changes = |path: &Path| path.extension().is_some_and(|ending| ending == CHANGES);
+        self.remove(|path| *path != kept && is_of_changes(path))
+            .map(drop)
+    }
+
+    /// Removes files of the directory, and returns how many there were.
+    fn remove(&self, is_meant: impl Fn(&PathBuf) -> bool) -> Result<usize> {
+        let mut removed = 0;
+        let list = || format!("list {}", self.directory.display());
+        for entry in fs::read_dir(&self.directory).with_context(list)? {
+            let path = entry.with_context(list)?.path();
+            if is_meant(&path) {
+                unpin(&path)?;
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn changes_path(&self, generation: Generation) -> PathBuf {
@@ -256,11 +313,38 @@ impl Records {
     }
 }
 
-/// The file that a record was applied from, by its first line.
-fn source(line: &str) -> Result<Option<PathBuf>> {
-    let source = line.strip_prefix(SOURCE);
-    let source = source.context("it does not begin as a record")?;
-    Ok(serde_json::from_str(source)?)
+/// The file that a record was applied from, by its first line; nothing if that is none of a record.
+#[expect(
+    clippy::option_option,
+    reason = "a record can say that it came from no file"
+)]
+fn source(line: &str) -> Option<Option<PathBuf>> {
+    serde_json::from_str(line.strip_prefix(SOURCE)?).ok()
+}
+
+/// What stands in a file, if there is one.
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(error, path)),
+    }
+}
+
+fn is_lost(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+    )
+}
+
+/// Whoever cannot read a record knows nothing of what it says, not even that it is lost.
+fn unreadable(error: io::Error, path: &Path) -> anyhow::Error {
+    anyhow::Error::new(error)
+        .context(format!("read {}", path.display()))
+        .context(Advice(
+            "try again once it can be read; nothing was changed".into(),
+        ))
 }
 
 /// Writes a file, under another name first: it is there whole or not at all.

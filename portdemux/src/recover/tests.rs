@@ -11,6 +11,12 @@ use crate::{
     rules::{Rule, Ruleset, edit, file},
 };
 
+/// A moment for texts in which nobody is a member for a time.
+const NOW: Clock = Clock {
+    unix: 4_000_000_000_000,
+    monotonic: 0,
+};
+
 /// The image of a text, with the names of its rules by id.
 fn compile(text: &str) -> (Compiled, HashMap<RuleId, String>) {
     let ruleset = file::parse("test.toml", text).unwrap();
@@ -58,9 +64,9 @@ fn what_is_rebuilt_decides_as_the_original_and_is_a_fixed_point() {
         office = ["192.0.2.0/24", "2001:db8:1::/48"]
     "#;
     let (image, names) = compile(original);
-    let rebuilt = text(&image, &names);
+    let rebuilt = text(&image, &names, &NOW);
     let (again, names_again) = compile(&rebuilt);
-    assert_eq!(text(&again, &names_again), rebuilt);
+    assert_eq!(text(&again, &names_again, &NOW), rebuilt);
     assert_eq!(again.header.defaults.malformed_pass, 1);
     assert!(
         rebuilt.contains("\"8000-8079/tcp\", \"8081-8999/tcp\""),
@@ -75,7 +81,8 @@ fn what_is_rebuilt_decides_as_the_original_and_is_a_fixed_point() {
         assert_eq!(say(&names, *one), say(&names_again, *other));
     }
     for part in [
-        r#"from = ["192.0.2.0/24", "198.51.100.0/24", "2001:db8:1::/48"]"#,
+        r#"from = ["@office", "198.51.100.0/24"]"#,
+        r#"office = ["192.0.2.0/24", "2001:db8:1::/48"]"#,
         r#"deny = "192.0.2.66""#,
         r#"deny = ["0.0.0.0/0", "::/0"]"#,
     ] {
@@ -163,9 +170,9 @@ proptest! {
         );
         lost.extend(rules.iter().map(written));
         let (image, names) = compile(&lost);
-        let rebuilt = text(&image, &names);
+        let rebuilt = text(&image, &names, &NOW);
         let (again, names_again) = compile(&rebuilt);
-        prop_assert_eq!(text(&again, &names_again), rebuilt);
+        prop_assert_eq!(text(&again, &names_again, &NOW), rebuilt);
         prop_assert_eq!(again.header.defaults, image.header.defaults);
         prop_assert_eq!(again.header.flows, image.header.flows);
         prop_assert_eq!(again.header.half_open, image.header.half_open);
@@ -212,7 +219,7 @@ fn names_that_are_taken_or_long_make_no_rule_of_a_name_twice() {
          \"web-2\"\nport = \"5/udp\"\naddress = \"192.0.2.2\"\n"
     );
     let (image, names) = compile(&lost);
-    let rebuilt = text(&image, &names);
+    let rebuilt = text(&image, &names, &NOW);
     let ruleset = file::parse("rebuilt", &rebuilt).unwrap();
     let names: Vec<_> = ruleset.rules().iter().map(|rule| &*rule.name).collect();
     let cut = format!("{}-2", "ä".repeat(31));
@@ -223,9 +230,89 @@ fn names_that_are_taken_or_long_make_no_rule_of_a_name_twice() {
 fn a_list_that_holds_nobody_lets_nobody_in_when_it_is_rebuilt() {
     let lost = "[sets]\nnone = []\n[[rule]]\nport = \"1/tcp\"\nfrom = \"@none\"\n";
     let (image, names) = compile(lost);
-    let rebuilt = text(&image, &names);
-    assert!(rebuilt.contains("[sets]\nnobody = []\n"), "{rebuilt}");
-    assert!(rebuilt.contains("from = \"@nobody\"\n"), "{rebuilt}");
+    let rebuilt = text(&image, &names, &NOW);
+    assert!(rebuilt.contains("[sets]\nnone = []\n"), "{rebuilt}");
+    assert!(rebuilt.contains("from = \"@none\"\n"), "{rebuilt}");
     let ruleset: Ruleset = file::parse("rebuilt", &rebuilt).unwrap();
     assert_eq!(ruleset.policy(0).from, 1);
+    // As an older build left it, without names.
+    let mut image = image;
+    image.sources[4] = 0;
+    let rebuilt = text(&image, &names, &NOW);
+    assert!(rebuilt.contains("[sets]\nnobody = []\n"), "{rebuilt}");
+    assert!(rebuilt.contains("from = \"@nobody\"\n"), "{rebuilt}");
+}
+
+#[test]
+fn sets_keep_their_names_and_members_the_ends_of_their_time() {
+    let clock = Clock::now();
+    let later = |seconds: u64| Until {
+        unix: clock.unix + seconds * 1000,
+    };
+    let guest = |number: u8, seconds: u64| {
+        let until = later(seconds);
+        format!("{{ prefix = \"192.0.2.{number}\", until = \"{until}\" }}")
+    };
+    let lost = format!(
+        "[sets]\n\"the.office\" = [\"198.51.100.0/24\", \"2001:db8::/48\", {}, {}]\nbanned = [{}]\n\
+         [[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nfrom = [\"@the.office\", \"203.0.113.1\"]\ndeny = \
+         \"@banned\"\n[[rule]]\nname = \"web\"\nport = \"80/tcp\"\nfrom = \"@the.office\"\n",
+        guest(7, 20),
+        guest(8, 3600),
+        guest(9, 86_400),
+    );
+    let (mut image, names) = compile(&lost);
+    let rebuilt = text(&image, &names, &clock);
+    let ruleset = file::parse("rebuilt", &rebuilt).unwrap();
+    let rule = ruleset.rule("ssh").unwrap();
+    let from: Vec<String> = rule.from.iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["@the.office", "203.0.113.1"], "{rebuilt}");
+    let ends = |ruleset: &Ruleset, name: &str| {
+        let mut sets = ruleset.sets().iter();
+        let set = sets.find(|set| set.name == name).unwrap();
+        let mut members: Vec<(String, Option<u64>)> = set
+            .members(clock.unix)
+            .map(|(prefix, until)| {
+                let left = until.map(|until| until.unix - clock.unix);
+                // It comes out a moment later than it went in.
+                let seconds = left.map(|left| left / 1000);
+                assert!(left.is_none_or(|left| left % 1000 < 5), "{left:?}");
+                (prefix.to_string(), seconds)
+            })
+            .collect();
+        members.sort();
+        members
+    };
+    let member = |prefix: &str, seconds: Option<u64>| (prefix.to_owned(), seconds);
+    assert_eq!(
+        ends(&ruleset, "the.office"),
+        [
+            member("192.0.2.7/32", Some(20)),
+            member("192.0.2.8/32", Some(3600)),
+            member("198.51.100.0/24", None),
+            member("2001:db8::/48", None),
+        ]
+    );
+    assert_eq!(
+        ends(&ruleset, "banned"),
+        [member("192.0.2.9/32", Some(86_400))]
+    );
+    // Who was in it for a time is not in it when that is over.
+    let tomorrow = Clock {
+        unix: clock.unix + 100_000_000,
+        monotonic: clock.monotonic + 100_000_000_000_000,
+    };
+    let rebuilt = text(&image, &names, &tomorrow);
+    assert!(
+        rebuilt.contains("banned = []\n") && !rebuilt.contains("until"),
+        "{rebuilt}"
+    );
+    // Without names there is a set for who is in a list for a time.
+    image.sources[4] = 0;
+    let ruleset = file::parse("rebuilt", &text(&image, &names, &clock)).unwrap();
+    let rule = ruleset.rule("ssh").unwrap();
+    let Source::Set(deny) = &rule.deny[0] else {
+        panic!("{:?}", rule.deny)
+    };
+    assert_eq!(ends(&ruleset, deny), [member("192.0.2.9/32", Some(86_400))]);
 }

@@ -99,7 +99,7 @@ fn attach_new(
             Err(error) => refused.push(error),
         }
     }
-    renew(context, &maps, &lock)?;
+    renew(context, &maps, &lock);
     let Some(last) = refused.pop() else {
         return Ok(());
     };

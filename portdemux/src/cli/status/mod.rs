@@ -20,7 +20,7 @@ use crate::{
         output::{self, Align, Table},
         stats::{Lost, Traffic},
     },
-    dataplane::losses,
+    dataplane::{losses, maps::Maps, pins::Places},
     figures::{grouped, rate, seconds, size},
     pending::{Pending, Standing},
 };
@@ -67,6 +67,13 @@ struct Report {
 struct Waiting {
     generation: u64,
     seconds_left: f64,
+    /// Whether its time is over and it is still in force.
+    overdue: bool,
+    /// How often it was tried in vain to undo it, and why the last try failed.
+    tries: u32,
+    last_error: Option<String>,
+    #[serde(skip)]
+    standing: Standing,
 }
 
 #[derive(Serialize)]
@@ -99,17 +106,57 @@ impl From<&AttachedInterface> for Interface {
 }
 
 impl Waiting {
-    /// What is undone unless it is confirmed, if anything is.
-    fn of(generation: u64, standing: Standing) -> Option<Self> {
+    /// What waits, or waited.
+    fn of(pending: &Pending, places: &Places, maps: &Maps) -> Self {
+        let standing = pending.standing(maps);
+        let tries = pending.tries(places);
         let left = match standing {
             Standing::Waits(left) => left,
-            Standing::Overdue => Duration::ZERO,
-            Standing::Undone | Standing::Void => return None,
+            Standing::Overdue | Standing::Undone | Standing::Void => Duration::ZERO,
         };
-        Some(Self {
-            generation,
+        Self {
+            generation: pending.generation,
             seconds_left: left.as_secs_f64(),
-        })
+            overdue: standing == Standing::Overdue,
+            tries: tries.count,
+            last_error: (tries.count > 0).then_some(tries.error),
+            standing,
+        }
+    }
+
+    /// Whether it waits still.
+    fn is_in_force(&self) -> bool {
+        matches!(self.standing, Standing::Waits(_) | Standing::Overdue)
+    }
+
+    fn say(&self, context: &Context) {
+        let command = context.command();
+        let generation = self.generation;
+        match self.standing {
+            Standing::Waits(left) => context.output.line(format!(
+                "generation {generation} is undone in {}, unless: {command} confirm",
+                seconds(left)
+            )),
+            Standing::Overdue => {
+                let tried = match (self.tries, &self.last_error) {
+                    (1, Some(error)) => format!(": undoing it failed: {error}"),
+                    (tries, Some(error)) => {
+                        format!(": undoing it failed {tries} times, at last: {error}")
+                    }
+                    (_, None) => String::new(),
+                };
+                output::warn(
+                    format!(
+                        "generation {generation} was not confirmed in time and is still in force{tried}"
+                    ),
+                    Some(&format!("{command} confirm --undo")),
+                );
+            }
+            Standing::Undone => output::note(format!(
+                "generation {generation} was not confirmed in time: the rules before it are in force again"
+            )),
+            Standing::Void => {}
+        }
     }
 }
 
@@ -126,7 +173,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
     let pending = Pending::read(places)?;
-    let pending = pending.map(|pending| (pending.generation, pending.standing(&maps)));
+    let pending = pending.map(|pending| Waiting::of(&pending, places, &maps));
     let before = attached::interfaces(places, &maps)?;
     let flows = maps.flows().unwrap_or_else(|error| {
         output::warn(format!("{error:#}"), Some("apply the rules file again"));
@@ -147,10 +194,11 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             source,
             in_sync,
             saved,
-            pending: pending.and_then(|(generation, standing)| Waiting::of(generation, standing)),
             undone: pending
-                .filter(|(_, standing)| *standing == Standing::Undone)
-                .map(|(generation, _)| generation),
+                .as_ref()
+                .filter(|waiting| waiting.standing == Standing::Undone)
+                .map(|waiting| waiting.generation),
+            pending: pending.filter(Waiting::is_in_force),
             interfaces: before.iter().map(Interface::from).collect(),
             flows: flows.as_ref().map(Tracked::report),
             destinations,
@@ -180,8 +228,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     if saved == Some(false) {
         say_what_holds_at_boot(context, known);
     }
-    if let Some((generation, standing)) = pending {
-        say_what_waits(context, generation, standing);
+    if let Some(waiting) = &pending {
+        waiting.say(context);
     }
     if let Err(error) = &in_force {
         output::warn(format!("{error:#}"), None);
@@ -267,24 +315,6 @@ fn versions(interfaces: &[AttachedInterface]) -> String {
             old.name,
             env!("CARGO_PKG_VERSION")
         ),
-    }
-}
-
-fn say_what_waits(context: &Context, generation: u64, standing: Standing) {
-    let command = context.command();
-    match standing {
-        Standing::Waits(left) => context.output.line(format!(
-            "generation {generation} is undone in {}, unless: {command} confirm",
-            seconds(left)
-        )),
-        Standing::Overdue => output::warn(
-            format!("generation {generation} was not confirmed in time and is still in force"),
-            Some(&format!("{command} confirm --undo")),
-        ),
-        Standing::Undone => output::note(format!(
-            "generation {generation} was not confirmed in time: the rules before it are in force again"
-        )),
-        Standing::Void => {}
     }
 }
 

@@ -79,7 +79,7 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
         }
     }
     let mut warnings = Vec::new();
-    if has_cpus && maps.has_generic() {
+    if has_cpus && maps.has_generic()? {
         warnings.push((
             "the program runs in generic mode, in which packets cannot be handed to other CPUs: they stay on \
              the one that they came by (no_cpu)"

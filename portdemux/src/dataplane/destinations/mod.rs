@@ -22,8 +22,10 @@ use super::{
     maps::{Maps, half, text},
     pins::Lock,
     targets::Needed,
+    trusted::is_there,
 };
 use crate::{
+    error::Unavailable,
     image::{Destinations, targets as placed},
     interface::{self, Interface},
     rules::Destination,
@@ -85,7 +87,7 @@ pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
     refilled
         .destinations
         .retain(|_, destination| is_interface(destination));
-    maps.fill_targets(&refilled)?;
+    maps.fill_targets(&refilled, &mut Unavailable::Refused)?;
     maps.know_targets(&needed, &Needed::default())?;
     Ok(returned)
 }
@@ -132,14 +134,14 @@ pub fn reached(maps: &Maps) -> Result<Vec<Reached>> {
     if all.is_empty() {
         return Ok(all);
     }
-    let taking = maps.taking();
+    let (taking, has_native) = (maps.taking(), maps.has_native()?);
     for reached in &mut all {
         let takes = reached.index.map(|index| taking.get(&index));
         // In generic mode every interface takes them.
         let is_ready = reached.state == State::Ready;
         reached.takes_frames = match takes {
             Some(Some(&takes)) => Some(takes),
-            _ => (is_ready && !maps.has_native()).then_some(true),
+            _ => (is_ready && !has_native).then_some(true),
         };
     }
     Ok(all)
@@ -241,12 +243,20 @@ impl Maps {
     }
 
     /// Fills the places that a ruleset needs.
-    pub(super) fn fill_targets(&self, needed: &Needed) -> Result<()> {
+    pub(super) fn fill_targets(
+        &self,
+        needed: &Needed,
+        unavailable: &mut Unavailable<'_>,
+    ) -> Result<()> {
         if needed.is_empty() {
             return Ok(());
         }
+        let present = unavailable.judge(self.neighbours())?;
+        let present = present.unwrap_or_default();
+        // Where that cannot be seen, no CPU is used: in generic mode a packet for one would be lost.
+        let has_generic = unavailable.judge(self.has_generic())?.unwrap_or(true);
         self.targets
-            .fill(needed, &self.neighbours()?, self.has_generic())
+            .fill(needed, &present, has_generic, unavailable)
     }
 
     /// Says by what the kernel knows the targets that packets can meet while one ruleset takes the place of
@@ -268,26 +278,31 @@ impl Maps {
     }
 
     /// Whether the program runs in generic mode on any interface.
-    fn has_generic(&self) -> bool {
+    fn has_generic(&self) -> Result<bool> {
         self.is_attached_in(Mode::Generic)
     }
 
     /// Whether the program runs in native mode on any interface.
-    fn has_native(&self) -> bool {
+    fn has_native(&self) -> Result<bool> {
         self.is_attached_in(Mode::Native)
     }
 
-    fn is_attached_in(&self, mode: Mode) -> bool {
-        let is_attached = |place: usize| self.directory.join(format!("link{place}")).exists();
-        let mut known = self.interfaces().into_iter();
-        known.any(|(place, interface)| interface.mode == mode as u32 && is_attached(place))
+    fn is_attached_in(&self, mode: Mode) -> Result<bool> {
+        for (place, interface) in self.interfaces() {
+            if interface.mode == mode as u32
+                && is_there(&self.directory.join(format!("link{place}")))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Which of the interfaces here take frames of other drivers, as far as that matters and is known.
     fn taking(&self) -> BTreeMap<u32, bool> {
         let here = interface::namespace().ok();
         let is_here = |netns: u64| here == Some(netns);
-        if !self.has_native()
+        if !self.has_native().unwrap_or(false)
             || self
                 .interfaces()
                 .iter()

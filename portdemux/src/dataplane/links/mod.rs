@@ -39,9 +39,11 @@ pub use self::{
     refusing::check_capabilities,
 };
 use super::{
+    damage::is_damage,
     maps::Maps,
     pins::{Lock, Places, unpin},
     sent,
+    trusted::is_there,
 };
 use crate::{
     error::Help as _,
@@ -124,7 +126,7 @@ pub fn attach(
         mac: interface.mac.map_or(ANY_MAC, answer::mac),
     };
     let present = interface::list()?;
-    let pinned = pinned(places);
+    let pinned = pinned(places)?;
     let is_attached = |place| {
         pinned
             .iter()
@@ -165,7 +167,7 @@ fn attach_at(
         wish,
         shape.is_some(),
     );
-    if attached.is_err() && replaceable(&places.link(place), interface).is_none() {
+    if attached.is_err() && matches!(replaceable(&places.link(place), interface), Ok(None)) {
         sent::detach(places, place, Some(&interface.name))?;
     }
     attached
@@ -184,7 +186,7 @@ fn attach_received(
     let program = received(object, tracks)?;
     program.load().context("load the program into the kernel")?;
 
-    if let Some(mode) = replaceable(&pin, interface) {
+    if let Some(mode) = replaceable(&pin, interface)? {
         if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {
             return Err(anyhow::anyhow!(
                 "{} is attached in {} mode, which cannot change while it is attached",
@@ -252,7 +254,7 @@ fn open_link(pin: &Path) -> Result<XdpLink> {
 /// The pin cannot be removed, or something else holds the link.
 pub fn detach(places: &Places, place: usize) -> Result<()> {
     let pin = places.link(place);
-    let program = program_id(&pin);
+    let program = program_id(&pin)?;
     let present = interface::list()?;
     let carrier = carriers(&[Pinned { place, program }], &present).next();
     sent::detach(places, place, carrier)?;
@@ -313,7 +315,7 @@ fn carriers<'a>(pinned: &[Pinned], present: &'a [Interface]) -> impl Iterator<It
 ///
 /// A pin or a record cannot be removed; something else holds a link.
 pub fn remove_instance(places: &Places, lock: &Lock) -> Result<()> {
-    let (pinned, present) = (pinned(places), interface::list()?);
+    let (pinned, present) = (pinned(places)?, interface::list()?);
     places.remove(lock)?;
     sent::detach_filters(carriers(&pinned, &present));
     let programs: Vec<u32> = pinned.iter().filter_map(|link| link.program).collect();
@@ -321,15 +323,20 @@ pub fn remove_instance(places: &Places, lock: &Lock) -> Result<()> {
 }
 
 /// The links that are pinned.
-#[must_use]
-pub fn pinned(places: &Places) -> Vec<Pinned> {
-    (0..MAX_INTERFACES)
-        .filter(|&place| places.link(place).exists())
-        .map(|place| Pinned {
-            place,
-            program: program_id(&places.link(place)),
-        })
-        .collect()
+///
+/// # Errors
+///
+/// They cannot be asked for.
+pub fn pinned(places: &Places) -> Result<Vec<Pinned>> {
+    let mut pinned = Vec::new();
+    for place in 0..MAX_INTERFACES {
+        let pin = places.link(place);
+        if is_there(&pin)? {
+            let program = program_id(&pin)?;
+            pinned.push(Pinned { place, program });
+        }
+    }
+    Ok(pinned)
 }
 
 /// The name of a mode.
@@ -342,8 +349,9 @@ pub const fn mode_name(mode: Mode) -> &'static str {
 }
 
 /// The mode of the link at `pin`, if it still holds a program on this very interface.
-fn replaceable(pin: &Path, interface: &Interface) -> Option<Mode> {
-    mode_of(program_id(pin)?, interface)
+fn replaceable(pin: &Path, interface: &Interface) -> Result<Option<Mode>> {
+    let program = program_id(pin)?;
+    Ok(program.and_then(|program| mode_of(program, interface)))
 }
 
 /// The mode in which a program runs on an interface, if it does.
@@ -357,9 +365,17 @@ pub fn mode_of(program: u32, interface: &Interface) -> Option<Mode> {
     })
 }
 
-fn program_id(pin: &Path) -> Option<u32> {
-    let link = PinnedLink::from_pin(pin).ok()?;
-    Some(FdLink::from(link).info().ok()?.program_id())
+/// The program of the link at `pin`; none if there is no link.
+fn program_id(pin: &Path) -> Result<Option<u32>> {
+    let look = || -> Result<u32> {
+        let link = PinnedLink::from_pin(pin)?;
+        Ok(FdLink::from(link).info()?.program_id())
+    };
+    match look() {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if is_damage(&error) || pin.is_dir() => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("look at the link {}", pin.display())),
+    }
 }
 
 pub(super) fn padded(text: &str) -> [u8; NAME_LENGTH] {

@@ -100,7 +100,10 @@ fn is_our_name(name: &str) -> bool {
 /// Whether an instance in this bpffs has the link of a program.
 fn is_pinned(places: &Places, program: u32) -> bool {
     let links = places.all_links();
-    links.iter().any(|pin| program_id(pin) == Some(program))
+    // What cannot be asked may be it.
+    links
+        .iter()
+        .any(|pin| program_id(pin).map_or(true, |found| found == Some(program)))
 }
 
 /// Says why a program cannot be attached, and what to do about it.

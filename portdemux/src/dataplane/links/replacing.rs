@@ -8,7 +8,7 @@ use aya::{
 };
 use portdemux_common::counters::MAX_INTERFACES;
 
-use super::{Pinned, load, loading::received, open_link, pinned, program_id, refusing::os_error};
+use super::{load, loading::received, open_link, pinned, program_id, refusing::os_error};
 use crate::{
     dataplane::{
         maps::{Maps, RULESETS, text},
@@ -37,7 +37,7 @@ pub(in crate::dataplane) fn programs_with(map: u32) -> Vec<u32> {
 pub(in crate::dataplane) fn all_use(places: &Places, map: u32) -> Result<bool> {
     let using = programs_with(map);
     let present = interface::list()?;
-    Ok(pinned(places)
+    Ok(pinned(places)?
         .iter()
         .filter(|link| link.carrier(&present).is_some())
         .all(|link| {
@@ -56,7 +56,7 @@ pub(in crate::dataplane) fn all_use(places: &Places, map: u32) -> Result<bool> {
 pub(in crate::dataplane) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
     let shape = maps.shape();
     let present = interface::list()?;
-    for link in pinned(places) {
+    for link in pinned(places)? {
         // Of an interface that is gone only the link is left.
         let Some(name) = link.carrier(&present).map(|carrier| &carrier.name) else {
             continue;
@@ -93,8 +93,8 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
     let mut renewed = Vec::new();
     for place in 0..MAX_INTERFACES {
         let pin = pins.join(format!("link{place}"));
-        // A link that cannot be read is one whose interface is gone: no packet meets its program.
-        let Some(program) = pin.exists().then(|| program_id(&pin)).flatten() else {
+        // Where no link is, no packet meets a program.
+        let Some(program) = program_id(&pin)? else {
             continue;
         };
         if using.contains(&program) {
@@ -120,7 +120,7 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
 ///
 /// The kernel refuses one.
 pub(in crate::dataplane) fn loaded(places: &Places, maps: &Maps) -> Result<Vec<(usize, Ebpf)>> {
-    let links = pinned(places).into_iter();
+    let links = pinned(places)?.into_iter();
     links.map(|link| load_all(maps, link.place)).collect()
 }
 
@@ -134,13 +134,15 @@ pub(in crate::dataplane) fn outdated(places: &Places, maps: &Maps) -> Result<Vec
     let map = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
     let using = programs_with(map.id());
     let is_current = |program: Option<u32>| program.is_some_and(|id| using.contains(&id));
-    let has_current_sender =
-        |place: usize| !sent::has_links() || is_current(program_id(&places.sent(place)));
-    let is_outdated = |link: &Pinned| {
-        !is_current(link.program) || maps.shape().is_some() && !has_current_sender(link.place)
-    };
-    let links = pinned(places).into_iter().filter(is_outdated);
-    links.map(|link| load_all(maps, link.place)).collect()
+    let needs_sender = maps.shape().is_some() && sent::has_links();
+    let mut outdated = Vec::new();
+    for link in pinned(places)? {
+        let sender = || program_id(&places.sent(link.place));
+        if !is_current(link.program) || needs_sender && !is_current(sender()?) {
+            outdated.push(load_all(maps, link.place)?);
+        }
+    }
+    Ok(outdated)
 }
 
 fn load_all(maps: &Maps, place: usize) -> Result<(usize, Ebpf)> {
@@ -167,7 +169,7 @@ pub(in crate::dataplane) fn exchange(
 ) -> Result<()> {
     let tracks = maps.shape().is_some();
     let present = interface::list()?;
-    let links = pinned(places);
+    let links = pinned(places)?;
     for (place, mut object) in programs {
         let link = links.iter().find(|link| link.place == place);
         let carrier = link.and_then(|link| link.carrier(&present));

@@ -28,6 +28,7 @@ use super::{
     objects,
     pins::{Lock, Places, unpin},
     targets::Needed,
+    trusted::is_there,
 };
 use crate::rules::{Destination, Ruleset};
 
@@ -220,7 +221,12 @@ pub fn are_counted(places: &Places, ruleset: &Ruleset) -> Option<bool> {
 ///
 /// The kernel refuses a program. Packets go to their targets all the same.
 pub fn begin(places: &Places, maps: &Maps, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
-    let missing = needed(ruleset).filter(|(program, _)| !pin(places, program).exists());
+    let mut missing = Vec::new();
+    for (program, tracepoint) in needed(ruleset) {
+        if !is_there(&pin(places, program))? {
+            missing.push((program, tracepoint));
+        }
+    }
     attach(places, maps, missing)
 }
 
@@ -245,13 +251,13 @@ pub fn end(places: &Places, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
 ///
 /// The kernel refuses one.
 pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
-    let running = PROGRAMS.into_iter();
-    let running = running.filter(|(program, ..)| pin(places, program).exists());
-    attach(
-        places,
-        maps,
-        running.map(|(program, tracepoint, _)| (program, tracepoint)),
-    )
+    let mut running = Vec::new();
+    for (program, tracepoint, _) in PROGRAMS {
+        if is_there(&pin(places, program))? {
+            running.push((program, tracepoint));
+        }
+    }
+    attach(places, maps, running)
 }
 
 /// Whether a program that counts losses has this name.
@@ -263,7 +269,7 @@ pub(super) fn is_program(name: &str) -> bool {
 pub(super) fn exchange(places: &Places, maps: &Maps, older: &Path) -> Result<()> {
     for (program, tracepoint, _) in PROGRAMS {
         if older.join(program).try_exists()? {
-            attach(places, maps, [(program, tracepoint)].into_iter())?;
+            attach(places, maps, vec![(program, tracepoint)])?;
             // For the moment in between a loss can be counted twice: a tracepoint's link takes no other program.
             unpin(&older.join(program))?;
         }
@@ -272,11 +278,7 @@ pub(super) fn exchange(places: &Places, maps: &Maps, older: &Path) -> Result<()>
 }
 
 /// Attaches programs; those that are there are taken off when the new ones count.
-fn attach(
-    places: &Places,
-    maps: &Maps,
-    programs: impl Iterator<Item = (&'static str, &'static str)>,
-) -> Result<()> {
+fn attach(places: &Places, maps: &Maps, programs: Vec<(&'static str, &'static str)>) -> Result<()> {
     let mut object = None;
     for (name, tracepoint) in programs {
         let object = match &mut object {

@@ -13,6 +13,7 @@ use portdemux_common::{
 use super::{Maps, random, text};
 use crate::{
     dataplane::{mapped::Mapped, quiesce, sources, targets::Needed},
+    error::Unavailable,
     image::{self, Compiled, Destinations},
 };
 
@@ -135,7 +136,8 @@ impl Maps {
         text_hash: [u8; 32],
         compile: impl FnOnce(&[RuleId]) -> Result<Compiled>,
     ) -> Result<Generation> {
-        self.put_in_force(&self.prepare(names, text_hash, compile)?)
+        let prepared = self.prepare(names, text_hash, compile)?;
+        self.put_in_force(&prepared, &mut Unavailable::Refused)
     }
 
     /// Compiles a ruleset that is to follow the one in force; nothing is written.
@@ -179,8 +181,13 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// The wait for running programs failed, or there are too many sources; nothing was changed.
-    pub fn put_in_force(&self, prepared: &Prepared) -> Result<Generation> {
+    /// The wait for running programs failed, there are too many sources, or a destination cannot be had and is not
+    /// to count as missing; nothing was changed.
+    pub fn put_in_force(
+        &self,
+        prepared: &Prepared,
+        unavailable: &mut Unavailable<'_>,
+    ) -> Result<Generation> {
         let Compiled {
             image,
             sources: words,
@@ -204,8 +211,8 @@ impl Maps {
         let before = self.needed_in_force();
         let needed = Needed::of(image, &prepared.ruleset.destinations);
         self.enter_destinations(&prepared.new_destinations);
-        self.fill_targets(&needed)?;
-        self.know_targets(&before, &needed)?;
+        self.fill_targets(&needed, unavailable)?;
+        unavailable.judge(self.know_targets(&before, &needed))?;
         write_image(&self.rulesets, half(new), image);
         self.rulesets.write(
             half(new),
@@ -215,9 +222,11 @@ impl Maps {
             .word(GENERATION)
             .store(new.0, Ordering::Release);
         if !before.is_empty() {
-            // What decided by the rules before may be on its way to what they named.
-            quiesce::wait_for_programs().context("wait for running programs to end")?;
-            self.targets.clear(&before, &needed)?;
+            // What decided by the rules before may be on its way to what they named. The new ones are in force
+            // whether it is cleared or not; what stays at a place is replaced when the place is given away.
+            let _: Result<()> = quiesce::wait_for_programs()
+                .map_err(Into::into)
+                .and_then(|()| self.targets.clear(&before, &needed));
         }
         Ok(new)
     }

@@ -138,11 +138,11 @@ impl Steering {
         }
     }
 
-    /// Says which group a destination is; nothing in force may use its place.
-    pub(in crate::dataplane) fn assign(&self, destination: u32, group: u32) {
+    /// Says which group a destination is, if it is one.
+    pub(in crate::dataplane) fn assign(&self, destination: u32, group: Option<u32>) {
         let at = offset_of!(Layout, groups_of) + destination as usize * size_of::<u16>();
         let word = self.memory.word(at / 8 * 8);
-        let number = u16::try_from(group + 1).unwrap_or(0);
+        let number = group.map_or(0, |group| u16::try_from(group + 1).unwrap_or(0));
         let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
             let mut four: [u16; 4] = bytemuck::cast(word);
             four[at / 2 % 4] = number;

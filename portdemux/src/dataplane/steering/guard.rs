@@ -30,7 +30,7 @@ pub fn is_guard_current(places: &Places, maps: &Maps) -> Result<bool> {
         return Ok(true);
     }
     let present = interface::list()?;
-    let attached = carriers(places, &[], &present);
+    let attached = carriers(places, &[], &present)?;
     Ok(maps.steering.guards(&with_vlans(attached, &present)))
 }
 
@@ -49,18 +49,18 @@ pub fn guard_without(places: &Places, maps: &Maps, _lock: &Lock, leaving: &[usiz
         return Ok(());
     }
     let present = interface::list()?;
-    let attached = carriers(places, leaving, &present);
+    let attached = carriers(places, leaving, &present)?;
     maps.steering.set_guarded(&with_vlans(attached, &present));
     Ok(())
 }
 
 /// The interfaces that the program runs on, but for those at some places.
-fn carriers(places: &Places, leaving: &[usize], present: &[Interface]) -> Vec<u32> {
-    let attached = links::pinned(places).into_iter();
+fn carriers(places: &Places, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
+    let attached = links::pinned(places)?.into_iter();
     let attached = attached.filter(|link| !leaving.contains(&link.place));
-    attached
+    Ok(attached
         .filter_map(|link| Some(link.carrier(present)?.index))
-        .collect()
+        .collect())
 }
 
 /// Adds the VLANs on interfaces: all that comes by a VLAN has come by the interface below, with a tag.

@@ -23,13 +23,15 @@ use super::{
 };
 use crate::{
     dataplane::{
+        damage::is_damage,
         links::programs_with,
         maps::{self, COUNTERS, CPUS, Maps, SOURCES, possible_cpus},
         objects,
         pins::{Lock, Places, unpin},
         syscalls,
+        trusted::is_there,
     },
-    error::Help as _,
+    error::{Help as _, Unavailable},
     image::Destinations,
     interface,
     rules::{Destination, destination::SocketName},
@@ -57,37 +59,53 @@ pub enum Followed {
 ///
 /// # Errors
 ///
-/// The kernel lacks what it takes or refuses; whatever ruleset is in force stays, and what it names.
-pub fn begin(places: &Places, maps: &Maps, lock: &Lock, destinations: &Destinations) -> Result<()> {
+/// The kernel lacks what it takes or refuses, and that is not to count as missing; whatever ruleset is in force
+/// stays, and what it names.
+pub fn begin(
+    places: &Places,
+    maps: &Maps,
+    lock: &Lock,
+    destinations: &Destinations,
+    unavailable: &mut Unavailable<'_>,
+) -> Result<()> {
     let wanted = named(destinations);
     if wanted.is_empty() {
         return Ok(());
     }
-    require()?;
-    enter_namespace(places, maps)?;
+    let ready = require().and_then(|()| enter_namespace(places, maps));
+    let is_ready = unavailable.judge(ready)?.is_some();
     let steering = &maps.steering;
     for (&place, &name) in &wanted {
-        let group = steering.enter(name)?;
+        let group = if is_ready {
+            unavailable.judge(steering.enter(name))?
+        } else {
+            steering.find(name)
+        };
+        // Without a group it is none, whatever had the place before.
         steering.assign(place, group);
+    }
+    if !is_ready {
+        return Ok(());
     }
     let mut object = None;
     // First this one: whoever begins to listen from here on is heard of, and whoever listens already is
     // found after it.
-    if !hearing(places).exists() {
-        attach_hearing(places, maps, &mut object)?;
+    if !is_there(&hearing(places))? {
+        unavailable.judge(attach_hearing(places, maps, &mut object))?;
     }
     let names: BTreeSet<&GroupName> = wanted.values().copied().collect();
     for name in names {
         if let SocketName::Address(address) = name
             && let Some(group) = steering.find(name)
         {
-            take::all_at(steering, group, *address)
-                .with_context(|| format!("take what listens on {address}"))?;
+            let taken = take::all_at(steering, group, *address)
+                .with_context(|| format!("take what listens on {address}"));
+            unavailable.judge(taken)?;
         }
     }
-    guard(places, maps, lock)?;
+    unavailable.judge(guard(places, maps, lock))?;
     if !is_current(places, maps) {
-        attach_looking(places, maps, &mut object)?;
+        unavailable.judge(attach_looking(places, maps, &mut object))?;
     }
     Ok(())
 }
@@ -165,9 +183,9 @@ pub fn followed(places: &Places) -> Followed {
 ///
 /// The kernel refuses.
 pub fn refresh(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
-    if is_steering(places) {
+    if is_there(&looking(places))? {
         let mut object = None;
-        if hearing(places).exists() {
+        if is_there(&hearing(places))? {
             attach_hearing(places, maps, &mut object)?;
         }
         attach_looking(places, maps, &mut object)?;
@@ -183,7 +201,7 @@ pub fn refresh(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
 /// The kernel refuses.
 pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<()> {
     let pin = maps.directory.join(LOOKING);
-    if pin.exists() && !uses_sources(maps, &pin) {
+    if is_there(&pin)? && !uses_sources(maps, &pin) {
         attach_at(&pin, maps, &mut None)?;
     }
     Ok(())
@@ -220,7 +238,7 @@ fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
     let here = interface::namespace()?;
     let (_, of_instance) = maps.steering.netns();
     if of_instance != here {
-        if is_steering(places) && is_alive(places) {
+        if is_there(&looking(places))? && is_alive(places)? {
             return Err(anyhow::anyhow!(
                 "the sockets of instance {} are in another network namespace",
                 places.instance
@@ -239,12 +257,15 @@ fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
 }
 
 /// Whether the namespace is there that the program that is asked for sockets was attached to.
-fn is_alive(places: &Places) -> bool {
-    // A link to a namespace that is gone holds no program that could be replaced by itself.
-    let Ok(link) = syscalls::open_pin(&looking(places)) else {
-        return false;
+fn is_alive(places: &Places) -> Result<bool> {
+    let pin = looking(places);
+    let link = match syscalls::open_pin(&pin).map_err(anyhow::Error::new) {
+        Err(error) if is_damage(&error) => return Ok(false),
+        link => link.with_context(|| format!("open {}", pin.display()))?,
     };
-    !matches!(syscalls::link_namespace(&link), Ok(0))
+    // A link to a namespace that is gone holds no program that could be replaced by itself.
+    let namespace = syscalls::link_namespace(&link);
+    Ok(namespace.with_context(|| format!("look at the link {}", pin.display()))? != 0)
 }
 
 /// Prepares the programs for an instance's sockets.
@@ -303,7 +324,7 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
     program
         .load()
         .context("load the program for lookups into the kernel")?;
-    if pin.exists() {
+    if is_there(pin)? {
         let link = syscalls::open_pin(pin).with_context(|| format!("open {}", pin.display()))?;
         match syscalls::update_link(&link, program.fd()?) {
             Ok(()) => return Ok(()),
@@ -341,7 +362,7 @@ fn attach_hearing(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Re
     if program.load().is_err() {
         return Ok(());
     }
-    if pin.exists() {
+    if is_there(&pin)? {
         let link = syscalls::open_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
         match syscalls::update_link(&link, program.fd()?) {
             Ok(()) => return Ok(()),

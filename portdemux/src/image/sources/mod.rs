@@ -4,6 +4,7 @@ mod decode;
 mod edit;
 mod encode;
 pub(crate) mod live;
+pub(super) mod outline;
 mod ranges;
 mod rows;
 pub(crate) mod store;
@@ -16,12 +17,13 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use portdemux_common::{
     limits::{Bucket, Kind, Limits},
     ruleset::RuleId,
-    sources::{CONTROL_WORDS, Class, DIRECT, Sources, Table, is_in_direct, tree::Target},
+    sources::{CONTROL_WORDS, Class, DIRECT, ENDS, Sources, Table, is_in_direct, tree::Target},
 };
 
 pub(crate) use self::rows::Numbering;
 use self::{
     encode::{Keys, Piece},
+    outline::Outline,
     ranges::{Held, Range},
     rows::NewRows,
     store::{NoRoom, Store},
@@ -31,6 +33,7 @@ use crate::{
     rules::{
         Ruleset,
         lists::{Atom, Lists},
+        until::Until,
     },
 };
 
@@ -46,6 +49,8 @@ pub(crate) enum Control {
     ClassPlaces = 2,
     /// How many changes were made since the table was built.
     Changes = 3,
+    /// Where it says what lists are made of; 0 if it does not.
+    Outline = 4,
 }
 
 /// Rows for classes that come up while the table is in use.
@@ -101,6 +106,7 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> 
     let places = rows.count() + rows.count() / 4 + SPARE_CLASSES;
     let classes = words.take(places * row)?;
     words.write(classes, &rows.words);
+    Outline::of(ruleset).write(&mut words)?;
     let mut tree = |keys, ranges: &[Range]| {
         let pieces = ranges::pieces(&mut words, keys, ranges)?;
         encode::root(&mut words, keys, &pieces)
@@ -197,31 +203,56 @@ impl Store for Frozen<'_> {
     fn publish(&mut self, _place: u32, _word: u64) {}
 }
 
-/// The prefixes that a table has in a list, in as few as say it, IPv4 first.
-pub(super) fn prefixes(sources: &Sources, words: &[u64], list: u16) -> Vec<IpNet> {
+/// The prefixes that a table has in a list, in as few as say it, IPv4 first, and until when they are in it; those whose
+/// time is over are not.
+pub(super) fn members(
+    sources: &Sources,
+    words: &[u64],
+    list: u16,
+    clock: &Clock,
+) -> Vec<(IpNet, Option<Until>)> {
     let store = Frozen(words);
-    let is_in = |class: Class| {
-        if class & DIRECT != 0 {
-            return is_in_direct(class, list);
-        }
-        let word = sources.row_of(class) + 1 + u32::from(list / 64);
-        store.read(word) >> (list % 64) & 1 != 0
+    // What is made up of others ends as a list by itself does: once, with the last of them.
+    let numbering = Numbering {
+        atoms: (sources.row as usize).saturating_sub(1) * 64,
+        unions: Vec::new(),
+    };
+    let row = |class: Class| {
+        let place = sources.row_of(class);
+        let words = place..place + sources.row;
+        words.map(|place| store.read(place)).collect()
+    };
+    let mut known: HashMap<Class, Option<Option<u64>>> = HashMap::new();
+    let mut member = |class: Class| {
+        *known
+            .entry(class)
+            .or_insert_with(|| match class & (DIRECT | ENDS) {
+                DIRECT => is_in_direct(class, list).then_some(None),
+                _ => numbering.membership(class, row).of(list),
+            })
+    };
+    let mut is_in = |class: Class| match member(class)? {
+        None => Some(None),
+        // It never comes out earlier than it is.
+        Some(deadline) => clock.time_of(deadline).map(Some),
     };
     let v4 = decode::root(&store, Keys::V4, &sources.v4)
         .into_iter()
         .map(|piece| (u128::from(piece.start), piece.target.0));
-    let v4 = spans(v4, is_in, u128::from(u32::MAX))
-        .into_iter()
-        .flat_map(|(first, last)| {
-            let address = |number| Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX));
-            Ipv4Subnets::new(address(first), address(last), 0).map(IpNet::V4)
-        });
+    let v4 = spans(v4, &mut is_in, u128::from(u32::MAX));
+    let v4 = v4.into_iter().flat_map(|(first, last, until)| {
+        let address = |number| Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX));
+        let prefixes = Ipv4Subnets::new(address(first), address(last), 0);
+        prefixes.map(move |prefix| (IpNet::V4(prefix), until))
+    });
     let v6 = decode::root(&store, Keys::V6, &sources.v6)
         .into_iter()
         .flat_map(|piece| addresses(&store, piece));
-    let v6 = spans(v6, is_in, u128::MAX)
-        .into_iter()
-        .flat_map(|(first, last)| Ipv6Subnets::new(first.into(), last.into(), 0).map(IpNet::V6));
+    let v6 = spans(v6, &mut is_in, u128::MAX);
+    let v6 = v6.into_iter().flat_map(|(first, last, until)| {
+        let prefixes = Ipv6Subnets::new(first.into(), last.into(), 0);
+        prefixes.map(move |prefix| (IpNet::V6(prefix), until))
+    });
     v4.chain(v6).collect()
 }
 
@@ -243,25 +274,27 @@ fn addresses(store: &impl Store, Piece { start, target }: Piece) -> Vec<Range> {
         .collect()
 }
 
-/// The spans of neighbouring ranges that are in a list, first and last address, the last range ending
+/// The spans of neighbouring ranges that are in a list in the same way, first and last address, the last range ending
 /// with the last address of all.
-fn spans(
+fn spans<T: Copy + PartialEq>(
     ranges: impl Iterator<Item = Range>,
-    is_in: impl Fn(Class) -> bool,
+    mut is_in: impl FnMut(Class) -> Option<T>,
     end: u128,
-) -> Vec<(u128, u128)> {
+) -> Vec<(u128, u128, T)> {
     let mut spans = Vec::new();
-    let mut open = None;
+    let mut open: Option<(u128, T)> = None;
     for (start, class) in ranges {
-        match (open, is_in(class)) {
-            (None, true) => open = Some(start),
-            (Some(first), false) => {
-                spans.push((first, start - 1));
-                open = None;
-            }
-            (None, false) | (Some(_), true) => {}
+        let here = is_in(class);
+        if let Some((first, how)) = open
+            && here != Some(how)
+        {
+            spans.push((first, start - 1, how));
+            open = None;
+        }
+        if open.is_none() {
+            open = here.map(|how| (start, how));
         }
     }
-    spans.extend(open.map(|first| (first, end)));
+    spans.extend(open.map(|(first, how)| (first, end, how)));
     spans
 }

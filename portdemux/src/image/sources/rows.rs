@@ -149,6 +149,17 @@ impl Numbering {
 }
 
 impl Membership {
+    /// Until when it is in an atom, if it is.
+    #[expect(clippy::option_option, reason = "who is in for good has no end")]
+    pub(crate) fn of(&self, atom: u16) -> Option<Option<u64>> {
+        if is_set(&self.lasting, atom) {
+            return Some(None);
+        }
+        let mut timed = self.timed.iter();
+        let found = timed.find(|&&(_, other)| other == atom)?;
+        Some(Some(found.0))
+    }
+
     /// Makes an address a member of an atom, until a time or for good, and of none else of it.
     pub(crate) fn enter(&mut self, atom: u16, deadline: Option<u64>) {
         self.leave(atom);

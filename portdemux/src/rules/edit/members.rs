@@ -40,6 +40,26 @@ pub fn members(
     Ok(edited)
 }
 
+/// A line, or several, that define a set.
+#[must_use]
+pub fn set(name: &str, members: &[(IpNet, Option<Until>)]) -> String {
+    /// With more members than this each has a line of its own.
+    const IN_A_LINE: usize = 4;
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let name = if name.chars().all(is_bare) {
+        name.to_owned()
+    } else {
+        quoted(name)
+    };
+    let members = members.iter().copied().map(written);
+    let members: Vec<String> = members.collect();
+    if members.len() <= IN_A_LINE {
+        return format!("{name} = [{}]\n", members.join(", "));
+    }
+    let lines = members.iter().map(|member| format!("    {member},\n"));
+    format!("{name} = [\n{}]\n", lines.collect::<String>())
+}
+
 /// The text of a rules file without the members of sets whose time was over at `now`, in milliseconds
 /// since 1970.
 #[must_use]

@@ -15,7 +15,7 @@ use std::{
 
 use self::layout::Layout;
 pub use self::{
-    members::{members, without_ended},
+    members::{members, set, without_ended},
     outline::outline,
     promote::promote,
 };

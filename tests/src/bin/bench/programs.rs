@@ -241,6 +241,7 @@ impl Bench {
             reading: Reading::Known,
             dry_run: false,
             confirm: None,
+            keeps_before: false,
         };
         change::change(
             &self.places,
