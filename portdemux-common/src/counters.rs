@@ -1,11 +1,12 @@
-//! Live counters, one set for every possible CPU, so that no CPU waits for another.
+//! Live counters, and how they are laid out: where they lie, [`blocks`] says.
 //!
-//! A program adds to its CPU's set and nobody else writes it, save the control plane when it gives a
-//! rule's or an interface's place away; a reader sums over all CPUs.
+//! Programs add to them and nobody else writes them, save the control plane when it gives a rule's or an
+//! interface's place away.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    blocks,
     reason::{Reason, Verdict},
     ruleset::RULE_PLACES,
     wire::Transport,
@@ -17,9 +18,9 @@ pub const MAX_INTERFACES: usize = 64;
 pub const REASON_PLACES: usize = 64;
 /// Places for verdicts: more than there are, so that a new one moves nothing.
 pub const VERDICT_PLACES: usize = 4;
-/// Places for events of flows: more than there are, and up to the end of a page.
+/// Places for events of flows: more than there are, and up to the end of a block.
 pub const EVENT_PLACES: usize = 512;
-/// Places for what became of rejected packets: more than there are, and up to the end of a page.
+/// Places for what became of rejected packets: more than there are, and up to the end of a block.
 pub const TOLD_PLACES: usize = 512;
 /// Places for ports.
 pub const PORT_PLACES: usize = Transport::COUNT << 16;
@@ -42,34 +43,46 @@ pub struct Counter {
 /// What an interface's packets came to: by verdict, then by reason.
 pub type Outcomes = [[Counter; REASON_PLACES]; VERDICT_PLACES];
 
-/// The counters of one CPU.
+/// What came for neighbouring ports or rules: a block.
+///
+/// What was dropped stands apart from all that came: a packet that passes touches 16 bytes and not 32, and twice as
+/// many ports fit in a cache. Both are in one block, so that a packet asks for one.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct CpuCounters {
+pub struct Tallies {
+    /// Everything that came.
+    pub received: [Counter; TALLIES],
+    /// The part of it that was dropped.
+    pub dropped: [Counter; TALLIES],
+}
+
+/// How many ports or rules share a block.
+pub const TALLIES: usize = blocks::COUNTERS / 2;
+
+/// How the counters of an instance are laid out; each part begins a block of [`blocks`].
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Layout {
     /// Every frame of an interface, by its place in [`crate::state::Ledger`].
     pub interfaces: [Outcomes; MAX_INTERFACES],
-    /// Everything that came for each rule, by rule id.
-    pub rules: [Counter; RULE_PLACES],
-    /// The part of it that was dropped.
-    ///
-    /// Apart from the rest, and so for ports: a packet that passes touches 16 bytes and not 32, and
-    /// twice as many ports fit in a cache.
-    pub rules_dropped: [Counter; RULE_PLACES],
-    /// Everything that came for each port, by [`crate::wire::Port::index`].
-    pub ports: [Counter; PORT_PLACES],
-    /// The part of it that was dropped.
-    pub ports_dropped: [Counter; PORT_PLACES],
+    /// What came for each rule, by rule id.
+    pub rules: [Tallies; RULE_PLACES / TALLIES],
     /// What became of rejected packets, by [`crate::answer::Told`].
     pub told: [u64; TOLD_PLACES],
     /// What socket lookups came to whose packets no program had decided about: by verdict, then by reason.
     /// Their bytes are not known.
     pub lookups: Outcomes,
+    /// What came for each port, by [`crate::wire::Port::index`].
+    pub ports: [Tallies; PORT_PLACES / TALLIES],
 }
 
-/// What one CPU has counted of flows.
+/// How many blocks the counters have.
+pub const BLOCKS: usize = size_of::<Layout>() / blocks::BYTES;
+
+/// How what is counted of flows is laid out; it follows [`Layout`] in the directories of [`blocks`].
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct CpuFlowCounters {
+pub struct FlowLayout {
     /// Packets received for each port, by [`crate::wire::Port::index`] and by [`crate::flows::Relation`].
     pub relations: [[u64; 4]; PORT_PLACES],
     /// Everything that was sent from each port, as it will be on the wire.
@@ -78,10 +91,14 @@ pub struct CpuFlowCounters {
     pub events: [u64; EVENT_PLACES],
 }
 
+/// How many blocks what is counted of flows has.
+pub const FLOW_BLOCKS: usize = size_of::<FlowLayout>() / blocks::BYTES;
+
 const _: () = {
-    assert!(size_of::<CpuFlowCounters>().is_multiple_of(4096));
-    assert!(size_of::<Counter>() == 16 && align_of::<CpuCounters>() == 8);
-    assert!(size_of::<CpuCounters>().is_multiple_of(4096));
+    assert!(size_of::<Counter>() == 16 && align_of::<Layout>() == 8);
+    assert!(size_of::<Outcomes>() == blocks::BYTES && size_of::<Tallies>() == blocks::BYTES);
+    assert!(size_of::<Layout>() == BLOCKS * blocks::BYTES);
+    assert!(size_of::<FlowLayout>() == FLOW_BLOCKS * blocks::BYTES);
 };
 
 impl Counter {

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod blocks;
 pub mod counters;
 pub mod decide;
 pub mod destination;

@@ -1,23 +1,23 @@
-//! The map that holds the counters.
+//! What is counted of a packet.
 
-use aya_ebpf::{Global, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
+use core::{hint::cold_path, mem::offset_of};
+
+use aya_ebpf::Global;
 use portdemux_common::{
     answer::Told,
-    counters::{CpuCounters, REASON_PLACES},
+    blocks as layout,
+    counters::{Layout, PORT_PLACES, REASON_PLACES, TALLIES},
     decide::{Decision, Outcome},
     ruleset::Entry,
 };
 
-use crate::verifier::{Elements as _, Lookup as _};
+use crate::blocks::{self, Frames, Mine, Set as _};
 
-const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
-
-/// One set of counters for every possible CPU; the loader sets how many there are.
-///
-/// An array by CPU and not a per-CPU array, so that the control plane can map it: 200,000 counters
-/// are read without a system call.
-#[btf_map]
-static COUNTERS: Array<CpuCounters, 1, MMAPABLE> = Array::new();
+const INTERFACES: usize = offset_of!(Layout, interfaces) / layout::BYTES;
+const RULES: usize = offset_of!(Layout, rules) / layout::BYTES;
+const TOLD: usize = offset_of!(Layout, told) / layout::BYTES;
+const LOOKUPS: usize = offset_of!(Layout, lookups) / layout::BYTES;
+const PORTS: usize = offset_of!(Layout, ports) / layout::BYTES;
 
 /// Place of the interface that this copy of the program is attached to, set by the loader.
 #[unsafe(no_mangle)]
@@ -45,84 +45,83 @@ pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
 pub(crate) fn count_lookup(port: usize, decision: &Decision) {
     let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
     let is_dropped = decision.verdict.is_dropped();
-    let Some(counters) = counters() else {
+    let Some(mine) = blocks::mine() else {
         return;
     };
-    if let Some(counter) = counters.lookups.as_flattened_mut().get_mut(outcome) {
-        counter.count(0);
-    }
-    count_for_port(counters, 0, port, is_dropped);
-    count_for_rule(counters, 0, decision.entry, is_dropped);
+    blocks::count::<Frames>(mine, (LOOKUPS, outcome), [1, 0], true);
+    count_tally(mine, (PORTS, port), 0, is_dropped, true);
+    count_rule_in(mine, 0, decision.entry, is_dropped);
 }
 
 /// Counts what became of a packet that was rejected.
 #[inline(always)]
 pub(crate) fn count_told(told: Told) {
-    if let Some(counters) = counters()
-        && let Some(counter) = counters.told.get_mut(told as usize)
-    {
-        *counter = counter.wrapping_add(1);
+    if let Some(mine) = blocks::mine() {
+        blocks::count_half::<Frames>(mine, (TOLD, told as usize));
     }
 }
 
 #[inline(always)]
 fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, entry: Entry) {
-    let Some(counters) = counters() else {
+    let Some(mine) = blocks::mine() else {
         return;
     };
-    if let Some(counter) = counters
-        .interfaces
-        .get_mut(INTERFACE.load() as usize)
-        .and_then(|outcomes| outcomes.as_flattened_mut().get_mut(outcome))
-    {
-        counter.count(bytes);
-    }
+    let interface = INTERFACES + INTERFACE.load() as usize;
+    blocks::count::<Frames>(mine, (interface, outcome), [1, bytes], true);
     let Some(port) = port else {
         return;
     };
-    count_for_port(counters, bytes, port, is_dropped);
-    if entry.is_claimed() {
-        count_for_rule(counters, bytes, entry, is_dropped);
+    let is_claimed = entry.is_claimed();
+    // One without ports that was written down has a place beyond all.
+    if port < PORT_PLACES {
+        count_tally(mine, (PORTS, port), bytes, is_dropped, is_claimed);
     }
-}
-
-#[inline(always)]
-fn count_for_port(counters: &mut CpuCounters, bytes: u64, port: usize, is_dropped: bool) {
-    if let Some(counter) = counters.ports.element_mut(port) {
-        counter.count(bytes);
-    }
-    if is_dropped && let Some(counter) = counters.ports_dropped.element_mut(port) {
-        counter.count(bytes);
+    if is_claimed {
+        count_rule_in(mine, bytes, entry, is_dropped);
     }
 }
 
 /// Counts a frame for a rule that did not decide about it.
 #[inline(always)]
 pub(crate) fn count_rule(bytes: u64, entry: Entry, is_dropped: bool) {
-    if let Some(counters) = counters() {
-        count_for_rule(counters, bytes, entry, is_dropped);
+    if let Some(mine) = blocks::mine() {
+        count_rule_in(mine, bytes, entry, is_dropped);
     }
 }
 
-/// The counters of this CPU.
 #[inline(always)]
-fn counters() -> Option<&'static mut CpuCounters> {
-    // SAFETY: the helper takes nothing and cannot fail.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let counters = COUNTERS.find(cpu)?;
-    // SAFETY: only this CPU's programs write these counters, and no other program runs on the CPU
-    // before this one returns. The control plane reads them as they stand, and resets only those of
-    // a place that no program uses.
-    Some(unsafe { &mut *counters })
+fn count_rule_in(mine: Mine, bytes: u64, entry: Entry, is_dropped: bool) {
+    count_tally(
+        mine,
+        (RULES, entry.rule() as usize),
+        bytes,
+        is_dropped,
+        true,
+    );
 }
 
+/// Counts a frame for a port or a rule, given by its index and the block of the first ones.
 #[inline(always)]
-fn count_for_rule(counters: &mut CpuCounters, bytes: u64, entry: Entry, is_dropped: bool) {
-    let rule = entry.rule() as usize;
-    if let Some(counter) = counters.rules.element_mut(rule) {
-        counter.count(bytes);
-    }
-    if is_dropped && let Some(counter) = counters.rules_dropped.element_mut(rule) {
-        counter.count(bytes);
+fn count_tally(
+    mine: Mine,
+    (first, index): (usize, usize),
+    bytes: u64,
+    is_dropped: bool,
+    is_reserved: bool,
+) {
+    let (block, index) = (first + index / TALLIES, index % TALLIES);
+    if let Some(block) = mine.block(block) {
+        if let Some(counter) = block.get_mut(index) {
+            counter.count(bytes);
+        }
+        if is_dropped && let Some(counter) = block.get_mut(index + TALLIES) {
+            counter.count(bytes);
+        }
+    } else {
+        cold_path();
+        Frames::count_apart((block, index), [1, bytes], is_reserved);
+        if is_dropped {
+            Frames::count_apart((block, index + TALLIES), [1, bytes], is_reserved);
+        }
     }
 }

@@ -79,7 +79,7 @@ fn note(ctx: &TcContext) -> Option<()> {
     let (_, ruleset) = ruleset::in_force()?;
     // SAFETY: the context is a socket buffer's for as long as the program runs.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
-    flows::send(pending, ruleset, segments)
+    flows::send(pending, &ruleset, segments)
 }
 
 /// Writes down what was read, if it is of a kind that has flows.

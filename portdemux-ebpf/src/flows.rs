@@ -1,26 +1,30 @@
 //! The maps that hold flows and what is counted of them.
 
-use core::hint::cold_path;
+use core::{hint::cold_path, mem::offset_of};
 
 use aya_ebpf::{
     Global,
     btf_maps::{Array, PerCpuArray},
-    helpers::{bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
+    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::btf_map,
     programs::XdpContext,
 };
 use portdemux_common::{
-    counters::CpuFlowCounters,
+    blocks as layout,
+    counters::{BLOCKS, FlowLayout, PORT_PLACES},
     decide::{Outcome, Pending},
     flows::{self, Direction, Event, Relation, Shape, Tables, Tracked, Which, table::Bucket},
     policy::TICK_SHIFT,
     reason::Verdict,
-    ruleset::RulesetImage,
+    ruleset::RulesetTables as _,
 };
 
 use crate::{
-    Maps, Witness, fragments,
+    Maps, Witness,
+    blocks::{self, At, Blocks, Set},
+    fragments,
     frame::LinearFrame,
+    ruleset::Ruleset,
     sockets, targets,
     verifier::{Elements as _, Lookup as _},
     words::{Shared, forget, meet},
@@ -36,9 +40,36 @@ static FLOWS: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static HALF_OPEN: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
 
-/// What is counted of flows, a set for every possible CPU.
+/// What is counted of flows where no CPU has a block of its own for it.
 #[btf_map]
-static FLOW_COUNTERS: Array<CpuFlowCounters, 1, MMAPABLE> = Array::new();
+static FLOW_COUNTERS: Blocks = Array::new();
+
+const RELATIONS: usize = offset_of!(FlowLayout, relations) / layout::BYTES;
+const SENT: usize = offset_of!(FlowLayout, sent) / layout::BYTES;
+const EVENTS: usize = offset_of!(FlowLayout, events) / layout::BYTES;
+/// How many ports share a block of [`RELATIONS`].
+const RELATED: usize = layout::BYTES / size_of::<[u64; Relation::ALL.len()]>();
+
+/// What is counted of flows, by [`FlowLayout`].
+struct Tracking;
+
+impl Set for Tracking {
+    const FIRST: usize = BLOCKS;
+
+    #[inline(always)]
+    fn count_apart(at: At, [packets, bytes]: [u64; 2], is_reserved: bool) {
+        portdemux_count_flow(blocks::packed(at), packets, bytes, is_reserved.into());
+    }
+}
+
+/// As the one for what is counted of every frame.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_count_flow(at: u64, packets: u64, bytes: u64, is_reserved: u32) -> u32 {
+    let add = [packets, bytes];
+    let counted = blocks::count_rarely::<Tracking>(&FLOW_COUNTERS, at, add, is_reserved != 0);
+    u32::from(counted.is_some())
+}
 
 /// How large the tables are, set by the loader.
 #[unsafe(no_mangle)]
@@ -77,23 +108,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count(&self, event: Event) {
-        if let Some(counters) = counters()
-            && let Some(counter) = counters.events.get_mut(event as usize)
-        {
-            *counter = counter.wrapping_add(1);
+        if let Some(mine) = blocks::mine() {
+            blocks::count_half::<Tracking>(mine, (EVENTS, event as usize));
         }
     }
-}
-
-/// The counters of this CPU.
-#[inline(always)]
-fn counters() -> Option<&'static mut CpuFlowCounters> {
-    // SAFETY: the helper takes nothing and cannot fail.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let counters = FLOW_COUNTERS.find(cpu)?;
-    // SAFETY: only this CPU's programs write these counters, and none runs before another has returned:
-    // both hooks run with soft interrupts disabled.
-    Some(unsafe { &mut *counters })
 }
 
 /// The time in ticks.
@@ -140,10 +158,10 @@ fn quoted() -> Option<&'static mut Pending> {
 pub(crate) fn look(
     ctx: &XdpContext,
     pending: &mut Pending,
-    ruleset: &RulesetImage,
+    ruleset: &Ruleset,
 ) -> Option<&'static mut Tracked> {
     let tracked = packet(Direction::Received)?;
-    if ruleset.header.defaults.flows == 0 {
+    if ruleset.header().defaults.flows == 0 {
         cold_path();
         *tracked = Tracked::OF_NO_FLOW;
         return Some(tracked);
@@ -174,7 +192,7 @@ pub(crate) fn receive<W: Witness>(
     ctx: &XdpContext,
     pending: &Pending,
     tracked: &mut Tracked,
-    ruleset: &RulesetImage,
+    ruleset: &Ruleset,
     witness: W,
 ) -> Option<Verdict> {
     let decision = pending.decide(ruleset, &Maps, Relation::of(tracked.relation));
@@ -183,7 +201,7 @@ pub(crate) fn receive<W: Witness>(
     meet();
     let outcome = Outcome(tracked.outcome);
     let passes = !outcome.verdict().is_dropped();
-    let timeouts = &ruleset.header.defaults.timeouts;
+    let timeouts = &ruleset.header().defaults.timeouts;
     if !tracked.key.is_none() {
         if tracked.is_error == 0 {
             flows::receive(&Maps, tracked, passes, pending.may_begin(), timeouts);
@@ -208,17 +226,18 @@ pub(crate) fn receive<W: Witness>(
 /// Counts a packet for its port, by how it stands to the flows.
 #[inline(always)]
 fn count(port: u32, relation: u32) {
-    if let Some(counters) = counters()
-        && let Some(relations) = counters.relations.element_mut(port as usize)
-        && let Some(counter) = relations.element_mut(relation as usize)
+    let (port, relation) = (port as usize, relation as usize % Relation::ALL.len());
+    let at = port % RELATED * Relation::ALL.len() + relation;
+    if port < PORT_PLACES
+        && let Some(mine) = blocks::mine()
     {
-        *counter = counter.wrapping_add(1);
+        blocks::count_half::<Tracking>(mine, (RELATIONS + port / RELATED, at));
     }
 }
 
 /// Notes what this host sends; `segments` is how many packets become of it on the wire.
 #[inline(always)]
-pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> Option<()> {
+pub(crate) fn send(pending: &Pending, ruleset: &Ruleset, segments: u32) -> Option<()> {
     const OUT: Direction = Direction::Sent;
     let sent = packet(OUT)?;
     *sent = pending.sent(segments);
@@ -227,18 +246,19 @@ pub(crate) fn send(pending: &Pending, ruleset: &RulesetImage, segments: u32) -> 
         return None;
     }
     let place = pending.source_place() as usize;
-    if let Some(counters) = counters()
-        && let Some(counter) = counters.sent.element_mut(place)
+    if place < PORT_PLACES
+        && let Some(mine) = blocks::mine()
     {
-        counter.add(sent.packets, sent.bytes);
+        let counter = (SENT + place / layout::COUNTERS, place % layout::COUNTERS);
+        blocks::count::<Tracking>(mine, counter, [sent.packets, sent.bytes], false);
     }
     flows::seek(&Maps, sent, now());
     meet();
-    let serves = match ruleset.ports.element(place) {
+    let serves = match ruleset.port(place) {
         Some(entry) => entry.is_claimed(),
         None => false,
     };
-    let timeouts = &ruleset.header.defaults.timeouts;
+    let timeouts = &ruleset.header().defaults.timeouts;
     flows::send(&Maps, sent, serves, pending.may_begin(), timeouts);
     meet();
     flows::remember(&Maps, sent, OUT, timeouts)

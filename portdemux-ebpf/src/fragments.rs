@@ -10,11 +10,12 @@ use portdemux_common::{
     flows::table::Word as _,
     fragments::{self, Bucket, Buckets, Piece, Table},
     reason::Verdict,
-    ruleset::RulesetImage,
 };
 
 use crate::{
-    Maps, Witness, flows, targets,
+    Maps, Witness, flows,
+    ruleset::Ruleset,
+    targets,
     verifier::{Elements as _, Lookup as _},
     words::{self, Shared},
 };
@@ -86,7 +87,7 @@ pub(crate) fn lead<W: Witness>(
 pub(crate) fn follow<W: Witness>(
     ctx: &XdpContext,
     pending: &Pending,
-    ruleset: &RulesetImage,
+    ruleset: &Ruleset,
     witness: W,
 ) -> Option<Verdict> {
     *piece()? = pending.piece(pending.decide_later(ruleset).outcome());

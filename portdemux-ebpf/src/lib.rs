@@ -6,10 +6,11 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
-    reason = "compare and exchange, which the BPF target has and the atomic types do not offer for it"
+    reason = "atomic operations, which the BPF target has and the atomic types do not offer for it"
 )]
 
 mod answer;
+mod blocks;
 mod counting;
 mod egress;
 mod flows;
@@ -20,7 +21,7 @@ pub mod losses;
 mod pending;
 mod ruleset;
 mod sockets;
-mod sources;
+mod tables;
 mod targets;
 mod verifier;
 mod words;
@@ -151,14 +152,14 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
             return step;
         };
         let length = length as u64;
-        if let Some(entry) = decide::open_entry(parsed, ruleset) {
+        if let Some(entry) = decide::open_entry(parsed, &ruleset) {
             cold_path();
             self.witness
                 .see(self.ctx, parsed, &Decision::undecided(entry));
             step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
             return step;
         }
-        let decision = decide::by_port(parsed, ruleset);
+        let decision = decide::by_port(parsed, &ruleset);
         self.witness.see(self.ctx, parsed, &decision);
         let port = parsed
             .ports()

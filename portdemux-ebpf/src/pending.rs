@@ -13,13 +13,13 @@ use portdemux_common::{
     packet::Packet,
     parse::Parsed,
     reason::{Reason, Verdict},
-    ruleset::{Entry, RulesetImage},
+    ruleset::Entry,
     state::Generation,
 };
 
 use crate::{
-    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, sockets, targets,
-    verifier::Lookup as _, words,
+    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, ruleset::Ruleset,
+    sockets, targets, verifier::Lookup as _, words,
 };
 
 /// The packet that a CPU is busy with.
@@ -29,7 +29,7 @@ static PENDING: PerCpuArray<Pending, 1> = PerCpuArray::new();
 /// A packet that was left to [`decide`].
 pub(crate) struct Left {
     pending: &'static mut Pending,
-    ruleset: &'static RulesetImage,
+    ruleset: Ruleset,
 }
 
 /// Leaves a packet to [`decide`]; nothing if a map has no element.
@@ -37,7 +37,7 @@ pub(crate) struct Left {
 pub(crate) fn leave(
     parsed: &Parsed,
     entry: Entry,
-    (generation, ruleset): (Generation, &'static RulesetImage),
+    (generation, ruleset): (Generation, Ruleset),
     length: u64,
     scattered: bool,
 ) -> Option<Left> {
@@ -74,6 +74,7 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     Left { pending, ruleset }: Left,
     witness: W,
 ) -> Option<Verdict> {
+    let ruleset = &ruleset;
     words::meet();
     if FRAGS && pending.scattered != 0 {
         cold_path();
@@ -140,7 +141,7 @@ fn read<const FLOWS: bool, P: Packet>(pending: &mut Pending, packet: &P) {
 
 /// Counts what the shadow would do that the packet has, if it has one.
 #[inline(always)]
-fn cast_shadow(pending: &Pending, ruleset: &RulesetImage, relation: Relation) {
+fn cast_shadow(pending: &Pending, ruleset: &Ruleset, relation: Relation) {
     if pending.shadow.is_claimed() {
         cold_path();
         let would = pending.shadow(ruleset, &Maps, relation);

@@ -16,13 +16,14 @@ use portdemux_common::{
     flows::table::Word as _,
     parse::Version,
     reason::{Reason, Verdict},
-    ruleset::RulesetImage,
+    ruleset::RulesetTables as _,
     sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_PLACES, Steering},
     wire::{IpProto, Port, Transport},
 };
 
 use crate::{
-    Maps, counting, ruleset,
+    Maps, counting,
+    ruleset::{self, Ruleset},
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };
@@ -67,7 +68,7 @@ static FINDS_SOCKETS: Global<u32> = Global::new(0);
 
 /// What becomes of a packet that was decided about, if it is for a socket and none is there.
 #[inline(always)]
-pub(crate) fn settle(pending: &Pending, ruleset: &RulesetImage, decision: Decision) -> Decision {
+pub(crate) fn settle(pending: &Pending, ruleset: &Ruleset, decision: Decision) -> Decision {
     if !matches!(decision.reason, Reason::RuleSocket)
         || FINDS_SOCKETS.load() == 0
         || !sockets::will_ask(pending)
@@ -75,13 +76,13 @@ pub(crate) fn settle(pending: &Pending, ruleset: &RulesetImage, decision: Decisi
         return decision;
     }
     cold_path();
-    let Some(target) = ruleset.targets.element(decision.entry.rule() as usize) else {
+    let Some(target) = ruleset.target(decision.entry.rule()) else {
         return decision;
     };
     let is_udp = u32::from(!matches!(pending.transport(), Some(Transport::Tcp)));
     let is_v6 = u32::from(matches!(pending.version(), Version::V6));
     if portdemux_present(target.first, is_udp, is_v6) == 0 {
-        destination::fall_back(decision.entry, target)
+        destination::fall_back(decision.entry, &target)
     } else {
         decision
     }
@@ -143,6 +144,7 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
 fn choose(ctx: &SkLookupContext) -> Option<u32> {
     let lookup = read(ctx)?;
     let (_, ruleset) = ruleset::in_force()?;
+    let ruleset = &ruleset;
     let pending = lookup.claim(ruleset)?;
     let steering = STEERING.find_ref(0)?;
     let is_guarded = steering.is_guarded(interface(ctx));
@@ -152,14 +154,14 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
         counting::count_lookup(port, &decision);
         return Some(SK_DROP);
     }
-    let target = ruleset.targets.element(decision.entry.rule() as usize)?;
-    if assign(ctx, &lookup, target) {
+    let target = ruleset.target(decision.entry.rule())?;
+    if assign(ctx, &lookup, &target) {
         if !is_guarded {
             counting::count_lookup(port, &decision);
         }
         return Some(SK_PASS);
     }
-    let decision = destination::fall_back(decision.entry, target);
+    let decision = destination::fall_back(decision.entry, &target);
     if !is_guarded {
         counting::count_lookup(port, &decision);
     }

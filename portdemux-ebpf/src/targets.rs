@@ -11,7 +11,7 @@ use portdemux_common::{
     destination::{self, DESTINATION_PLACES, MacWords, Target, XSK_QUEUES},
     packet::PacketMut as _,
     reason::Verdict,
-    ruleset::Action,
+    ruleset::{Action, RulesetTables as _},
 };
 
 use crate::{
@@ -69,7 +69,7 @@ extern "C" fn portdemux_settle(ctx: *mut xdp_md, outcome: u64) -> u64 {
     let outcome = Outcome(outcome);
     let is_there = redirect(&XdpContext::new(ctx), outcome);
     let (target, is_there) = match is_there {
-        Some((target, is_there)) => (*target, is_there),
+        Some((target, is_there)) => (target, is_there),
         // A map has no element: this cannot happen, and what is missing is not let in.
         None => (Target::NOWHERE, false),
     };
@@ -81,23 +81,25 @@ const MISSING: u64 = xdp_action::XDP_ABORTED as u64;
 
 /// Sends the packet that was left on its way; whether its target takes it.
 #[inline(always)]
-fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool)> {
+fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
     let pending = left()?;
     let ruleset = ruleset::of(pending.generation)?;
     let entry = outcome.entry();
-    let target = ruleset.targets.element(entry.rule() as usize)?;
+    let target = ruleset.target(entry.rule())?;
     let sent = match entry.action() {
         Action::Interface => {
             let sent = DEVICES.redirect(target.first, MISSING);
-            if sent.is_ok() && target.rewrites_macs() {
-                rewrite_macs(ctx, target)?;
+            if sent.is_ok()
+                && let Some(mac) = ruleset.mac(entry.rule())
+            {
+                rewrite_macs(ctx, target.first, mac)?;
             }
             sent
         }
         Action::Cpu => {
-            let seed = ruleset.header.limits_seed;
+            let seed = ruleset.header().limits_seed;
             let place = target.first + destination::spread(pending, seed, target.count);
-            let cpu = *ruleset.cpus.element(place as usize)?;
+            let cpu = ruleset.cpu(place as usize)?;
             CPUS.redirect(cpu.into(), MISSING)
         }
         Action::Xsk => {
@@ -117,11 +119,13 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(&'static Target, bool
 
 /// Writes the addresses of the way to the target's neighbour over those of the frame.
 #[inline(always)]
-fn rewrite_macs(ctx: &XdpContext, target: &Target) -> Option<()> {
-    let own = MACS.find_ref(0)?.get(target.first as usize)?.to_ne_bytes();
+fn rewrite_macs(ctx: &XdpContext, place: u32, mac: u64) -> Option<()> {
+    let own = MACS.find_ref(0)?.element(place as usize)?.to_ne_bytes();
     let (own, _) = own.split_first_chunk::<6>()?;
+    let mac = mac.to_ne_bytes();
+    let (mac, _) = mac.split_first_chunk::<6>()?;
     let mut frame = LinearFrame::new(ctx);
-    frame.write(0, target.mac);
+    frame.write(0, *mac);
     frame.write(6, *own);
     Some(())
 }

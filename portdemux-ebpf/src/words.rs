@@ -2,7 +2,7 @@
 
 use core::{
     cell::UnsafeCell,
-    intrinsics::{AtomicOrdering, atomic_cxchg},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
     sync::atomic::{Ordering, compiler_fence},
 };
 
@@ -45,6 +45,47 @@ impl Word for Shared {
             )
         };
         is_replaced
+    }
+}
+
+impl Shared {
+    /// Adds a number.
+    #[inline(always)]
+    pub(crate) fn add(&self, number: u64) {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.get(), number) };
+    }
+}
+
+/// Half a word of a map's memory.
+#[repr(transparent)]
+pub(crate) struct Half(UnsafeCell<u32>);
+
+impl Half {
+    #[inline(always)]
+    pub(crate) fn load(&self) -> u32 {
+        // SAFETY: as of a whole word.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// Adds 1 and returns what was there before.
+    #[inline(always)]
+    pub(crate) fn take(&self) -> u32 {
+        // SAFETY: as of a whole word.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(self.0.get(), 1) }
+    }
+
+    /// Stores a number if nothing but zero is there.
+    #[inline(always)]
+    pub(crate) fn fill(&self, number: u32) {
+        // SAFETY: as of a whole word.
+        unsafe {
+            atomic_cxchg::<u32, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                0,
+                number,
+            )
+        };
     }
 }
 

@@ -216,7 +216,7 @@ impl Flow {
         let frame = packet::frame(self.transport()?, peer, local).ok()?;
         let frame = frame.as_slice();
         let table = ruleset.table(Clock::now().monotonic);
-        decide::decide(frame, &parse::parse(frame), ruleset, &table).rule()
+        decide::decide(frame, &parse::parse(frame), &**ruleset, &table).rule()
     }
 }
 

@@ -59,7 +59,7 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
     let decision = decide::decide(
         frame,
         &parse::parse(frame),
-        ruleset,
+        &**ruleset,
         &ruleset.table(Clock::now().monotonic),
     );
     // Other CPUs hand packets to the host's own stack, too.

@@ -22,9 +22,15 @@ const PSEUDO_CALL: u8 = 1;
 const TAIL_CALL: i32 = 12;
 /// The objects that are attached.
 const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
-/// What attached programs may call: each is verified by itself, and only what is rejected, redirected or comes for a
-/// socket pays for the call.
-const APART: [&str; 3] = ["portdemux_answer", "portdemux_settle", "portdemux_present"];
+/// What attached programs may call: each is verified by itself, and only what is rejected, redirected, comes for a
+/// socket or is counted where the CPU has no block pays for the call.
+const APART: [&str; 5] = [
+    "portdemux_answer",
+    "portdemux_settle",
+    "portdemux_present",
+    "portdemux_count",
+    "portdemux_count_flow",
+];
 /// The object that may log, as it is attached to nothing.
 const TWIN: &str = "portdemux-twin";
 /// The map of `aya-log-ebpf`.

@@ -20,7 +20,7 @@ use crate::{
     parse::{Fragment, Parsed},
     policy::Fragments,
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RuleId, RulesetImage},
+    ruleset::{Action, Entry, RuleId, RulesetTables},
     sources::Table,
     state::Generation,
 };
@@ -84,10 +84,10 @@ impl Outcome {
 /// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from, and in
 /// `tables` lie the ruleset's sources and what is left of its rates.
 #[must_use]
-pub fn decide<P: Packet + ?Sized, T: Table + Limits>(
+pub fn decide<P: Packet + ?Sized, R: RulesetTables, T: Table + Limits>(
     packet: &P,
     parsed: &Parsed,
-    ruleset: &RulesetImage,
+    ruleset: &R,
     tables: &T,
 ) -> Decision {
     decide_or_write_down(packet, parsed, ruleset)
@@ -97,10 +97,10 @@ pub fn decide<P: Packet + ?Sized, T: Table + Limits>(
 /// Decides as [`decide`] does about one frame of several: fragments go where the first one of their packet
 /// went, if the ruleset says so. `now` is the time in ticks.
 #[must_use]
-pub fn decide_next<P: Packet + ?Sized, T: Table + Limits, F: fragments::Table>(
+pub fn decide_next<P: Packet + ?Sized, R: RulesetTables, T: Table + Limits, F: fragments::Table>(
     packet: &P,
     parsed: &Parsed,
-    ruleset: &RulesetImage,
+    ruleset: &R,
     tables: &T,
     fragments: &F,
     now: u32,
@@ -120,15 +120,15 @@ pub fn decide_next<P: Packet + ?Sized, T: Table + Limits, F: fragments::Table>(
 }
 
 /// Decides about a frame by its port, or writes down what else decides about it.
-fn decide_or_write_down<P: Packet + ?Sized>(
+fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
     packet: &P,
     parsed: &Parsed,
-    ruleset: &RulesetImage,
+    ruleset: &R,
 ) -> Result<Decision, Pending> {
     let Some(entry) = open_entry(parsed, ruleset) else {
         return Ok(by_port(parsed, ruleset));
     };
-    let generation = Generation(ruleset.header.generation);
+    let generation = Generation(ruleset.header().generation);
     let mut pending = Pending::new(parsed, entry, generation, packet.length() as u64);
     pending.read(packet);
     pending.read_extent(packet);
@@ -140,12 +140,12 @@ fn decide_or_write_down<P: Packet + ?Sized>(
 /// [`by_port`] has the last word.
 #[inline(always)]
 #[must_use]
-pub fn open_entry(parsed: &Parsed, ruleset: &RulesetImage) -> Option<Entry> {
+pub fn open_entry<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Option<Entry> {
     if parsed.malformed.is_some() || parsed.version.is_none() {
         return None;
     }
     let Some(ports) = parsed.ports() else {
-        return if ruleset.header.defaults.portless_open == 0 {
+        return if ruleset.header().defaults.portless_open == 0 {
             None
         } else {
             Some(Entry::UNCLAIMED.open())
@@ -169,9 +169,9 @@ pub fn open_entry(parsed: &Parsed, ruleset: &RulesetImage) -> Option<Entry> {
 /// Only a frame with ports ever meets a rule.
 #[inline(always)]
 #[must_use]
-pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
+pub fn by_port<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Decision {
     if let Some(reason) = parsed.malformed {
-        let verdict = if ruleset.header.defaults.malformed_pass != 0 {
+        let verdict = if ruleset.header().defaults.malformed_pass != 0 {
             Verdict::Pass
         } else {
             Verdict::Drop
@@ -196,8 +196,8 @@ pub fn by_port(parsed: &Parsed, ruleset: &RulesetImage) -> Decision {
 
 /// Whether fragments go where the first one of their packet went.
 #[inline(always)]
-const fn tracks_fragments(ruleset: &RulesetImage) -> bool {
-    ruleset.header.defaults.fragments == Fragments::Track as u32
+fn tracks_fragments<R: RulesetTables>(ruleset: &R) -> bool {
+    ruleset.header().defaults.fragments == Fragments::Track as u32
 }
 
 impl Decision {

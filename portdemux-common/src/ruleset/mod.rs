@@ -1,10 +1,13 @@
-//! A compiled ruleset: the one value that a packet's decision reads.
+//! A compiled ruleset: what a packet's decision reads.
 //!
 //! User space builds the image, the kernel reads it, and so does everything on the host that wants
-//! to know what the kernel would do. Two images lie side by side in one map; [`crate::state`] says
-//! which of them is in force. An image that is in force is never written.
+//! to know what the kernel would do. The heads of two lie side by side in one map; [`crate::state`] says
+//! which of them is in force. What only some packets ask lies in another, which is as large as two rulesets
+//! need. What is in force is never written.
 
 mod entry;
+
+use core::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -12,8 +15,9 @@ pub use self::entry::{Action, Entry};
 use crate::{
     destination::{CPU_PLACES, Target},
     hash::{self, Hashed},
+    limits::Kind,
     parse::{Address, Ports, Version},
-    policy::{Defaults, Policy},
+    policy::{Defaults, Policy, Rate},
     sources::Sources,
     state::Generation,
     wire::{Port, Transport},
@@ -91,8 +95,56 @@ pub struct Header {
     pub targets: u32,
     /// How many places of the CPUs have a meaning.
     pub cpus: u32,
+    /// Where the tables are that only some packets ask.
+    pub tables: TableIndex,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; 12],
+}
+
+/// Where the tables of a ruleset lie in the map of tables, which has 64-bit words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TableIndex {
+    /// Where the part of the map begins that is this ruleset's.
+    pub begin: u32,
+    /// How many words its tables have, those of sources not counted.
+    pub words: u32,
+    /// How many words the map has; 0 if nobody said. A larger map takes the place of one that is full, and who has
+    /// that one open still looks for it.
+    pub capacity: u32,
+    /// Where each begins, by [`Part`], from `begin` on.
+    pub parts: [u32; Part::COUNT],
+}
+
+/// A table of a ruleset that only some packets ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Part {
+    /// [`RulesetImage::v4_displacements`].
+    V4Displacements,
+    /// [`RulesetImage::v6_displacements`].
+    V6Displacements,
+    /// [`RulesetImage::v4`].
+    V4,
+    /// [`RulesetImage::v6`].
+    V6,
+    /// [`RulesetImage::spans`].
+    Spans,
+    /// [`RulesetImage::source_ports`].
+    SourcePorts,
+    /// [`RulesetImage::shadow_ports`].
+    ShadowPorts,
+    /// [`RulesetImage::policies`].
+    Policies,
+    /// [`RulesetImage::targets`].
+    Targets,
+    /// [`RulesetImage::cpus`].
+    Cpus,
+}
+
+impl Part {
+    /// How many there are.
+    pub const COUNT: usize = 10;
 }
 
 /// A claimed address and where the spans of its ports lie.
@@ -101,6 +153,8 @@ pub struct Header {
 pub struct V4Place {
     /// The address, big-endian.
     pub address: [u8; 4],
+    /// Fills the word.
+    pub reserved: u32,
     /// Index of its first span.
     pub first: u32,
     /// How many spans it has; 0 for an empty place.
@@ -152,10 +206,10 @@ impl Claim {
     };
 }
 
-/// A compiled ruleset. All zeros are the ruleset without rules.
+/// What every packet asks of a compiled ruleset. All zeros are the ruleset without rules.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct RulesetImage {
+pub struct Head {
     /// Sizes, seeds and defaults.
     pub header: Header,
     /// Which rule ids the ruleset uses, a bit each; those of rules that never win a port too.
@@ -163,6 +217,15 @@ pub struct RulesetImage {
     /// The claims of ports at any address, by [`Port::index`]. An entry is open if more is to be asked
     /// about the port: a claim of it at some address, or the terms of the rule that claims it.
     pub ports: [Entry; PORT_PLACES],
+}
+
+/// A compiled ruleset as the host has it: all tables as large as they can be. The kernel has the head of it, and
+/// of the tables as much as the ruleset needs ([`TableIndex`]).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct RulesetImage {
+    /// What every packet asks.
+    pub head: Head,
     /// Displacements of IPv4 buckets.
     pub v4_displacements: [u32; DISPLACEMENTS],
     /// Displacements of IPv6 buckets.
@@ -185,7 +248,21 @@ pub struct RulesetImage {
     pub cpus: [u16; CPU_PLACES],
 }
 
-/// Two compiled rulesets and which of them is in force.
+impl Deref for RulesetImage {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl DerefMut for RulesetImage {
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+}
+
+/// The heads of two compiled rulesets and which of them is in force.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct Rulesets {
@@ -193,8 +270,8 @@ pub struct Rulesets {
     pub generation: Generation,
     /// Fills the line of the cache, which every packet reads.
     pub reserved: [u64; 7],
-    /// The images; [`Generation::half`] says which is in force.
-    pub images: [RulesetImage; 2],
+    /// The heads; [`Generation::half`] says which is in force.
+    pub heads: [Head; 2],
 }
 
 impl Rulesets {
@@ -202,11 +279,11 @@ impl Rulesets {
     /// before.
     #[inline(always)]
     #[must_use]
-    pub fn of(&self, generation: Generation) -> &RulesetImage {
+    pub fn of(&self, generation: Generation) -> &Head {
         // By an index and not by a branch, so that the verifier has one way to go on and not two.
-        let [even, _] = &self.images;
-        match self.images.get(generation.half() as usize) {
-            Some(image) => image,
+        let [even, _] = &self.heads;
+        match self.heads.get(generation.half() as usize) {
+            Some(head) => head,
             None => even,
         }
     }
@@ -214,9 +291,11 @@ impl Rulesets {
 
 const _: () = {
     assert!(Entry::RULE as usize == RULE_PLACES - 1);
-    assert!(size_of::<Header>() == 256 && align_of::<Header>() == 8);
-    assert!(size_of::<V4Place>() == 12 && size_of::<V6Place>() == 24 && size_of::<Span>() == 16);
-    assert!(size_of::<RulesetImage>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
+    assert!(size_of::<Header>() == 320 && align_of::<Header>() == 8);
+    assert!(size_of::<V4Place>() == 16 && size_of::<V6Place>() == 24 && size_of::<Span>() == 16);
+    assert!(size_of::<Head>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
+    // No value over 4 MiB: kernels before 6.0 refuse it (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
+    assert!(size_of::<Rulesets>() <= 4 << 20);
 };
 
 /// A port as spans are ordered: by protocol, then by number.
@@ -226,52 +305,69 @@ pub const fn span_key(transport: Transport, port: Port) -> u32 {
     (transport as u32) << 16 | port.number() as u32
 }
 
-impl RulesetImage {
-    /// Whether any rule claims an address of this version.
-    #[inline(always)]
-    #[must_use]
-    pub const fn claims_addresses(&self, version: Version) -> bool {
-        match version {
-            Version::V4 => self.header.v4_mask != 0,
-            Version::V6 => self.header.v6_mask != 0,
-        }
-    }
+/// A compiled ruleset, wherever its tables lie.
+pub trait RulesetTables {
+    /// Sizes, seeds and defaults.
+    fn header(&self) -> &Header;
 
-    /// What the rules say about the ports of a packet for `destination`: a claim of this very
-    /// address, else one of any address, else nothing.
-    #[must_use]
-    pub fn lookup(&self, destination: Option<Address>, ports: Ports) -> Entry {
-        let exact = match destination {
-            Some(Address::V4(address)) => self.at_v4(address, ports),
-            Some(Address::V6(address)) => self.at_v6(address, ports),
-            None => Claim::NONE,
-        };
-        exact.entry.or_else(|| self.at_any_address(ports))
-    }
+    /// What the rules that name no address say about a port, by [`Port::index`].
+    fn port(&self, index: usize) -> Option<Entry>;
+
+    /// An element of [`RulesetImage::v4_displacements`] or [`RulesetImage::v6_displacements`].
+    fn displacement(&self, version: Version, bucket: usize) -> Option<u32>;
+
+    /// An element of [`RulesetImage::v4`].
+    fn v4(&self, place: usize) -> Option<V4Place>;
+
+    /// An element of [`RulesetImage::v6`].
+    fn v6(&self, place: usize) -> Option<V6Place>;
+
+    /// The first and the last port of an element of [`RulesetImage::spans`].
+    fn span(&self, at: usize) -> Option<(u32, u32)>;
+
+    /// Whose the ports of an element of [`RulesetImage::spans`] are.
+    fn claim(&self, at: usize) -> Option<Claim>;
+
+    /// An element of [`RulesetImage::source_ports`].
+    fn source_port(&self, index: usize) -> Option<Entry>;
+
+    /// An element of [`RulesetImage::shadow_ports`].
+    fn shadow_port(&self, index: usize) -> Option<Entry>;
+
+    /// An element of [`RulesetImage::policies`], without its rates: they are asked for where there are some.
+    fn terms(&self, rule: RuleId) -> Option<Policy>;
+
+    /// A rate of an element of [`RulesetImage::policies`].
+    fn rate(&self, rule: RuleId, kind: Kind) -> Option<Rate>;
+
+    /// An element of [`RulesetImage::targets`].
+    fn target(&self, rule: RuleId) -> Option<Target>;
+
+    /// An element of [`RulesetImage::cpus`].
+    fn cpu(&self, at: usize) -> Option<u16>;
 
     /// What the rules that name no address say about a packet's ports.
     #[inline(always)]
-    #[must_use]
-    pub fn at_any_address(&self, ports: Ports) -> Entry {
-        match self.ports.get(ports.destination.index(ports.transport)) {
-            Some(&entry) => entry,
+    fn at_any_address(&self, ports: Ports) -> Entry {
+        match self.port(ports.destination.index(ports.transport)) {
+            Some(entry) => entry,
             None => Entry::UNCLAIMED,
         }
     }
 
     /// What the rules that name this IPv4 address say about a packet's ports.
     #[inline(always)]
-    #[must_use]
-    pub fn at_v4(&self, address: [u8; 4], ports: Ports) -> Claim {
-        let header = &self.header;
+    fn at_v4(&self, address: [u8; 4], ports: Ports) -> Claim {
+        let header = self.header();
+        if header.v4_mask == 0 {
+            return Claim::NONE;
+        }
         let hashed = hash::v4(address, header.v4_seed);
-        let place = place(
-            &self.v4_displacements,
-            hashed,
-            header.v4_bucket_mask,
-            header.v4_mask,
-        );
-        match self.v4.get(place) {
+        let bucket = (hashed.bucket & header.v4_bucket_mask) as usize;
+        let Some(displacement) = self.displacement(Version::V4, bucket) else {
+            return Claim::NONE;
+        };
+        match self.v4(place(hashed, displacement, header.v4_mask)) {
             Some(place) if place.address == address => self.search(place.first, place.count, ports),
             _ => Claim::NONE,
         }
@@ -279,17 +375,17 @@ impl RulesetImage {
 
     /// What the rules that name this IPv6 address say about a packet's ports.
     #[inline(always)]
-    #[must_use]
-    pub fn at_v6(&self, address: [u8; 16], ports: Ports) -> Claim {
-        let header = &self.header;
+    fn at_v6(&self, address: [u8; 16], ports: Ports) -> Claim {
+        let header = self.header();
+        if header.v6_mask == 0 {
+            return Claim::NONE;
+        }
         let hashed = hash::v6(address, header.v6_seed);
-        let place = place(
-            &self.v6_displacements,
-            hashed,
-            header.v6_bucket_mask,
-            header.v6_mask,
-        );
-        match self.v6.get(place) {
+        let bucket = (hashed.bucket & header.v6_bucket_mask) as usize;
+        let Some(displacement) = self.displacement(Version::V6, bucket) else {
+            return Claim::NONE;
+        };
+        match self.v6(place(hashed, displacement, header.v6_mask)) {
             Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
                 self.search(place.first, place.count, ports)
             }
@@ -312,40 +408,110 @@ impl RulesetImage {
             // Masked, so that the verifier takes all ways to here for one: the bounds of the place are
             // the same whichever half it is in.
             let at = (base + half) & SEARCH_MASK;
-            match self.spans.get(at) {
-                Some(span) if span.first <= key => base = at,
+            match self.span(at) {
+                Some((first, _)) if first <= key => base = at,
                 Some(_) => {}
                 None => return Claim::NONE,
             }
             left -= half;
         }
-        match self.spans.get(base) {
-            Some(span) if left == 1 && span.first <= key && key <= span.last => Claim {
-                entry: span.entry,
-                shadow: span.shadow,
-            },
+        match self.span(base) {
+            Some((first, last)) if left == 1 && first <= key && key <= last => {
+                match self.claim(base) {
+                    Some(claim) => claim,
+                    None => Claim::NONE,
+                }
+            }
             _ => Claim::NONE,
         }
     }
 }
 
-/// What stands at an index of a table of ports.
-///
-/// The bound is one that LLVM does not know to be true already and so leaves where the index is made: before
-/// Linux 6.9 the verifier loses it with a copy on the stack (`bpf: Assign ID to scalars on spill`).
-#[inline(always)]
-#[must_use]
-pub fn at(table: &[Entry; PORT_PLACES], index: usize) -> Option<&Entry> {
-    table.get(core::hint::black_box(index) & (PORT_PLACES - 1))
+impl RulesetTables for RulesetImage {
+    fn header(&self) -> &Header {
+        &self.head.header
+    }
+
+    fn port(&self, index: usize) -> Option<Entry> {
+        self.ports.get(index).copied()
+    }
+
+    fn displacement(&self, version: Version, bucket: usize) -> Option<u32> {
+        let displacements = match version {
+            Version::V4 => &self.v4_displacements,
+            Version::V6 => &self.v6_displacements,
+        };
+        displacements.get(bucket).copied()
+    }
+
+    fn v4(&self, place: usize) -> Option<V4Place> {
+        self.v4.get(place).copied()
+    }
+
+    fn v6(&self, place: usize) -> Option<V6Place> {
+        self.v6.get(place).copied()
+    }
+
+    fn span(&self, at: usize) -> Option<(u32, u32)> {
+        self.spans.get(at).map(|span| (span.first, span.last))
+    }
+
+    fn claim(&self, at: usize) -> Option<Claim> {
+        self.spans.get(at).map(|span| Claim {
+            entry: span.entry,
+            shadow: span.shadow,
+        })
+    }
+
+    fn source_port(&self, index: usize) -> Option<Entry> {
+        self.source_ports.get(index).copied()
+    }
+
+    fn shadow_port(&self, index: usize) -> Option<Entry> {
+        self.shadow_ports.get(index).copied()
+    }
+
+    fn terms(&self, rule: RuleId) -> Option<Policy> {
+        self.policies.get(rule as usize).map(|policy| Policy {
+            rate: Rate::default(),
+            new_rate: Rate::default(),
+            ..*policy
+        })
+    }
+
+    fn rate(&self, rule: RuleId, kind: Kind) -> Option<Rate> {
+        self.policies.get(rule as usize).map(|policy| match kind {
+            Kind::Packets => policy.rate,
+            Kind::Flows => policy.new_rate,
+        })
+    }
+
+    fn target(&self, rule: RuleId) -> Option<Target> {
+        self.targets.get(rule as usize).copied()
+    }
+
+    fn cpu(&self, at: usize) -> Option<u16> {
+        self.cpus.get(at).copied()
+    }
 }
 
-/// Where a hashed address stands.
+impl RulesetImage {
+    /// What the rules say about the ports of a packet for `destination`: a claim of this very
+    /// address, else one of any address, else nothing.
+    #[must_use]
+    pub fn lookup(&self, destination: Option<Address>, ports: Ports) -> Entry {
+        let exact = match destination {
+            Some(Address::V4(address)) => self.at_v4(address, ports),
+            Some(Address::V6(address)) => self.at_v6(address, ports),
+            None => Claim::NONE,
+        };
+        exact.entry.or_else(|| self.at_any_address(ports))
+    }
+}
+
+/// Where a hashed address stands whose bucket has this displacement.
 #[inline(always)]
 #[must_use]
-pub fn place(displacements: &[u32], hashed: Hashed, bucket_mask: u32, mask: u32) -> usize {
-    let bucket = (hashed.bucket & bucket_mask) as usize;
-    match displacements.get(bucket) {
-        Some(displacement) => (hashed.place.wrapping_add(*displacement) & mask) as usize,
-        None => usize::MAX,
-    }
+pub const fn place(hashed: Hashed, displacement: u32, mask: u32) -> usize {
+    (hashed.place.wrapping_add(displacement) & mask) as usize
 }

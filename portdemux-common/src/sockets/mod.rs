@@ -17,7 +17,7 @@ use crate::{
     limits::Limits,
     parse::{Fragment, Parsed, Ports, Version, Vlans},
     reason::{Reason, Verdict},
-    ruleset::{Action, RulesetImage},
+    ruleset::{Action, RulesetTables},
     sources::Table,
     state::Generation,
     wire::{Port, Transport},
@@ -246,7 +246,7 @@ impl Lookup {
     /// What the rules say about it, if one of them hands it to a socket.
     #[inline(always)]
     #[must_use]
-    pub fn claim(&self, ruleset: &RulesetImage) -> Option<Pending> {
+    pub fn claim<R: RulesetTables>(&self, ruleset: &R) -> Option<Pending> {
         let entry = ruleset.at_any_address(Ports {
             transport: self.transport,
             source: Port(self.source_port),
@@ -270,7 +270,7 @@ impl Lookup {
             destination_port: Port(self.destination_port),
         };
         let mut pending = Pending::default();
-        let generation = Generation(ruleset.header.generation);
+        let generation = Generation(ruleset.header().generation);
         pending.write_down(&parsed, entry, generation, 0, false);
         pending.source = self.source;
         pending.destination = self.destination;
@@ -303,10 +303,10 @@ impl Lookup {
 /// Where the packet was decided about before, that stands.
 #[inline(always)]
 #[must_use]
-pub fn judge<T: Table + Limits>(
+pub fn judge<R: RulesetTables, T: Table + Limits>(
     pending: &Pending,
     is_guarded: bool,
-    ruleset: &RulesetImage,
+    ruleset: &R,
     tables: &T,
 ) -> Decision {
     if is_guarded {

@@ -1,40 +1,36 @@
 //! Counters, summed over all CPUs.
 
+use std::{mem::offset_of, ops::Range, sync::Arc};
+
+use bytemuck::Zeroable as _;
 use portdemux_common::{
     answer::Told,
     counters::{
-        Counter, CpuCounters, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, VERDICT_PLACES,
+        Counter, Layout, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, TALLIES, Tallies,
+        VERDICT_PLACES,
     },
     reason::{Reason, Verdict},
     ruleset::RuleId,
     wire::{Port, Transport},
 };
 
-use super::{layout::Earlier, mapped::Mapped};
+use super::{blocks::Blocks, layout::Earlier};
 
-const INTERFACES: usize = std::mem::offset_of!(CpuCounters, interfaces);
-const RULES: usize = std::mem::offset_of!(CpuCounters, rules);
-const RULES_DROPPED: usize = std::mem::offset_of!(CpuCounters, rules_dropped);
-const PORTS: usize = std::mem::offset_of!(CpuCounters, ports);
-const PORTS_DROPPED: usize = std::mem::offset_of!(CpuCounters, ports_dropped);
-const TOLD: usize = std::mem::offset_of!(CpuCounters, told);
-const LOOKUPS: usize = std::mem::offset_of!(CpuCounters, lookups);
+const INTERFACES: usize = offset_of!(Layout, interfaces);
+const RULES: usize = offset_of!(Layout, rules);
+const PORTS: usize = offset_of!(Layout, ports);
+const TOLD: usize = offset_of!(Layout, told);
+const LOOKUPS: usize = offset_of!(Layout, lookups);
+const COUNTER: usize = size_of::<Counter>();
 const OUTCOMES: usize = size_of::<Outcomes>();
 
 /// The counters map.
 #[derive(Debug)]
 pub struct Counters {
     /// Those of this binary's layout; an older instance has none.
-    own: Option<Own>,
+    pub(super) own: Option<Arc<Blocks>>,
     /// Those of other layouts.
-    earlier: Earlier,
-}
-
-/// A set for each CPU.
-#[derive(Debug)]
-struct Own {
-    memory: Mapped,
-    cpus: usize,
+    pub(super) earlier: Earlier,
 }
 
 /// What came for a port or a rule.
@@ -58,40 +54,35 @@ pub struct Outcome {
 }
 
 impl Counters {
-    pub(super) const fn new(memory: Mapped, cpus: usize, earlier: Earlier) -> Self {
-        Self {
-            own: Some(Own { memory, cpus }),
-            earlier,
-        }
-    }
-
-    /// Those of an older instance.
-    pub(super) const fn older(earlier: Earlier) -> Self {
-        Self { own: None, earlier }
-    }
-
     pub(super) fn memory(&self) -> usize {
-        let own = self.own.as_ref().map_or(0, |own| own.memory.bytes());
-        own + self.earlier.memory()
+        self.own.as_ref().map_or(0, |own| own.bytes()) + self.earlier.memory()
+    }
+
+    /// Says how many blocks of counters each CPU can have for itself ([`portdemux_common::blocks`]); with none, all
+    /// count in those that they share. No program may run.
+    pub fn allot(&self, count: usize) {
+        if let Some(own) = &self.own {
+            own.allot(count);
+        }
     }
 
     /// The traffic of one port.
     #[must_use]
     pub fn port(&self, transport: Transport, port: u16) -> Traffic {
-        let place = Port::new(port).index(transport) * size_of::<Counter>();
-        self.traffic(PORTS + place, PORTS_DROPPED + place, 1)[0]
+        let index = Port::new(port).index(transport);
+        self.traffic(PORTS, index..index + 1)[0]
     }
 
     /// The traffic of every port, by [`Port::index`].
     #[must_use]
     pub fn ports(&self) -> Vec<Traffic> {
-        self.traffic(PORTS, PORTS_DROPPED, PORT_PLACES)
+        self.traffic(PORTS, 0..PORT_PLACES)
     }
 
     /// The traffic of the first `count` rules, by rule id.
     #[must_use]
     pub fn rules(&self, count: usize) -> Vec<Traffic> {
-        self.traffic(RULES, RULES_DROPPED, count)
+        self.traffic(RULES, 0..count)
     }
 
     /// What the frames of the interface at `place` came to, nothing left out but what is zero.
@@ -158,9 +149,11 @@ impl Counters {
 
     /// Sets a rule's counters to zero. No program may use the rule.
     pub(super) fn reset_rule(&self, rule: RuleId) {
-        let place = rule as usize * size_of::<Counter>();
-        self.reset(RULES + place, size_of::<Counter>());
-        self.reset(RULES_DROPPED + place, size_of::<Counter>());
+        let (block, at) = (rule as usize / TALLIES, rule as usize % TALLIES);
+        let block = RULES + block * size_of::<Tallies>();
+        for part in [offset_of!(Tallies, received), offset_of!(Tallies, dropped)] {
+            self.reset(block + part + at * COUNTER, COUNTER);
+        }
     }
 
     /// Sets an interface's counters to zero. No program may be attached to it.
@@ -171,32 +164,29 @@ impl Counters {
     fn reset(&self, offset: usize, bytes: usize) {
         let zeros = vec![0; bytes / size_of::<u64>()];
         if let Some(own) = &self.own {
-            for cpu in 0..own.cpus {
-                own.memory
-                    .write(cpu * size_of::<CpuCounters>() + offset, &zeros);
-            }
+            own.shared.write(offset, &zeros);
+            own.zero_own(0, offset, zeros.len());
         }
         self.earlier.reset(offset, bytes);
     }
 
-    fn traffic(&self, received: usize, dropped: usize, count: usize) -> Vec<Traffic> {
-        let mut all = vec![Counter::default(); count];
-        let mut lost = all.clone();
-        self.sum(received, bytemuck::cast_slice_mut(&mut all));
-        self.sum(dropped, bytemuck::cast_slice_mut(&mut lost));
-        all.into_iter()
-            .zip(lost)
-            .map(|(received, dropped)| Traffic { received, dropped })
-            .collect()
+    /// The traffic of some ports or rules, of which the tallies begin at `offset`.
+    fn traffic(&self, offset: usize, which: Range<usize>) -> Vec<Traffic> {
+        let first = which.start / TALLIES * TALLIES;
+        let mut tallies = vec![Tallies::zeroed(); which.end.div_ceil(TALLIES) - first / TALLIES];
+        let begin = offset + first * size_of::<Tallies>() / TALLIES;
+        self.sum(begin, bytemuck::cast_slice_mut(&mut tallies));
+        let all = tallies.iter().flat_map(|tallies| {
+            let both = tallies.received.iter().zip(&tallies.dropped);
+            both.map(|(&received, &dropped)| Traffic { received, dropped })
+        });
+        all.skip(which.start - first).take(which.len()).collect()
     }
 
     /// Adds up what every CPU has at `offset`.
     fn sum(&self, offset: usize, sums: &mut [u64]) {
         if let Some(own) = &self.own {
-            for cpu in 0..own.cpus {
-                let start = cpu * size_of::<CpuCounters>() + offset;
-                own.memory.add(start, sums);
-            }
+            own.add(&own.shared, 0, offset, sums);
         }
         self.earlier.add(offset, sums);
     }

@@ -4,13 +4,14 @@ use std::{
     array, fs,
     mem::offset_of,
     path::{Path, PathBuf},
-    sync::atomic::AtomicU64,
+    sync::{Arc, atomic::AtomicU64},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use portdemux_common::{
-    counters::{Counter, CpuFlowCounters, PORT_PLACES},
+    blocks::BYTES,
+    counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
     flows::{
         Event, FlowKey, Relation, Shape, State, Which,
         table::{self, Bucket, NOWHERE, Place},
@@ -20,9 +21,11 @@ use portdemux_common::{
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    layout::{Earlier, Kind},
+    blocks::Blocks,
+    layout::{CARRIED, Earlier, Kind},
     mapped::Mapped,
-    maps::{BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY, possible_cpus, random},
+    maps::{self, random},
+    trusted::is_there,
 };
 
 /// Name of the map of flows.
@@ -38,16 +41,14 @@ pub const ALL: [&str; 3] = [FLOWS, HALF_OPEN, FLOW_COUNTERS];
 const SPARE: u32 = 2;
 
 const BUCKET: usize = size_of::<Bucket<u64>>();
-const COUNTERS: usize = size_of::<CpuFlowCounters>();
 
 /// The tables of flows, shared with the kernel.
 #[derive(Debug)]
 pub struct Flows {
     known: Mapped,
     half_open: Mapped,
-    /// Those of this binary's layout; an older instance has none.
-    counters: Option<Mapped>,
-    cpus: usize,
+    /// What is counted where no CPU has a block of its own for it, and those blocks; an older instance has none.
+    counters: Option<(Mapped, Arc<Blocks>)>,
     /// Those of other layouts.
     earlier: Earlier,
     /// How large the tables are.
@@ -126,72 +127,74 @@ pub fn directory(pins: &Path) -> PathBuf {
 }
 
 impl Flows {
-    /// Creates tables and pins them in a directory that does not exist.
-    pub(super) fn create(directory: &Path, shape: Shape) -> Result<()> {
+    /// Creates tables and pins them in a directory that does not exist. What was counted beside the tables
+    /// `before`, if there are such, goes on.
+    pub(super) fn create(directory: &Path, shape: Shape, before: Option<&Path>) -> Result<()> {
         fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
-        let cpus = u32::try_from(possible_cpus()?)?;
-        for (name, size, count) in [
-            (FLOWS, BUCKET, shape.known + 1),
-            (HALF_OPEN, BUCKET, shape.half_open + 1),
-            (FLOW_COUNTERS, COUNTERS, cpus),
-        ] {
-            let map = aya_obj::Map::new_from_params(
-                BPF_MAP_TYPE_ARRAY,
-                4,
-                u32::try_from(size)?,
-                count,
-                BPF_F_MMAPABLE,
-            );
-            let path = directory.join(name);
-            MapData::create(map, name, None)
-                .with_context(|| format!("create the map {name}"))?
-                .pin(&path)
-                .with_context(|| format!("pin {}", path.display()))?;
+        for (name, count) in [(FLOWS, shape.known + 1), (HALF_OPEN, shape.half_open + 1)] {
+            maps::create(&directory.join(name), name, BUCKET, count)?;
+        }
+        let counters = directory.join(FLOW_COUNTERS);
+        let Some(before) = before else {
+            let count = u32::try_from(FLOW_BLOCKS)?;
+            return maps::create(&counters, FLOW_COUNTERS, BYTES, count);
+        };
+        for name in [FLOW_COUNTERS, CARRIED] {
+            let (from, to) = (before.join(name), directory.join(name));
+            // What was carried over from an older instance is there if there was one.
+            if name == CARRIED && !is_there(&from)? {
+                continue;
+            }
+            MapData::from_pin(&from)
+                .with_context(|| format!("open {}", from.display()))?
+                .pin(&to)
+                .with_context(|| format!("pin {}", to.display()))?;
         }
         Ok(())
     }
 
-    /// Opens the tables pinned in a directory.
-    pub(super) fn open(directory: &Path, shape: Shape) -> Result<Self> {
-        Self::open_with(directory, shape, None)
-    }
-
     /// Opens the tables of an instance; those of an older one have counters of another layout.
-    pub(super) fn of_instance(pins: &Path, shape: Shape, is_older: bool) -> Result<Self> {
-        let earlier = if is_older {
-            Earlier::of(Kind::Flows, pins)?
-        } else {
-            Earlier::beside(Kind::Flows, pins)?
+    pub(super) fn of_instance(
+        pins: &Path,
+        shape: Shape,
+        blocks: Option<Arc<Blocks>>,
+    ) -> Result<Self> {
+        let earlier = match blocks {
+            None => Earlier::of(Kind::Flows, pins)?,
+            Some(_) => Earlier::beside(Kind::Flows, pins)?,
         };
-        Self::open_with(&directory(pins), shape, Some((earlier, is_older)))
+        Self::open_with(&directory(pins), shape, blocks, earlier)
     }
 
-    fn open_with(directory: &Path, shape: Shape, earlier: Option<(Earlier, bool)>) -> Result<Self> {
-        let (earlier, is_older) = earlier.unwrap_or_default();
-        let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
-            let path = directory.join(name);
-            let data = MapData::from_pin(&path)
-                .with_context(|| format!("open the pinned map {}", path.display()))?;
-            let info = data
-                .info()
-                .with_context(|| format!("ask about {}", path.display()))?;
-            if info.value_size() as usize != size || info.max_entries() as usize != count {
-                bail!("{} is not a map of this version and size", path.display());
-            }
-            // The kernel rounds every value up to 8 bytes, which these are multiples of.
-            Mapped::new(data.fd(), size * count)
-                .with_context(|| format!("map {} into memory", path.display()))
-        };
-        let cpus = possible_cpus()?;
+    /// Opens the tables pinned in a directory.
+    pub(super) fn open(
+        directory: &Path,
+        shape: Shape,
+        blocks: Option<Arc<Blocks>>,
+    ) -> Result<Self> {
+        Self::open_with(directory, shape, blocks, Earlier::default())
+    }
+
+    fn open_with(
+        directory: &Path,
+        shape: Shape,
+        blocks: Option<Arc<Blocks>>,
+        earlier: Earlier,
+    ) -> Result<Self> {
+        let map =
+            |name, size, count: u32| maps::open(&directory.join(name), size, Some(count as usize));
         let id = MapData::from_pin(directory.join(FLOWS))?.info()?.id();
         Ok(Self {
             id,
-            known: map(FLOWS, BUCKET, shape.known as usize + 1)?,
-            half_open: map(HALF_OPEN, BUCKET, shape.half_open as usize + 1)?,
-            counters: (!is_older)
-                .then(|| map(FLOW_COUNTERS, COUNTERS, cpus))
-                .transpose()?,
-            cpus,
+            known: map(FLOWS, BUCKET, shape.known + 1)?,
+            half_open: map(HALF_OPEN, BUCKET, shape.half_open + 1)?,
+            counters: match blocks {
+                None => None,
+                Some(blocks) => {
+                    let count = u32::try_from(FLOW_BLOCKS)?;
+                    Some((map(FLOW_COUNTERS, BYTES, count)?, blocks))
+                }
+            },
             earlier,
             shape,
         })
@@ -201,7 +204,8 @@ impl Flows {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let maps = [&self.known, &self.half_open].into_iter();
-        let own: usize = maps.chain(&self.counters).map(Mapped::bytes).sum();
+        let counters = self.counters.iter().map(|(counters, _)| counters);
+        let own: usize = maps.chain(counters).map(Mapped::bytes).sum();
         (own + self.earlier.memory()) as u64
     }
 
@@ -317,11 +321,11 @@ impl Flows {
         let mut relations = vec![[0; Relation::ALL.len()]; PORT_PLACES];
         let mut sent = vec![Counter::default(); PORT_PLACES];
         self.sum(
-            offset_of!(CpuFlowCounters, relations),
+            offset_of!(FlowLayout, relations),
             relations.as_flattened_mut(),
         );
         self.sum(
-            offset_of!(CpuFlowCounters, sent),
+            offset_of!(FlowLayout, sent),
             bytemuck::cast_slice_mut(&mut sent),
         );
         let ports = relations.into_iter().zip(sent);
@@ -334,19 +338,25 @@ impl Flows {
     #[must_use]
     pub fn events(&self, event: Event) -> u64 {
         let mut count = [0];
-        let offset = offset_of!(CpuFlowCounters, events) + event as usize * size_of::<u64>();
+        let offset = offset_of!(FlowLayout, events) + event as usize * size_of::<u64>();
         self.sum(offset, &mut count);
         count[0]
     }
 
-    /// Adds up what every CPU has at `offset`.
     fn sum(&self, offset: usize, sums: &mut [u64]) {
-        if let Some(counters) = &self.counters {
-            for cpu in 0..self.cpus {
-                counters.add(cpu * COUNTERS + offset, sums);
-            }
+        if let Some((counters, blocks)) = &self.counters {
+            blocks.add(counters, BLOCKS, offset, sums);
         }
         self.earlier.add(offset, sums);
+    }
+
+    /// Sets to zero what the blocks hold that CPUs were given for the tables before; the one that they share is
+    /// new. No program may track flows.
+    pub(super) fn reset_counters(&self) {
+        let words = size_of::<FlowLayout>() / size_of::<u64>();
+        if let Some((_, blocks)) = &self.counters {
+            blocks.zero_own(BLOCKS, 0, words);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! through shared memory, a ruleset is put in force with one 8-byte store ([`maps`]).
 
 pub mod abi;
+mod blocks;
 pub mod counters;
 mod damage;
 pub mod destinations;
@@ -19,9 +20,9 @@ pub mod objects;
 pub mod pins;
 mod quiesce;
 mod sent;
-mod sources;
 pub mod steering;
 pub mod syscalls;
+mod tables;
 pub mod takeover;
 pub mod targets;
 pub mod tracking;

@@ -81,7 +81,7 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
     }
     if let Some(shape) = before.shape() {
         let tables = flows::directory(directory);
-        Flows::create(&tables, shape)?;
+        Flows::create(&tables, shape, None)?;
         keep(before, &flows::directory(old), &tables)?;
     }
     let maps = Maps::open(directory)?;

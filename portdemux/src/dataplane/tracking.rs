@@ -63,12 +63,13 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     let directory = flows::directory(&places.pins());
     let unborn = beside(&directory, "new");
     remove_tree(&unborn)?;
-    Flows::create(&unborn, new)?;
-    let tables = Flows::open(&unborn, new)?;
+    Flows::create(&unborn, new, before.is_some().then_some(&*directory))?;
+    let tables = maps.open_flows(&unborn, new)?;
     let now = flows::now();
     if let Some(before) = &before {
         carry_over(before, &tables);
     } else {
+        tables.reset_counters();
         for (key, is_from_here) in sockets::connected().context("list the sockets of this host")? {
             let state = State::established(is_from_here);
             let until = now.wrapping_add(state.timeout(key.protocol(), &wanted.timeouts));

@@ -7,7 +7,7 @@
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use anyhow::{Context as _, Result};
@@ -19,7 +19,8 @@ use aya::{
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     answer::Answer,
-    counters::CpuCounters,
+    blocks::{BYTES, OWN, Own},
+    counters::BLOCKS,
     reason::Verdict,
     ruleset::{RulesetImage, Rulesets},
     state::Generation,
@@ -27,16 +28,20 @@ use portdemux_common::{
 };
 
 use super::{
+    blocks::Blocks,
     counters::Counters,
     layout::Earlier,
     links,
     log::ProgramLog,
     mapped::Mapped,
-    maps::{ANSWERS, COUNTERS, CPUS, GENERATION, RULESETS, half, possible_cpus, write_image},
+    maps::{
+        ANSWERS, COUNTERS, CPUS, GENERATION, OWN_COUNTERS, RULESETS, half, possible_cpus,
+        write_head,
+    },
     objects,
-    sources::SOURCES,
+    tables::{self, TABLES},
 };
-use crate::image::Compiled;
+use crate::image::{self, Compiled};
 
 /// The program's name in its object.
 const PROGRAM: &str = "portdemux_twin";
@@ -45,6 +50,8 @@ const TRACE: &str = "TRACE";
 
 /// Words of a trace, the half one at its end included: an array's values are padded to 8 bytes.
 const TRACE_WORDS: usize = size_of::<Trace>().div_ceil(size_of::<u64>());
+/// How many words the tables of a ruleset can have at least that is put in force later.
+const TABLE_WORDS: usize = 1 << 12;
 /// What no program writes into a trace, for [`Trace::class`] and all else.
 const UNWRITTEN: u64 = u64::MAX;
 /// The level at which a program logs nothing, and the verifier takes out what would do it.
@@ -56,6 +63,9 @@ pub struct Twin {
     /// Holds the program and keeps its maps.
     object: Ebpf,
     rulesets: Mapped,
+    tables: Mapped,
+    /// How many words of [`Self::tables`] each of two rulesets has.
+    room: usize,
     trace: Mapped,
     answers: Mapped,
     counters: Counters,
@@ -99,20 +109,33 @@ impl Twin {
     fn load_at(ruleset: &Compiled, level: u8) -> Result<Self> {
         links::check_capabilities()?;
         let cpus = possible_cpus()?;
-        let words = ruleset.sources.len().max(1);
+        let room = TABLE_WORDS.max(image::index(&ruleset.header).words as usize);
+        let words = ruleset.sources.len() + 2 * room;
         let mut object = EbpfLoader::new()
-            .map_max_entries(COUNTERS, u32::try_from(cpus)?)
+            .map_max_entries(COUNTERS, u32::try_from(BLOCKS)?)
+            .map_max_entries(OWN_COUNTERS, u32::try_from(cpus)?)
             .map_max_entries(CPUS, u32::try_from(cpus)?)
-            .map_max_entries(SOURCES, u32::try_from(words)?)
+            .map_max_entries(TABLES, u32::try_from(words)?)
             .override_global(aya_log::LEVEL, &level, true)
             .load(objects::TWIN)
             .context("prepare the program")?;
-        let counters = map(&object, COUNTERS, size_of::<CpuCounters>() * cpus)?;
+        let shared = map(&object, COUNTERS, BLOCKS * BYTES)?;
+        let blocks = Blocks::new(
+            shared,
+            map(&object, OWN_COUNTERS, cpus * size_of::<Own>())?,
+            cpus,
+        );
+        blocks.allot(OWN);
         let mut twin = Self {
             rulesets: map(&object, RULESETS, size_of::<Rulesets>())?,
+            tables: map(&object, TABLES, words * size_of::<u64>())?,
+            room,
             trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
             answers: map(&object, ANSWERS, size_of::<u64>())?,
-            counters: Counters::new(counters, cpus, Earlier::default()),
+            counters: Counters {
+                own: Some(Arc::new(blocks)),
+                earlier: Earlier::default(),
+            },
             log: match level {
                 LOG_NOTHING => None,
                 _ => Some(ProgramLog::new(&mut object)?),
@@ -124,19 +147,34 @@ impl Twin {
                 object
             },
         };
-        map(&twin.object, SOURCES, words * size_of::<u64>())?.write(0, &ruleset.sources);
-        twin.set_ruleset(ruleset);
+        twin.tables.write(0, &ruleset.sources);
+        twin.set_ruleset(ruleset)?;
         Ok(twin)
     }
 
     /// Puts a ruleset in force whose sources are those that were loaded: in the half of its generation, as
     /// in an instance. Counters stay.
-    pub fn set_ruleset(&mut self, image: &RulesetImage) {
+    ///
+    /// # Errors
+    ///
+    /// It needs more room than the one that was loaded.
+    pub fn set_ruleset(&mut self, image: &RulesetImage) -> Result<()> {
         let generation = Generation(image.header.generation);
-        write_image(&self.rulesets, half(generation), image);
+        let mut header = image.header;
+        header.tables = image::index(&header);
+        anyhow::ensure!(
+            header.tables.words as usize <= self.room,
+            "the ruleset has larger tables than the one that was loaded"
+        );
+        let end = self.tables.bytes() / size_of::<u64>();
+        let begin = end - (1 + generation.half() as usize) * self.room;
+        header.tables.begin = u32::try_from(begin)?;
+        tables::write(&self.tables, &header.tables, image);
+        write_head(&self.rulesets, half(generation), &image.head, &header);
         self.rulesets
             .word(GENERATION)
             .store(generation.0, Ordering::Release);
+        Ok(())
     }
 
     /// Whether the kernel gives a frame of this length to a program.

@@ -75,7 +75,7 @@ impl Basis {
     pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
         let parsed = parse::parse(bytes);
         let now = Clock::now().monotonic;
-        let (image, table) = (&*self.image, self.image.table(now));
+        let (image, table) = (&*self.image.image, self.image.table(now));
         let decision = match &self.fragments {
             None => decide::decide(bytes, &parsed, image, &table),
             Some(fragments) => {

@@ -20,6 +20,7 @@ pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[Placed<4>]) {
     for (&(address, first, count), place) in addresses.iter().zip(table.places) {
         image.v4[place] = V4Place {
             address,
+            reserved: 0,
             first,
             count,
         };
@@ -81,7 +82,10 @@ impl Table {
                 displace(&hashed, mask, bucket_mask, displacements)?;
                 let places = hashed
                     .iter()
-                    .map(|&hashed| place(displacements, hashed, bucket_mask, mask))
+                    .map(|&hashed| {
+                        let bucket = (hashed.bucket & bucket_mask) as usize;
+                        place(hashed, displacements[bucket], mask)
+                    })
                     .collect();
                 Some(Self {
                     seed,

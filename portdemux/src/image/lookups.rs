@@ -148,9 +148,10 @@ fn a_rule_s_terms_hold_for_lookups_unless_a_program_has_asked_before() {
     for (transport, from, to, expected) in rows {
         let lookup = lookup(transport, from, to);
         let decided = |is_guarded| {
-            let pending = lookup.claim(&compiled)?;
+            let image = &*compiled.image;
+            let pending = lookup.claim(image)?;
             let table = compiled.table(0);
-            let decision = sockets::judge(&pending, is_guarded, &compiled, &table);
+            let decision = sockets::judge(&pending, is_guarded, image, &table);
             Some((decision.verdict, decision.reason, decision.entry.rule()))
         };
         assert_eq!(decided(false), expected, "{transport:?} {from} {to}");

@@ -21,8 +21,8 @@ use portdemux_common::{
     destination::{CPU_PLACES, Target},
     policy::{self, Fragments, Icmp, Policy},
     ruleset::{
-        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Header, MAX_SPANS, PORT_PLACES, RULE_PLACES,
-        RuleId, RulesetImage, Span, V4Place, V6Place,
+        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Head, Header, MAX_SPANS, PORT_PLACES, Part,
+        RULE_PLACES, RuleId, RulesetImage, Span, TableIndex, V4Place, V6Place,
     },
     wire::{Port, Transport},
 };
@@ -221,26 +221,48 @@ fn open(image: &mut RulesetImage, ruleset: &Ruleset) {
     }
 }
 
-/// The parts of an image that a decision under this header can read, as ranges of 64-bit words; what
-/// lies between them has no meaning.
+/// Where the tables of an image with this header lie in a map, one behind the other, from whatever place on.
+#[must_use]
+pub fn index(header: &Header) -> TableIndex {
+    let mut index = TableIndex::default();
+    let [_, tables @ ..] = parts(header);
+    for (first, table) in index.parts.iter_mut().zip(&tables) {
+        *first = index.words;
+        index.words += length(table.len());
+    }
+    index
+}
+
+/// The parts of an image that a decision under this header can read, as ranges of 64-bit words: the head, and each
+/// [`Part`]. What lies between them has no meaning.
 ///
 /// An image has nine megabytes, most rulesets need one of them.
 #[must_use]
-pub fn parts(header: &Header) -> Vec<Range<usize>> {
+pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
     fn part(start: usize, size: usize, count: usize, most: usize) -> (usize, usize) {
         (start, size * count.min(most))
     }
-    let places = |mask: u32| mask as usize + 1;
-    let buckets = |start, mask| part(start, size_of::<u32>(), places(mask), DISPLACEMENTS);
+    // A mask of 0 says that there is no table.
+    let places = |mask: u32| if mask == 0 { 0 } else { mask as usize + 1 };
+    let buckets = |start, mask: u32, places_mask: u32| {
+        let count = if places_mask == 0 {
+            0
+        } else {
+            mask as usize + 1
+        };
+        part(start, size_of::<u32>(), count, DISPLACEMENTS)
+    };
     let claims = [
-        (0, offset_of!(RulesetImage, v4_displacements)),
+        (0, size_of::<Head>()),
         buckets(
             offset_of!(RulesetImage, v4_displacements),
             header.v4_bucket_mask,
+            header.v4_mask,
         ),
         buckets(
             offset_of!(RulesetImage, v6_displacements),
             header.v6_bucket_mask,
+            header.v6_mask,
         ),
         part(
             offset_of!(RulesetImage, v4),
@@ -291,13 +313,10 @@ pub fn parts(header: &Header) -> Vec<Range<usize>> {
             CPU_PLACES,
         ),
     ];
-    claims
-        .into_iter()
-        .map(|(start, length)| {
-            let words = size_of::<u64>();
-            start / words..(start + length).div_ceil(words)
-        })
-        .collect()
+    claims.map(|(start, length)| {
+        let words = size_of::<u64>();
+        start / words..(start + length).div_ceil(words)
+    })
 }
 
 /// Writes down the spans of every address; addresses that claim the same share them. Their ports are

@@ -25,6 +25,7 @@ use portdemux::{
     rules::file,
 };
 use portdemux_common::{
+    blocks,
     counters::Counter,
     decide::{self, Pending},
     flows::{
@@ -123,7 +124,8 @@ impl Host {
     }
 
     /// What becomes of a frame that came in.
-    fn receive(&mut self, frame: &[u8], rules: &Compiled) -> Verdict {
+    fn receive(&mut self, frame: &[u8], compiled: &Compiled) -> Verdict {
+        let rules = &*compiled.image;
         let parsed = parse::parse(frame);
         let Some(entry) = decide::open_entry(&parsed, rules) else {
             return decide::by_port(&parsed, rules).verdict;
@@ -147,7 +149,7 @@ impl Host {
             flows::relate(self, &mut packet);
             pending.is_known = u8::from(packet.is_known != 0);
         }
-        let table = rules.table(0);
+        let table = compiled.table(0);
         let decision = pending.decide(rules, &table, Relation::of(packet.relation));
         packet.outcome = decision.outcome().0;
         let passes = decision.verdict == Verdict::Pass;
@@ -440,11 +442,13 @@ fn v6(last: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into())
 }
 
-fn agrees(inbound: &str) -> Result<()> {
+/// `own` is how many blocks of counters each CPU has for itself.
+fn agrees(inbound: &str, own: usize) -> Result<()> {
     if !require::have(NEEDS) {
         return Ok(());
     }
     let (kernel, rules) = Kernel::new(&RULES.replace("INBOUND", inbound))?;
+    kernel.maps.counters.allot(own);
     let tables = kernel.maps.flows()?.context("there are no tables")?;
     let mut host = Host::new(tables.shape);
     ensure!(TICK_SHIFT > 0);
@@ -524,10 +528,15 @@ fn same_flows(host: &Host, tables: &portdemux::dataplane::flows::Flows) -> Resul
 #[test]
 fn packets_of_flows_are_decided_and_remembered_alike_where_unclaimed_ones_are_dropped() -> Result<()>
 {
-    agrees("drop")
+    agrees("drop", blocks::OWN)
+}
+
+#[test]
+fn packets_of_flows_are_counted_alike_where_few_cpus_have_blocks_of_counters() -> Result<()> {
+    agrees("drop", usize::try_from(blocks::RESERVED)? + 4)
 }
 
 #[test]
 fn packets_of_flows_are_decided_and_remembered_alike_where_unclaimed_ones_pass() -> Result<()> {
-    agrees("pass")
+    agrees("pass", 0)
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux::dataplane::maps;
-use portdemux_common::counters::CpuCounters;
+use portdemux_common::blocks;
 use portdemux_tests::{
     cli::Portdemux,
     lab::{INTERFACE, Lab},
@@ -134,7 +134,7 @@ fn a_map_that_is_another_is_named_and_detach_all_gets_out_of_it() -> Result<()> 
     let lab = Lab::new()?;
     let bed = Bed::new(&lab)?;
     bed.load()?;
-    let counters = size_of::<CpuCounters>();
+    let counters = blocks::BYTES;
     for (name, words) in [
         ("RULESETS", "type array key 4 value 64 entries 1".to_owned()),
         ("RULESETS", "type hash key 4 value 64 entries 1".to_owned()),

@@ -129,7 +129,6 @@ fn a_foreign_program_on_one_of_several_interfaces_keeps_all_as_they_were() -> Re
 fn foreign_program() -> Result<Ebpf> {
     let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
     let mut object = EbpfLoader::new()
-        .map_max_entries("COUNTERS", cpus)
         .map_max_entries("LIMIT_COUNTERS", cpus)
         .load(objects::BASELINE)?;
     let program: &mut Xdp = object.program_mut(FOREIGN).context(FOREIGN)?.try_into()?;

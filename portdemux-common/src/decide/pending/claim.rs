@@ -3,19 +3,19 @@
 use super::{Pending, v4_bytes};
 use crate::{
     parse::{Ports, Version},
-    ruleset::{Claim, Entry, RulesetImage, at},
+    ruleset::{Claim, Entry, RulesetTables},
     wire::Port,
 };
 
 impl Pending {
     /// Finds the rule whose it is, and the shadow.
     #[inline(always)]
-    pub fn claim(&mut self, ruleset: &RulesetImage) {
-        if ruleset.header.further_claims == 0 {
+    pub fn claim<R: RulesetTables>(&mut self, ruleset: &R) {
+        if ruleset.header().further_claims == 0 {
             return;
         }
         let exact = self.at_address(ruleset);
-        if ruleset.header.shadow_claims != 0 {
+        if ruleset.header().shadow_claims != 0 {
             self.shadow = exact.shadow.or_else(|| self.shadow_at_any_address(ruleset));
         }
         let entry = exact.entry.or_else(|| self.entry);
@@ -24,7 +24,7 @@ impl Pending {
 
     /// What the rules that name its destination address say about its port.
     #[inline(always)]
-    fn at_address(&self, ruleset: &RulesetImage) -> Claim {
+    fn at_address<R: RulesetTables>(&self, ruleset: &R) -> Claim {
         let Some(transport) = self.transport() else {
             return Claim::NONE;
         };
@@ -33,11 +33,7 @@ impl Pending {
             source: Port(self.source_port),
             destination: Port(self.destination_port),
         };
-        let version = self.version();
-        if !ruleset.claims_addresses(version) {
-            return Claim::NONE;
-        }
-        match version {
+        match self.version() {
             Version::V4 => ruleset.at_v4(v4_bytes(self.destination), ports),
             Version::V6 => ruleset.at_v6(bytemuck::cast(self.destination), ports),
         }
@@ -45,25 +41,25 @@ impl Pending {
 
     /// What the shadows that name no address say about its port.
     #[inline(always)]
-    fn shadow_at_any_address(&self, ruleset: &RulesetImage) -> Entry {
-        match at(&ruleset.shadow_ports, self.port as usize) {
-            Some(&entry) => entry,
+    fn shadow_at_any_address<R: RulesetTables>(&self, ruleset: &R) -> Entry {
+        match ruleset.shadow_port(self.port as usize) {
+            Some(entry) => entry,
             None => Entry::UNCLAIMED,
         }
     }
 
     /// What the rules that claim by the peer's port say about it.
     #[inline(always)]
-    fn at_source_port(&self, ruleset: &RulesetImage) -> Entry {
+    fn at_source_port<R: RulesetTables>(&self, ruleset: &R) -> Entry {
         let Some(transport) = self.transport() else {
             return Entry::UNCLAIMED;
         };
-        if ruleset.header.source_claims == 0 {
+        if ruleset.header().source_claims == 0 {
             return Entry::UNCLAIMED;
         }
         let port = Port(self.source_port).index(transport);
-        match at(&ruleset.source_ports, port) {
-            Some(&entry) => entry,
+        match ruleset.source_port(port) {
+            Some(entry) => entry,
             None => Entry::UNCLAIMED,
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     limits::{Kind, Limits, Payer},
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RulesetImage},
+    ruleset::{Action, Entry, RulesetTables},
     sources::{Admission, Table},
     wire::IpProto,
 };
@@ -16,9 +16,9 @@ impl Pending {
     /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]
-    pub fn decide<T: Table + Limits>(
+    pub fn decide<R: RulesetTables, T: Table + Limits>(
         &self,
-        ruleset: &RulesetImage,
+        ruleset: &R,
         tables: &T,
         relation: Relation,
     ) -> Decision {
@@ -32,7 +32,7 @@ impl Pending {
         if entry.is_claimed() {
             return Decision::claimed(entry);
         }
-        let defaults = &ruleset.header.defaults;
+        let defaults = &ruleset.header().defaults;
         if defaults.flows != 0 && matches!(relation, Relation::Reply) {
             return Decision::pass(Reason::Reply);
         }
@@ -53,9 +53,9 @@ impl Pending {
     /// misses.
     #[inline(always)]
     #[must_use]
-    pub fn shadow<T: Table + Limits>(
+    pub fn shadow<R: RulesetTables, T: Table + Limits>(
         &self,
-        ruleset: &RulesetImage,
+        ruleset: &R,
         tables: &T,
         relation: Relation,
     ) -> Decision {
@@ -68,7 +68,7 @@ impl Pending {
 
     /// Decides about a packet without ports.
     #[inline(always)]
-    fn decide_portless(&self, ruleset: &RulesetImage, relation: Relation) -> Decision {
+    fn decide_portless<R: RulesetTables>(&self, ruleset: &R, relation: Relation) -> Decision {
         if self.is_later() {
             return self.decide_later(ruleset);
         }
@@ -80,7 +80,7 @@ impl Pending {
         let Some(kind) = icmp::Kind::of(self.protocol(), self.flags) else {
             return Decision::pass(Reason::NoPorts);
         };
-        if kind.is_let_in(ruleset.header.defaults.icmp) {
+        if kind.is_let_in(ruleset.header().defaults.icmp) {
             Decision::pass(Reason::NoPorts)
         } else {
             Decision::dropped(Reason::IcmpPolicy, Entry::UNCLAIMED)
@@ -90,8 +90,8 @@ impl Pending {
     /// Decides about a later fragment of whose first one nothing is known.
     #[inline(always)]
     #[must_use]
-    pub fn decide_later(&self, ruleset: &RulesetImage) -> Decision {
-        let defaults = &ruleset.header.defaults;
+    pub fn decide_later<R: RulesetTables>(&self, ruleset: &R) -> Decision {
+        let defaults = &ruleset.header().defaults;
         if defaults.fragments == Fragments::Pass as u32 {
             return Decision::pass(Reason::LaterFragment);
         }
@@ -116,19 +116,19 @@ impl Pending {
 
     /// Decides by the terms of the rule whose it is.
     #[inline(always)]
-    fn on_terms<T: Table + Limits>(
+    fn on_terms<R: RulesetTables, T: Table + Limits>(
         &self,
         entry: Entry,
-        ruleset: &RulesetImage,
+        ruleset: &R,
         tables: &T,
         relation: Relation,
     ) -> Decision {
-        let Some(policy) = ruleset.policies.get(entry.rule() as usize) else {
+        let Some(policy) = ruleset.terms(entry.rule()) else {
             return Decision::dropped(Reason::SourceNotAllowed, entry);
         };
         if policy.has_lists() {
-            let sources = &ruleset.header.sources;
-            match sources.admit(tables, self.version(), self.source(), policy) {
+            let sources = &ruleset.header().sources;
+            match sources.admit(tables, self.version(), self.source(), &policy) {
                 Admission::Admitted => {}
                 Admission::Denied => return Decision::dropped(Reason::SourceDenied, entry),
                 Admission::NotAllowed => return Decision::dropped(Reason::SourceNotAllowed, entry),
@@ -137,7 +137,7 @@ impl Pending {
         if policy.is_replies_only() && !matches!(relation, Relation::Reply) {
             return Decision::dropped(Reason::NotEstablished, entry);
         }
-        if policy.has_rates() && !self.is_within_rates(entry, policy, ruleset, tables) {
+        if policy.has_rates() && !self.is_within_rates(entry, &policy, ruleset, tables) {
             return Decision::dropped(Reason::RateLimited, entry);
         }
         Decision::claimed(entry)
@@ -145,11 +145,11 @@ impl Pending {
 
     /// Whether the rates of its rule let it in; takes its share of them if so.
     #[inline(always)]
-    fn is_within_rates<T: Limits>(
+    fn is_within_rates<R: RulesetTables, T: Limits>(
         &self,
         entry: Entry,
         policy: &Policy,
-        ruleset: &RulesetImage,
+        ruleset: &R,
         limits: &T,
     ) -> bool {
         let payer = |kind| Payer {
@@ -157,11 +157,13 @@ impl Pending {
             kind,
             source: self.source(),
             version: self.version(),
-            seed: ruleset.header.limits_seed,
+            seed: ruleset.header().limits_seed,
         };
         let each = policy.is_per_source();
-        let may_begin =
-            self.is_known != 0 || payer(Kind::Flows).may(limits, &policy.new_rate, each);
-        may_begin && payer(Kind::Packets).may(limits, &policy.rate, each)
+        let may = |kind| match ruleset.rate(entry.rule(), kind) {
+            Some(rate) => payer(kind).may(limits, &rate, each),
+            None => false,
+        };
+        (self.is_known != 0 || may(Kind::Flows)) && may(Kind::Packets)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     flows::FlowKey,
     fragments::Piece,
     parse::{Fragment, Parsed, Version},
-    ruleset::{Entry, RulesetImage},
+    ruleset::{Entry, RulesetTables},
     state::Generation,
     wire::{Port, Transport},
 };
@@ -37,12 +37,13 @@ pub struct Pending {
     pub entry: Entry,
     /// The shadow that its port has, after [`Pending::claim`].
     pub shadow: Entry,
-    /// Index of its destination port in tables of ports; beyond all of them if it has none.
-    pub port: u32,
-    /// Where its IP header begins, in bytes from the start of the frame.
+    /// Where its IP header begins, in bytes from the start of the frame. It shares a word with the next, as of a
+    /// socket lookup both are 0, and LLVM stores them at once: the verifier takes that from the stack if it is aligned.
     pub network: u32,
     /// Where its terminal protocol's header begins, in bytes from the start of the frame.
     pub payload: u32,
+    /// Index of its destination port in tables of ports; beyond all of them if it has none.
+    pub port: u32,
     /// Its source port, big-endian.
     pub source_port: [u8; 2],
     /// Its destination port, big-endian.
@@ -132,14 +133,14 @@ impl Pending {
     /// Whether what came of the first fragment of its packet is asked for.
     #[inline(always)]
     #[must_use]
-    pub const fn follows(&self, ruleset: &RulesetImage) -> bool {
+    pub fn follows<R: RulesetTables>(&self, ruleset: &R) -> bool {
         self.is_later() && tracks_fragments(ruleset)
     }
 
     /// Whether what comes of it is remembered for the other fragments of its packet.
     #[inline(always)]
     #[must_use]
-    pub const fn leads(&self, ruleset: &RulesetImage) -> bool {
+    pub fn leads<R: RulesetTables>(&self, ruleset: &R) -> bool {
         self.fragment() == Fragment::First as u8 && tracks_fragments(ruleset)
     }
 

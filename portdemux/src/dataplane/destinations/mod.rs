@@ -19,7 +19,7 @@ use portdemux_common::{
 
 pub use self::advice::{check, warnings};
 use super::{
-    maps::{Maps, half, text},
+    maps::{Maps, text},
     pins::Lock,
     targets::Needed,
     trusted::is_there,
@@ -352,12 +352,9 @@ impl Maps {
 
     /// The places of destinations that the ruleset in force uses.
     fn places_in_force(&self) -> HashSet<u32> {
-        let count = self.header().targets as usize;
-        let mut words = vec![0_u64; count * size_of::<Target>() / size_of::<u64>()];
-        let start = half(self.generation()) + offset_of!(RulesetImage, targets);
-        self.rulesets.read(start, &mut words);
-        let targets: &[Target] = bytemuck::cast_slice(&words);
-        placed::places(targets).into_iter().collect()
+        let image = self.image();
+        let targets = image.targets.iter().take(image.header.targets as usize);
+        targets.filter_map(Target::place).collect()
     }
 
     fn destination_name(&self, place: u32) -> DestinationName {

@@ -2,10 +2,75 @@
 //!
 //! The numbers are those of the binaries that made them, whatever this one has: none is derived from its types.
 
+use portdemux_common::{
+    ruleset::{Part, RulesetImage, V4Place},
+    state::Generation,
+};
+
 use super::{Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout};
+use crate::{dataplane::mapped::Mapped, image};
 
 /// Its number.
 pub(super) const ABI: u32 = 5;
+
+/// Name of the map of the tables of sources.
+pub(super) const SOURCES: &str = "SOURCES";
+
+/// How many bytes an image has, with all tables as large as they can be.
+const IMAGE: usize = 19_710_208;
+/// How many bytes the two of them have, the generation before them.
+pub(super) const RULESETS: usize = 64 + 2 * IMAGE;
+const HEADER: usize = 256;
+/// Where the tables of an image begin, in the order of [`Part`].
+const TABLES: [usize; Part::COUNT] = [
+    1_065_216, 1_196_288, 1_327_360, 2_900_224, 6_045_952, 10_240_256, 11_288_832, 12_337_408,
+    17_580_288, 19_677_440,
+];
+/// The tables of IPv4 addresses have places of 12 bytes.
+const V4: usize = Part::V4 as usize;
+
+/// Where the image of a generation begins.
+const fn half(generation: Generation) -> usize {
+    64 + generation.half() as usize * IMAGE
+}
+
+/// Reads an image.
+pub(super) fn read_image(rulesets: &Mapped, generation: Generation) -> Box<RulesetImage> {
+    const WORD: usize = size_of::<u64>();
+    let start = half(generation);
+    let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
+    let mut header = [0_u64; HEADER / WORD];
+    rulesets.read(start, &mut header);
+    let new: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.header));
+    new[..header.len()].copy_from_slice(&header);
+    let [head, tables @ ..] = image::parts(&image.header);
+    let count = if image.header.v4_mask == 0 {
+        0
+    } else {
+        image.header.v4_mask as usize + 1
+    };
+    let mut places = vec![0_u64; (12 * count).div_ceil(WORD)];
+    rulesets.read(start + TABLES[V4], &mut places);
+    let places: &[[u32; 3]] =
+        bytemuck::cast_slice(&bytemuck::cast_slice::<u64, u32>(&places)[..3 * count]);
+    for (to, &[address, first, count]) in image.v4.iter_mut().zip(places) {
+        *to = V4Place {
+            address: address.to_ne_bytes(),
+            reserved: 0,
+            first,
+            count,
+        };
+    }
+    let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image));
+    let new_header = size_of::<portdemux_common::ruleset::Header>() / WORD;
+    rulesets.read(start + HEADER, &mut words[new_header..head.end]);
+    for (part, (table, from)) in tables.into_iter().zip(TABLES).enumerate() {
+        if part != V4 {
+            rulesets.read(start + from, &mut words[table]);
+        }
+    }
+    image
+}
 
 /// The layout of an instance of ABI 5.
 pub(super) const LAYOUT: Layout = Layout {
@@ -24,6 +89,7 @@ pub(super) const LAYOUT: Layout = Layout {
         told: 10_747_904,
         told_places: 512,
         lookups: 10_752_000,
+        tallies: 0,
     },
     flow_counters: FlowCounters {
         bytes: 9_441_280,

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
+use portdemux_common::blocks::BYTES;
 
-use super::{Layout, OWN, Runs, of, usize_of};
+use super::{Layout, OWN, Runs, abi5, of, usize_of};
 use crate::dataplane::{
     abi,
+    blocks::Blocks,
     flows::{self, FLOW_COUNTERS},
     mapped::Mapped,
     maps::{self, COUNTERS},
@@ -51,6 +53,8 @@ struct Source {
 enum Storage {
     /// One behind the other, each of so many bytes.
     Sets { count: usize, bytes: usize },
+    /// One that all CPUs share, and blocks of their own, of which the first ones have this number.
+    Blocks { own: Blocks, first: usize },
     /// One of which only blocks are there that are not zero. Before them stands where each of them is: a word for
     /// each block, 0 for one that is not there.
     Sparse,
@@ -149,6 +153,7 @@ impl Source {
                     self.memory.add(set * bytes + from, sums);
                 }
             }
+            Storage::Blocks { ref own, first } => own.add(&self.memory, first, from, sums),
             Storage::Sparse => self.blocks(from, sums.len(), |at, range| {
                 self.memory.add(at, &mut sums[range]);
             }),
@@ -189,10 +194,25 @@ fn all(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     if is_there(&path)? {
         let (count, bytes) = (maps::possible_cpus()?, kind.bytes(&layout));
-        sources.push(Source {
-            memory: maps::open(&path, bytes, Some(count))?,
-            storage: Storage::Sets { count, bytes },
-            runs: kind.runs(&layout),
+        let runs = kind.runs(&layout);
+        sources.push(if layout.abi == u64::from(abi5::ABI) {
+            Source {
+                memory: maps::open(&path, bytes, Some(count))?,
+                storage: Storage::Sets { count, bytes },
+                runs,
+            }
+        } else {
+            Source {
+                memory: maps::open(&path, BYTES, Some(bytes / BYTES))?,
+                storage: Storage::Blocks {
+                    own: Blocks::open(pins, count)?,
+                    first: match kind {
+                        Kind::Traffic => 0,
+                        Kind::Flows => usize_of(layout.counters.bytes) / BYTES,
+                    },
+                },
+                runs,
+            }
         });
     }
     sources.extend(before(kind, pins)?);

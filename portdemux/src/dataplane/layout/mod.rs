@@ -16,13 +16,13 @@ use bytemuck::{Pod, Zeroable};
 use portdemux_common::{
     ABI,
     counters::{
-        Counter, CpuCounters, CpuFlowCounters, EVENT_PLACES, MAX_INTERFACES, PORT_PLACES,
-        REASON_PLACES, TOLD_PLACES, VERDICT_PLACES,
+        self, Counter, EVENT_PLACES, FlowLayout, MAX_INTERFACES, PORT_PLACES, REASON_PLACES,
+        TALLIES, TOLD_PLACES, Tallies, VERDICT_PLACES,
     },
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
     flows::Shape,
-    ruleset::RULE_PLACES,
-    state::{Interface, Ledger, RULE_NAME_LENGTH},
+    ruleset::{RULE_PLACES, RulesetImage, Rulesets},
+    state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
 pub(super) use self::{
@@ -33,6 +33,7 @@ pub(super) use self::{
 use super::{
     abi,
     flows::{FLOWS, HALF_OPEN},
+    mapped::Mapped,
     maps::{
         self, ANSWERS, CPUS, DEVICES, FRAGMENTS, LIMITS, LOSSES, MACS, SOCKETS, STEERING,
         TARGET_PLACES, XSKS,
@@ -99,6 +100,9 @@ pub(super) struct Counters {
     pub(super) told: u64,
     pub(super) told_places: u64,
     pub(super) lookups: u64,
+    /// How many rules or ports share a block, in which what was dropped of them follows what came; 0 if all that
+    /// was dropped stands apart.
+    pub(super) tallies: u64,
 }
 
 /// Where counters stand in a set of those of flows.
@@ -134,26 +138,27 @@ pub(super) struct LedgerLayout {
 pub(super) const OWN: Layout = Layout {
     abi: ABI as u64,
     counters: Counters {
-        bytes: size_of::<CpuCounters>() as u64,
-        interfaces: offset_of!(CpuCounters, interfaces) as u64,
+        bytes: size_of::<counters::Layout>() as u64,
+        interfaces: offset_of!(counters::Layout, interfaces) as u64,
         interface_places: MAX_INTERFACES as u64,
         verdict_places: VERDICT_PLACES as u64,
         reason_places: REASON_PLACES as u64,
-        rules: offset_of!(CpuCounters, rules) as u64,
-        rules_dropped: offset_of!(CpuCounters, rules_dropped) as u64,
+        rules: offset_of!(counters::Layout, rules) as u64,
+        rules_dropped: (offset_of!(counters::Layout, rules) + offset_of!(Tallies, dropped)) as u64,
         rule_places: RULE_PLACES as u64,
-        ports: offset_of!(CpuCounters, ports) as u64,
-        ports_dropped: offset_of!(CpuCounters, ports_dropped) as u64,
-        told: offset_of!(CpuCounters, told) as u64,
+        ports: offset_of!(counters::Layout, ports) as u64,
+        ports_dropped: (offset_of!(counters::Layout, ports) + offset_of!(Tallies, dropped)) as u64,
+        told: offset_of!(counters::Layout, told) as u64,
         told_places: TOLD_PLACES as u64,
-        lookups: offset_of!(CpuCounters, lookups) as u64,
+        lookups: offset_of!(counters::Layout, lookups) as u64,
+        tallies: TALLIES as u64,
     },
     flow_counters: FlowCounters {
-        bytes: size_of::<CpuFlowCounters>() as u64,
-        relations: offset_of!(CpuFlowCounters, relations) as u64,
+        bytes: size_of::<FlowLayout>() as u64,
+        relations: offset_of!(FlowLayout, relations) as u64,
         relation_places: 4,
-        sent: offset_of!(CpuFlowCounters, sent) as u64,
-        events: offset_of!(CpuFlowCounters, events) as u64,
+        sent: offset_of!(FlowLayout, sent) as u64,
+        events: offset_of!(FlowLayout, events) as u64,
         event_places: EVENT_PLACES as u64,
     },
     ledger: LedgerLayout {
@@ -189,8 +194,46 @@ impl Layout {
         *self == OWN
     }
 
-    pub(super) fn ledger_bytes(&self) -> usize {
-        usize_of(self.ledger.bytes)
+    /// The size of the values of its ledger, and how many there are.
+    pub(super) fn ledger_values(&self) -> (usize, usize) {
+        let bytes = usize_of(self.ledger.bytes);
+        if self.is_abi5() {
+            (bytes, 1)
+        } else {
+            (maps::PAGE, bytes.div_ceil(maps::PAGE))
+        }
+    }
+
+    /// How many bytes its rulesets have.
+    pub(super) fn rulesets_bytes(&self) -> usize {
+        if self.is_abi5() {
+            abi5::RULESETS
+        } else {
+            size_of::<Rulesets>()
+        }
+    }
+
+    /// Name of the map of its tables.
+    pub(super) fn tables(&self) -> &'static str {
+        if self.is_abi5() {
+            abi5::SOURCES
+        } else {
+            maps::TABLES
+        }
+    }
+
+    /// Reads the image of a generation where images are of another layout; none if they are of this binary's.
+    pub(super) fn read_image(
+        &self,
+        rulesets: &Mapped,
+        generation: Generation,
+    ) -> Option<Box<RulesetImage>> {
+        self.is_abi5()
+            .then(|| abi5::read_image(rulesets, generation))
+    }
+
+    fn is_abi5(&self) -> bool {
+        self.abi == u64::from(abi5::ABI)
     }
 
     /// Where what stands in its ledger stands in one of this binary's, unless that is the same.
@@ -206,6 +249,23 @@ impl Layout {
 }
 
 impl Counters {
+    /// Where the counter of a rule or a port stands, from the first one on.
+    const fn offset(&self, index: u64) -> u64 {
+        const COUNTER: u64 = size_of::<Counter>() as u64;
+        match self.tallies {
+            0 => COUNTER * index,
+            tallies => COUNTER * (2 * tallies * (index / tallies) + index % tallies),
+        }
+    }
+
+    /// How many counters stand together from this one on.
+    const fn together(&self, index: u64) -> u64 {
+        match self.tallies {
+            0 => u64::MAX,
+            tallies => tallies - index % tallies,
+        }
+    }
+
     /// Where what stands in a set of this layout stands in one of this binary's.
     pub(super) fn runs(&self) -> Runs {
         const COUNTER: u64 = size_of::<Counter>() as u64;
@@ -232,12 +292,24 @@ impl Counters {
             );
         }
         outcomes(self.lookups, own.lookups);
-        let rules = COUNTER * self.rule_places.min(own.rule_places);
-        let ports = COUNTER * PORT_PLACES as u64;
-        push(self.rules, own.rules, rules);
-        push(self.rules_dropped, own.rules_dropped, rules);
-        push(self.ports, own.ports, ports);
-        push(self.ports_dropped, own.ports_dropped, ports);
+        let rules = self.rule_places.min(own.rule_places);
+        for (from, to, count) in [
+            (self.rules, own.rules, rules),
+            (self.rules_dropped, own.rules_dropped, rules),
+            (self.ports, own.ports, PORT_PLACES as u64),
+            (self.ports_dropped, own.ports_dropped, PORT_PLACES as u64),
+        ] {
+            let mut index = 0;
+            while index < count {
+                let together = self
+                    .together(index)
+                    .min(own.together(index))
+                    .min(count - index);
+                let (from, to) = (from + self.offset(index), to + own.offset(index));
+                push(from, to, COUNTER * together);
+                index += together;
+            }
+        }
         let told = self.told_places.min(own.told_places) * size_of::<u64>() as u64;
         push(self.told, own.told, told);
         runs.sorted()

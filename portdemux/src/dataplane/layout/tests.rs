@@ -35,6 +35,7 @@ fn a_counter_that_stands_elsewhere_is_found_there() {
         told: 0,
         told_places: 8,
         lookups: 200_000,
+        tallies: 0,
     };
     let runs = older.runs();
     let find = |to: u64| {
@@ -57,9 +58,15 @@ fn a_counter_that_stands_elsewhere_is_found_there() {
         find(own.lookups + outcome(1, 3, own.reason_places)),
         Some(200_000 + outcome(1, 3, 80))
     );
-    assert_eq!(find(own.rules + 16 * 65_535), Some(9_000_000 + 16 * 65_535));
-    assert_eq!(find(own.rules + 16 * 65_536), None);
-    assert_eq!(find(own.ports_dropped + 16), Some(5_000_016));
+    assert_eq!(
+        find(own.rules + own.offset(65_535)),
+        Some(9_000_000 + 16 * 65_535)
+    );
+    assert_eq!(find(own.rules + own.offset(65_536)), None);
+    assert_eq!(
+        find(own.ports_dropped + own.offset(300)),
+        Some(5_000_000 + 16 * 300)
+    );
     assert_eq!(find(own.told + 7 * 8), Some(56));
     assert_eq!(find(own.told + 8 * 8), None);
 }

@@ -6,7 +6,7 @@ use portdemux_common::flows::Shape;
 
 use crate::dataplane::{
     flows,
-    maps::{self, COUNTERS, CPUS, Maps, possible_cpus},
+    maps::{self, CPUS, Maps, possible_cpus},
     objects,
 };
 
@@ -42,7 +42,6 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
         loader.map_pin_path(name, pins.join(name));
     }
     loader
-        .map_max_entries(COUNTERS, cpus)
         .map_max_entries(CPUS, cpus)
         .override_global("INTERFACE", &place, true)
         .override_global("MAC", &mac, true)
@@ -55,7 +54,6 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
         loader
             .map_max_entries(flows::FLOWS, shape.known + 1)
             .map_max_entries(flows::HALF_OPEN, shape.half_open + 1)
-            .map_max_entries(flows::FLOW_COUNTERS, cpus)
             .override_global("FLOWS_MASK", &shape_or_none.known, true)
             .override_global("HALF_OPEN_MASK", &shape_or_none.half_open, true)
             .override_global("FLOWS_SEED", &shape_or_none.seed, true);

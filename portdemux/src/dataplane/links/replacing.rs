@@ -14,7 +14,7 @@ use crate::{
         maps::{Maps, RULESETS, text},
         pins::{Lock, Places},
         sent,
-        sources::SOURCES,
+        tables::TABLES,
     },
     interface,
 };
@@ -79,16 +79,16 @@ pub(in crate::dataplane) fn replace_all(places: &Places, maps: &Maps, _lock: &Lo
     Ok(())
 }
 
-/// Replaces the programs that do not use the map of sources that is pinned beside their links, each in
-/// one step; returns the places of their interfaces. What sees packets on the way out uses no sources.
+/// Replaces the programs that do not use the map of tables that is pinned beside their links, each in
+/// one step; returns the places of their interfaces. What sees packets on the way out uses no tables.
 ///
 /// # Errors
 ///
 /// The kernel refuses the program.
 pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
     let (pins, shape) = (&maps.directory, maps.shape());
-    let map = MapInfo::from_pin(pins.join(SOURCES))
-        .with_context(|| format!("open {}", pins.join(SOURCES).display()))?;
+    let map = MapInfo::from_pin(pins.join(TABLES))
+        .with_context(|| format!("open {}", pins.join(TABLES).display()))?;
     let using = programs_with(map.id());
     let mut renewed = Vec::new();
     for place in 0..MAX_INTERFACES {

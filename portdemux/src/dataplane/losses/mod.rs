@@ -24,7 +24,7 @@ use portdemux_common::{
 
 use super::{
     mapped::Mapped,
-    maps::{self, COUNTERS, CPUS, DEVICES, Maps, possible_cpus},
+    maps::{self, CPUS, DEVICES, Maps, possible_cpus},
     objects,
     pins::{Lock, Places, unpin},
     targets::Needed,
@@ -319,7 +319,6 @@ fn load(pins: &Path) -> Result<Ebpf> {
     let cpus = possible_cpus()?;
     loader
         .map_max_entries(LOSSES, u32::try_from(rows(cpus))?)
-        .map_max_entries(COUNTERS, u32::try_from(cpus)?)
         .map_max_entries(CPUS, u32::try_from(cpus)?)
         .override_global("DEVICES_ID", &id(DEVICES)?, true)
         .override_global("CPUS_ID", &id(CPUS)?, true)

@@ -7,34 +7,36 @@ mod rulesets;
 use std::{
     mem::offset_of,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
 };
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    counters::CpuCounters, flows::Shape, fragments::Buckets, limits::LimitWords, ruleset::Rulesets,
-    state::Ledger,
+    flows::Shape, fragments::Buckets, limits::LimitWords, ruleset::Rulesets, state::Ledger,
 };
 
-pub(super) use self::rulesets::{GENERATION, half, write_image};
+pub(super) use self::rulesets::{GENERATION, half, write_head};
 pub use self::rulesets::{Prepared, used};
 use super::{
+    blocks::Blocks,
     counters::Counters,
     flows::Flows,
     layout::{self, Earlier, Kind, Layout, Translated},
     losses::{self, Losses},
     mapped::Mapped,
-    sources,
     steering::Steering,
+    tables,
     targets::{self, Targets},
 };
 
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
-/// Name of the map of counters.
+/// Name of the map of the counters that all CPUs share.
 pub const COUNTERS: &str = "COUNTERS";
+/// Name of the map of the counters that each CPU has for itself.
+pub const OWN_COUNTERS: &str = "OWN_COUNTERS";
 /// Name of the map that says what came of first fragments.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Name of the map that says when the next answer to a rejected packet is due.
@@ -46,18 +48,19 @@ pub const LIMITS: &str = "LIMITS";
 pub use super::{
     layout::LAYOUT,
     losses::{LOSSES, TARGET_PLACES},
-    sources::SOURCES,
     steering::{SOCKETS, STEERING},
+    tables::TABLES,
     targets::{CPUS, DEVICES, MACS, XSKS},
 };
 /// Every map of an instance.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 17] = [
     LAYOUT,
     RULESETS,
     COUNTERS,
+    OWN_COUNTERS,
     FRAGMENTS,
     LEDGER,
-    SOURCES,
+    TABLES,
     LIMITS,
     ANSWERS,
     DEVICES,
@@ -70,6 +73,10 @@ pub const ALL: [&str; 16] = [
     TARGET_PLACES,
 ];
 
+/// What only the control plane reads lies in values of a page: kernels before 6.0 have none over 4 MiB
+/// (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
+pub(super) const PAGE: usize = 4096;
+
 pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
 pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -77,8 +84,8 @@ pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 #[derive(Debug)]
 pub struct Maps {
     pub(super) rulesets: Mapped,
-    /// The tables of sources; a larger map takes the place of one that is full.
-    pub(super) sources: RwLock<Arc<Mapped>>,
+    /// The tables that only some packets ask; a larger map takes the place of one that is full.
+    pub(super) tables: RwLock<Arc<Mapped>>,
     /// What only the programs read and write.
     fragments: Mapped,
     pub(super) ledger: Translated,
@@ -93,25 +100,24 @@ pub struct Maps {
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
-    layout: Box<Layout>,
+    pub(super) layout: Box<Layout>,
 }
 
 impl Maps {
     /// Creates the maps and pins them in a directory of bpffs.
     pub(super) fn create(directory: &Path) -> Result<()> {
-        let cpus = u32::try_from(possible_cpus()?)?;
         for (name, size, count) in [
             (RULESETS, size_of::<Rulesets>(), 1),
-            (COUNTERS, size_of::<CpuCounters>(), cpus),
             (FRAGMENTS, size_of::<Buckets<u64>>(), 1),
-            (LEDGER, size_of::<Ledger>(), 1),
+            (LEDGER, PAGE, size_of::<Ledger>().div_ceil(PAGE)),
             (LIMITS, size_of::<LimitWords>(), 1),
-            (SOURCES, size_of::<u64>(), sources::FEWEST_WORDS),
+            (TABLES, size_of::<u64>(), tables::FEWEST_WORDS as usize),
             (ANSWERS, size_of::<u64>(), 1),
         ] {
-            create(&directory.join(name), name, size, count)?;
+            create(&directory.join(name), name, size, u32::try_from(count)?)?;
         }
         layout::create(directory)?;
+        Blocks::create(directory, possible_cpus()?)?;
         targets::create(directory)?;
         losses::create(directory)?;
         Steering::create(directory)?;
@@ -127,17 +133,22 @@ impl Maps {
             open(&directory.join(name), size, Some(count))
         };
         let counters = if layout.is_own() {
-            let cpus = possible_cpus()?;
-            let own = map(COUNTERS, size_of::<CpuCounters>(), cpus)?;
-            Counters::new(own, cpus, Earlier::beside(Kind::Traffic, directory)?)
+            Counters {
+                own: Some(Arc::new(Blocks::open(directory, possible_cpus()?)?)),
+                earlier: Earlier::beside(Kind::Traffic, directory)?,
+            }
         } else {
-            Counters::older(Earlier::of(Kind::Traffic, directory)?)
+            Counters {
+                own: None,
+                earlier: Earlier::of(Kind::Traffic, directory)?,
+            }
         };
-        let ledger = open(&directory.join(LEDGER), layout.ledger_bytes(), Some(1))?;
-        let sources = open(&directory.join(SOURCES), size_of::<u64>(), None)?;
+        let (size, count) = layout.ledger_values();
+        let ledger = map(LEDGER, size, count)?;
+        let tables = open(&directory.join(layout.tables()), size_of::<u64>(), None)?;
         Ok(Self {
-            rulesets: map(RULESETS, size_of::<Rulesets>(), 1)?,
-            sources: RwLock::new(Arc::new(sources)),
+            rulesets: map(RULESETS, layout.rulesets_bytes(), 1)?,
+            tables: RwLock::new(Arc::new(tables)),
             fragments: open_fragments(directory)?,
             ledger: Translated::new(ledger, layout.ledger_runs()),
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
@@ -183,27 +194,26 @@ impl Maps {
     ///
     /// They should be there and cannot be opened.
     pub fn flows(&self) -> Result<Option<Flows>> {
-        let is_older = !self.layout.is_own();
-        let open = |shape| Flows::of_instance(&self.directory, shape, is_older);
+        let open = |shape| Flows::of_instance(&self.directory, shape, self.counters.own.clone());
         self.shape().map(open).transpose()
     }
 
-    pub(super) fn sources(&self) -> Arc<Mapped> {
-        // Nothing is done under the lock that could leave it poisoned.
-        Arc::clone(&self.sources.read().unwrap_or_else(PoisonError::into_inner))
+    /// The tables of flows pinned in a directory.
+    pub(super) fn open_flows(&self, directory: &Path, shape: Shape) -> Result<Flows> {
+        Flows::open(directory, shape, self.counters.own.clone())
     }
 
     /// How much kernel memory the maps take, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let sources = self.sources();
+        let tables = self.tables_of(&self.header());
         let maps = [
             &self.rulesets,
             &self.fragments,
             self.ledger.memory(),
             &self.limits,
             &self.answers,
-            &sources,
+            &tables,
         ];
         let bytes: usize = maps.iter().map(|map| map.bytes()).sum();
         let flows = self
@@ -230,10 +240,23 @@ pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result
         BPF_F_MMAPABLE,
     );
     MapData::create(map, name, None)
-        .with_context(|| format!("create the map {name}"))?
+        .with_context(|| asked_for(name, size, count))?
         .pin(path)
         .with_context(|| format!("pin {}", path.display()))?;
     Ok(())
+}
+
+/// What the kernel was asked for, as whoever has too little memory must know which map is how large and why.
+pub(super) fn asked_for(name: &str, size: usize, count: u32) -> String {
+    let bytes = size as u64 * u64::from(count);
+    let cpus = possible_cpus().map_or_else(
+        |_| String::new(),
+        |cpus| format!(" (this machine can have {cpus} CPUs)"),
+    );
+    format!(
+        "create the map {name}: {} KiB of kernel memory, {count} values of {size} bytes{cpus}",
+        bytes >> 10
+    )
 }
 
 fn open_fragments(directory: &Path) -> Result<Mapped> {

@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     limits::LimitWords,
-    ruleset::{Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
+    ruleset::{Head, Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
     state::{Generation, Ledger, RULE_NAME_LENGTH},
 };
 
 use super::{Maps, random, text};
 use crate::{
-    dataplane::{mapped::Mapped, quiesce, sources, targets::Needed},
+    dataplane::{mapped::Mapped, quiesce, tables, targets::Needed},
     error::Unavailable,
-    image::{self, Compiled, Destinations},
+    image::{Compiled, Destinations},
 };
 
 /// Where the generation in force stands in its map.
@@ -50,10 +50,13 @@ impl Maps {
     /// The header of the ruleset in force.
     #[must_use]
     pub fn header(&self) -> Header {
-        self.read_consistently(|start| {
+        self.read_consistently(|generation| {
+            if let Some(image) = self.layout.read_image(&self.rulesets, generation) {
+                return image.header;
+            }
             let mut header = Header::zeroed();
             self.rulesets.read(
-                start,
+                half(generation),
                 bytemuck::cast_slice_mut(std::slice::from_mut(&mut header)),
             );
             header
@@ -65,7 +68,7 @@ impl Maps {
     pub fn compiled(&self) -> Compiled {
         loop {
             let mut image = self.image();
-            let sources = sources::read(&self.sources(), &image.header.sources);
+            let sources = tables::read(&self.tables_of(&image.header), &image.header.sources);
             if self.generation().0 == image.header.generation {
                 image.header.sources.begin = 0;
                 return Compiled {
@@ -80,25 +83,24 @@ impl Maps {
     /// The ruleset in force.
     #[must_use]
     pub fn image(&self) -> Box<RulesetImage> {
-        self.read_consistently(|start| {
-            let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
-            let header = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.header));
-            self.rulesets.read(start, header);
-            let parts = image::parts(&image.header);
-            let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image));
-            for part in parts {
-                let begin = start + part.start * size_of::<u64>();
-                self.rulesets.read(begin, &mut words[part]);
+        self.read_consistently(|generation| {
+            if let Some(image) = self.layout.read_image(&self.rulesets, generation) {
+                return image;
             }
+            let start = half(generation);
+            let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
+            let head = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.head));
+            self.rulesets.read(start, head);
+            tables::read_into(&self.tables_of(&image.header), &mut image);
             image
         })
     }
 
     /// Reads from the half that is in force, again if it was replaced meanwhile.
-    fn read_consistently<T>(&self, read: impl Fn(usize) -> T) -> T {
+    fn read_consistently<T>(&self, read: impl Fn(Generation) -> T) -> T {
         loop {
             let generation = self.generation();
-            let value = read(half(generation));
+            let value = read(generation);
             if self.generation() == generation {
                 return value;
             }
@@ -198,7 +200,7 @@ impl Maps {
         // and count for a rule that is in force no more.
         quiesce::wait_for_programs().context("wait for running programs to end")?;
         let mut header = image.header;
-        sources::place(self, &mut header.sources, words)?;
+        tables::place(self, &mut header, image, words)?;
         header.limits_seed = match self.header().limits_seed {
             0 => random()?,
             seed => seed,
@@ -213,11 +215,7 @@ impl Maps {
         self.enter_destinations(&prepared.new_destinations);
         self.fill_targets(&needed, unavailable)?;
         unavailable.judge(self.know_targets(&before, &needed))?;
-        write_image(&self.rulesets, half(new), image);
-        self.rulesets.write(
-            half(new),
-            bytemuck::cast_slice(std::slice::from_ref(&header)),
-        );
+        write_head(&self.rulesets, half(new), &image.head, &header);
         self.rulesets
             .word(GENERATION)
             .store(new.0, Ordering::Release);
@@ -248,17 +246,13 @@ impl Maps {
         header.generation = old.generation;
         header.text_hash = old.text_hash;
         header.limits_seed = old.limits_seed;
-        sources::place(self, &mut header.sources, sources)?;
+        tables::place(self, &mut header, image, sources)?;
         for (id, name) in &prepared.new_rules {
             self.ledger.write(rule_name_offset(*id), name);
         }
         self.enter_destinations(&prepared.new_destinations);
         let generation = Generation(old.generation);
-        write_image(&self.rulesets, half(generation), image);
-        self.rulesets.write(
-            half(generation),
-            bytemuck::cast_slice(std::slice::from_ref(&header)),
-        );
+        write_head(&self.rulesets, half(generation), &image.head, &header);
         self.rulesets
             .word(GENERATION)
             .store(generation.0, Ordering::Release);
@@ -270,8 +264,13 @@ impl Maps {
     /// are new.
     fn assign_places(&self, names: &[&str]) -> Result<Vec<(RuleId, bool)>> {
         let mut rules: RuleSet = [0; RULE_PLACES / 64];
-        let start = half(self.generation()) + offset_of!(RulesetImage, rules);
-        self.rulesets.read(start, &mut rules);
+        let generation = self.generation();
+        if let Some(image) = self.layout.read_image(&self.rulesets, generation) {
+            rules = image.rules;
+        } else {
+            let start = half(generation) + offset_of!(Head, rules);
+            self.rulesets.read(start, &mut rules);
+        }
         let in_force: Vec<RuleId> = bits(&rules).collect();
         let mut free = all_ids().filter(|&id| rules[id as usize / 64] & 1 << (id % 64) == 0);
         // Rules mostly stand in the order of their ids, as they were given them in that order: the
@@ -305,13 +304,18 @@ impl Maps {
     }
 }
 
-/// Writes an image over the one that stands at `start` bytes: all that a decision under its header
-/// reads, and no more.
-pub(in crate::dataplane) fn write_image(rulesets: &Mapped, start: usize, image: &RulesetImage) {
-    let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
-    for part in image::parts(&image.header) {
-        rulesets.write(start + part.start * size_of::<u64>(), &words[part]);
-    }
+/// Writes the head of a ruleset over the one that stands at `start` bytes, with another header.
+pub(in crate::dataplane) fn write_head(
+    rulesets: &Mapped,
+    start: usize,
+    head: &Head,
+    header: &Header,
+) {
+    let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(head));
+    let own: &[u64] = bytemuck::cast_slice(std::slice::from_ref(header));
+    rulesets.write(start, own);
+    let rest = &words[own.len()..];
+    rulesets.write(start + size_of::<Header>(), rest);
 }
 
 /// The ids of the rules that a ruleset uses, ascending.
@@ -334,7 +338,7 @@ fn bits(words: &RuleSet) -> impl Iterator<Item = RuleId> {
 
 /// Where the ruleset of a generation begins.
 pub(in crate::dataplane) const fn half(generation: Generation) -> usize {
-    offset_of!(Rulesets, images) + generation.half() as usize * size_of::<RulesetImage>()
+    offset_of!(Rulesets, heads) + generation.half() as usize * size_of::<Head>()
 }
 
 const fn rule_name_offset(rule: RuleId) -> usize {

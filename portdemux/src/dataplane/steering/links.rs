@@ -25,7 +25,7 @@ use crate::{
     dataplane::{
         damage::is_damage,
         links::programs_with,
-        maps::{self, COUNTERS, CPUS, Maps, SOURCES, possible_cpus},
+        maps::{self, CPUS, Maps, TABLES, possible_cpus},
         objects,
         pins::{Lock, Places, unpin},
         syscalls,
@@ -216,7 +216,7 @@ fn uses_sources(maps: &Maps, pin: &Path) -> bool {
     let uses = || -> Option<bool> {
         let link = FdLink::from(PinnedLink::from_pin(pin).ok()?);
         let program = link.info().ok()?.program_id();
-        let map = MapInfo::from_pin(maps.directory.join(SOURCES)).ok()?;
+        let map = MapInfo::from_pin(maps.directory.join(TABLES)).ok()?;
         Some(programs_with(map.id()).contains(&program))
     };
     uses().unwrap_or(false)
@@ -281,7 +281,6 @@ pub fn load(maps: &Maps) -> Result<Ebpf> {
     }
     let cpus = u32::try_from(possible_cpus()?)?;
     loader
-        .map_max_entries(COUNTERS, cpus)
         .map_max_entries(CPUS, cpus)
         .override_global("KNOWS_INTERFACE", &u32::from(knows_interface()), true)
         .load(objects::SOCKETS)

@@ -13,7 +13,7 @@ use portdemux::{
     change::{self, InForce, Request},
     dataplane::{
         flows, links,
-        maps::{COUNTERS, Maps, RULESETS, SOURCES},
+        maps::{COUNTERS, Maps, OWN_COUNTERS, RULESETS, TABLES},
         objects,
         pins::{Lock, Places},
     },
@@ -313,7 +313,7 @@ impl Bench {
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let transport = u32::try_from(transport)?;
         let mut loader = EbpfLoader::new();
-        for name in [RULESETS, COUNTERS, SOURCES] {
+        for name in [RULESETS, COUNTERS, OWN_COUNTERS, TABLES] {
             loader.map_pin_path(name, self.places.pins().join(name));
         }
         let shape = self.maps.shape();
@@ -325,7 +325,6 @@ impl Bench {
         }
         let shape = shape.unwrap_or_default();
         let object = loader
-            .map_max_entries(COUNTERS, cpus)
             .map_max_entries("LIMIT_COUNTERS", cpus)
             .override_global("FLOWS_MASK", &shape.known, true)
             .override_global("HALF_OPEN_MASK", &shape.half_open, true)

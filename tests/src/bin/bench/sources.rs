@@ -158,7 +158,7 @@ pub(crate) fn measure(rounds: usize, repeat: u32, only: &str) -> Result<Vec<Row>
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "{:<26}  {:<4}  {:<9}  {:>22}  {:>22}  {:>22}\n",
-        "SOURCES",
+        "TABLES",
         "IP",
         "WHO",
         "LIMIT - EMPTY, ns",

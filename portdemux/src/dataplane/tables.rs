@@ -1,8 +1,10 @@
-//! The map of the tables of sources, in which those of two rulesets have room beside each other.
+//! The map of the tables of rulesets that only some packets ask, in which those of two rulesets have room beside each
+//! other: first what their claims and terms are found in, then the tables of sources.
 
 use std::{
     fs,
     net::IpAddr,
+    ops::Range,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,6 +16,7 @@ use ipnet::IpNet;
 use portdemux_common::{
     parse::Version,
     policy::Policy,
+    ruleset::{Header, RulesetImage, TableIndex},
     sources::{Admission, MAX_WORDS, Sources, Table},
 };
 
@@ -25,58 +28,98 @@ use super::{
 };
 use crate::{
     error::Help as _,
-    image::sources::{
-        Control, Numbering,
-        live::{self, Become},
-        store::{NoRoom, Store},
+    image::{
+        self,
+        sources::{
+            Control, Numbering,
+            live::{self, Become},
+            store::{NoRoom, Store},
+        },
     },
 };
 
-/// Name of the map of the tables of sources.
-pub const SOURCES: &str = "SOURCES";
+/// Name of the map of tables.
+pub const TABLES: &str = "TABLES";
 
-/// How many words the map of an instance has that uses few sources or none.
+/// How many words the map of an instance has whose rulesets need few tables or none.
 pub(super) const FEWEST_WORDS: u32 = 1 << 16;
 
 const WORD: usize = size_of::<u64>();
 /// Tables begin at lines of the cache.
 const LINE: usize = 8;
 
-/// Writes tables where no program reads, and says where that is; the map grows if it must.
+/// The part of the map that a ruleset has, in words.
+fn part(header: &Header) -> Range<usize> {
+    let (tables, sources) = (&header.tables, &header.sources);
+    let begin = tables.begin as usize;
+    begin..(begin + tables.words as usize).max(sources.begin as usize + sources.words as usize)
+}
+
+/// Writes the tables of an image and of its sources where no program reads, and says in `header`, which is to be the
+/// image's, where that is; the map grows if it must.
 ///
 /// The ruleset in force stays, and no program reads the one before any more.
-pub(super) fn place(maps: &Maps, sources: &mut Sources, words: &[u64]) -> Result<()> {
-    if words.is_empty() {
-        return Ok(());
-    }
-    if maps.sources().bytes() != FEWEST_WORDS as usize * WORD {
+pub(super) fn place(
+    maps: &Maps,
+    header: &mut Header,
+    image: &RulesetImage,
+    sources: &[u64],
+) -> Result<()> {
+    let in_force = maps.header();
+    header.tables = image::index(header);
+    header.tables.capacity = in_force.tables.capacity;
+    let tables = (header.tables.words as usize).next_multiple_of(LINE);
+    // Room for changes of sources: another quarter, and a little.
+    let room = match sources.len() {
+        0 => 0,
+        length => (length + length / 4 + (1 << 12)).next_multiple_of(LINE),
+    };
+    let map = maps.tables_of(&in_force);
+    if map.bytes() != FEWEST_WORDS as usize * WORD {
         // It grew once; whoever did that may have been stopped before all programs had the new one.
         renew(maps)?;
     }
-    let in_force = maps.header().sources;
-    let (begin, end) = (
-        in_force.begin as usize,
-        (in_force.begin + in_force.words) as usize,
-    );
-    // Room for changes: another quarter, and a little.
-    let room = (words.len() + words.len() / 4 + (1 << 12)).next_multiple_of(LINE);
-    let capacity = maps.sources().bytes() / WORD;
-    let place = if room <= begin {
+    let mut capacity = map.bytes() / WORD;
+    let (Range { start, end }, all) = (part(&in_force), tables + room);
+    let place = if all <= start {
         0
     } else {
-        if end + room > capacity {
-            let enough = end + room;
-            grow(maps, &in_force, (enough + room).min(MAX_WORDS).max(enough))?;
+        if end + all > capacity {
+            let enough = end + all;
+            capacity = (enough + all).min(MAX_WORDS).max(enough);
+            grow(maps, &in_force, capacity)?;
         }
         end
     };
-    sources.begin = u32::try_from(place)?;
-    sources.words = u32::try_from(room)?;
-    maps.sources().write(place * WORD, words);
+    header.tables.begin = u32::try_from(place)?;
+    header.tables.capacity = u32::try_from(capacity)?;
+    header.sources.begin = u32::try_from(place + tables)?;
+    header.sources.words = u32::try_from(room)?;
+    let map = maps.tables();
+    write(&map, &header.tables, image);
+    map.write((place + tables) * WORD, sources);
     Ok(())
 }
 
-/// The words of tables that are taken.
+/// Writes the tables of an image where an index says.
+pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
+    let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
+    let [_, tables @ ..] = image::parts(&image.header);
+    for (first, table) in index.parts.iter().zip(tables) {
+        map.write((index.begin + first) as usize * WORD, &words[table]);
+    }
+}
+
+/// Reads the tables of an image whose head is known.
+pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage) {
+    let (index, [_, tables @ ..]) = (image.header.tables, image::parts(&image.header));
+    let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(image));
+    for (first, table) in index.parts.iter().zip(tables) {
+        map.read((index.begin + first) as usize * WORD, &mut words[table]);
+    }
+}
+
+/// The words of tables of sources that are taken.
 pub(super) fn read(map: &Mapped, sources: &Sources) -> Vec<u64> {
     let begin = sources.begin as usize * WORD;
     let is_there = sources.words > 0 && begin + sources.words as usize * WORD <= map.bytes();
@@ -152,6 +195,28 @@ impl Table for Frozen<'_> {
 }
 
 impl Maps {
+    /// The map of tables.
+    pub(super) fn tables(&self) -> Arc<Mapped> {
+        // Nothing is done under the lock that could leave it poisoned.
+        Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The map of tables that the ruleset with this header lies in: another process may have put a larger one in
+    /// the place of ours.
+    pub(super) fn tables_of(&self, header: &Header) -> Arc<Mapped> {
+        let map = self.tables();
+        let capacity = header.tables.capacity as usize * WORD;
+        if capacity == 0 || capacity == map.bytes() {
+            return map;
+        }
+        let Ok(larger) = maps::open(&self.directory.join(TABLES), WORD, None) else {
+            return map;
+        };
+        let larger = Arc::new(larger);
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&larger);
+        larger
+    }
+
     /// How many changes of sets the tables in force have.
     pub(crate) fn source_changes(&self) -> u64 {
         match self.live() {
@@ -186,7 +251,7 @@ impl Maps {
                 Err(NoRoom::Unwieldy.into())
             };
         };
-        if self.sources().bytes() != FEWEST_WORDS as usize * WORD {
+        if self.tables().bytes() != FEWEST_WORDS as usize * WORD {
             renew(self)?;
         }
         for (atom, prefix, becomes) in changes {
@@ -220,8 +285,8 @@ impl Maps {
     }
 
     fn live(&self) -> Option<(Live, Sources)> {
-        let sources = self.header().sources;
-        let map = self.sources();
+        let header = self.header();
+        let (map, sources) = (self.tables_of(&header), header.sources);
         let begin = sources.begin as usize;
         let is_there = sources.words > 0 && (begin + sources.words as usize) * WORD <= map.bytes();
         let live = Live {
@@ -237,10 +302,10 @@ impl Maps {
 ///
 /// The tables in force stand at the same place in both, so that it does not matter which of them a
 /// program reads until all have the new one.
-fn grow(maps: &Maps, in_force: &Sources, capacity: usize) -> Result<()> {
+fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
     if capacity > MAX_WORDS {
         return Err(anyhow::anyhow!(
-            "the lists of sources take {} MiB, those in force included, {} MiB at most",
+            "claims and lists of sources take {} MiB, those in force included, {} MiB at most",
             (capacity * WORD) >> 20,
             (MAX_WORDS * WORD) >> 20
         ))
@@ -248,25 +313,28 @@ fn grow(maps: &Maps, in_force: &Sources, capacity: usize) -> Result<()> {
             "join prefixes to shorter ones, or let rules share a set; nothing was changed".into()
         });
     }
-    let pin = maps.directory.join(SOURCES);
-    let unborn = maps.directory.join(format!("{SOURCES}_new"));
+    let pin = maps.directory.join(TABLES);
+    let unborn = maps.directory.join(format!("{TABLES}_new"));
     // What a killed writer left.
     let _ = fs::remove_file(&unborn);
-    maps::create(&unborn, SOURCES, WORD, u32::try_from(capacity)?)?;
+    maps::create(&unborn, TABLES, WORD, u32::try_from(capacity)?)?;
     let grown = maps::open(&unborn, WORD, Some(capacity))?;
-    grown.write(
-        in_force.begin as usize * WORD,
-        &read(&maps.sources(), in_force),
-    );
+    let old = maps.tables();
+    let mut words = vec![0; in_force.tables.words as usize];
+    let begin = in_force.tables.begin as usize * WORD;
+    old.read(begin, &mut words);
+    grown.write(begin, &words);
+    let sources = &in_force.sources;
+    grown.write(sources.begin as usize * WORD, &read(&old, sources));
     fs::rename(&unborn, &pin).with_context(|| format!("move the new map to {}", pin.display()))?;
-    *maps.sources.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grown);
+    *maps.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grown);
     renew(maps)
 }
 
 /// Gives the map that is pinned to all programs that have another.
 fn renew(maps: &Maps) -> Result<()> {
-    for place in links::renew(maps).context("give the programs a larger map of sources")? {
+    for place in links::renew(maps).context("give the programs a larger map of tables")? {
         maps.note_version(place);
     }
-    steering::renew(maps).context("give the program for sockets a larger map of sources")
+    steering::renew(maps).context("give the program for sockets a larger map of tables")
 }

@@ -1,4 +1,4 @@
-//! The map that holds the tables of sources.
+//! The map that holds the tables of rulesets that only some packets ask, and those of sources.
 
 use core::hint::cold_path;
 
@@ -9,15 +9,15 @@ use crate::{Maps, verifier::Lookup as _};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-/// The tables of sources of two rulesets, as words; how many there are, the loader says. The part that
-/// a ruleset in force names is changed by whole words only.
+/// The tables of two rulesets, as words; how many there are, the loader says. Of what a ruleset in force names, the
+/// sources are changed by whole words, and nothing else is.
 #[btf_map]
-static SOURCES: Array<u64, 1, MMAPABLE> = Array::new();
+static TABLES: Array<u64, 1, MMAPABLE> = Array::new();
 
 impl Table for Maps {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
-        let Some(word) = SOURCES.find(place) else {
+        let Some(word) = TABLES.find(place) else {
             cold_path();
             return None;
         };

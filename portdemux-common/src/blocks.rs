@@ -1,0 +1,48 @@
+//! Where counters lie: in blocks of a page, which a CPU is given when it first counts in one.
+//!
+//! All counters of a machine, for each of its CPUs, would be ten megabytes a CPU, most of it for ports to which no
+//! packet ever comes. So they are laid out once ([`crate::counters::Layout`]), cut into blocks, and a CPU has some
+//! blocks of its own, and a directory that says which of them stand for which of those ([`Own`]). A CPU adds to its own
+//! blocks as to plain memory. When none is left for it, it counts in a set that all CPUs share, by atomic additions:
+//! so every packet is counted, whatever is exhausted. A reader sums the shared block and those of all CPUs.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::counters::Counter;
+
+/// Counters of a block.
+pub const COUNTERS: usize = 256;
+/// Bytes of a block.
+pub const BYTES: usize = COUNTERS * size_of::<Counter>();
+/// Entries of a directory: more than there are blocks, and a power of two, so that a mask is a bound for the
+/// verifier.
+pub const ENTRIES: usize = 1 << 13;
+/// How many blocks of its own each CPU can have: with the shared set, 128 CPUs take less than 128 MiB.
+pub const OWN: usize = 224;
+/// How many of them are for what rules and interfaces count, and for ports that rules claim: whoever sends to every
+/// port must not make those count in the shared set.
+pub const RESERVED: u32 = 64;
+
+/// Counters that lie together: of the ones that count packets alone, two make one here.
+pub type Block = [Counter; COUNTERS];
+
+/// The blocks of a CPU; only programs on that CPU write it once it is made.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Own {
+    /// Its block by the number of the block that it stands for: its index plus 1, or 0 if none was given.
+    pub numbers: [u32; ENTRIES],
+    /// How many blocks were given.
+    pub given: u32,
+    /// How many there are.
+    pub count: u32,
+    /// Fills the page.
+    pub reserved: [u64; 511],
+    /// The blocks.
+    pub blocks: [Block; OWN],
+}
+
+const _: () = {
+    assert!(BYTES == 4096 && size_of::<Own>().is_multiple_of(BYTES));
+    assert!(crate::counters::BLOCKS + crate::counters::FLOW_BLOCKS <= ENTRIES);
+};

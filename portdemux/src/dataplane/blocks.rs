@@ -1,0 +1,122 @@
+//! The maps in which counters lie: those that all CPUs share, and the blocks that each CPU was given.
+
+use std::{mem::offset_of, ops::Range, path::Path, sync::atomic::Ordering};
+
+use anyhow::Result;
+use portdemux_common::{
+    blocks::{BYTES, OWN, Own},
+    counters::BLOCKS,
+};
+
+use super::{
+    mapped::Mapped,
+    maps::{COUNTERS, OWN_COUNTERS, create, open},
+};
+
+const WORD: usize = size_of::<u64>();
+
+/// The counters that all CPUs share, and the blocks of each.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    /// Those that they share.
+    pub(super) shared: Mapped,
+    own: Mapped,
+    cpus: usize,
+}
+
+impl Blocks {
+    /// Creates the maps and pins them in a directory.
+    pub(super) fn create(directory: &Path, cpus: usize) -> Result<()> {
+        for (name, size, count) in [
+            (COUNTERS, BYTES, BLOCKS),
+            (OWN_COUNTERS, size_of::<Own>(), cpus),
+        ] {
+            create(&directory.join(name), name, size, u32::try_from(count)?)?;
+        }
+        Self::open(directory, cpus)?.allot(OWN);
+        Ok(())
+    }
+
+    /// Opens the maps pinned in a directory.
+    pub(super) fn open(directory: &Path, cpus: usize) -> Result<Self> {
+        let map = |name, size, count| open(&directory.join(name), size, Some(count));
+        let shared = map(COUNTERS, BYTES, BLOCKS)?;
+        let own = map(OWN_COUNTERS, size_of::<Own>(), cpus)?;
+        Ok(Self::new(shared, own, cpus))
+    }
+
+    /// Counters as they lie in memory.
+    pub(super) const fn new(shared: Mapped, own: Mapped, cpus: usize) -> Self {
+        Self { shared, own, cpus }
+    }
+
+    /// Says how many blocks each CPU can be given, [`OWN`] at most; those that it has stay.
+    pub(super) fn allot(&self, count: usize) {
+        let count = u32::try_from(count.min(OWN)).unwrap_or_default();
+        for cpu in 0..self.cpus {
+            let word = self
+                .own
+                .word(cpu * size_of::<Own>() + offset_of!(Own, given));
+            let [given, _]: [u32; 2] = bytemuck::cast(word.load(Ordering::Relaxed));
+            word.store(bytemuck::cast([given, count]), Ordering::Relaxed);
+        }
+    }
+
+    /// How much memory they take, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.shared.bytes() + self.own.bytes()
+    }
+
+    /// Adds to each number what stands in its place from `byte` bytes on, in the blocks that all CPUs share and in
+    /// their own; `first` is the number of the first of those in a directory.
+    pub(super) fn add(&self, shared: &Mapped, first: usize, byte: usize, sums: &mut [u64]) {
+        shared.add(byte, sums);
+        for (bytes, own) in self.given(first, byte, sums.len()) {
+            let begin = (bytes.start - byte) / WORD;
+            self.own.add(own, &mut sums[begin..][..bytes.len() / WORD]);
+        }
+    }
+
+    /// Sets `words` words from `byte` bytes on to zero in the blocks of all CPUs. No program may count there.
+    pub(super) fn zero_own(&self, first: usize, byte: usize, words: usize) {
+        for (bytes, own) in self.given(first, byte, words) {
+            self.own.write(own, &vec![0; bytes.len() / WORD]);
+        }
+    }
+
+    /// The parts of the `words` words from `byte` bytes on for which a CPU has a block of its own, and where they
+    /// are there.
+    fn given(
+        &self,
+        first: usize,
+        byte: usize,
+        words: usize,
+    ) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let end = byte + words * WORD;
+        let blocks = byte / BYTES..end.div_ceil(BYTES);
+        (0..self.cpus).flat_map(move |cpu| {
+            let numbers = self.numbers(cpu, first + blocks.start, blocks.len());
+            let own = cpu * size_of::<Own>() + offset_of!(Own, blocks);
+            blocks
+                .clone()
+                .zip(numbers)
+                .filter_map(move |(block, number)| {
+                    let index = usize::try_from(number).ok()?.checked_sub(1)?;
+                    let part = (block * BYTES).max(byte)..((block + 1) * BYTES).min(end);
+                    let begin = own + index * BYTES + part.start % BYTES;
+                    Some((part, begin))
+                })
+        })
+    }
+
+    /// The numbers of the blocks that a CPU was given for `count` blocks from `first` on.
+    fn numbers(&self, cpu: usize, first: usize, count: usize) -> Vec<u32> {
+        const HALF: usize = size_of::<u32>();
+        let skipped = first % 2;
+        let mut words = vec![0_u64; (skipped + count).div_ceil(2)];
+        let at = cpu * size_of::<Own>() + offset_of!(Own, numbers) + (first - skipped) * HALF;
+        self.own.read(at, &mut words);
+        let numbers: &[u32] = bytemuck::cast_slice(&words);
+        numbers[skipped..][..count].to_vec()
+    }
+}
