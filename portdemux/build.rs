@@ -61,6 +61,7 @@ fn build() -> Result<bool> {
         .args(["build", "--quiet", "--release", "--bins"])
         .args(["--package", PACKAGE, "--target", target, "--target-dir"])
         .arg(&target_dir)
+        .args(env::var_os("CARGO_FEATURE_NEXT_LAYOUT").map(|_| "--features=next-layout"))
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags()?)
         // Otherwise the linker optimizes the whole of `core` once more for each program.
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")

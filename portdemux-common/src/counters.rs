@@ -63,6 +63,9 @@ pub const TALLIES: usize = blocks::COUNTERS / 2;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct Layout {
+    /// What a later version could have here.
+    #[cfg(feature = "next-layout")]
+    pub next: Outcomes,
     /// Every frame of an interface, by its place in [`crate::state::Ledger`].
     pub interfaces: [Outcomes; MAX_INTERFACES],
     /// What came for each rule, by rule id.

@@ -73,6 +73,9 @@ pub const RULE_NAME_LENGTH: usize = 64;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct Ledger {
+    /// What a later version could have here.
+    #[cfg(feature = "next-layout")]
+    pub next: [u64; 9],
     /// The interfaces; the place is the index of an interface's counters and its own while the
     /// instance lasts.
     pub interfaces: [Interface; MAX_INTERFACES],

@@ -41,6 +41,8 @@ pub struct Portdemux<'a> {
     state: TempDir,
     instance: String,
     release: Option<Release>,
+    program: Option<PathBuf>,
+    abi: u32,
 }
 
 impl<'a> Portdemux<'a> {
@@ -57,6 +59,8 @@ impl<'a> Portdemux<'a> {
             state: leftovers::directory("state")?,
             instance: "default".to_owned(),
             release: None,
+            program: None,
+            abi: portdemux_common::ABI,
         })
     }
 
@@ -96,6 +100,24 @@ impl<'a> Portdemux<'a> {
         name.clone_into(&mut self.instance);
     }
 
+    /// Makes later commands those of another version, whose pins have this ABI.
+    pub fn set_program(&mut self, program: &Path, abi: u32) {
+        self.program = Some(program.to_owned());
+        self.abi = abi;
+    }
+
+    /// The command that it runs.
+    ///
+    /// # Errors
+    ///
+    /// If it had to be built and could not be.
+    pub fn program(&self) -> Result<&Path> {
+        match &self.program {
+            Some(program) => Ok(program),
+            None => binary(),
+        }
+    }
+
     /// Makes the kernel say in later commands that it is of this version.
     ///
     /// # Errors
@@ -126,7 +148,7 @@ impl<'a> Portdemux<'a> {
     #[must_use]
     pub fn command_in<S: AsRef<OsStr>>(&self, namespace: &Netns, arguments: &[S]) -> Command {
         // Building it succeeded, or there would be no instance.
-        let program = binary().unwrap_or_else(|_| Path::new("portdemux"));
+        let program = self.program().unwrap_or_else(|_| Path::new("portdemux"));
         self.complete(namespace.command(program), arguments)
     }
 
@@ -162,7 +184,7 @@ impl<'a> Portdemux<'a> {
     #[must_use]
     pub fn pins(&self) -> PathBuf {
         let instance = self.bpffs().join("portdemux").join(&self.instance);
-        instance.join(format!("abi{}", portdemux_common::ABI))
+        instance.join(format!("abi{}", self.abi))
     }
 
     /// The names of its instance's records, finished or not.
@@ -317,7 +339,7 @@ pub fn binary() -> Result<&'static Path> {
     BINARY
         .get_or_init(|| match env::var_os("PORTDEMUX_BIN") {
             Some(path) => Ok(PathBuf::from(path)),
-            None => build("portdemux").map_err(|err| format!("{err:#}")),
+            None => build("portdemux", &[]).map_err(|err| format!("{err:#}")),
         })
         .as_deref()
         .map_err(|err| anyhow!("{err}"))
@@ -331,13 +353,13 @@ pub fn binary() -> Result<&'static Path> {
 pub fn xsk_echo() -> Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY
-        .get_or_init(|| build("xsk-echo").map_err(|err| format!("{err:#}")))
+        .get_or_init(|| build("xsk-echo", &[]).map_err(|err| format!("{err:#}")))
         .as_deref()
         .map_err(|err| anyhow!("{err}"))
 }
 
-/// Builds a program of this workspace.
-fn build(program: &str) -> Result<PathBuf> {
+/// Builds a program of this workspace, with some more options of cargo.
+pub(crate) fn build(program: &str, options: &[&str]) -> Result<PathBuf> {
     // A test is TARGET/PROFILE/deps/NAME, a program TARGET/PROFILE/NAME.
     let this = env::current_exe()?;
     let target = this
@@ -361,6 +383,7 @@ fn build(program: &str) -> Result<PathBuf> {
             "--target-dir",
         ])
         .arg(target)
+        .args(options)
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = cargo.output().context("start cargo")?;
     if !output.status.success() {

@@ -30,5 +30,6 @@ pub mod server;
 pub mod soak;
 pub mod steps;
 pub mod terminal;
+pub mod versions;
 pub mod veth;
 pub mod wait;

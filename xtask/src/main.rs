@@ -15,6 +15,7 @@ mod say;
 mod setup;
 mod soak;
 mod test;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Chore {
     Demo(demo::DemoArgs),
     /// Sets up, then runs all tests
     Test(test::TestArgs),
+    /// Takes over from the last version of ABI 5, which it builds, in all the ways of the suite `upgrade`
+    Upgrade,
     /// Checks format, lints (host and BPF) and what files may refer to
     Lint,
     /// Builds the API documentation and checks the links of every Markdown file
@@ -68,6 +71,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Build => build::run(),
         Chore::Demo(args) => demo::run(&args),
         Chore::Test(args) => test::run(&args),
+        Chore::Upgrade => upgrade::run(),
         Chore::Lint => lint::run(),
         Chore::Docs => docs::run(),
         Chore::Load => load::run(),

@@ -1,6 +1,9 @@
 //! `cargo xtask test`
 
-use std::io::{BufRead as _, BufReader};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -48,7 +51,35 @@ pub(crate) fn run_host_in_debug() -> Result<()> {
     )
 }
 
+/// Runs a suite with some paths in its environment.
+pub(crate) fn run_suite_with(suite: &str, paths: &[(&str, &Path)]) -> Result<()> {
+    let args = TestArgs {
+        suite: Some(suite.into()),
+        args: Vec::new(),
+    };
+    run_built_with(&args, paths)
+}
+
 fn run_built(args: &TestArgs) -> Result<()> {
+    if args
+        .suite
+        .as_deref()
+        .is_some_and(|suite| suite != "upgrade")
+    {
+        return run_built_with(args, &[]);
+    }
+    // What a later version could be, for the upgrade to it.
+    command::run(command::cargo("build").args(command::BUILT).args([
+        "--features",
+        "portdemux/next-layout",
+        "--bin",
+        "portdemux-next",
+    ]))?;
+    let next = repository::target_dir().join("release/portdemux-next");
+    run_built_with(args, &[("PORTDEMUX_NEXT_BIN", &next)])
+}
+
+fn run_built_with(args: &TestArgs, paths: &[(&str, &Path)]) -> Result<()> {
     // The suites start the command as a user would, and `cargo test` does not build that for them.
     command::run(
         command::cargo("build")
@@ -59,12 +90,12 @@ fn run_built(args: &TestArgs) -> Result<()> {
     let mut failed = false;
     if let Some(suite) = &args.suite {
         let select = ["--test", suite];
-        failed |= !test(&select, &args.args, &mut totals)?;
+        failed |= !test(&select, &args.args, paths, &mut totals)?;
     } else {
         // Documentation tests first, so that the suites' results are what is read at the end.
         let (doc, programs) = (["--doc"], ["--lib", "--bins", "--tests"]);
         for targets in [doc.as_slice(), programs.as_slice()] {
-            failed |= !test(targets, &args.args, &mut totals)?;
+            failed |= !test(targets, &args.args, paths, &mut totals)?;
         }
     }
     say::line(&totals);
@@ -78,7 +109,12 @@ fn run_built(args: &TestArgs) -> Result<()> {
 }
 
 /// Runs `cargo test`, shows what it says and adds up its results; returns whether it succeeded.
-fn test(select: &[&str], args: &[String], totals: &mut Totals) -> Result<bool> {
+fn test(
+    select: &[&str],
+    args: &[String],
+    paths: &[(&str, &Path)],
+    totals: &mut Totals,
+) -> Result<bool> {
     // Without privileges the suites say what they skip.
     let mut cargo = command::cargo_as_root("test").or_else(|err| {
         say::warning(format_args!("{err:#}; tests that load BPF programs skip"));
@@ -90,6 +126,7 @@ fn test(select: &[&str], args: &[String], totals: &mut Totals) -> Result<bool> {
         .args(select)
         .arg("--")
         .args(args)
+        .envs(paths.iter().copied())
         // What was built with all the rest; otherwise each suite would ask cargo for it.
         .env(
             "PORTDEMUX_BIN",

@@ -41,6 +41,7 @@ use crate::{
     attached,
     change::{self, InForce, Written},
     dataplane::{
+        abi::AbiDirectory,
         destinations, links,
         mapped::catching,
         maps::Maps,
@@ -180,6 +181,9 @@ impl Command {
             Self::Export(args) => context.read(|context| export::run(args, context)),
             Self::Status(args) => context.read(|context| status::run(args, context)),
             Self::Rules(args) => context.read(|context| rules::run(args, context)),
+            Self::Stats(args) if args.goes_on() => {
+                context.read_on(|context| stats::run(args, context))
+            }
             Self::Stats(args) => context.read(|context| stats::run(args, context)),
             Self::Flows(args) => flows::run(args, context),
             Self::Listeners(args) => context.read(|context| listeners::run(args, context)),
@@ -209,7 +213,7 @@ impl Context {
     }
 
     /// Runs a noun on the instance as it is, also where an older version made it; once more if it was taken over
-    /// meanwhile.
+    /// meanwhile, as it may have looked for things where they are no more.
     pub(crate) fn read(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
         // Where that cannot be said, the noun says why.
         let as_found = || {
@@ -218,6 +222,9 @@ impl Context {
                 .unwrap_or_else(|_| self.places.clone())
         };
         let mut places = as_found();
+        if places.directory != AbiDirectory::Own {
+            self.output.hold();
+        }
         loop {
             let result = noun(&Self {
                 places: places.clone(),
@@ -225,11 +232,22 @@ impl Context {
                 output: Output::new(),
             });
             let now = as_found();
-            if result.is_ok() || now.directory == places.directory {
+            if now.directory == places.directory {
                 return result;
             }
+            self.output.discard();
             places = now;
         }
+    }
+
+    /// The same for a noun that says something again and again, and cannot be held back.
+    pub(crate) fn read_on(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        let places = self.places.as_found();
+        noun(&Self {
+            places: places.unwrap_or_else(|_| self.places.clone()),
+            config: self.config.clone(),
+            output: Output::new(),
+        })
     }
 
     /// Reads the ruleset in force, and says so if its text had to be rebuilt.

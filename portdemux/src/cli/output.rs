@@ -133,6 +133,11 @@ impl Output {
         streams::hold();
     }
 
+    /// Forgets what was held back, and goes on holding back.
+    pub fn discard(&self) {
+        streams::discard();
+    }
+
     /// Says what was held back.
     ///
     /// # Errors

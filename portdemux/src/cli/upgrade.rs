@@ -26,7 +26,7 @@ Examples:
   portdemux upgrade --all            every instance, as after an upgrade of the package")]
 pub(super) struct Args {
     /// Every instance
-    #[arg(long, conflicts_with = "instance")]
+    #[arg(long)]
     all: bool,
 }
 

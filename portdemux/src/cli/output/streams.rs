@@ -84,6 +84,15 @@ pub(super) fn release() -> io::Result<()> {
     })
 }
 
+/// Forgets what was held back, and goes on holding back.
+pub(super) fn discard() {
+    with(|said| {
+        if let Some(held) = &mut said.held {
+            held.clear();
+        }
+    });
+}
+
 fn with<T>(act: impl FnOnce(&mut Said) -> T) -> T {
     // Nothing is done under the lock that could leave it poisoned.
     act(&mut SAID.lock().unwrap_or_else(PoisonError::into_inner))

@@ -45,6 +45,13 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether it is shown again and again.
+    pub(super) const fn goes_on(&self) -> bool {
+        self.watch.is_some()
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.05..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
