@@ -4,10 +4,10 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
-    cli::Portdemux,
+    cli::{self, Portdemux},
     lab::{INTERFACE, Lab},
     probe::Probe,
-    require,
+    require, run,
 };
 
 const RULES: &str = "\
@@ -112,6 +112,44 @@ fn a_record_that_cannot_be_read_is_not_lost() -> Result<()> {
         bed.holds(ending)?;
     }
     Ok(())
+}
+
+#[test]
+fn a_limit_on_open_files_is_no_damage_and_no_loss() -> Result<()> {
+    /// As many as the most needing of these commands opens at once, and some more.
+    const ENOUGH: u32 = 100;
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let bed = Bed::new(&lab)?;
+    let binary = cli::binary()?.display().to_string();
+    for words in [
+        &["status"][..],
+        &["add", "9/sctp"],
+        &["set", "add", "guests", "192.0.2.9"],
+    ] {
+        let before = bed.portdemux.ok(&["export"])?.stdout;
+        let mut most = 3;
+        loop {
+            let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+            let shell = ["sh", "-c", &script, &binary];
+            let ended = run::run(bed.portdemux.command_through(&shell, words))?;
+            let said = &ended.stderr;
+            for wrong in ["detach --all", "rebuilt", "is lost", "panicked"] {
+                ensure!(!said.contains(wrong), "{words:?} with {most}: {said}");
+            }
+            if ended.code() == Some(0) {
+                break;
+            }
+            let after = bed.portdemux.ok(&["export"])?.stdout;
+            ensure!(before == after, "{words:?} with {most}: {said}{after}");
+            most += 1;
+            ensure!(most < ENOUGH, "{words:?} never works: {said}");
+        }
+        ensure!(most > 5, "{words:?} opened nothing");
+    }
+    bed.holds("in the end")
 }
 
 #[test]
