@@ -76,8 +76,43 @@ fn build() -> Result<bool> {
     if !cargo.status()?.success() {
         return Ok(false);
     }
-    copy_programs(&target_dir.join(target).join("release"), &out_dir)?;
+    for program in copy_programs(&target_dir.join(target).join("release"), &out_dir)? {
+        strip(&program, &path)?;
+    }
     Ok(true)
+}
+
+/// Takes from a program what only a debugger reads, four fifths of it: what the kernel and its verifier's log name lines
+/// by is its BTF. Without an LLVM that can do that it stays.
+fn strip(program: &Path, path: &OsString) -> Result<()> {
+    let Some(strip) = llvm_strip(path) else {
+        return Ok(());
+    };
+    let output = Command::new(&strip)
+        .arg("--strip-debug")
+        .arg(program)
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}", strip.display(), said.trim()).into())
+}
+
+/// Finds `llvm-strip`, which Debian installs for each LLVM in a directory of its own.
+fn llvm_strip(path: &OsString) -> Option<PathBuf> {
+    const NAME: &str = "llvm-strip";
+    let versions = || {
+        let entries = fs::read_dir("/usr/lib").ok()?;
+        let directories = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            let version: u32 = name.to_str()?.strip_prefix("llvm-")?.parse().ok()?;
+            let program = entry.path().join("bin").join(NAME);
+            program.is_file().then_some((version, program))
+        });
+        directories.max().map(|(_, program)| program)
+    };
+    versions().or_else(|| find(NAME, path))
 }
 
 /// The compiler for the BPF target and where its `core` is.
@@ -173,8 +208,9 @@ fn rustflags() -> Result<String> {
     Ok(flags.join("\x1f"))
 }
 
-/// Cargo links every program to a file without an extension.
-fn copy_programs(from: &Path, to: &Path) -> Result<()> {
+/// Cargo links every program to a file without an extension. Returns where the copies are.
+fn copy_programs(from: &Path, to: &Path) -> Result<Vec<PathBuf>> {
+    let mut copies = Vec::new();
     for entry in from.read_dir()? {
         let program = entry?.path();
         let is_hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
@@ -183,10 +219,12 @@ fn copy_programs(from: &Path, to: &Path) -> Result<()> {
             && program.extension().is_none()
             && !is_hidden(name)
         {
-            fs::copy(&program, to.join(name))?;
+            let copy = to.join(name);
+            fs::copy(&program, &copy)?;
+            copies.push(copy);
         }
     }
-    Ok(())
+    Ok(copies)
 }
 
 /// `PATH` with the places where cargo installs programs at its end: a `PATH` that sudo or a

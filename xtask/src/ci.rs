@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::{docs, lint, load, say, setup, test};
+use crate::{dist, docs, lint, load, say, setup, test};
 
 type Step = fn() -> Result<()>;
 
@@ -12,14 +12,16 @@ type Step = fn() -> Result<()>;
 /// ends with their results.
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
-    let steps: [(&str, Step); 6] = [
+    let steps: [(&str, Step); 7] = [
         ("set-up", || {
             setup::toolchain()?;
-            setup::tests()
+            setup::tests()?;
+            setup::dist()
         }),
         ("lint", lint::run),
         ("docs", docs::run),
         ("load", load::run),
+        ("dist", dist::short),
         ("debug", test::run_host_in_debug),
         ("test", test::run_all),
     ];

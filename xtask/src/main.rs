@@ -7,6 +7,7 @@ mod build;
 mod ci;
 mod command;
 mod demo;
+mod dist;
 mod docs;
 mod lint;
 mod load;
@@ -51,6 +52,8 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Sends traffic of every kind while rules change, and holds every counter to it
     Soak(soak::SoakArgs),
+    /// Makes a Debian package, an archive with a static binary, a bill of materials and checksums
+    Dist(dist::DistArgs),
     /// Does everything that must pass before a change lands
     Ci,
 }
@@ -77,6 +80,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Load => load::run(),
         Chore::Bench(args) => bench::run(&args),
         Chore::Soak(args) => soak::run(&args),
+        Chore::Dist(args) => dist::run(&args),
         Chore::Ci => ci::run(),
     }
 }

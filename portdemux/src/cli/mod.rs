@@ -32,7 +32,7 @@ mod visible;
 use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use output::Output;
 use portdemux_common::state::Generation;
 use rustix::fs::Mode;
@@ -391,6 +391,12 @@ impl Context {
             name => format!("portdemux --instance {name}"),
         }
     }
+}
+
+/// What `--help` says, for what is made of it: manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.

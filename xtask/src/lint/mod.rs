@@ -14,10 +14,20 @@ const DENY: [&str; 3] = ["--", "-D", "warnings"];
 /// Checks the sources without running them.
 pub(crate) fn run() -> Result<()> {
     let rust = setup::toolchain()?;
+    setup::deny()?;
     say::step("format");
     command::run(&mut format())?;
     say::step("references");
     references::check()?;
+    say::step("licences, bans and sources of dependencies");
+    command::run(command::cargo("deny").args([
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
     say::step("clippy, host");
     command::run(
         command::cargo("clippy")

@@ -2,6 +2,7 @@
 
 mod apt;
 mod debian;
+mod dist;
 mod linker;
 mod nightly;
 mod programs;
@@ -18,6 +19,9 @@ pub(crate) struct SetupArgs {
     /// Also installs what the tests run: servers, their clients and packet tools
     #[arg(long)]
     tests: bool,
+    /// Also installs what makes and checks packages
+    #[arg(long)]
+    dist: bool,
 }
 
 /// Installs what is missing.
@@ -25,6 +29,9 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     toolchain()?;
     if args.tests {
         tests()?;
+    }
+    if args.dist {
+        dist()?;
     }
     Ok(())
 }
@@ -61,6 +68,16 @@ pub(crate) fn toolchain() -> Result<Rust> {
 /// Makes sure that the tests find the programs that they run.
 pub(crate) fn tests() -> Result<()> {
     programs::install()
+}
+
+/// Makes sure that dependencies can be looked at.
+pub(crate) fn deny() -> Result<()> {
+    dist::install_deny()
+}
+
+/// Makes sure that packages can be made and checked.
+pub(crate) fn dist() -> Result<()> {
+    dist::install()
 }
 
 /// Makes sure that namespaces can be made and entered, which nearly every machine is able to do as it is.
