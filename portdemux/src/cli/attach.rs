@@ -23,7 +23,7 @@ use crate::{
         pins::Lock,
         steering,
     },
-    error::Help as _,
+    error::{Help as _, NothingLoaded},
     follower,
     interface::{self, Changes, Interface},
     rules::{Attach, AttachMode},
@@ -152,7 +152,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         // What is wrong with the rules is said before anything else is.
         Some(rules) if args.interfaces.is_empty() || args.mode.is_none() => rules.attach()?,
         None if args.interfaces.is_empty() => {
-            context.in_force(&context.open()?)?.ruleset.attach().clone()
+            let places = &context.places;
+            if !places.exists()? {
+                let instance = places.instance.to_string();
+                return Err(NothingLoaded { instance }.into());
+            }
+            // One that an older version made is taken over first.
+            let (_lock, maps, _) = context.open_or_create()?;
+            context.in_force(&maps)?.ruleset.attach().clone()
         }
         Some(_) | None => Attach::default(),
     };

@@ -20,7 +20,8 @@ monotonic() { systemctl show -P "$2" "$1"; }
 xdp() { ip -d link show "$1" | grep -q 'prog/xdp'; }
 
 echo "guest: boot $boot, $(uname -r), systemd $(systemctl --version | head -1)"
-says active systemctl is-active portdemux@default
+# It is up before the network is, so that this waits for nothing.
+must systemctl is-active --quiet portdemux@default
 must xdp ens5
 ready=$(monotonic portdemux@default ActiveEnterTimestampMonotonic)
 network=$(monotonic network-pre.target ActiveEnterTimestampMonotonic)
@@ -62,7 +63,11 @@ case "$boot" in
     must ip -n peer addr add 192.0.2.1/24 dev wire
     must ip -n peer link set wire up
     arrived() { awk '/^Udp: [0-9]/ { print $2 + $3 }' /proc/net/snmp; }
-    dropped() { portdemux stats 9/udp --json | sed -n 's/.*"dropped":{"packets":\([0-9]*\).*/\1/p' | head -1; }
+    dropped() {
+        local count
+        count=$(portdemux stats --json | sed -n 's/.*"reason":"rule_drop","packets":\([0-9]*\).*/\1/p')
+        echo "${count:-0}"
+    }
     before=$(arrived)
     ip netns exec peer bash -c 'while :; do echo x >/dev/udp/192.0.2.2/9; done' 2>/dev/null &
     sender=$!
