@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::version;
 use crate::{command, repository, say};
 
-/// Writes what the command is made of, as CycloneDX, into a directory.
+/// Writes what the command is made of, as `CycloneDX`, into a directory.
 pub(super) fn make(directory: &Path) -> Result<PathBuf> {
     say::step("writing the bill of materials");
     let name = format!("portdemux-{}.cdx", version());
