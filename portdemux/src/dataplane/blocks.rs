@@ -39,8 +39,13 @@ impl Blocks {
 
     /// Opens the maps pinned in a directory.
     pub(super) fn open(directory: &Path, cpus: usize) -> Result<Self> {
+        Self::open_of(directory, cpus, BLOCKS)
+    }
+
+    /// Opens those of another version, which shares so many blocks.
+    pub(super) fn open_of(directory: &Path, cpus: usize, blocks: usize) -> Result<Self> {
         let map = |name, size, count| open(&directory.join(name), size, Some(count));
-        let shared = map(COUNTERS, BYTES, BLOCKS)?;
+        let shared = map(COUNTERS, BYTES, blocks)?;
         let own = map(OWN_COUNTERS, size_of::<Own>(), cpus)?;
         Ok(Self::new(shared, own, cpus))
     }

@@ -205,7 +205,7 @@ fn all(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
             Source {
                 memory: maps::open(&path, BYTES, Some(bytes / BYTES))?,
                 storage: Storage::Blocks {
-                    own: Blocks::open(pins, count)?,
+                    own: Blocks::open_of(pins, count, usize_of(layout.counters.bytes) / BYTES)?,
                     first: match kind {
                         Kind::Traffic => 0,
                         Kind::Flows => usize_of(layout.counters.bytes) / BYTES,
