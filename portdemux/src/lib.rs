@@ -20,6 +20,7 @@ pub mod interface;
 pub mod listeners;
 pub mod lockout;
 pub mod members;
+pub mod memory;
 mod netlink;
 pub mod pending;
 pub mod records;

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use portdemux::memory::Memory;
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
+
 fn main() -> ExitCode {
     portdemux::cli::main()
 }

@@ -285,17 +285,31 @@ impl Context {
         let places = &self.places;
         let lock = places.lock()?;
         let is_new = !places.exists()?;
+        match catching(|| self.open_here_or_create(&lock, is_new)) {
+            Ok(maps) => Ok((lock, maps, is_new)),
+            Err(error) => {
+                if is_new {
+                    // Why it failed is what matters.
+                    let _: Result<()> = places.remove(&lock);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn open_here_or_create(&self, lock: &Lock, is_new: bool) -> Result<Maps> {
+        let places = &self.places;
         if is_new {
             // What outlived its instance is not this one's.
             let records = Records::new(places.records());
-            records.sweep(&[], &lock)?;
-            records.sweep_changes(Generation::default(), &lock)?;
-            pending::forget(places, &lock)?;
+            records.sweep(&[], lock)?;
+            records.sweep_changes(Generation::default(), lock)?;
+            pending::forget(places, lock)?;
         }
-        upgrade::take_over(self, &lock)?;
-        let maps = places.open_or_create(&lock)?;
-        self.settle(&maps, &lock)?;
-        Ok((lock, maps, is_new))
+        upgrade::take_over(self, lock)?;
+        let maps = places.open_or_create(lock)?;
+        self.settle(&maps, lock)?;
+        Ok(maps)
     }
 
     /// Does so if `is_enough` says that this needs no interface that a program is attached to.
