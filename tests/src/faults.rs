@@ -45,7 +45,7 @@ pub struct Fault {
     /// Which call, by its place in [`CALLS`].
     call: usize,
     /// Which of them, from 1.
-    nth: usize,
+    pub nth: usize,
     error: Errno,
 }
 

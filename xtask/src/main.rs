@@ -9,6 +9,7 @@ mod command;
 mod demo;
 mod dist;
 mod docs;
+mod faults;
 mod lint;
 mod load;
 mod repository;
@@ -54,6 +55,8 @@ enum Chore {
     Soak(soak::SoakArgs),
     /// Makes a Debian package, an archive with a static binary, a bill of materials and checksums
     Dist(dist::DistArgs),
+    /// Has each system call of each command fail once in each way
+    Faults(faults::FaultsArgs),
     /// Does everything that must pass before a change lands
     Ci,
 }
@@ -81,6 +84,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench(args) => bench::run(&args),
         Chore::Soak(args) => soak::run(&args),
         Chore::Dist(args) => dist::run(&args),
+        Chore::Faults(args) => faults::run(&args),
         Chore::Ci => ci::run(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -58,6 +58,27 @@ pub(crate) fn run_suite_with(suite: &str, paths: &[(&str, &Path)]) -> Result<()>
         args: Vec::new(),
     };
     run_built_with(&args, paths)
+}
+
+/// Runs the suite of faults with those that are meant, and shows what is wrong as it comes.
+pub(crate) fn run_faults(meant: &str) -> Result<()> {
+    command::run(
+        command::cargo("build")
+            .args(command::BUILT)
+            .args(["--lib", "--bins"]),
+    )?;
+    command::run(
+        command::cargo_as_root("test")?
+            .args(command::BUILT)
+            .args(["--test", "faults", "--", "--nocapture"])
+            .env("PORTDEMUX_BIN", built())
+            .env("PORTDEMUX_FAULTS", meant),
+    )
+}
+
+/// The command as it was built with all the rest.
+fn built() -> PathBuf {
+    repository::target_dir().join("release/portdemux")
 }
 
 fn run_built(args: &TestArgs) -> Result<()> {
@@ -128,10 +149,7 @@ fn test(
         .args(args)
         .envs(paths.iter().copied())
         // What was built with all the rest; otherwise each suite would ask cargo for it.
-        .env(
-            "PORTDEMUX_BIN",
-            repository::target_dir().join("release/portdemux"),
-        )
+        .env("PORTDEMUX_BIN", built())
         .stdout(Stdio::piped());
     let mut child = command::spawn(&mut cargo)?;
     if let Some(stdout) = child.stdout.take() {

@@ -1,0 +1,90 @@
+//! The process that undoes what nobody confirms: it undoes it whatever fails once.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use portdemux_tests::{
+    faults::{Ended, Fault},
+    wait::{PATIENCE, wait_until},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Scenario,
+    bed::{Bed, Holds, OTHER, PLAIN, words},
+    each,
+};
+
+/// The processes that watch over changes of an instance.
+fn guards(bed: &Bed) -> Result<Vec<Pid>> {
+    let state = bed.portdemux.state().display().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let id = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(id) = id else { continue };
+        // It may have ended meanwhile.
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<&str> = line.split('\0').collect();
+        if words.contains(&"guard") && words.contains(&state.as_str()) {
+            found.push(Pid::from_raw(id));
+        }
+    }
+    Ok(found)
+}
+
+/// A change whose time is over and that nobody watches.
+fn overdue(bed: &Bed) -> Result<()> {
+    if bed.portdemux.pins().exists() {
+        bed.portdemux.run(&["confirm"])?;
+        bed.apply(PLAIN)?;
+    } else {
+        bed.load(PLAIN)?;
+    }
+    let file = bed.file(OTHER)?;
+    bed.portdemux.ok(&[
+        "apply".as_ref(),
+        file.as_os_str(),
+        "--confirm".as_ref(),
+        "1h".as_ref(),
+    ])?;
+    for guard in guards(bed)? {
+        // It may have ended meanwhile.
+        let _: nix::Result<()> = kill(guard, Signal::SIGKILL);
+    }
+    wait_until("the end of the guard", PATIENCE, || {
+        Ok(guards(bed)?.is_empty())
+    })?;
+    let path = bed.portdemux.state().join("default/pending.json");
+    let mut pending: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    ensure!(!pending["deadline"].is_null(), "{pending}");
+    pending["deadline"] = json!({"secs": 0, "nanos": 1});
+    Ok(fs::write(path, pending.to_string())?)
+}
+
+#[test]
+fn guard() -> Result<()> {
+    let run = |bed: &Bed, fault: Option<Fault>| bed.run(&words(&["guard"]), fault);
+    // One that did not come so far was never said to watch: the change that it is for is not made.
+    let check = |_: &Bed, ended: &Ended, now: &Holds| -> Result<()> {
+        let is_undone = now.text.as_deref() == Some(PLAIN);
+        ensure!(
+            is_undone || ended.stdout.is_empty(),
+            "the guard has not undone it"
+        );
+        Ok(())
+    };
+    each(&Scenario {
+        name: "guard",
+        prepare: &overdue,
+        run: &run,
+        check: Some(&check),
+        most: usize::MAX,
+    })
+}
