@@ -46,7 +46,7 @@ impl Default for Flows {
     fn default() -> Self {
         Self {
             track: None,
-            size: 1 << 17,
+            size: 1 << 16,
             half_open: 1 << 16,
             timeouts: [30, 86_400, 60, 30, 180, 86_400, 30].map(Duration::from_secs),
             line: 0,
@@ -172,10 +172,7 @@ mod tests {
         let flows = Flows::default();
         assert_eq!(Flows::of_ticks(&flows.ticks()), flows.timeouts);
         assert_eq!(flows.ticks().handshake, 224, "30 s are 223.5 ticks");
-        assert_eq!(
-            (flows.places(), flows.half_open_places()),
-            (131_072, 65_536)
-        );
+        assert_eq!((flows.places(), flows.half_open_places()), (65_536, 65_536));
         let odd = Flows {
             size: 100_000,
             half_open: 1_025,

@@ -177,7 +177,7 @@ fn what_a_rule_asks_is_added_shown_and_removed() -> Result<()> {
     assert_eq!(
         document["flows"],
         json!({
-            "size": 131_072, "half_open": 65_536,
+            "size": 65_536, "half_open": 65_536,
             "timeouts": {
                 "handshake": 30.0, "tcp": 86_400.0, "closing": 60.0, "one_way": 30.0,
                 "udp": 180.0, "sctp": 86_400.0, "echo": 30.0,

@@ -13,7 +13,7 @@
 //!
 //! [flows]
 //! track     = true                # left out: if something in the file needs it
-//! size      = 131072              # how many are remembered
+//! size      = 65536               # how many are remembered
 //! half_open = 65536
 //! tcp       = "24h"               # how long; and handshake, closing, one_way, udp, sctp, echo
 //!

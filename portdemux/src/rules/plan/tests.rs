@@ -218,7 +218,7 @@ fn defaults_and_flows_that_differ_are_in_the_plan() {
          ~ [default]  fragments pass → track\n\
          ~ [default]  icmp pass → errors-only\n\
          ~ [flows]    track false → true\n\
-         ~ [flows]    size 131072 → 100000\n\
+         ~ [flows]    size 65536 → 100000\n\
          ~ [flows]    tcp 24h → 2h\n\
          = 0 unchanged"
     );
