@@ -84,7 +84,12 @@ fn run() -> Result<()> {
             } else {
                 bail!("{name}: {program_name} is of a type that this check does not know yet");
             };
-            loaded.with_context(|| format!("load {program_name} of {name}"))?;
+            // All refusals at once, as each takes a machine to see on another kernel.
+            if let Err(err) = loaded {
+                faults.push(format!("{name}: the kernel refuses {program_name}"));
+                writeln!(out, "{name}: {program_name}: {err:#}")?;
+                continue;
+            }
             let info = program.info().context("ask the kernel about a program")?;
             let function = functions
                 .iter()

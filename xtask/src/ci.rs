@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::{dist, docs, lint, load, say, setup, test};
+use crate::{dist, docs, lint, load, say, setup, test, vm};
 
 type Step = fn() -> Result<()>;
 
@@ -12,7 +12,7 @@ type Step = fn() -> Result<()>;
 /// ends with their results.
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
-    let steps: [(&str, Step); 7] = [
+    let steps: [(&str, Step); 8] = [
         ("set-up", || {
             setup::toolchain()?;
             setup::tests()?;
@@ -23,6 +23,7 @@ pub(crate) fn run() -> Result<()> {
         ("load", load::run),
         ("dist", dist::short),
         ("debug", test::run_host_in_debug),
+        ("vm", vm::run_short),
         ("test", test::run_all),
     ];
     for (name, step) in steps {

@@ -21,7 +21,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// The objects that the build script of the control plane left: those that it has inside.
-fn objects() -> Result<Vec<PathBuf>> {
+pub(crate) fn objects() -> Result<Vec<PathBuf>> {
     let messages = command::output(
         command::cargo("build")
             .args(command::BUILT)

@@ -18,6 +18,7 @@ mod setup;
 mod soak;
 mod test;
 mod upgrade;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Chore {
     Dist(dist::DistArgs),
     /// Has each system call of each command fail once in each way
     Faults(faults::FaultsArgs),
+    /// Boots other kernels under emulation and checks the programs there
+    Vm(vm::VmArgs),
     /// Does everything that must pass before a change lands
     Ci,
 }
@@ -85,6 +88,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Soak(args) => soak::run(&args),
         Chore::Dist(args) => dist::run(&args),
         Chore::Faults(args) => faults::run(&args),
+        Chore::Vm(args) => vm::run(&args),
         Chore::Ci => ci::run(),
     }
 }

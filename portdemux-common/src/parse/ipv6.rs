@@ -87,9 +87,6 @@ where
         let Some(unit) = length_unit(parsed.protocol) else {
             return transport::parse(packet, end - parsed.payload, lengths, parsed, then);
         };
-        // So that the way back to the start of the loop is a jump: Linux 6.1 takes no other (kernel/bpf/verifier.c,
-        // `check_cfg`), and LLVM puts the end of a loop that it thinks hot before the start.
-        cold_path();
         if walked == MAX_EXTENSIONS {
             break;
         }
@@ -119,6 +116,9 @@ where
                 parsed.fragmentation = parsed.payload;
             }
         }
+        // So that the way back to the start of the loop is a jump: Linux 6.1 takes no other (kernel/bpf/verifier.c,
+        // `check_cfg`), and LLVM puts the end of a loop that it thinks hot before the start.
+        cold_path();
         parsed.payload += size;
     }
     Err(E::about(Reason::Ip6ExtLimit))

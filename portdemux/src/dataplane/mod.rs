@@ -19,6 +19,7 @@ pub mod maps;
 pub mod objects;
 pub mod pins;
 mod quiesce;
+mod refused;
 mod sent;
 pub mod steering;
 pub mod syscalls;

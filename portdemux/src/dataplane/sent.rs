@@ -17,7 +17,7 @@ use super::{
     damage::is_damage,
     pins::{Places, unpin},
 };
-use crate::error::Help as _;
+use crate::{dataplane::refused::Load as _, error::Help as _};
 
 const ENOLINK: i32 = 67;
 
@@ -80,9 +80,7 @@ pub(super) fn load(object: &mut Ebpf) -> Result<&mut SchedClassifier> {
         .context("the object has no program for what is sent")?
         .try_into()?;
     if program.fd().is_err() {
-        program
-            .load()
-            .context("load the program for what is sent into the kernel")?;
+        program.load().or_refused("the program for what is sent")?;
     }
     Ok(program)
 }

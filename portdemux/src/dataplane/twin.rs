@@ -41,7 +41,10 @@ use super::{
     objects,
     tables::{self, TABLES},
 };
-use crate::image::{self, Compiled};
+use crate::{
+    dataplane::refused::Load as _,
+    image::{self, Compiled},
+};
 
 /// The program's name in its object.
 const PROGRAM: &str = "portdemux_twin";
@@ -143,7 +146,7 @@ impl Twin {
             object: {
                 program(&mut object)?
                     .load()
-                    .context("load the twin of the program into the kernel")?;
+                    .or_refused("the twin of the program")?;
                 object
             },
         };

@@ -22,6 +22,9 @@ pub(crate) struct SetupArgs {
     /// Also installs what makes and checks packages
     #[arg(long)]
     dist: bool,
+    /// Also installs what boots other kernels
+    #[arg(long)]
+    vm: bool,
 }
 
 /// Installs what is missing.
@@ -32,6 +35,9 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     }
     if args.dist {
         dist()?;
+    }
+    if args.vm {
+        vm()?;
     }
     Ok(())
 }
@@ -83,6 +89,11 @@ pub(crate) fn dist() -> Result<()> {
 /// Makes sure that namespaces can be made and entered, which nearly every machine is able to do as it is.
 pub(crate) fn lab() -> Result<()> {
     programs::install_lab()
+}
+
+/// Makes sure that other kernels can be booted. The kernels themselves are got when they are asked for.
+pub(crate) fn vm() -> Result<()> {
+    programs::install_vm()
 }
 
 fn ready() -> Result<Rust> {

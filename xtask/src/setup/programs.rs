@@ -30,6 +30,16 @@ const PROGRAMS: [(&str, &str); 18] = [
 ];
 /// Those that make namespaces and enter them.
 const LAB: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux")];
+/// What boots other kernels, unpacks them, and is put into the machines.
+const VM: [(&str, &str); 7] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("dpkg-deb", "dpkg"),
+    ("ethtool", "ethtool"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
+];
 /// For comparison only, and not packaged everywhere.
 const COMPARED: (&str, &str) = ("xdp-filter", "xdp-tools");
 
@@ -80,11 +90,24 @@ pub(super) fn install() -> Result<()> {
 ///
 /// If some are missing and cannot be installed.
 pub(super) fn install_lab() -> Result<()> {
-    let missing = LAB
-        .into_iter()
+    install_all("what makes network namespaces", &LAB)
+}
+
+/// Installs what boots other kernels, and what is put into the machines.
+///
+/// # Errors
+///
+/// If some are missing and cannot be installed.
+pub(super) fn install_vm() -> Result<()> {
+    install_all("what boots other kernels", &VM)
+}
+
+fn install_all(what: &str, programs: &[(&str, &str)]) -> Result<()> {
+    let missing = programs
+        .iter()
         .filter(|(program, _)| command::find(program).is_none());
     let (names, packages): (Vec<_>, Vec<_>) = missing
-        .map(|(program, package)| (program, package.to_owned()))
+        .map(|(program, package)| (*program, (*package).to_owned()))
         .unzip();
     if packages.is_empty() {
         return Ok(());
@@ -98,7 +121,7 @@ pub(super) fn install_lab() -> Result<()> {
     if apt::simulate(&packages).is_err() {
         apt::update()?;
     }
-    apt::announce("what makes network namespaces", &packages)?;
+    apt::announce(what, &packages)?;
     apt::install(&packages)
 }
 

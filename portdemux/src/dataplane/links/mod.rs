@@ -46,6 +46,7 @@ use super::{
     trusted::is_there,
 };
 use crate::{
+    dataplane::refused::Load as _,
     error::Help as _,
     interface::{self, Interface, XdpHook},
 };
@@ -184,7 +185,7 @@ fn attach_received(
 ) -> Result<Attachment> {
     let pin = places.link(place);
     let program = received(object, tracks)?;
-    program.load().context("load the program into the kernel")?;
+    program.load().or_refused("the program")?;
 
     if let Some(mode) = replaceable(&pin, interface)? {
         if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {

@@ -14,17 +14,18 @@ use super::{
 };
 use crate::{
     capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
-    dataplane::pins::Places,
+    dataplane::{pins::Places, refused},
     error::{Advice, Help as _},
     interface::{self, Interface},
 };
 
-/// Checks up front that this process may load and attach programs.
+/// Checks up front that this kernel can have the programs and this process may load and attach them.
 ///
 /// # Errors
 ///
-/// Names the capabilities that it lacks.
+/// Names what the kernel lacks, or the capabilities that the process does.
 pub fn check_capabilities() -> Result<()> {
+    refused::check_floor()?;
     let missing = capabilities::lacking(&[
         (CAP_BPF, "CAP_BPF"),
         (CAP_NET_ADMIN, "CAP_NET_ADMIN"),

@@ -13,6 +13,7 @@ use crate::{
     dataplane::{
         maps::{Maps, RULESETS, text},
         pins::{Lock, Places},
+        refused::Load as _,
         sent,
         tables::TABLES,
     },
@@ -68,7 +69,7 @@ pub(in crate::dataplane) fn replace_all(places: &Places, maps: &Maps, _lock: &Lo
         // Verified before either is exchanged: until both are, they may look at different tables.
         received(&mut object, shape.is_some())?
             .load()
-            .context("load the program into the kernel")?;
+            .or_refused("the program")?;
         if shape.is_some() {
             sent::attach(places, &mut object, place, name)?;
         }
@@ -102,7 +103,7 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
         }
         let mut object = load(maps, place, shape)?;
         let program = received(&mut object, shape.is_some())?;
-        program.load().context("load the program into the kernel")?;
+        program.load().or_refused("the program")?;
         match program.attach_to_link(open_link(&pin)?) {
             Err(error) if os_error(&error) != Some(ENOLINK) => {
                 return Err(error).context("replace the program on an interface");
@@ -150,7 +151,7 @@ fn load_all(maps: &Maps, place: usize) -> Result<(usize, Ebpf)> {
     let mut object = load(maps, place, shape)?;
     received(&mut object, shape.is_some())?
         .load()
-        .context("load the program into the kernel")?;
+        .or_refused("the program")?;
     if shape.is_some() {
         sent::load(&mut object)?;
     }

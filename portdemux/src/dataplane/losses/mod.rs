@@ -30,7 +30,10 @@ use super::{
     targets::Needed,
     trusted::is_there,
 };
-use crate::rules::{Destination, Ruleset};
+use crate::{
+    dataplane::refused::Load as _,
+    rules::{Destination, Ruleset},
+};
 
 /// Name of the map of what was lost.
 pub const LOSSES: &str = "LOSSES";
@@ -289,9 +292,7 @@ fn attach(places: &Places, maps: &Maps, programs: Vec<(&'static str, &'static st
             .program_mut(name)
             .with_context(|| format!("the object has no program {name}"))?
             .try_into()?;
-        program
-            .load()
-            .with_context(|| format!("load the program {name} into the kernel"))?;
+        program.load().or_refused(&format!("the program {name}"))?;
         let id = program
             .attach(tracepoint)
             .with_context(|| format!("attach to the tracepoint {tracepoint}"))?;

@@ -28,6 +28,7 @@ use crate::{
         maps::{self, CPUS, Maps, TABLES, possible_cpus},
         objects,
         pins::{Lock, Places, unpin},
+        refused::Load as _,
         syscalls,
         trusted::is_there,
     },
@@ -298,9 +299,7 @@ pub(in crate::dataplane) fn check(maps: &Maps) -> Result<()> {
         .program_mut(LOOK)
         .context("the object has no program for lookups")?
         .try_into()?;
-    program
-        .load()
-        .context("load the program for lookups into the kernel")
+    program.load().or_refused("the program for lookups")
 }
 
 fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf> {
@@ -320,9 +319,7 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
         .program_mut(LOOK)
         .context("the object has no program for lookups")?
         .try_into()?;
-    program
-        .load()
-        .context("load the program for lookups into the kernel")?;
+    program.load().or_refused("the program for lookups")?;
     if is_there(pin)? {
         let link = syscalls::open_pin(pin).with_context(|| format!("open {}", pin.display()))?;
         match syscalls::update_link(&link, program.fd()?) {

@@ -32,7 +32,7 @@ pub(super) fn create(name: &str, entries: u32, inner: BorrowedFd<'_>) -> io::Res
     create.max_entries = entries;
     create.inner_map_fd = inner.as_raw_fd().cast_unsigned();
     for (to, from) in create.map_name.iter_mut().take(15).zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     #[expect(unsafe_code, reason = "the call has no safe wrapper")]
     // SAFETY: the kernel reads the attributes, as many bytes as it is told, and keeps nothing of them.
