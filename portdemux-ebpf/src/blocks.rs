@@ -69,7 +69,9 @@ impl Mine {
     #[inline(always)]
     fn give(self, block: usize, is_reserved: bool) -> Option<&'static mut Block> {
         // SAFETY: a map's memory stays while the program runs.
-        let given: &Half = unsafe { &*(&raw const (*self.0).given).cast() };
+        let given = unsafe { &raw const (*self.0).given };
+        // SAFETY: both are the same half of a word.
+        let given: &Half = unsafe { &*given.cast() };
         // SAFETY: as above.
         let count = unsafe { &raw const (*self.0).count };
         // SAFETY: as above.
@@ -124,6 +126,10 @@ pub(crate) const fn packed((block, index): At) -> u64 {
 
 /// What [`Set::count_apart`] does, where this is the map of the blocks that all CPUs share.
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "registers have 64 bits, and what is too large is in no map"
+)]
 pub(crate) fn count_rarely<S: Set>(
     shared: &Blocks,
     at: u64,
@@ -135,10 +141,6 @@ pub(crate) fn count_rarely<S: Set>(
         block.get_mut(index)?.add(packets, bytes);
         return Some(());
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "what is too large is in no map"
-    )]
     let block: *const [[Shared; 2]; LENGTH] = shared.find(block as u32)?.cast();
     // SAFETY: both are the same words, and a map's memory stays while the program runs.
     let [all, length] = unsafe { &*block }.get(index)?;

@@ -26,7 +26,7 @@ use crate::{
     frame::LinearFrame,
     ruleset::Ruleset,
     sockets, targets,
-    verifier::{Elements as _, Lookup as _},
+    verifier::Lookup as _,
     words::{Shared, forget, meet},
 };
 

@@ -61,7 +61,7 @@ impl Ruleset {
     #[inline(always)]
     fn half(self, part: Part, at: usize) -> Option<u32> {
         let [first, second] = halves(self.word(part, at / 2)?);
-        Some(if at % 2 == 0 { first } else { second })
+        Some(if at.is_multiple_of(2) { first } else { second })
     }
 }
 
@@ -195,7 +195,11 @@ impl RulesetTables for Ruleset {
     #[inline(always)]
     fn cpu(&self, at: usize) -> Option<u16> {
         let [first, second] = halves(self.word(Part::Cpus, at / 4)?);
-        let two: [u16; 2] = bytemuck::cast(if at / 2 % 2 == 0 { first } else { second });
-        Some(if at % 2 == 0 { two[0] } else { two[1] })
+        let two: [u16; 2] = bytemuck::cast(if (at / 2).is_multiple_of(2) {
+            first
+        } else {
+            second
+        });
+        Some(if at.is_multiple_of(2) { two[0] } else { two[1] })
     }
 }

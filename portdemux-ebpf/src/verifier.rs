@@ -40,6 +40,10 @@ impl<T, const ENTRIES: usize, const FLAGS: usize> Lookup<T> for PerCpuArray<T, E
 ///
 /// One instruction that changes nothing: without any, the kernel refuses the object for its line numbers.
 #[inline(always)]
+#[expect(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "what the pointer leads to is not touched"
+)]
 fn after_null_check<T>(value: *mut T) -> *mut T {
     let mut value = value;
     // SAFETY: a register is set to what it holds.
@@ -51,9 +55,6 @@ fn after_null_check<T>(value: *mut T) -> *mut T {
 pub(crate) trait Elements<T> {
     /// The element at an index, if it is in the array.
     fn element(&self, index: usize) -> Option<&T>;
-
-    /// The element at an index, if it is in the array, for writing.
-    fn element_mut(&mut self, index: usize) -> Option<&mut T>;
 }
 
 impl<T, const LENGTH: usize> Elements<T> for [T; LENGTH] {
@@ -62,13 +63,6 @@ impl<T, const LENGTH: usize> Elements<T> for [T; LENGTH] {
         let index = bounded::<LENGTH>(index)?;
         // SAFETY: the index is below the length.
         Some(unsafe { self.get_unchecked(index) })
-    }
-
-    #[inline(always)]
-    fn element_mut(&mut self, index: usize) -> Option<&mut T> {
-        let index = bounded::<LENGTH>(index)?;
-        // SAFETY: the index is below the length.
-        Some(unsafe { self.get_unchecked_mut(index) })
     }
 }
 
