@@ -147,7 +147,9 @@ mod tests {
         ] {
             assert!(attach.contains(said), "{said}: {attach}");
         }
-        for name in ["portdemux-set-add", "portdemux-explain", "portdemux-status"] {
+        // Of `set add` they stand with `set`, as in its help.
+        assert!(page("portdemux-set-add").contains(".TH portdemux-set-add 1"));
+        for name in ["portdemux-set", "portdemux-explain", "portdemux-status"] {
             assert!(page(name).contains(".SH EXAMPLES"), "{name}");
         }
         assert!(pages.iter().all(|(name, _)| name != "portdemux-guard"));
