@@ -1,8 +1,8 @@
 //! Each system call of a command fails once: nothing changes, or what began is undone, or it is done and said; and
 //! the next command works without repair.
 //!
-//! `cargo xtask faults` tries all of them, `cargo xtask faults sample` some and every case that was ever wrong. One of
-//! them by itself: `cargo xtask faults 'apply: openat 3 EIO'`.
+//! `cargo xtask faults` tries all of them, CI a sample with every case that was ever wrong. One of them by itself:
+//! `cargo xtask faults 'apply: openat 3 EIO'`.
 
 mod bed;
 mod cases;
