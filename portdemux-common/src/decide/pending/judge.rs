@@ -152,18 +152,32 @@ impl Pending {
         ruleset: &R,
         limits: &T,
     ) -> bool {
-        let payer = |kind| Payer {
+        let each = policy.is_per_source();
+        let begins = self.is_known == 0;
+        (!begins || self.is_within((entry, Kind::Flows, each), ruleset, limits))
+            && self.is_within((entry, Kind::Packets, each), ruleset, limits)
+    }
+
+    /// Whether a rate of a rule lets it in, each source by itself or all together; takes its share if so.
+    ///
+    /// No closure, of which the compiler would make a function of its own.
+    #[inline(always)]
+    fn is_within<R: RulesetTables, T: Limits>(
+        &self,
+        (entry, kind, each): (Entry, Kind, bool),
+        ruleset: &R,
+        limits: &T,
+    ) -> bool {
+        let Some(rate) = ruleset.rate(entry.rule(), kind) else {
+            return false;
+        };
+        let payer = Payer {
             rule: entry.rule(),
             kind,
             source: self.source(),
             version: self.version(),
             seed: ruleset.header().limits_seed,
         };
-        let each = policy.is_per_source();
-        let may = |kind| match ruleset.rate(entry.rule(), kind) {
-            Some(rate) => payer(kind).may(limits, &rate, each),
-            None => false,
-        };
-        (self.is_known != 0 || may(Kind::Flows)) && may(Kind::Packets)
+        payer.may(limits, &rate, each)
     }
 }
