@@ -73,7 +73,7 @@ pub struct Request<'a> {
     pub dry_run: bool,
     /// How long there is to confirm the change before it is undone by itself; none if it stays.
     pub confirm: Option<Duration>,
-    /// Whether the text before is kept, so that [`Change::undo`] has it.
+    /// Whether the text before is kept, so that `Change::undo` has it.
     pub keeps_before: bool,
 }
 
