@@ -87,7 +87,7 @@ impl FromStr for Fault {
     }
 }
 
-/// How many of each call a program made, by the place in [`CALLS`].
+/// How many of each call a program made, by the place in `CALLS`.
 pub type Calls = BTreeMap<usize, usize>;
 
 /// How a program ended.
