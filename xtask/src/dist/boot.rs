@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::roots;
 use crate::{
     command::{self, Command, Stdio},
-    say,
+    say, setup,
 };
 
 /// What runs in the machine.
@@ -58,7 +58,7 @@ fn bootable(suite: &str) -> Result<PathBuf> {
     roots::copied(&base, &unfinished)?;
     fs::write(
         unfinished.join("etc/apt/sources.list.d/backports.list"),
-        format!("deb http://deb.debian.org/debian {suite}-backports main\n"),
+        format!("deb {}/debian {suite}-backports main\n", setup::mirror()?),
     )?;
     fs::write(
         unfinished.join("usr/sbin/policy-rc.d"),

@@ -28,6 +28,21 @@ pub(super) fn update() -> Result<()> {
     Ok(())
 }
 
+/// Where this machine has its packages from: the address below which Debian's archives stand.
+///
+/// # Errors
+///
+/// If it has none of Debian's archives.
+pub(crate) fn mirror() -> Result<String> {
+    let sites =
+        command::output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
+    sites
+        .lines()
+        .find_map(|site| site.trim_end_matches('/').strip_suffix("/debian"))
+        .map(str::to_owned)
+        .context("apt is told of no archive of Debian")
+}
+
 /// The version of a package that would be installed, if there is any.
 pub(super) fn candidate(package: &str) -> Result<Option<String>> {
     let policy = command::output(
@@ -145,3 +160,17 @@ for unit in $new; do
     [ ! -e "/lib/systemd/system/$unit" ] || systemctl --quiet disable "$unit"
 done
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_of_a_machine_with_debian_is_an_address() {
+        if !is_here() {
+            return;
+        }
+        let mirror = mirror().unwrap();
+        assert!(mirror.contains("://") && !mirror.ends_with('/'), "{mirror}");
+    }
+}

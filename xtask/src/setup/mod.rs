@@ -11,7 +11,7 @@ mod rust;
 use anyhow::{Result, bail};
 use clap::Args;
 
-pub(crate) use self::rust::Rust;
+pub(crate) use self::{apt::mirror, rust::Rust};
 use crate::say;
 
 #[derive(Args)]

@@ -12,13 +12,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     command::{self, Command},
-    say,
+    say, setup,
 };
 
 /// The name of whatever is the newest.
 pub(super) const NEWEST: &str = "newest";
 
-const ARCHIVE: &str = "http://deb.debian.org";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Where kernels are.
 const SUITES: [(&str, &str); 8] = [
@@ -66,9 +65,10 @@ impl Kernels {
             directory,
             versions: Vec::new(),
         };
+        let mirror = setup::mirror()?;
         let sources = SUITES
             .map(|(archive, suite)| {
-                format!("deb [signed-by={KEYRING}] {ARCHIVE}/{archive} {suite} main\n")
+                format!("deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main\n")
             })
             .concat();
         let file = kernels.directory.join("sources.list");
