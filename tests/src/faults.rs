@@ -13,22 +13,15 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     str::FromStr,
-    thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use nix::{
-    errno::Errno,
-    libc,
-    sys::{
-        ptrace,
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::Pid,
-};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{errno::Errno, libc, unistd::Pid};
 
-use crate::{leftovers, steps};
+use crate::{
+    leftovers,
+    trace::{self, Watch},
+};
 
 /// The errors that calls fail with.
 pub const ERRORS: [Errno; 5] = [
@@ -111,12 +104,6 @@ pub struct Ended {
 ///
 /// If it does not start, or may not be traced.
 pub fn run(command: &Command, program: &Path, fault: Option<Fault>) -> Result<Ended> {
-    let program = fs::canonicalize(program)?;
-    thread::scope(|scope| scope.spawn(|| trace(command, &program, fault)).join())
-        .unwrap_or_else(|_| Err(anyhow!("the tracing thread panicked")))
-}
-
-fn trace(command: &Command, program: &Path, fault: Option<Fault>) -> Result<Ended> {
     let directory = leftovers::directory("faults")?;
     let [stdout, stderr] = ["stdout", "stderr"].map(|name| directory.path().join(name));
     // Files, so that what the program leaves behind holds no pipe open.
@@ -124,37 +111,26 @@ fn trace(command: &Command, program: &Path, fault: Option<Fault>) -> Result<Ende
         Stdio::from(fs::File::create(&stdout)?),
         fs::File::create(&stderr)?.into(),
     ];
-    let leader = steps::start(command, files)?;
-    let mut tracer = Tracer {
-        leader,
-        program,
+    let mut refusal = Refusal {
         fault,
         calls: Calls::new(),
         began: false,
         failing: None,
         has_failed: false,
-        is_traced: false,
     };
-    let end = tracer.follow();
-    if end.is_err() {
-        // It has ended, or is killed with this thread.
-        let _: nix::Result<()> = kill(leader, Signal::SIGKILL);
-    }
-    let code = end?;
-    ensure!(tracer.began, "{} did not begin", program.display());
+    let code = trace::run(command, program, files, &mut refusal)?;
+    ensure!(refusal.began, "{} did not begin", program.display());
     let read = |path: &Path| fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned());
     Ok(Ended {
         code,
         stdout: read(&stdout)?,
         stderr: read(&stderr)?,
-        calls: tracer.calls,
-        has_failed: tracer.has_failed,
+        calls: refusal.calls,
+        has_failed: refusal.has_failed,
     })
 }
 
-struct Tracer<'a> {
-    leader: Pid,
-    program: &'a Path,
+struct Refusal {
     fault: Option<Fault>,
     calls: Calls,
     /// Whether the program is in `main`.
@@ -162,59 +138,20 @@ struct Tracer<'a> {
     /// The thread whose call is being refused.
     failing: Option<Pid>,
     has_failed: bool,
-    is_traced: bool,
 }
 
-impl Tracer<'_> {
-    fn follow(&mut self) -> Result<Option<i32>> {
-        loop {
-            let status = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD))?;
-            let tolerated = match status {
-                WaitStatus::Exited(pid, code) if pid == self.leader => return Ok(Some(code)),
-                WaitStatus::Signaled(pid, ..) if pid == self.leader => return Ok(None),
-                WaitStatus::PtraceEvent(thread, _, event) => {
-                    let exe = format!("/proc/{thread}/exe");
-                    self.is_traced |= event == libc::PTRACE_EVENT_EXEC
-                        && fs::read_link(exe).is_ok_and(|exe| exe == self.program);
-                    self.resume(thread, None)
-                }
-                WaitStatus::PtraceSyscall(thread) => self.stop(thread),
-                WaitStatus::Stopped(thread, signal) => self.resume(thread, Some(signal)),
-                WaitStatus::Exited(..)
-                | WaitStatus::Signaled(..)
-                | WaitStatus::Continued(_)
-                | WaitStatus::StillAlive => Ok(()),
-            };
-            match tolerated {
-                // It has ended meanwhile.
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => bail!("trace {}: {error}", self.program.display()),
-            }
-        }
-    }
-
-    fn resume(&self, thread: Pid, signal: Option<Signal>) -> nix::Result<()> {
-        if self.is_traced {
-            ptrace::syscall(thread, signal)
-        } else {
-            ptrace::cont(thread, signal)
-        }
-    }
-
-    fn stop(&mut self, thread: Pid) -> nix::Result<()> {
-        let is_entry = ptrace::syscall_info(thread)?.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
-        if is_entry {
-            self.enter(thread)?;
-        } else if self.failing == Some(thread)
+impl Watch for Refusal {
+    fn leave(&mut self, thread: Pid) -> nix::Result<()> {
+        if self.failing == Some(thread)
             && let Some(fault) = self.fault
         {
             registers::answer(thread, fault.error)?;
             self.failing = None;
         }
-        self.resume(thread, None)
+        Ok(())
     }
 
-    fn enter(&mut self, thread: Pid) -> nix::Result<()> {
+    fn enter(&mut self, _leader: Pid, thread: Pid) -> nix::Result<()> {
         let (number, arguments) = registers::call(thread)?;
         // The first thing that the command does.
         self.began |= number == libc::SYS_umask;

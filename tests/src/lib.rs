@@ -30,6 +30,7 @@ pub mod server;
 pub mod soak;
 pub mod steps;
 pub mod terminal;
+mod trace;
 pub mod versions;
 pub mod veth;
 pub mod wait;

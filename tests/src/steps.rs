@@ -16,17 +16,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::Result;
 use nix::{
-    errno::Errno,
     libc,
     sys::{
-        ptrace::{self, Options},
+        ptrace,
         signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
+
+use crate::trace::{self, Watch};
 
 /// When to kill a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,126 +56,36 @@ pub struct Course {
 ///
 /// If it does not start, or may not be traced.
 pub fn run(command: &Command, program: &Path, when: Kill) -> Result<Course> {
-    let program = fs::canonicalize(program)?;
-    // A tracer is a thread: one of its own waits for nobody else's children.
-    thread::scope(|scope| scope.spawn(|| trace(command, &program, when)).join())
-        .unwrap_or_else(|_| Err(anyhow!("the tracing thread panicked")))
-}
-
-/// Starts a command through a shell that waits until it is traced, with its standard output and its standard error.
-pub(crate) fn start(command: &Command, [stdout, stderr]: [Stdio; 2]) -> Result<Pid> {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", "read _; exec \"$@\" </dev/null", "sh"])
-        .arg(command.get_program())
-        .args(command.get_args())
-        .stdin(Stdio::piped())
-        .stdout(stdout)
-        .stderr(stderr);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    let mut child = shell.spawn().context("start a shell")?;
-    let leader = Pid::from_raw(i32::try_from(child.id())?);
-    let options = Options::PTRACE_O_TRACESYSGOOD
-        | Options::PTRACE_O_TRACEEXEC
-        | Options::PTRACE_O_TRACECLONE
-        | Options::PTRACE_O_EXITKILL;
-    ptrace::seize(leader, options).context("trace a program")?;
-    drop(child.stdin.take());
-    Ok(leader)
-}
-
-fn trace(command: &Command, program: &Path, when: Kill) -> Result<Course> {
-    let leader = start(command, [Stdio::null(), Stdio::null()])?;
-    let mut tracer = Tracer {
-        leader,
-        program,
-        when,
-        steps: 0,
-        is_counting: false,
-    };
-    let end = tracer.follow();
-    if end.is_err() {
-        // It has ended, or is killed with this thread.
-        let _: nix::Result<()> = kill(leader, Signal::SIGKILL);
-    }
+    let mut killer = Killer { when, steps: 0 };
+    let output = [Stdio::null(), Stdio::null()];
+    let code = trace::run(command, program, output, &mut killer)?;
     Ok(Course {
-        steps: tracer.steps,
-        code: end?,
+        steps: killer.steps,
+        code,
     })
 }
 
-struct Tracer<'a> {
-    leader: Pid,
-    program: &'a Path,
+struct Killer {
     when: Kill,
     steps: usize,
-    is_counting: bool,
 }
 
-impl Tracer<'_> {
-    /// Follows all threads to the end and returns the exit code.
-    fn follow(&mut self) -> Result<Option<i32>> {
-        loop {
-            let status = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD))?;
-            let tolerated = match status {
-                WaitStatus::Exited(pid, code) if pid == self.leader => return Ok(Some(code)),
-                WaitStatus::Signaled(pid, ..) if pid == self.leader => return Ok(None),
-                WaitStatus::PtraceEvent(thread, _, event) => {
-                    if event == libc::PTRACE_EVENT_EXEC && self.is_program(thread) {
-                        self.is_counting = true;
-                    }
-                    self.resume(thread, None)
-                }
-                WaitStatus::PtraceSyscall(thread) => self.step(thread),
-                WaitStatus::Stopped(thread, signal) => self.resume(thread, Some(signal)),
-                WaitStatus::Exited(..)
-                | WaitStatus::Signaled(..)
-                | WaitStatus::Continued(_)
-                | WaitStatus::StillAlive => Ok(()),
-            };
-            match tolerated {
-                // It was killed meanwhile; its end comes next.
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => bail!("trace {}: {error}", self.program.display()),
+impl Watch for Killer {
+    fn enter(&mut self, leader: Pid, thread: Pid) -> nix::Result<()> {
+        if !is_step(thread) {
+            return Ok(());
+        }
+        self.steps += 1;
+        match self.when {
+            // A call that a fatal signal comes before is not made.
+            Kill::Before(step) if step == self.steps => kill(leader, Signal::SIGKILL),
+            Kill::After(step, delay) if step == self.steps => {
+                ptrace::detach(thread, None)?;
+                thread::sleep(delay);
+                kill(leader, Signal::SIGKILL)
             }
+            Kill::Never | Kill::Before(_) | Kill::After(..) => Ok(()),
         }
-    }
-
-    fn is_program(&self, thread: Pid) -> bool {
-        fs::read_link(format!("/proc/{thread}/exe")).is_ok_and(|exe| exe == self.program)
-    }
-
-    fn resume(&self, thread: Pid, signal: Option<Signal>) -> nix::Result<()> {
-        if self.is_counting {
-            ptrace::syscall(thread, signal)
-        } else {
-            ptrace::cont(thread, signal)
-        }
-    }
-
-    fn step(&mut self, thread: Pid) -> nix::Result<()> {
-        let is_entry = ptrace::syscall_info(thread)?.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
-        if is_entry && is_step(thread) {
-            self.steps += 1;
-            match self.when {
-                // A call that a fatal signal comes before is not made.
-                Kill::Before(step) if step == self.steps => {
-                    return kill(self.leader, Signal::SIGKILL);
-                }
-                Kill::After(step, delay) if step == self.steps => {
-                    ptrace::detach(thread, None)?;
-                    thread::sleep(delay);
-                    return kill(self.leader, Signal::SIGKILL);
-                }
-                Kill::Never | Kill::Before(_) | Kill::After(..) => {}
-            }
-        }
-        self.resume(thread, None)
     }
 }
 
@@ -212,15 +122,12 @@ const BPF_OF_DESCRIPTORS: [libc::c_long; 17] = [
 ];
 
 /// Calls that read, wait, or do what the end of the process undoes.
-const ENDING_WITH_THE_PROCESS: [libc::c_long; 49] = [
-    libc::SYS_access,
-    libc::SYS_arch_prctl,
+const ENDING_WITH_THE_PROCESS: &[libc::c_long] = &[
     libc::SYS_bind,
     libc::SYS_brk,
     libc::SYS_close,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
     libc::SYS_eventfd2,
     libc::SYS_fcntl,
     libc::SYS_flock,
@@ -239,12 +146,10 @@ const ENDING_WITH_THE_PROCESS: [libc::c_long; 49] = [
     libc::SYS_madvise,
     libc::SYS_mprotect,
     libc::SYS_newfstatat,
-    libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_pread64,
     libc::SYS_prlimit64,
     libc::SYS_read,
-    libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_readv,
     libc::SYS_recvfrom,
@@ -262,4 +167,14 @@ const ENDING_WITH_THE_PROCESS: [libc::c_long; 49] = [
     libc::SYS_statfs,
     libc::SYS_statx,
     libc::SYS_uname,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_arch_prctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
 ];

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::{dist, docs, lint, load, say, setup, test, vm};
+use crate::{aarch64, dist, docs, lint, load, say, setup, test, vm};
 
 type Step = fn() -> Result<()>;
 
@@ -12,7 +12,7 @@ type Step = fn() -> Result<()>;
 /// ends with their results.
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
-    let steps: [(&str, Step); 8] = [
+    let steps: [(&str, Step); 9] = [
         ("set-up", || {
             setup::toolchain()?;
             setup::tests()?;
@@ -21,6 +21,7 @@ pub(crate) fn run() -> Result<()> {
         ("lint", lint::run),
         ("docs", docs::run),
         ("load", load::run),
+        ("aarch64", aarch64::run),
         ("dist", dist::short),
         ("debug", test::run_host_in_debug),
         ("vm", vm::run_short),

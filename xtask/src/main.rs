@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aarch64;
 mod bench;
 mod build;
 mod ci;
@@ -50,6 +51,8 @@ enum Chore {
     Docs,
     /// Loads every BPF program into the kernel and checks what it was compiled to
     Load,
+    /// Checks everything but the BPF programs for arm64
+    Aarch64,
     /// Measures the datapath and the control plane
     Bench(bench::BenchArgs),
     /// Sends traffic of every kind while rules change, and holds every counter to it
@@ -84,6 +87,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Lint => lint::run(),
         Chore::Docs => docs::run(),
         Chore::Load => load::run(),
+        Chore::Aarch64 => aarch64::run(),
         Chore::Bench(args) => bench::run(&args),
         Chore::Soak(args) => soak::run(&args),
         Chore::Dist(args) => dist::run(&args),

@@ -1,5 +1,7 @@
 //! Debian's package manager.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
@@ -41,6 +43,25 @@ pub(crate) fn mirror() -> Result<String> {
         .find_map(|site| site.trim_end_matches('/').strip_suffix("/debian"))
         .map(str::to_owned)
         .context("apt is told of no archive of Debian")
+}
+
+/// A program of apt for packages of an architecture, with lists and archives of its own in `directory`: the machine's
+/// stay as they are.
+pub(crate) fn apart(program: &str, directory: &Path, architecture: &str) -> Command {
+    let mut command = Command::new(program);
+    for (option, value) in [
+        ("Dir::State::lists", directory.join("lists")),
+        ("Dir::Cache", directory.to_owned()),
+        ("APT::Architecture", architecture.into()),
+        ("APT::Architectures", architecture.into()),
+        ("APT::Sandbox::User", "root".into()),
+        ("Acquire::Languages", "none".into()),
+    ] {
+        command
+            .arg("-o")
+            .arg(format!("{option}={}", value.display()));
+    }
+    command
 }
 
 /// The version of a package that would be installed, if there is any.

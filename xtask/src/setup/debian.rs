@@ -11,7 +11,10 @@ use super::{
 };
 use crate::command::{self, Command};
 
-const RUSTC: &str = "rustc-web";
+/// The package with the compiler.
+pub(super) const RUSTC: &str = "rustc-web";
+/// The package with its standard library, which every architecture has.
+pub(super) const STD: &str = "libstd-rust-web-dev";
 const CORE: &str = "libstd-rust-web-dev-bpf";
 const CARGO: &str = "cargo-web";
 

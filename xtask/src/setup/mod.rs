@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: everything that building, and with `--tests` testing, needs.
 
+mod aarch64;
 mod apt;
 mod debian;
 mod dist;
@@ -11,7 +12,11 @@ mod rust;
 use anyhow::{Result, bail};
 use clap::Args;
 
-pub(crate) use self::{apt::mirror, rust::Rust};
+pub(crate) use self::{
+    aarch64::Aarch64,
+    apt::{apart, mirror},
+    rust::Rust,
+};
 use crate::say;
 
 #[derive(Args)]

@@ -159,20 +159,12 @@ impl Kernels {
 
     /// A program of apt with the root of its own.
     fn apt(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (option, value) in [
-            ("Dir::State::lists", self.directory.join("lists")),
-            ("Dir::Cache", self.directory.clone()),
-            ("Dir::Etc::sourcelist", self.directory.join("sources.list")),
-            ("Dir::Etc::sourceparts", "-".into()),
-            ("APT::Architectures", "amd64".into()),
-            ("APT::Sandbox::User", "root".into()),
-            ("Acquire::Languages", "none".into()),
-        ] {
-            command
-                .arg("-o")
-                .arg(format!("{option}={}", value.display()));
-        }
+        let mut command = setup::apart(program, &self.directory, "amd64");
+        let sources = self.directory.join("sources.list");
+        command
+            .arg("-o")
+            .arg(format!("Dir::Etc::sourcelist={}", sources.display()))
+            .args(["-o", "Dir::Etc::sourceparts=-"]);
         command
     }
 }
