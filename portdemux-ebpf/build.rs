@@ -14,6 +14,11 @@ fn main() {
     };
     let mut cargo = std::io::stdout();
     let _ = writeln!(cargo, "cargo::rerun-if-changed=build.rs");
+    // Who builds the programs says which machine they run on.
+    let _ = writeln!(
+        cargo,
+        "cargo::rustc-check-cfg=cfg(bpf_target_arch, values(any()))"
+    );
     for argument in arguments {
         let _ = writeln!(cargo, "cargo::rustc-link-arg-bins={argument}");
     }

@@ -14,9 +14,6 @@ use std::{
 const TOOLCHAIN: &str = "portdemux-bpf";
 const LINKER: &str = "bpf-linker";
 const PACKAGE: &str = "portdemux-ebpf";
-/// Names a directory of programs that are built already. `cargo xtask aarch64` sets it: a check of the host's code needs
-/// no programs of its own.
-const PROGRAMS: &str = "PORTDEMUX_PROGRAMS";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -45,12 +42,7 @@ fn build() -> Result<bool> {
     ] {
         say(&format!("cargo::rerun-if-changed={path}"));
     }
-    say(&format!("cargo::rerun-if-env-changed={PROGRAMS}"));
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
-    if let Some(programs) = env::var_os(PROGRAMS) {
-        copy_programs(Path::new(&programs), &out_dir)?;
-        return Ok(true);
-    }
     let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
         "big" => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
@@ -203,7 +195,8 @@ fn command(program: &str, path: &OsString) -> Command {
 fn rustflags() -> Result<String> {
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     let flags = [
-        // The layout of a kernel's structures depends on the machine that the program runs on.
+        // The layout of a kernel's structures depends on the machine that the program runs on, and so does the
+        // order in which it loads and stores.
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         // 32-bit registers and comparisons: every kernel since 5.1 has them.
         "-Ctarget-cpu=v3".to_owned(),

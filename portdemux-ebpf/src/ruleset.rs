@@ -40,7 +40,9 @@ pub(crate) fn of(generation: Generation) -> Option<Ruleset> {
 #[must_use]
 pub(crate) fn in_force() -> Option<(Generation, Ruleset)> {
     let rulesets = RULESETS.find_ref(0)?;
-    let generation = rulesets.generation;
+    // Once: what the image is found by must be what the packet is said to be decided by.
+    // SAFETY: a reference is valid for a read.
+    let generation = unsafe { core::ptr::read_volatile(&raw const rulesets.generation) };
     Some((generation, Ruleset(rulesets.of(generation))))
 }
 
@@ -84,7 +86,7 @@ impl Ruleset {
 /// A word as the two numbers that it holds, in the order in which they lie in memory.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "halves")]
-const fn halves(word: u64) -> [u32; 2] {
+pub(crate) const fn halves(word: u64) -> [u32; 2] {
     let (low, high) = (word as u32, (word >> 32) as u32);
     if cfg!(target_endian = "big") {
         [high, low]

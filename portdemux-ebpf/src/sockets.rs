@@ -147,7 +147,7 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
     let ruleset = &ruleset;
     let pending = lookup.claim(ruleset)?;
     let steering = STEERING.find_ref(0)?;
-    let is_guarded = steering.is_guarded(interface(ctx));
+    let is_guarded = is_guarded(steering, interface(ctx));
     let decision = sockets::judge(&pending, is_guarded, ruleset, &Maps);
     let port = Port(lookup.destination_port).index(lookup.transport);
     if decision.verdict.is_dropped() {
@@ -169,6 +169,17 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
         Verdict::Pass | Verdict::Redirect => SK_PASS,
         Verdict::Drop | Verdict::Reject => SK_DROP,
     })
+}
+
+/// Whether an interface's packets were decided about before.
+#[inline(always)]
+fn is_guarded(steering: &Steering, interface: u32) -> bool {
+    let counts: *const u32 = &raw const steering.groups_end;
+    // SAFETY: the two counts are one word of a map's memory, which stays while the program runs.
+    let counts: &Shared = unsafe { &*counts.cast() };
+    let seen = counts.load();
+    // The list is one for this count: the control plane says that it is empty before it writes another.
+    counts.acquired(seen) && steering.is_guarded(ruleset::halves(seen)[1], interface)
 }
 
 /// Gives the packet to the member whose turn it is, of those that are there.
@@ -358,7 +369,14 @@ extern "C" fn portdemux_join(ops: *mut bpf_sock_ops, index: u32) -> u32 {
 #[inline(always)]
 fn join(ctx: &SockOpsContext, index: u32) -> Option<()> {
     let group = STEERING.find_ref(0)?.groups.element(index as usize)?;
-    if !listening(ctx)?.is_of(group) {
+    let listening = listening(ctx)?;
+    if !listening.is_of(group) {
+        return None;
+    }
+    // What was compared is one group if its key was the same before and after it.
+    let key = shared(&group.key);
+    let seen = key.load();
+    if !(key.replace(seen, seen) && listening.is_of(group) && key.replace(seen, seen)) {
         return None;
     }
     for slot in 0..SLOT_COUNT {

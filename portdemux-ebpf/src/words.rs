@@ -46,6 +46,21 @@ impl Word for Shared {
         };
         is_replaced
     }
+
+    #[inline(always)]
+    fn acquired(&self, seen: u64) -> bool {
+        // An atomic operation that fetches is a full barrier (Linux `Documentation/bpf/standardization`), and the
+        // one barrier that all kernels have.
+        cfg!(bpf_target_arch = "x86_64") || self.replace(seen, seen)
+    }
+
+    #[inline(always)]
+    fn publish(&self, word: u64) {
+        // One that another CPU has changed meanwhile is another's to publish.
+        if cfg!(bpf_target_arch = "x86_64") || !self.replace(self.load(), word) {
+            self.store(word);
+        }
+    }
 }
 
 impl Shared {

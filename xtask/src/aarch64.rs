@@ -1,24 +1,20 @@
 //! `cargo xtask aarch64`
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{command, load, repository, say, setup};
+use crate::{load, repository, say, setup};
 
-/// Checks everything but the BPF programs for `aarch64-unknown-linux-gnu`.
+/// Checks everything for `aarch64-unknown-linux-gnu`, and loads the BPF programs for that machine into this one's
+/// kernel: its verifier is the same.
 ///
 /// # Errors
 ///
-/// If it does not compile, or the standard library for that target cannot be had.
+/// If it does not compile, the standard library for that target cannot be had, or the kernel refuses a program.
 pub(crate) fn run() -> Result<()> {
     setup::toolchain()?;
     let mut check = setup::Aarch64::get()?.cargo("check");
-    let objects = load::objects()?;
-    let programs = objects
-        .first()
-        .and_then(|object| object.parent())
-        .context("the BPF programs are in no directory")?;
     say::step("aarch64");
-    command::run(
+    let objects = load::objects_of(
         check
             .args([
                 "--workspace",
@@ -27,7 +23,9 @@ pub(crate) fn run() -> Result<()> {
                 "--all-targets",
             ])
             .arg("--target-dir")
-            .arg(repository::target_dir().join("aarch64"))
-            .env("PORTDEMUX_PROGRAMS", programs),
-    )
+            .arg(repository::target_dir().join("aarch64")),
+    )?;
+    // What loads them is built by this.
+    load::objects()?;
+    load::load(&objects)
 }

@@ -5,27 +5,36 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    command::{self, Stdio},
+    command::{self, Command, Stdio},
     repository, say, setup,
 };
 
 /// Builds the BPF programs, then loads and checks them.
 pub(crate) fn run() -> Result<()> {
     setup::toolchain()?;
-    let objects = objects()?;
+    load(&objects()?)
+}
+
+/// Loads and checks objects.
+pub(crate) fn load(objects: &[PathBuf]) -> Result<()> {
     say::step("BPF programs");
-    command::run(
-        command::built_as_root(&repository::target_dir().join("release/examples/load"))?
-            .args(objects),
-    )
+    let program = repository::target_dir().join("release/examples/load");
+    command::run(command::built_as_root(&program)?.args(objects))
 }
 
 /// The objects that the build script of the control plane left: those that it has inside.
 pub(crate) fn objects() -> Result<Vec<PathBuf>> {
-    let messages = command::output(
+    objects_of(
         command::cargo("build")
             .args(command::BUILT)
-            .args(["--lib", "--example", "load"])
+            .args(["--lib", "--example", "load"]),
+    )
+}
+
+/// The objects that the build script leaves in a run of cargo.
+pub(crate) fn objects_of(cargo: &mut Command) -> Result<Vec<PathBuf>> {
+    let messages = command::output(
+        cargo
             .args(["--message-format", "json-render-diagnostics"])
             .stderr(Stdio::inherit()),
     )?;

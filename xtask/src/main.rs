@@ -51,7 +51,7 @@ enum Chore {
     Docs,
     /// Loads every BPF program into the kernel and checks what it was compiled to
     Load,
-    /// Checks everything but the BPF programs for arm64
+    /// Checks the code and the BPF programs for arm64
     Aarch64,
     /// Measures the datapath and the control plane
     Bench(bench::BenchArgs),

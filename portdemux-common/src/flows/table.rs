@@ -41,6 +41,13 @@ pub trait Word {
     fn store(&self, word: u64);
     /// Exchanges it if it is still `old`; returns whether it was.
     fn replace(&self, old: u64, new: u64) -> bool;
+    /// Orders what is read next behind the load that gave `seen`; returns false if it knows that another stands
+    /// there by now.
+    ///
+    /// Where loads stay in their order it does nothing.
+    fn acquired(&self, seen: u64) -> bool;
+    /// Writes it behind everything that was written before.
+    fn publish(&self, word: u64);
 }
 
 #[cfg(target_has_atomic = "64")]
@@ -57,6 +64,15 @@ impl Word for core::sync::atomic::AtomicU64 {
         use core::sync::atomic::Ordering::{Relaxed, SeqCst};
         self.compare_exchange(old, new, SeqCst, Relaxed).is_ok()
     }
+
+    fn acquired(&self, _seen: u64) -> bool {
+        // Every load is an acquire.
+        true
+    }
+
+    fn publish(&self, word: u64) {
+        Word::store(self, word);
+    }
 }
 
 impl<W: Word> Word for &W {
@@ -70,6 +86,14 @@ impl<W: Word> Word for &W {
 
     fn replace(&self, old: u64, new: u64) -> bool {
         W::replace(self, old, new)
+    }
+
+    fn acquired(&self, seen: u64) -> bool {
+        W::acquired(self, seen)
+    }
+
+    fn publish(&self, word: u64) {
+        W::publish(self, word);
     }
 }
 
@@ -279,7 +303,9 @@ impl<W: Word> Bucket<W> {
         let mut found = NOWHERE;
         let mut way = 0;
         while way < NOWHERE {
+            // Else a CPU that reads ahead has the key of this flow and the state of the one before.
             if self.owner(way) == mark
+                && self.is_acquired(way, mark)
                 && let Some(place) = self.place(way)
                 && place.is_of(key)
             {
@@ -289,6 +315,15 @@ impl<W: Word> Bucket<W> {
             way += 1;
         }
         found
+    }
+
+    /// Orders what is read of a place behind whose it was seen to be.
+    #[inline(always)]
+    fn is_acquired(&self, way: u32, mark: u64) -> bool {
+        match self.owners.get(way as usize) {
+            Some(owner) => owner.acquired(mark),
+            None => false,
+        }
     }
 
     /// Whose a place is; [`BUSY`] for one that does not exist.

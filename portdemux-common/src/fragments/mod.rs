@@ -158,7 +158,8 @@ impl<W: Word> Place<W> {
     fn store(&self, words: [u64; 2]) {
         let [outcome, circumstances] = &self.0;
         outcome.store(words[0]);
-        circumstances.store(words[1]);
+        // Whoever sees until when it holds sees what holds.
+        circumstances.publish(words[1]);
     }
 
     /// Whether what stands here holds at a time and under a generation. Another generation's rules may
@@ -166,6 +167,10 @@ impl<W: Word> Place<W> {
     #[inline(always)]
     fn holds(&self, now: u32, generation: Generation) -> bool {
         let circumstances = self.circumstances();
+        let [_, word] = &self.0;
+        if !word.acquired(circumstances) {
+            return false;
+        }
         let is_same = (circumstances ^ generation.0 << GENERATION_SHIFT) >> GENERATION_SHIFT == 0;
         is_same && !is_over(lower(circumstances), now)
     }
@@ -206,12 +211,21 @@ impl<W: Word> Bucket<W> {
         }
     }
 
+    /// Orders what is read of a place behind whose it was seen to be.
+    #[inline(always)]
+    fn is_acquired(&self, way: u32, tag: u64) -> bool {
+        match self.owners.get(way as usize) {
+            Some(owner) => owner.acquired(tag),
+            None => false,
+        }
+    }
+
     /// Which place a packet has; [`NOWHERE`] for none.
     #[inline(always)]
     fn find(&self, tag: u64) -> u32 {
         let mut way = 0;
         while way < NOWHERE {
-            if self.owner(way) == tag {
+            if self.owner(way) == tag && self.is_acquired(way, tag) {
                 break;
             }
             way += 1;

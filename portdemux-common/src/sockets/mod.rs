@@ -209,12 +209,12 @@ impl Steering {
         Some((index as u32, self.groups.get(index)?))
     }
 
-    /// Whether an interface's packets were decided about before.
+    /// Whether an interface's packets were decided about before, by the first `count` of the list.
     #[inline(always)]
     #[must_use]
-    pub fn is_guarded(&self, interface: u32) -> bool {
+    pub fn is_guarded(&self, count: u32, interface: u32) -> bool {
         for (at, &guarded) in (0..).zip(&self.guarded) {
-            if at >= self.guarded_count {
+            if at >= count {
                 break;
             }
             if guarded == interface {

@@ -186,13 +186,13 @@ fn members_are_kept_apart_by_protocol_and_version() {
 #[test]
 fn only_interfaces_that_are_counted_are_guarded() {
     let mut steering: Box<Steering> = bytemuck::zeroed_box();
-    assert!(!steering.is_guarded(0));
+    assert!(!steering.is_guarded(0, 0));
     steering.guarded[..3].copy_from_slice(&[4, 9, 12]);
-    steering.guarded_count = 2;
-    assert!(steering.is_guarded(4) && steering.is_guarded(9) && !steering.is_guarded(12));
+    let is_guarded = |interface| steering.is_guarded(2, interface);
+    assert!(is_guarded(4) && is_guarded(9) && !is_guarded(12));
     steering.guarded = core::array::from_fn(|at| u32::try_from(at).unwrap() + 1);
-    steering.guarded_count = 1000;
-    assert!(steering.is_guarded(128) && !steering.is_guarded(129) && !steering.is_guarded(0));
+    let is_guarded = |interface| steering.is_guarded(1000, interface);
+    assert!(is_guarded(128) && !is_guarded(129) && !is_guarded(0));
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(crate) fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// The values of an array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
 ///
 /// Programs and other processes write the same memory: every access is atomic, so what is read is
-/// some value that was written, never a mix of two.
+/// some value that was written, never a mix of two. Loads acquire and stores release: what is read stands in the
+/// order in which it was written, also where the machine does not keep it.
 #[derive(Debug)]
 pub(super) struct Mapped {
     map: OwnedFd,
@@ -128,7 +129,7 @@ impl Mapped {
     pub(super) fn read(&self, byte: usize, into: &mut [u64]) {
         let from = self.runs(byte, into.len()).flatten();
         for (to, from) in into.iter_mut().zip(from) {
-            *to = from.load(Ordering::Relaxed);
+            *to = from.load(Ordering::Acquire);
         }
     }
 
@@ -138,7 +139,7 @@ impl Mapped {
         for run in self.runs(byte, left.len()) {
             let (here, next) = left.split_at_mut(run.len());
             for (sum, word) in here.iter_mut().zip(run) {
-                *sum = sum.wrapping_add(word.load(Ordering::Relaxed));
+                *sum = sum.wrapping_add(word.load(Ordering::Acquire));
             }
             left = next;
         }
@@ -149,7 +150,7 @@ impl Mapped {
         let to = self.runs(byte, words.len()).flatten();
         for (to, &word) in to.zip(words) {
             if to.load(Ordering::Relaxed) != word {
-                to.store(word, Ordering::Relaxed);
+                to.store(word, Ordering::Release);
             }
         }
     }

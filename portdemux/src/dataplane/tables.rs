@@ -163,7 +163,7 @@ impl Store for Live {
 
     fn read(&self, place: u32) -> u64 {
         if place < self.words {
-            self.at(place).load(Ordering::Relaxed)
+            self.at(place).load(Ordering::Acquire)
         } else {
             0
         }

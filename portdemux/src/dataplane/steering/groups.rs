@@ -143,7 +143,7 @@ impl Steering {
         let at = offset_of!(Layout, groups_of) + destination as usize * size_of::<u16>();
         let word = self.memory.word(at / 8 * 8);
         let number = group.map_or(0, |group| u16::try_from(group + 1).unwrap_or(0));
-        let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
             let mut four: [u16; 4] = bytemuck::cast(word);
             four[at / 2 % 4] = number;
             Some(bytemuck::cast(four))
@@ -244,7 +244,7 @@ impl Steering {
         }
         for version in [Version::V4, Version::V6] {
             let members = self.memory.word(members_offset(index, transport, version));
-            members.fetch_and(!(1 << slot), Ordering::Relaxed);
+            members.fetch_and(!(1 << slot), Ordering::AcqRel);
         }
     }
 
@@ -253,9 +253,9 @@ impl Steering {
         for version in [Version::V4, Version::V6] {
             let members = self.memory.word(members_offset(index, transport, version));
             if family.takes(version) {
-                members.fetch_or(1 << slot, Ordering::Release);
+                members.fetch_or(1 << slot, Ordering::AcqRel);
             } else {
-                members.fetch_and(!(1 << slot), Ordering::Release);
+                members.fetch_and(!(1 << slot), Ordering::AcqRel);
             }
         }
     }

@@ -110,7 +110,7 @@ impl Steering {
         let (count, new) = guarded(indices);
         let word = self.memory.word(offset_of!(Layout, groups_end));
         let set_count = |count_now: usize| {
-            let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 let [groups_end, _]: [u32; 2] = bytemuck::cast(word);
                 let now = u32::try_from(count_now).unwrap_or(0);
                 Some(bytemuck::cast([groups_end, now]))
@@ -127,7 +127,7 @@ impl Steering {
     fn guards(&self, indices: &[u32]) -> bool {
         let (count, words) = guarded(indices);
         let word = self.memory.word(offset_of!(Layout, groups_end));
-        let [_, count_now]: [u32; 2] = bytemuck::cast(word.load(Ordering::Relaxed));
+        let [_, count_now]: [u32; 2] = bytemuck::cast(word.load(Ordering::Acquire));
         count_now as usize == count && self.guarded_words() == words
     }
 
@@ -148,14 +148,14 @@ impl Steering {
         let [end, _]: [u32; 2] = bytemuck::cast(
             self.memory
                 .word(offset_of!(Layout, groups_end))
-                .load(Ordering::Relaxed),
+                .load(Ordering::Acquire),
         );
         end
     }
 
     fn set_groups_end(&self, end: u32) {
         let word = self.memory.word(offset_of!(Layout, groups_end));
-        let _ = word.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
+        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
             let [_, guarded]: [u32; 2] = bytemuck::cast(word);
             Some(bytemuck::cast([end, guarded]))
         });
