@@ -30,16 +30,16 @@ pub type Block = [Counter; COUNTERS];
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct Own {
-    /// Its block by the number of the block that it stands for: its index plus 1, or 0 if none was given.
-    pub numbers: [u32; ENTRIES],
     /// How many blocks were given.
     pub given: u32,
     /// How many there are.
     pub count: u32,
     /// Fills the page.
     pub reserved: [u64; 511],
-    /// The blocks.
+    /// The blocks. They stand near the beginning: the offset in an instruction reaches 32 KiB.
     pub blocks: [Block; OWN],
+    /// Its block by the number of the block that it stands for: its index plus 1, or 0 if none was given.
+    pub numbers: [u32; ENTRIES],
 }
 
 const _: () = {

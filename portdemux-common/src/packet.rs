@@ -12,6 +12,13 @@ pub trait Packet {
     /// not reach that far.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// An offset that was added up from the frame, if there can be anything: for the kernel the bounds of it are known
+    /// from here on.
+    #[inline(always)]
+    fn place(&self, offset: usize) -> Option<usize> {
+        Some(offset)
+    }
+
     /// Reads four words of 8 bytes at `offset`, each as it stands in the frame: big-endian, whatever the
     /// host is.
     #[inline(always)]

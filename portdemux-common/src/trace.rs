@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     decide::Decision,
     packet::Packet,
-    parse::{Parsed, Version},
+    parse::{Parsed, Version, ipv4, ipv6},
     ruleset::Entry,
 };
 
@@ -21,6 +21,8 @@ pub struct Trace {
     pub destination: [u8; 16],
     /// Length of the frame in bytes.
     pub length: u32,
+    /// Where the IP header begins; 0 without one.
+    pub network: u32,
     /// Where the terminal protocol's header begins.
     pub payload: u32,
     /// What the tables say about its port.
@@ -49,13 +51,12 @@ pub struct Trace {
     pub reserved: u8,
 }
 
-const _: () = assert!(size_of::<Trace>() == 60);
+const _: () = assert!(size_of::<Trace>() == 64);
 
 impl Trace {
-    /// Writes down a decision about `packet`, which `parsed` was read from: in place, as the addresses would
-    /// take much of a BPF program's stack.
+    /// Writes down what was read of a packet and decided about it, all but what [`Trace::read`] reads.
     #[inline(always)]
-    pub fn write<P: Packet + ?Sized>(&mut self, packet: &P, parsed: &Parsed, decision: &Decision) {
+    pub fn write(&mut self, parsed: &Parsed, decision: &Decision) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "frames are shorter than 4 GiB"
@@ -63,7 +64,8 @@ impl Trace {
         let without_addresses = Self {
             source: [0; 16],
             destination: [0; 16],
-            length: packet.length() as u32,
+            length: 0,
+            network: parsed.network as u32,
             payload: parsed.payload as u32,
             entry: decision.entry.closed(),
             vlans: parsed.vlans.ids,
@@ -82,16 +84,37 @@ impl Trace {
             reserved: 0,
         };
         *self = without_addresses;
-        match parsed.version {
-            Some(Version::V4) => {
-                fill(&mut self.source, parsed.source_v4(packet));
-                fill(&mut self.destination, parsed.destination_v4(packet));
+    }
+
+    /// Reads the length and the addresses of the packet that was written down, by what was: in place, as the
+    /// addresses would take much of a BPF program's stack.
+    #[inline(always)]
+    pub fn read<P: Packet + ?Sized>(&mut self, packet: &P) {
+        const V4: u8 = Version::V4 as u8;
+        const V6: u8 = Version::V6 as u8;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "frames are shorter than 4 GiB"
+        )]
+        let length = packet.length() as u32;
+        self.length = length;
+        let network = self.network as usize;
+        match self.version {
+            V4 => {
+                fill::<4>(&mut self.source, packet.read(network + ipv4::SOURCE));
+                fill::<4>(
+                    &mut self.destination,
+                    packet.read(network + ipv4::DESTINATION),
+                );
             }
-            Some(Version::V6) => {
-                fill(&mut self.source, parsed.source_v6(packet));
-                fill(&mut self.destination, parsed.destination_v6(packet));
+            V6 => {
+                fill::<16>(&mut self.source, packet.read(network + ipv6::SOURCE));
+                fill::<16>(
+                    &mut self.destination,
+                    packet.read(network + ipv6::DESTINATION),
+                );
             }
-            None => {}
+            _ => {}
         }
     }
 }

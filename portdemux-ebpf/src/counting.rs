@@ -6,12 +6,15 @@ use aya_ebpf::Global;
 use portdemux_common::{
     answer::Told,
     blocks as layout,
-    counters::{Layout, PORT_PLACES, REASON_PLACES, TALLIES},
+    counters::{Layout, PORT_PLACES, REASON_PLACES, TALLIES, Tallies},
     decide::{Decision, Outcome},
     ruleset::Entry,
 };
 
-use crate::blocks::{self, Frames, Mine, Set as _};
+use crate::{
+    blocks::{self, Frames, Mine, Set as _},
+    verifier::within_mut,
+};
 
 const INTERFACES: usize = offset_of!(Layout, interfaces) / layout::BYTES;
 const RULES: usize = offset_of!(Layout, rules) / layout::BYTES;
@@ -109,16 +112,16 @@ fn count_tally(
     is_dropped: bool,
     is_reserved: bool,
 ) {
-    let (block, index) = (first + index / TALLIES, index % TALLIES);
-    if let Some(block) = mine.block(block) {
-        if let Some(counter) = block.get_mut(index) {
-            counter.count(bytes);
-        }
-        if is_dropped && let Some(counter) = block.get_mut(index + TALLIES) {
-            counter.count(bytes);
+    let block = first + index / TALLIES;
+    if let Some(own) = mine.index(block) {
+        let tallies: &mut Tallies = bytemuck::cast_mut(mine.block(own));
+        within_mut(&mut tallies.received, index).count(bytes);
+        if is_dropped {
+            within_mut(&mut tallies.dropped, index).count(bytes);
         }
     } else {
         cold_path();
+        let index = index % TALLIES;
         Frames::count_apart((block, index), [1, bytes], is_reserved);
         if is_dropped {
             Frames::count_apart((block, index + TALLIES), [1, bytes], is_reserved);

@@ -8,7 +8,12 @@ use portdemux_common::{
     ruleset::Entry,
 };
 
-use crate::{flows, frame::read_linear, ruleset, verifier::Lookup as _};
+use crate::{
+    flows,
+    frame::{place_linear, read_linear},
+    ruleset,
+    verifier::Lookup as _,
+};
 
 /// Headers of packets lie in the first bytes of a buffer; these are brought there if they are not.
 const HEADERS: usize = 192;
@@ -44,6 +49,11 @@ impl Packet for SocketBuffer {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         read_linear(self.start, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn place(&self, offset: usize) -> Option<usize> {
+        place_linear(offset)
     }
 
     #[inline(always)]

@@ -56,6 +56,11 @@ impl Packet for LinearFrame {
     }
 
     #[inline(always)]
+    fn place(&self, offset: usize) -> Option<usize> {
+        place_linear(offset)
+    }
+
+    #[inline(always)]
     fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
         read_linear(self.start, self.end, offset)
     }
@@ -77,6 +82,18 @@ impl PacketMut for LinearFrame {
     }
 }
 
+/// An offset of a packet that can be read directly, in a register of which the verifier knows its bounds.
+#[inline(always)]
+pub(crate) fn place_linear(offset: usize) -> Option<usize> {
+    if offset > MAX_OFFSET {
+        return None;
+    }
+    let offset = verifier::masked::<OFFSETS>(offset);
+    // SAFETY: it was compared above, and is what it was.
+    unsafe { core::hint::assert_unchecked(offset <= MAX_OFFSET) };
+    Some(offset)
+}
+
 /// Reads `N` bytes or words at `offset` of a packet that can be read directly from `start` to `end`.
 #[inline(always)]
 pub(crate) fn read_linear<T: bytemuck::Pod, const N: usize>(
@@ -87,7 +104,7 @@ pub(crate) fn read_linear<T: bytemuck::Pod, const N: usize>(
     if offset > MAX_OFFSET {
         return None;
     }
-    let start = start + verifier::masked::<OFFSETS>(offset);
+    let start = start + offset;
     if start + size_of::<[T; N]>() > end {
         return None;
     }

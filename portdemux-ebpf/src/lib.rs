@@ -152,14 +152,16 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
             return step;
         };
         let length = length as u64;
-        if let Some(entry) = decide::open_entry(parsed, &ruleset) {
-            cold_path();
-            self.witness
-                .see(self.ctx, parsed, &Decision::undecided(entry));
-            step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
-            return step;
-        }
-        let decision = decide::by_port(parsed, &ruleset);
+        let decision = match decide::by_port(parsed, &ruleset) {
+            Ok(decision) => decision,
+            Err(entry) => {
+                cold_path();
+                self.witness
+                    .see(self.ctx, parsed, &Decision::undecided(entry));
+                step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
+                return step;
+            }
+        };
         self.witness.see(self.ctx, parsed, &decision);
         let port = parsed
             .ports()

@@ -1,13 +1,14 @@
 //! The maps that hold the rulesets.
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use bytemuck::Pod;
 use portdemux_common::{
     destination::Target,
     limits::Kind,
     parse::Version,
     policy::{Policy, Rate},
     ruleset::{
-        Claim, Entry, Head, Header, Part, RuleId, RulesetTables, Rulesets, V4Place, V6Place,
+        Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets, Span, V4Place, V6Place,
     },
     sources::Table as _,
     state::Generation,
@@ -15,7 +16,8 @@ use portdemux_common::{
 
 use crate::{
     Maps,
-    verifier::{Elements as _, Lookup as _},
+    tables::{self, Line},
+    verifier::{Elements as _, Lookup as _, within},
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -47,23 +49,34 @@ pub(crate) fn in_force() -> Option<(Generation, Ruleset)> {
 }
 
 impl Ruleset {
-    /// A word of one of its tables.
+    /// Where an element of one of its tables stands that has as many words, in words.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "what is too large is in no map"
     )]
-    fn word(self, part: Part, at: usize) -> Option<u64> {
+    fn place(self, part: Part, at: usize, words: usize) -> u32 {
         let tables = &self.0.header.tables;
         let first = tables.begin.wrapping_add(tables.parts[part as usize]);
-        Maps.word(first.wrapping_add(at as u32))
+        first.wrapping_add((at * words) as u32)
     }
 
-    /// Half a word of one of its tables.
+    /// An element of one of its tables, of which as many stand in a line.
+    ///
+    /// Programs alone read what is in force, and nobody writes it.
     #[inline(always)]
-    fn half(self, part: Part, at: usize) -> Option<u32> {
-        let [first, second] = halves(self.word(part, at / 2)?);
-        Some(if at.is_multiple_of(2) { first } else { second })
+    fn element<T: Pod, const IN_LINE: usize>(self, part: Part, at: usize) -> Option<&'static T> {
+        const { assert!(IN_LINE * size_of::<T>() == size_of::<Line>()) };
+        let place = self.place(part, at / IN_LINE, LINE);
+        let elements: *const [T; IN_LINE] = tables::line(place)?.cast();
+        // SAFETY: a line has as many elements, of which every bit pattern is one.
+        Some(within(unsafe { &*elements }, at))
+    }
+
+    /// A word of one of its tables.
+    #[inline(always)]
+    fn word(self, part: Part, at: usize) -> Option<u64> {
+        Maps.word(self.place(part, at, 1))
     }
 }
 
@@ -108,59 +121,36 @@ impl RulesetTables for Ruleset {
 
     #[inline(always)]
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32> {
-        match version {
-            Version::V4 => self.half(Part::V4Displacements, bucket),
-            Version::V6 => self.half(Part::V6Displacements, bucket),
-        }
+        let part = match version {
+            Version::V4 => Part::V4Displacements,
+            Version::V6 => Part::V6Displacements,
+        };
+        self.element::<u32, 16>(part, bucket).copied()
     }
 
     #[inline(always)]
-    fn v4(&self, place: usize) -> Option<V4Place> {
-        let [address, reserved] = halves(self.word(Part::V4, 2 * place)?);
-        let [first, count] = halves(self.word(Part::V4, 2 * place + 1)?);
-        Some(V4Place {
-            address: address.to_ne_bytes(),
-            reserved,
-            first,
-            count,
-        })
+    fn v4(&self, place: usize) -> Option<&V4Place> {
+        self.element::<V4Place, 4>(Part::V4, place)
     }
 
     #[inline(always)]
-    fn v6(&self, place: usize) -> Option<V6Place> {
-        let upper = self.word(Part::V6, 3 * place)?;
-        let lower = self.word(Part::V6, 3 * place + 1)?;
-        let [first, count] = halves(self.word(Part::V6, 3 * place + 2)?);
-        Some(V6Place {
-            address: bytemuck::cast([upper, lower]),
-            first,
-            count,
-        })
+    fn v6(&self, place: usize) -> Option<&V6Place> {
+        self.element::<V6Place, 2>(Part::V6, place)
     }
 
     #[inline(always)]
-    fn span(&self, at: usize) -> Option<(u32, u32)> {
-        let [first, last] = halves(self.word(Part::Spans, 2 * at)?);
-        Some((first, last))
-    }
-
-    #[inline(always)]
-    fn claim(&self, at: usize) -> Option<Claim> {
-        let [entry, shadow] = halves(self.word(Part::Spans, 2 * at + 1)?);
-        Some(Claim {
-            entry: Entry::from_bits(entry),
-            shadow: Entry::from_bits(shadow),
-        })
+    fn span(&self, at: usize) -> Option<&Span> {
+        self.element::<Span, 4>(Part::Spans, at)
     }
 
     #[inline(always)]
     fn source_port(&self, index: usize) -> Option<Entry> {
-        Some(Entry::from_bits(self.half(Part::SourcePorts, index)?))
+        self.element::<Entry, 16>(Part::SourcePorts, index).copied()
     }
 
     #[inline(always)]
     fn shadow_port(&self, index: usize) -> Option<Entry> {
-        Some(Entry::from_bits(self.half(Part::ShadowPorts, index)?))
+        self.element::<Entry, 16>(Part::ShadowPorts, index).copied()
     }
 
     #[inline(always)]
@@ -188,20 +178,12 @@ impl RulesetTables for Ruleset {
     }
 
     #[inline(always)]
-    fn target(&self, rule: RuleId) -> Option<Target> {
-        let first = self.word(Part::Targets, 2 * rule as usize)?;
-        let second = self.word(Part::Targets, 2 * rule as usize + 1)?;
-        Some(bytemuck::cast([first, second]))
+    fn target(&self, rule: RuleId) -> Option<&Target> {
+        self.element::<Target, 4>(Part::Targets, rule as usize)
     }
 
     #[inline(always)]
     fn cpu(&self, at: usize) -> Option<u16> {
-        let [first, second] = halves(self.word(Part::Cpus, at / 4)?);
-        let two: [u16; 2] = bytemuck::cast(if (at / 2).is_multiple_of(2) {
-            first
-        } else {
-            second
-        });
-        Some(if at.is_multiple_of(2) { two[0] } else { two[1] })
+        self.element::<u16, 32>(Part::Cpus, at).copied()
     }
 }

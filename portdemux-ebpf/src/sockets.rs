@@ -82,7 +82,7 @@ pub(crate) fn settle(pending: &Pending, ruleset: &Ruleset, decision: Decision) -
     let is_udp = u32::from(!matches!(pending.transport(), Some(Transport::Tcp)));
     let is_v6 = u32::from(matches!(pending.version(), Version::V6));
     if portdemux_present(target.first, is_udp, is_v6) == 0 {
-        destination::fall_back(decision.entry, &target)
+        destination::fall_back(decision.entry, target)
     } else {
         decision
     }
@@ -155,13 +155,13 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
         return Some(SK_DROP);
     }
     let target = ruleset.target(decision.entry.rule())?;
-    if assign(ctx, &lookup, &target) {
+    if assign(ctx, &lookup, target) {
         if !is_guarded {
             counting::count_lookup(port, &decision);
         }
         return Some(SK_PASS);
     }
-    let decision = destination::fall_back(decision.entry, &target);
+    let decision = destination::fall_back(decision.entry, target);
     if !is_guarded {
         counting::count_lookup(port, &decision);
     }

@@ -3,24 +3,38 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
-use portdemux_common::sources::Table;
+use portdemux_common::{ruleset::LINE, sources::Table};
 
-use crate::{Maps, verifier::Lookup as _};
+use crate::{
+    Maps,
+    verifier::{Lookup as _, within},
+};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-/// The tables of two rulesets, as words; how many there are, the loader says. Of what a ruleset in force names, the
+/// What of the map is found at once.
+pub(crate) type Line = [u64; LINE];
+
+/// The tables of two rulesets; how many lines there are, the loader says. Of what a ruleset in force names, the
 /// sources are changed by whole words, and nothing else is.
 #[btf_map]
-static TABLES: Array<u64, 1, MMAPABLE> = Array::new();
+static TABLES: Array<Line, 1, MMAPABLE> = Array::new();
+
+/// The line that a word is in.
+#[inline(always)]
+pub(crate) fn line(place: u32) -> Option<*const Line> {
+    let Some(line) = TABLES.find(place >> LINE.ilog2()) else {
+        cold_path();
+        return None;
+    };
+    Some(line)
+}
 
 impl Table for Maps {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
-        let Some(word) = TABLES.find(place) else {
-            cold_path();
-            return None;
-        };
+        // SAFETY: a map's memory stays while the program runs.
+        let word = within(unsafe { &*line(place)? }, place as usize);
         // SAFETY: the word is one of the map's. The control plane may store another at any time, so
         // that it is read once, as a whole.
         Some(unsafe { core::ptr::read_volatile(word) })

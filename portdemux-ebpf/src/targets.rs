@@ -85,7 +85,7 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
     let pending = left()?;
     let ruleset = ruleset::of(pending.generation)?;
     let entry = outcome.entry();
-    let target = ruleset.target(entry.rule())?;
+    let target = *ruleset.target(entry.rule())?;
     let sent = match entry.action() {
         Action::Interface => {
             let sent = DEVICES.redirect(target.first, MISSING);

@@ -66,6 +66,22 @@ impl<T, const LENGTH: usize> Elements<T> for [T; LENGTH] {
     }
 }
 
+/// The element of an array at an index, of which only as many bits count as the array has places.
+#[inline(always)]
+pub(crate) fn within<T, const POWER: usize>(array: &[T; POWER], index: usize) -> &T {
+    const { assert!(POWER.is_power_of_two()) };
+    // SAFETY: the index is below the length.
+    unsafe { array.get_unchecked(masked::<POWER>(index)) }
+}
+
+/// The same, to be changed.
+#[inline(always)]
+pub(crate) fn within_mut<T, const POWER: usize>(array: &mut [T; POWER], index: usize) -> &mut T {
+    const { assert!(POWER.is_power_of_two()) };
+    // SAFETY: the index is below the length.
+    unsafe { array.get_unchecked_mut(masked::<POWER>(index)) }
+}
+
 /// An index if it is below a length, in a register of which the verifier knows that too.
 #[inline(always)]
 fn bounded<const LENGTH: usize>(index: usize) -> Option<usize> {

@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::cli;
 
@@ -27,8 +27,15 @@ pub fn next() -> Result<&'static Path> {
         .map_err(|err| anyhow!("{err}"))
 }
 
-/// The last version of ABI 5, if it was built: `cargo xtask upgrade` does.
-#[must_use]
-pub fn abi5() -> Option<PathBuf> {
-    env::var_os("PORTDEMUX_ABI5_BIN").map(PathBuf::from)
+/// An older version and its ABI, if one was built: `cargo xtask upgrade` does.
+///
+/// # Errors
+///
+/// It is not said which ABI it has.
+pub fn older() -> Result<Option<(PathBuf, u32)>> {
+    let Some(binary) = env::var_os("PORTDEMUX_OLDER_BIN") else {
+        return Ok(None);
+    };
+    let abi = env::var("PORTDEMUX_OLDER_ABI").context("PORTDEMUX_OLDER_ABI")?;
+    Ok(Some((PathBuf::from(binary), abi.parse()?)))
 }

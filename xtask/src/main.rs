@@ -43,7 +43,7 @@ enum Chore {
     Demo(demo::DemoArgs),
     /// Sets up, then runs all tests
     Test(test::TestArgs),
-    /// Takes over from the last version of ABI 5, which it builds, in all the ways of the suite `upgrade`
+    /// Takes over from the last version of each older ABI, which it builds, in all the ways of the suite `upgrade`
     Upgrade,
     /// Checks format, lints (host and BPF) and what files may refer to
     Lint,

@@ -1,6 +1,9 @@
 //! `cargo xtask upgrade`
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,21 +12,32 @@ use crate::{
     repository, say, setup, test,
 };
 
-/// The last commit whose instances have ABI 5, the oldest that can be taken over.
-const COMMIT: &str = "1c4e7691bd9d1a782bdf6031ddaa9bff30ef505f";
+/// The ABIs of older instances, the oldest that can be taken over first, and the last commit that made such.
+const OLDER: [(&str, &str); 2] = [
+    ("5", "1c4e7691bd9d1a782bdf6031ddaa9bff30ef505f"),
+    ("6", "5b7b33136207dd0f231e68be158994c60706c06b"),
+];
 
-/// Builds the last version of ABI 5 from the repository's history, once, and runs the suite `upgrade` from it to this
-/// one.
+/// Builds the last version of each older ABI from the repository's history, once, and runs the suite `upgrade` from it
+/// to this one.
 pub(crate) fn run() -> Result<()> {
     setup::toolchain()?;
     setup::tests()?;
-    let older = build()?;
-    test::run_suite_with("upgrade", &[("PORTDEMUX_ABI5_BIN", &older)])
+    for (abi, commit) in OLDER {
+        let binary = build(abi, commit)?;
+        say::step(format_args!("upgrading from ABI {abi}"));
+        let older = [
+            ("PORTDEMUX_OLDER_BIN", binary.as_path()),
+            ("PORTDEMUX_OLDER_ABI", Path::new(abi)),
+        ];
+        test::run_suite_with("upgrade", &older)?;
+    }
+    Ok(())
 }
 
-/// Builds the older version, unless that was done before, and says where it is.
-fn build() -> Result<PathBuf> {
-    let directory = repository::target_dir().join("upgrade-from").join(COMMIT);
+/// Builds an older version, unless that was done before, and says where it is.
+fn build(abi: &str, commit: &str) -> Result<PathBuf> {
+    let directory = repository::target_dir().join("upgrade-from").join(commit);
     let binary = directory.join("release/portdemux");
     if binary.is_file() {
         return Ok(binary);
@@ -38,16 +52,16 @@ fn build() -> Result<PathBuf> {
     if command::output(&mut git(&[
         "cat-file",
         "-e",
-        &format!("{COMMIT}^{{commit}}"),
+        &format!("{commit}^{{commit}}"),
     ]))
     .is_err()
     {
-        bail!("this clone does not have the commit {COMMIT}: git fetch --unshallow brings it");
+        bail!("this clone does not have the commit {commit}: git fetch --unshallow brings it");
     }
     let source = directory.join("source");
     fs::create_dir_all(&source).with_context(|| format!("create {}", source.display()))?;
     let archive = directory.join("source.tar");
-    command::run(git(&["archive", "--output"]).arg(&archive).arg(COMMIT))?;
+    command::run(git(&["archive", "--output"]).arg(&archive).arg(commit))?;
     command::run(
         Command::new("tar")
             .arg("-xf")
@@ -55,7 +69,7 @@ fn build() -> Result<PathBuf> {
             .arg("-C")
             .arg(&source),
     )?;
-    say::step(format_args!("building the last version of ABI 5"));
+    say::step(format_args!("building the last version of ABI {abi}"));
     command::run(
         command::cargo("build")
             .current_dir(&source)

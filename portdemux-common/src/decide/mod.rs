@@ -125,8 +125,9 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
     parsed: &Parsed,
     ruleset: &R,
 ) -> Result<Decision, Pending> {
-    let Some(entry) = open_entry(parsed, ruleset) else {
-        return Ok(by_port(parsed, ruleset));
+    let entry = match by_port(parsed, ruleset) {
+        Ok(decision) => return Ok(decision),
+        Err(entry) => entry,
     };
     let generation = Generation(ruleset.header().generation);
     let mut pending = Pending::new(parsed, entry, generation, packet.length() as u64);
@@ -136,62 +137,50 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
     Err(pending)
 }
 
-/// The entry of a frame about which more than its port decides, so that [`Pending`] goes on; nothing if
-/// [`by_port`] has the last word.
-#[inline(always)]
-#[must_use]
-pub fn open_entry<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Option<Entry> {
-    if parsed.malformed.is_some() || parsed.version.is_none() {
-        return None;
-    }
-    let Some(ports) = parsed.ports() else {
-        return if ruleset.header().defaults.portless_open == 0 {
-            None
-        } else {
-            Some(Entry::UNCLAIMED.open())
-        };
-    };
-    let entry = ruleset.at_any_address(ports);
-    if entry.is_open() {
-        cold_path();
-        return Some(entry);
-    }
-    // The others of its packet will go where it goes.
-    if matches!(parsed.fragment, Fragment::First) && tracks_fragments(ruleset) {
-        cold_path();
-        return Some(entry.open());
-    }
-    None
-}
-
-/// Decides about a frame by its port, where that has the last word ([`open_entry`]).
+/// Decides about a frame by its port.
 ///
 /// Only a frame with ports ever meets a rule.
+///
+/// # Errors
+///
+/// More than its port decides about it: what the table of ports says, so that [`Pending`] goes on with it.
 #[inline(always)]
-#[must_use]
-pub fn by_port<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Decision {
+pub fn by_port<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Result<Decision, Entry> {
     if let Some(reason) = parsed.malformed {
         let verdict = if ruleset.header().defaults.malformed_pass != 0 {
             Verdict::Pass
         } else {
             Verdict::Drop
         };
-        return Decision {
+        return Ok(Decision {
             verdict,
             reason,
             entry: Entry::UNCLAIMED,
-        };
+        });
     }
     if parsed.version.is_none() {
-        return Decision::pass(Reason::NonIp);
+        return Ok(Decision::pass(Reason::NonIp));
     }
     let Some(ports) = parsed.ports() else {
-        return Decision::pass(match parsed.fragment {
+        if ruleset.header().defaults.portless_open != 0 {
+            return Err(Entry::UNCLAIMED.open());
+        }
+        return Ok(Decision::pass(match parsed.fragment {
             Fragment::Later => Reason::LaterFragment,
             Fragment::None | Fragment::First => Reason::NoPorts,
-        });
+        }));
     };
-    Decision::closed(ruleset.at_any_address(ports))
+    let entry = ruleset.at_any_address(ports);
+    if entry.is_open() {
+        cold_path();
+        return Err(entry);
+    }
+    // The others of its packet will go where it goes.
+    if matches!(parsed.fragment, Fragment::First) && tracks_fragments(ruleset) {
+        cold_path();
+        return Err(entry.open());
+    }
+    Ok(Decision::closed(entry))
 }
 
 /// Whether fragments go where the first one of their packet went.

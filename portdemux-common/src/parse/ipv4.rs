@@ -8,7 +8,7 @@ pub(super) const TOTAL_LENGTH: usize = 2;
 /// Offset of the source address.
 pub(crate) const SOURCE: usize = 12;
 /// Offset of the destination address.
-pub(super) const DESTINATION: usize = 16;
+pub(crate) const DESTINATION: usize = 16;
 
 const HEADER: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;

@@ -13,7 +13,7 @@ pub(super) const PAYLOAD_LENGTH: usize = 4;
 /// Offset of the source address.
 pub(crate) const SOURCE: usize = 8;
 /// Offset of the destination address.
-pub(super) const DESTINATION: usize = 24;
+pub(crate) const DESTINATION: usize = 24;
 
 /// Length of the header without extensions.
 pub(super) const HEADER: usize = 40;
@@ -98,7 +98,8 @@ where
         };
         let header: header::Extension = bytemuck::cast(header);
         let size = EXTENSION + usize::from(header.length) * unit;
-        if parsed.payload + size > end {
+        let next = parsed.payload + size;
+        if next > end {
             return Err(E::about(Reason::Ip6ExtShort));
         }
         let is_fragment = parsed.protocol == IpProto::FRAGMENT;
@@ -119,7 +120,10 @@ where
         // So that the way back to the start of the loop is a jump: Linux 6.1 takes no other (kernel/bpf/verifier.c,
         // `check_cfg`), and LLVM puts the end of a loop that it thinks hot before the start.
         cold_path();
-        parsed.payload += size;
+        let Some(next) = packet.place(next) else {
+            return Err(E::about(Reason::Ip6ExtShort));
+        };
+        parsed.payload = next;
     }
     Err(E::about(Reason::Ip6ExtLimit))
 }

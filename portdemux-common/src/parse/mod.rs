@@ -164,23 +164,9 @@ impl Parsed {
     #[must_use]
     pub fn source<P: Packet + ?Sized>(&self, packet: &P) -> Option<Address> {
         match self.version? {
-            Version::V4 => self.source_v4(packet).map(Address::V4),
-            Version::V6 => self.source_v6(packet).map(Address::V6),
+            Version::V4 => packet.read(self.network + ipv4::SOURCE).map(Address::V4),
+            Version::V6 => packet.read(self.network + ipv6::SOURCE).map(Address::V6),
         }
-    }
-
-    /// The source address of an IPv4 packet, big-endian.
-    #[inline(always)]
-    #[must_use]
-    pub fn source_v4<P: Packet + ?Sized>(&self, packet: &P) -> Option<[u8; 4]> {
-        packet.read(self.network + ipv4::SOURCE)
-    }
-
-    /// The source address of an IPv6 packet, big-endian.
-    #[inline(always)]
-    #[must_use]
-    pub fn source_v6<P: Packet + ?Sized>(&self, packet: &P) -> Option<[u8; 16]> {
-        packet.read(self.network + ipv6::SOURCE)
     }
 
     /// The destination address in `packet`, which this was read from. A source route or routing
@@ -189,23 +175,13 @@ impl Parsed {
     #[must_use]
     pub fn destination<P: Packet + ?Sized>(&self, packet: &P) -> Option<Address> {
         match self.version? {
-            Version::V4 => self.destination_v4(packet).map(Address::V4),
-            Version::V6 => self.destination_v6(packet).map(Address::V6),
+            Version::V4 => packet
+                .read(self.network + ipv4::DESTINATION)
+                .map(Address::V4),
+            Version::V6 => packet
+                .read(self.network + ipv6::DESTINATION)
+                .map(Address::V6),
         }
-    }
-
-    /// The destination address of an IPv4 packet, big-endian.
-    #[inline(always)]
-    #[must_use]
-    pub fn destination_v4<P: Packet + ?Sized>(&self, packet: &P) -> Option<[u8; 4]> {
-        packet.read(self.network + ipv4::DESTINATION)
-    }
-
-    /// The destination address of an IPv6 packet, big-endian.
-    #[inline(always)]
-    #[must_use]
-    pub fn destination_v6<P: Packet + ?Sized>(&self, packet: &P) -> Option<[u8; 16]> {
-        packet.read(self.network + ipv6::DESTINATION)
     }
 
     #[inline(always)]

@@ -101,7 +101,11 @@ pub struct Header {
     pub reserved: [u32; 12],
 }
 
-/// Where the tables of a ruleset lie in the map of tables, which has 64-bit words.
+/// Words of 64 bits that the map of tables has in each of its values, a line of the cache: one look-up finds them. A
+/// table begins at a line, and an element of it stands in one.
+pub const LINE: usize = 8;
+
+/// Where the tables of a ruleset lie in the map of tables, in words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct TableIndex {
@@ -171,6 +175,8 @@ pub struct V6Place {
     pub first: u32,
     /// How many spans it has; 0 for an empty place.
     pub count: u32,
+    /// Fills half a line.
+    pub reserved: u64,
 }
 
 /// Neighbouring ports of one protocol that one rule claims at an address.
@@ -292,7 +298,7 @@ impl Rulesets {
 const _: () = {
     assert!(Entry::RULE as usize == RULE_PLACES - 1);
     assert!(size_of::<Header>() == 320 && align_of::<Header>() == 8);
-    assert!(size_of::<V4Place>() == 16 && size_of::<V6Place>() == 24 && size_of::<Span>() == 16);
+    assert!(size_of::<V4Place>() == 16 && size_of::<V6Place>() == 32 && size_of::<Span>() == 16);
     assert!(size_of::<Head>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
     // No value over 4 MiB: kernels before 6.0 refuse it (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
     assert!(size_of::<Rulesets>() <= 4 << 20);
@@ -317,16 +323,13 @@ pub trait RulesetTables {
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32>;
 
     /// An element of [`RulesetImage::v4`].
-    fn v4(&self, place: usize) -> Option<V4Place>;
+    fn v4(&self, place: usize) -> Option<&V4Place>;
 
     /// An element of [`RulesetImage::v6`].
-    fn v6(&self, place: usize) -> Option<V6Place>;
+    fn v6(&self, place: usize) -> Option<&V6Place>;
 
-    /// The first and the last port of an element of [`RulesetImage::spans`].
-    fn span(&self, at: usize) -> Option<(u32, u32)>;
-
-    /// Whose the ports of an element of [`RulesetImage::spans`] are.
-    fn claim(&self, at: usize) -> Option<Claim>;
+    /// An element of [`RulesetImage::spans`].
+    fn span(&self, at: usize) -> Option<&Span>;
 
     /// An element of [`RulesetImage::source_ports`].
     fn source_port(&self, index: usize) -> Option<Entry>;
@@ -341,7 +344,7 @@ pub trait RulesetTables {
     fn rate(&self, rule: RuleId, kind: Kind) -> Option<Rate>;
 
     /// An element of [`RulesetImage::targets`].
-    fn target(&self, rule: RuleId) -> Option<Target>;
+    fn target(&self, rule: RuleId) -> Option<&Target>;
 
     /// An element of [`RulesetImage::cpus`].
     fn cpu(&self, at: usize) -> Option<u16>;
@@ -409,19 +412,17 @@ pub trait RulesetTables {
             // the same whichever half it is in.
             let at = (base + half) & SEARCH_MASK;
             match self.span(at) {
-                Some((first, _)) if first <= key => base = at,
+                Some(span) if span.first <= key => base = at,
                 Some(_) => {}
                 None => return Claim::NONE,
             }
             left -= half;
         }
         match self.span(base) {
-            Some((first, last)) if left == 1 && first <= key && key <= last => {
-                match self.claim(base) {
-                    Some(claim) => claim,
-                    None => Claim::NONE,
-                }
-            }
+            Some(span) if left == 1 && span.first <= key && key <= span.last => Claim {
+                entry: span.entry,
+                shadow: span.shadow,
+            },
             _ => Claim::NONE,
         }
     }
@@ -444,23 +445,16 @@ impl RulesetTables for RulesetImage {
         displacements.get(bucket).copied()
     }
 
-    fn v4(&self, place: usize) -> Option<V4Place> {
-        self.v4.get(place).copied()
+    fn v4(&self, place: usize) -> Option<&V4Place> {
+        self.v4.get(place)
     }
 
-    fn v6(&self, place: usize) -> Option<V6Place> {
-        self.v6.get(place).copied()
+    fn v6(&self, place: usize) -> Option<&V6Place> {
+        self.v6.get(place)
     }
 
-    fn span(&self, at: usize) -> Option<(u32, u32)> {
-        self.spans.get(at).map(|span| (span.first, span.last))
-    }
-
-    fn claim(&self, at: usize) -> Option<Claim> {
-        self.spans.get(at).map(|span| Claim {
-            entry: span.entry,
-            shadow: span.shadow,
-        })
+    fn span(&self, at: usize) -> Option<&Span> {
+        self.spans.get(at)
     }
 
     fn source_port(&self, index: usize) -> Option<Entry> {
@@ -486,8 +480,8 @@ impl RulesetTables for RulesetImage {
         })
     }
 
-    fn target(&self, rule: RuleId) -> Option<Target> {
-        self.targets.get(rule as usize).copied()
+    fn target(&self, rule: RuleId) -> Option<&Target> {
+        self.targets.get(rule as usize)
     }
 
     fn cpu(&self, at: usize) -> Option<u16> {

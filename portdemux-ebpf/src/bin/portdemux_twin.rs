@@ -10,6 +10,7 @@
 )]
 
 use aya_ebpf::{
+    bindings::xdp_md,
     btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -40,7 +41,8 @@ impl Witness for WriteDown {
         };
         // SAFETY: the one value of the array, which the control plane reads only after the run.
         let trace = unsafe { &mut *trace };
-        trace.write(&WholeFrame::new(ctx), parsed, decision);
+        trace.write(parsed, decision);
+        portdemux_read(ctx.ctx);
     }
 
     #[inline(always)]
@@ -58,25 +60,47 @@ impl Witness for WriteDown {
     }
 }
 
+/// Reads what else is written down of a frame. A function that is verified once: `see` is compiled into every place
+/// where parsing ends.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_read(ctx: *mut xdp_md) -> u32 {
+    let Some(trace) = TRACE.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: the one value of the array, which the control plane reads only after the run.
+    let trace = unsafe { &mut *trace };
+    trace.read(&WholeFrame::new(&XdpContext::new(ctx)));
+    1
+}
+
 /// Dispatches a frame and writes down why.
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux_twin(ctx: XdpContext) -> u32 {
     let action = portdemux_ebpf::dispatch::<true, false, _>(&ctx, WriteDown);
-    log(&ctx);
+    portdemux_log();
     action
 }
 
-/// Says what was written down. Here, after the decision, since `see` is compiled into every place
-/// where parsing ends. Unless the level is set, the verifier takes the records out. A function of its own:
-/// the stack is for the decision and for what it calls.
+/// Says what was written down, after the decision. Unless the level is set, the verifier takes the records out. A
+/// function that is verified once, with a stack of its own: the rest of it is for the decision and for what it calls.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn log(ctx: &XdpContext) {
+extern "C" fn portdemux_log() -> u32 {
+    log();
+    0
+}
+
+#[inline(always)]
+fn log() {
     const PORTS: u8 = Class::Ports as u8;
     const NO_PORTS: u8 = Class::NoPorts as u8;
     const NON_IP: u8 = Class::NonIp as u8;
     const MALFORMED: u8 = Class::Malformed as u8;
 
+    // The records go into a ring buffer, for which it does not matter what the program was called for.
+    let ctx = &();
     let Some(trace) = TRACE.get_ptr(0) else {
         return;
     };
@@ -111,15 +135,61 @@ fn log(ctx: &XdpContext) {
     } else {
         Verdict::Drop
     };
-    // Their names are looked for only if they are logged.
-    let Some(reason) = Reason::from_index(usize::from(trace.reason)) else {
+    let Some(name) = NAMES.get(usize::from(trace.reason)) else {
         return;
     };
+    let reason = name.as_str();
     if trace.entry.is_claimed() {
         let id = trace.entry.rule();
-        info!(ctx, "rule id {}: {}, {}", id, verdict.name(), reason.name());
+        info!(ctx, "rule id {}: {}, {}", id, verdict.name(), reason);
     } else {
-        info!(ctx, "no rule: {}, {}", verdict.name(), reason.name());
+        info!(ctx, "no rule: {}, {}", verdict.name(), reason);
+    }
+}
+
+/// The name of a reason. By a table and not by [`Reason::name`], so that the verifier has one way to go on and not one
+/// for each of them.
+struct Name {
+    bytes: [u8; Self::LONGEST],
+    length: u8,
+}
+
+static NAMES: [Name; Reason::ALL.len()] = {
+    let mut names = [const { Name::of(Reason::RuleLocal) }; Reason::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Name::of(Reason::ALL[at]);
+        at += 1;
+    }
+    names
+};
+
+impl Name {
+    const LONGEST: usize = 32;
+
+    const fn of(reason: Reason) -> Self {
+        let name = reason.name().as_bytes();
+        let mut bytes = [0; Self::LONGEST];
+        let mut at = 0;
+        while at < name.len() {
+            bytes[at] = name[at];
+            at += 1;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "longer ones do not compile"
+        )]
+        let length = name.len() as u8;
+        Self { bytes, length }
+    }
+
+    #[inline(always)]
+    fn as_str(&self) -> &str {
+        let length = usize::from(self.length).min(Self::LONGEST);
+        // SAFETY: it is at most the length of the field.
+        let name = unsafe { self.bytes.get_unchecked(..length) };
+        // SAFETY: it was copied from a string, as a whole.
+        unsafe { core::str::from_utf8_unchecked(name) }
     }
 }
 

@@ -9,6 +9,7 @@ use portdemux_common::{
 };
 
 use super::{
+    layout::{self, Layout, OwnBlocks},
     mapped::Mapped,
     maps::{COUNTERS, OWN_COUNTERS, create, open},
 };
@@ -21,7 +22,32 @@ pub(super) struct Blocks {
     /// Those that they share.
     pub(super) shared: Mapped,
     own: Mapped,
+    each: Each,
     cpus: usize,
+}
+
+/// Where things stand in what a CPU has of its own, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Each {
+    bytes: usize,
+    numbers: usize,
+    blocks: usize,
+}
+
+impl Each {
+    fn of(layout: &Layout) -> Self {
+        let OwnBlocks {
+            bytes,
+            numbers,
+            blocks,
+        } = layout.own_blocks;
+        let [bytes, numbers, blocks] = [bytes, numbers, blocks].map(layout::usize_of);
+        Self {
+            bytes,
+            numbers,
+            blocks,
+        }
+    }
 }
 
 impl Blocks {
@@ -39,20 +65,31 @@ impl Blocks {
 
     /// Opens the maps pinned in a directory.
     pub(super) fn open(directory: &Path, cpus: usize) -> Result<Self> {
-        Self::open_of(directory, cpus, BLOCKS)
+        Self::open_of(directory, cpus, &layout::OWN)
     }
 
-    /// Opens those of another version, which shares so many blocks.
-    pub(super) fn open_of(directory: &Path, cpus: usize, blocks: usize) -> Result<Self> {
+    /// Opens those of an instance of whatever layout.
+    pub(super) fn open_of(directory: &Path, cpus: usize, layout: &Layout) -> Result<Self> {
         let map = |name, size, count| open(&directory.join(name), size, Some(count));
-        let shared = map(COUNTERS, BYTES, blocks)?;
-        let own = map(OWN_COUNTERS, size_of::<Own>(), cpus)?;
-        Ok(Self::new(shared, own, cpus))
+        let each = Each::of(layout);
+        let shared = map(COUNTERS, BYTES, layout.counter_blocks())?;
+        let own = map(OWN_COUNTERS, each.bytes, cpus)?;
+        Ok(Self {
+            shared,
+            own,
+            each,
+            cpus,
+        })
     }
 
     /// Counters as they lie in memory.
-    pub(super) const fn new(shared: Mapped, own: Mapped, cpus: usize) -> Self {
-        Self { shared, own, cpus }
+    pub(super) fn new(shared: Mapped, own: Mapped, cpus: usize) -> Self {
+        Self {
+            shared,
+            own,
+            each: Each::of(&layout::OWN),
+            cpus,
+        }
     }
 
     /// Says how many blocks each CPU can be given, [`OWN`] at most; those that it has stay.
@@ -101,7 +138,7 @@ impl Blocks {
         let blocks = byte / BYTES..end.div_ceil(BYTES);
         (0..self.cpus).flat_map(move |cpu| {
             let numbers = self.numbers(cpu, first + blocks.start, blocks.len());
-            let own = cpu * size_of::<Own>() + offset_of!(Own, blocks);
+            let own = cpu * self.each.bytes + self.each.blocks;
             blocks
                 .clone()
                 .zip(numbers)
@@ -119,7 +156,7 @@ impl Blocks {
         const HALF: usize = size_of::<u32>();
         let skipped = first % 2;
         let mut words = vec![0_u64; (skipped + count).div_ceil(2)];
-        let at = cpu * size_of::<Own>() + offset_of!(Own, numbers) + (first - skipped) * HALF;
+        let at = cpu * self.each.bytes + self.each.numbers + (first - skipped) * HALF;
         self.own.read(at, &mut words);
         let numbers: &[u32] = bytemuck::cast_slice(&words);
         numbers[skipped..][..count].to_vec()

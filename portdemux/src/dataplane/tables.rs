@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use portdemux_common::{
     parse::Version,
     policy::Policy,
-    ruleset::{Header, RulesetImage, TableIndex},
+    ruleset::{Header, LINE, Part, RulesetImage, TableIndex, V6Place},
     sources::{Admission, MAX_WORDS, Sources, Table},
 };
 
@@ -42,11 +42,11 @@ use crate::{
 pub const TABLES: &str = "TABLES";
 
 /// How many words the map of an instance has whose rulesets need few tables or none.
-pub(super) const FEWEST_WORDS: u32 = 1 << 16;
+pub(super) const FEWEST_WORDS: usize = 1 << 16;
 
 const WORD: usize = size_of::<u64>();
-/// Tables begin at lines of the cache.
-const LINE: usize = 8;
+/// Bytes of a value of the map.
+pub(super) const LINE_BYTES: usize = LINE * WORD;
 
 /// The part of the map that a ruleset has, in words.
 fn part(header: &Header) -> Range<usize> {
@@ -68,14 +68,14 @@ pub(super) fn place(
     let in_force = maps.header();
     header.tables = image::index(header);
     header.tables.capacity = in_force.tables.capacity;
-    let tables = (header.tables.words as usize).next_multiple_of(LINE);
+    let tables = header.tables.words as usize;
     // Room for changes of sources: another quarter, and a little.
     let room = match sources.len() {
         0 => 0,
         length => (length + length / 4 + (1 << 12)).next_multiple_of(LINE),
     };
     let map = maps.tables_of(&in_force);
-    if map.bytes() != FEWEST_WORDS as usize * WORD {
+    if map.bytes() != FEWEST_WORDS * WORD {
         // It grew once; whoever did that may have been stopped before all programs had the new one.
         renew(maps)?;
     }
@@ -87,6 +87,7 @@ pub(super) fn place(
         if end + all > capacity {
             let enough = end + all;
             capacity = (enough + all).min(MAX_WORDS).max(enough);
+            debug_assert!(capacity.is_multiple_of(LINE), "parts are whole lines");
             grow(maps, &in_force, capacity)?;
         }
         end
@@ -110,12 +111,27 @@ pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
     }
 }
 
-/// Reads the tables of an image whose head is known.
-pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage) {
+/// Reads the tables of an image whose head is known, in which places of IPv6 addresses have `v6_place` bytes.
+pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, v6_place: usize) {
+    const V6: usize = Part::V6 as usize;
     let (index, [_, tables @ ..]) = (image.header.tables, image::parts(&image.header));
     let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(image));
-    for (first, table) in index.parts.iter().zip(tables) {
-        map.read((index.begin + first) as usize * WORD, &mut words[table]);
+    for (part, (first, table)) in index.parts.iter().zip(tables).enumerate() {
+        let (from, to) = ((index.begin + first) as usize * WORD, &mut words[table]);
+        if part == V6 {
+            read_places(map, from, to, v6_place);
+        } else {
+            map.read(from, to);
+        }
+    }
+}
+
+/// Reads places of IPv6 addresses that have `v6_place` bytes each, from `from` bytes on.
+pub(super) fn read_places(map: &Mapped, from: usize, to: &mut [u64], v6_place: usize) {
+    let places = to.chunks_exact_mut(size_of::<V6Place>() / WORD);
+    let length = v6_place.min(size_of::<V6Place>()) / WORD;
+    for (number, place) in places.enumerate() {
+        map.read(from + number * v6_place, &mut place[..length]);
     }
 }
 
@@ -209,7 +225,7 @@ impl Maps {
         if capacity == 0 || capacity == map.bytes() {
             return map;
         }
-        let Ok(larger) = maps::open(&self.directory.join(TABLES), WORD, None) else {
+        let Ok(larger) = maps::open(&self.directory.join(TABLES), LINE_BYTES, None) else {
             return map;
         };
         let larger = Arc::new(larger);
@@ -251,7 +267,7 @@ impl Maps {
                 Err(NoRoom::Unwieldy.into())
             };
         };
-        if self.tables().bytes() != FEWEST_WORDS as usize * WORD {
+        if self.tables().bytes() != FEWEST_WORDS * WORD {
             renew(self)?;
         }
         for (atom, prefix, becomes) in changes {
@@ -317,8 +333,9 @@ fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
     let unborn = maps.directory.join(format!("{TABLES}_new"));
     // What a killed writer left.
     let _ = fs::remove_file(&unborn);
-    maps::create(&unborn, TABLES, WORD, u32::try_from(capacity)?)?;
-    let grown = maps::open(&unborn, WORD, Some(capacity))?;
+    let lines = capacity / LINE;
+    maps::create(&unborn, TABLES, LINE_BYTES, u32::try_from(lines)?)?;
+    let grown = maps::open(&unborn, LINE_BYTES, Some(lines))?;
     let old = maps.tables();
     let mut words = vec![0; in_force.tables.words as usize];
     let begin = in_force.tables.begin as usize * WORD;

@@ -22,7 +22,7 @@ use portdemux_common::{
     blocks::{BYTES, OWN, Own},
     counters::BLOCKS,
     reason::Verdict,
-    ruleset::{RulesetImage, Rulesets},
+    ruleset::{LINE, RulesetImage, Rulesets},
     state::Generation,
     trace::Trace,
 };
@@ -113,12 +113,12 @@ impl Twin {
         links::check_capabilities()?;
         let cpus = possible_cpus()?;
         let room = TABLE_WORDS.max(image::index(&ruleset.header).words as usize);
-        let words = ruleset.sources.len() + 2 * room;
+        let words = ruleset.sources.len().next_multiple_of(LINE) + 2 * room;
         let mut object = EbpfLoader::new()
             .map_max_entries(COUNTERS, u32::try_from(BLOCKS)?)
             .map_max_entries(OWN_COUNTERS, u32::try_from(cpus)?)
             .map_max_entries(CPUS, u32::try_from(cpus)?)
-            .map_max_entries(TABLES, u32::try_from(words)?)
+            .map_max_entries(TABLES, u32::try_from(words / LINE)?)
             .override_global(aya_log::LEVEL, &level, true)
             .load(objects::TWIN)
             .context("prepare the program")?;

@@ -159,7 +159,7 @@ pub fn differences(explained: &Explained<'_>, run: &TwinRun) -> Vec<Difference> 
 type Say = fn(&Trace) -> String;
 
 /// Everything in a trace, as it is told to people.
-const FIELDS: [(&str, Say); 15] = [
+const FIELDS: [(&str, Say); 16] = [
     ("verdict", |trace| {
         named(trace.verdict, &Verdict::ALL, Verdict::name)
     }),
@@ -190,6 +190,7 @@ const FIELDS: [(&str, Say); 15] = [
     }),
     ("vlan tags", |trace| trace.vlan_count.to_string()),
     ("vlan", |trace| format!("{:?}", trace.vlans)),
+    ("IP header offset", |trace| trace.network.to_string()),
     ("header offset", |trace| trace.payload.to_string()),
     ("length", |trace| trace.length.to_string()),
 ];

@@ -101,7 +101,8 @@ impl Explained<'_> {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let mut trace = Trace::default();
-        trace.write(self.bytes, &self.parsed, &self.decision);
+        trace.write(&self.parsed, &self.decision);
+        trace.read(self.bytes);
         trace
     }
 }

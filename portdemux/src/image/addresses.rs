@@ -39,6 +39,7 @@ pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
             address,
             first,
             count,
+            reserved: 0,
         };
     }
 }

@@ -21,8 +21,8 @@ use portdemux_common::{
     destination::{CPU_PLACES, Target},
     policy::{self, Fragments, Icmp, Policy},
     ruleset::{
-        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Head, Header, MAX_SPANS, PORT_PLACES, Part,
-        RULE_PLACES, RuleId, RulesetImage, Span, TableIndex, V4Place, V6Place,
+        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Head, Header, LINE, MAX_SPANS, PORT_PLACES,
+        Part, RULE_PLACES, RuleId, RulesetImage, Span, TableIndex, V4Place, V6Place,
     },
     wire::{Port, Transport},
 };
@@ -221,14 +221,14 @@ fn open(image: &mut RulesetImage, ruleset: &Ruleset) {
     }
 }
 
-/// Where the tables of an image with this header lie in a map, one behind the other, from whatever place on.
+/// Where the tables of an image with this header lie in a map, one behind the other, from whatever line on.
 #[must_use]
 pub fn index(header: &Header) -> TableIndex {
     let mut index = TableIndex::default();
     let [_, tables @ ..] = parts(header);
     for (first, table) in index.parts.iter_mut().zip(&tables) {
         *first = index.words;
-        index.words += length(table.len());
+        index.words += length(table.len().next_multiple_of(LINE));
     }
     index
 }

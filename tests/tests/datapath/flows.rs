@@ -127,8 +127,9 @@ impl Host {
     fn receive(&mut self, frame: &[u8], compiled: &Compiled) -> Verdict {
         let rules = &*compiled.image;
         let parsed = parse::parse(frame);
-        let Some(entry) = decide::open_entry(&parsed, rules) else {
-            return decide::by_port(&parsed, rules).verdict;
+        let entry = match decide::by_port(&parsed, rules) {
+            Ok(decision) => return decision.verdict,
+            Err(entry) => entry,
         };
         let generation = portdemux_common::state::Generation(rules.header.generation);
         let mut pending = Pending::new(&parsed, entry, generation, frame.len() as u64);

@@ -44,15 +44,15 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// This version and its successor; or that of ABI 5 and this one, where that was built.
+    /// This version and its successor; or an older one and this, where that was built.
     pub(crate) fn of_this() -> Result<Self> {
         let here = cli::binary()?;
         let abi = portdemux_common::ABI;
-        Ok(match versions::abi5() {
-            Some(older) => Self {
+        Ok(match versions::older()? {
+            Some((older, older_abi)) => Self {
                 older,
                 newer: here.into(),
-                abis: [5, abi],
+                abis: [older_abi, abi],
             },
             None => Self {
                 older: here.into(),

@@ -123,7 +123,8 @@ impl<P: Packet + ?Sized> Packet for Measured<'_, P> {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.packet.read(offset)
+        // What is quoted stands anywhere.
+        self.packet.read(self.packet.place(offset)?)
     }
 }
 

@@ -7,8 +7,11 @@ use portdemux_common::{
     state::Generation,
 };
 
-use super::{Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout};
-use crate::{dataplane::mapped::Mapped, image};
+use super::{Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks, Tables};
+use crate::{
+    dataplane::{mapped::Mapped, tables},
+    image,
+};
 
 /// Its number.
 pub(super) const ABI: u32 = 5;
@@ -28,6 +31,9 @@ const TABLES: [usize; Part::COUNT] = [
 ];
 /// The tables of IPv4 addresses have places of 12 bytes.
 const V4: usize = Part::V4 as usize;
+/// Those of IPv6 addresses have places of 24 bytes.
+const V6: usize = Part::V6 as usize;
+const V6_PLACE: usize = 24;
 
 /// Where the image of a generation begins.
 const fn half(generation: Generation) -> usize {
@@ -65,8 +71,10 @@ pub(super) fn read_image(rulesets: &Mapped, generation: Generation) -> Box<Rules
     let new_header = size_of::<portdemux_common::ruleset::Header>() / WORD;
     rulesets.read(start + HEADER, &mut words[new_header..head.end]);
     for (part, (table, from)) in tables.into_iter().zip(TABLES).enumerate() {
-        if part != V4 {
-            rulesets.read(start + from, &mut words[table]);
+        match part {
+            V4 => {}
+            V6 => tables::read_places(rulesets, start + from, &mut words[table], V6_PLACE),
+            _ => rulesets.read(start + from, &mut words[table]),
         }
     }
     image
@@ -113,6 +121,15 @@ pub(super) const LAYOUT: Layout = Layout {
         flows: LEDGER_BYTES - 16,
     },
     kept: kept(),
+    own_blocks: OwnBlocks {
+        bytes: 0,
+        numbers: 0,
+        blocks: 0,
+    },
+    tables: Tables {
+        value_bytes: 8,
+        v6_place: V6_PLACE as u64,
+    },
 };
 
 const LEDGER_BYTES: u64 = 8_392_192 + 8_192 * 64 + 16;

@@ -205,10 +205,10 @@ fn all(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
             Source {
                 memory: maps::open(&path, BYTES, Some(bytes / BYTES))?,
                 storage: Storage::Blocks {
-                    own: Blocks::open_of(pins, count, usize_of(layout.counters.bytes) / BYTES)?,
+                    own: Blocks::open_of(pins, count, &layout)?,
                     first: match kind {
                         Kind::Traffic => 0,
-                        Kind::Flows => usize_of(layout.counters.bytes) / BYTES,
+                        Kind::Flows => layout.counter_blocks(),
                     },
                 },
                 runs,

@@ -1,9 +1,11 @@
 //! Where things stand in the maps of an instance, as the binary says that made it.
 //!
 //! From ABI 6 on every instance has a map that says it, so that a later binary reads the counters and names of an
-//! instance whatever has moved since. Of ABI 5 it is written down in [`abi5`].
+//! instance whatever has moved since. Of ABI 5 it is written down in [`abi5`], and what ABI 6 did not say in
+//! [`abi6`].
 
 mod abi5;
+mod abi6;
 mod earlier;
 mod runs;
 mod translated;
@@ -14,14 +16,14 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::MapInfo;
 use bytemuck::{Pod, Zeroable};
 use portdemux_common::{
-    ABI,
+    ABI, blocks,
     counters::{
         self, Counter, EVENT_PLACES, FlowLayout, MAX_INTERFACES, PORT_PLACES, REASON_PLACES,
         TALLIES, TOLD_PLACES, Tallies, VERDICT_PLACES,
     },
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
     flows::Shape,
-    ruleset::{RULE_PLACES, RulesetImage, Rulesets},
+    ruleset::{RULE_PLACES, RulesetImage, Rulesets, V6Place},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
@@ -81,6 +83,28 @@ pub(super) struct Layout {
     pub(super) ledger: LedgerLayout,
     /// The numbers of the contents of [`KEPT`] maps; 0 for a map that the instance does not have.
     pub(super) kept: [u64; KEPT_PLACES],
+    /// Of the blocks of counters that each CPU has.
+    pub(super) own_blocks: OwnBlocks,
+    /// Of the tables of rulesets.
+    pub(super) tables: Tables,
+}
+
+/// Where things stand among the blocks of a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct OwnBlocks {
+    pub(super) bytes: u64,
+    pub(super) numbers: u64,
+    pub(super) blocks: u64,
+}
+
+/// What the map of the tables of rulesets consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Tables {
+    pub(super) value_bytes: u64,
+    /// Of an IPv6 address.
+    pub(super) v6_place: u64,
 }
 
 /// Where counters stand in a set of them.
@@ -175,6 +199,15 @@ pub(super) const OWN: Layout = Layout {
         flows: offset_of!(Ledger, flows) as u64,
     },
     kept: contents(),
+    own_blocks: OwnBlocks {
+        bytes: size_of::<blocks::Own>() as u64,
+        numbers: offset_of!(blocks::Own, numbers) as u64,
+        blocks: offset_of!(blocks::Own, blocks) as u64,
+    },
+    tables: Tables {
+        value_bytes: super::tables::LINE_BYTES as u64,
+        v6_place: size_of::<V6Place>() as u64,
+    },
 };
 
 const fn contents() -> [u64; KEPT_PLACES] {
@@ -222,6 +255,16 @@ impl Layout {
         }
     }
 
+    /// The size of the values of that map.
+    pub(super) fn table_values(&self) -> usize {
+        usize_of(self.tables.value_bytes)
+    }
+
+    /// How many bytes a place of an IPv6 address has.
+    pub(super) fn v6_place(&self) -> usize {
+        usize_of(self.tables.v6_place)
+    }
+
     /// Reads the image of a generation where images are of another layout; none if they are of this binary's.
     pub(super) fn read_image(
         &self,
@@ -230,6 +273,11 @@ impl Layout {
     ) -> Option<Box<RulesetImage>> {
         self.is_abi5()
             .then(|| abi5::read_image(rulesets, generation))
+    }
+
+    /// How many blocks its counters have.
+    pub(super) fn counter_blocks(&self) -> usize {
+        usize_of(self.counters.bytes) / blocks::BYTES
     }
 
     fn is_abi5(&self) -> bool {
@@ -386,7 +434,7 @@ impl LedgerLayout {
     }
 }
 
-fn usize_of(number: u64) -> usize {
+pub(super) fn usize_of(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
@@ -419,6 +467,9 @@ pub(super) fn of(directory: &Path) -> Result<Layout> {
     let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut layout));
     let known = words.len().min(bytes / size_of::<u64>());
     map.read(0, &mut words[..known]);
+    if layout.abi == u64::from(abi6::ABI) {
+        (layout.own_blocks, layout.tables) = (abi6::OWN_BLOCKS, abi6::TABLES);
+    }
     Ok(layout)
 }
 

@@ -14,7 +14,11 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    flows::Shape, fragments::Buckets, limits::LimitWords, ruleset::Rulesets, state::Ledger,
+    flows::Shape,
+    fragments::Buckets,
+    limits::LimitWords,
+    ruleset::{LINE, Rulesets},
+    state::Ledger,
 };
 
 pub(super) use self::rulesets::{GENERATION, half, write_head};
@@ -111,7 +115,7 @@ impl Maps {
             (FRAGMENTS, size_of::<Buckets<u64>>(), 1),
             (LEDGER, PAGE, size_of::<Ledger>().div_ceil(PAGE)),
             (LIMITS, size_of::<LimitWords>(), 1),
-            (TABLES, size_of::<u64>(), tables::FEWEST_WORDS as usize),
+            (TABLES, tables::LINE_BYTES, tables::FEWEST_WORDS / LINE),
             (ANSWERS, size_of::<u64>(), 1),
         ] {
             create(&directory.join(name), name, size, u32::try_from(count)?)?;
@@ -145,7 +149,11 @@ impl Maps {
         };
         let (size, count) = layout.ledger_values();
         let ledger = map(LEDGER, size, count)?;
-        let tables = open(&directory.join(layout.tables()), size_of::<u64>(), None)?;
+        let tables = open(
+            &directory.join(layout.tables()),
+            layout.table_values(),
+            None,
+        )?;
         Ok(Self {
             rulesets: map(RULESETS, layout.rulesets_bytes(), 1)?,
             tables: RwLock::new(Arc::new(tables)),

@@ -91,7 +91,8 @@ impl Maps {
             let mut image: Box<RulesetImage> = bytemuck::zeroed_box();
             let head = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.head));
             self.rulesets.read(start, head);
-            tables::read_into(&self.tables_of(&image.header), &mut image);
+            let map = self.tables_of(&image.header);
+            tables::read_into(&map, &mut image, self.layout.v6_place());
             image
         })
     }

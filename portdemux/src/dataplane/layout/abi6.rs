@@ -1,0 +1,17 @@
+//! ABI 6, whose instances do not say how the blocks of a CPU and the tables of rulesets are made up.
+
+use super::{OwnBlocks, Tables};
+
+/// Its number.
+pub(super) const ABI: u32 = 6;
+
+pub(super) const OWN_BLOCKS: OwnBlocks = OwnBlocks {
+    bytes: 954_368,
+    numbers: 0,
+    blocks: 36_864,
+};
+
+pub(super) const TABLES: Tables = Tables {
+    value_bytes: 8,
+    v6_place: 24,
+};
