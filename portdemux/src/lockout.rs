@@ -1,5 +1,6 @@
 //! Whether a change would cut the session that it is made from.
 
+use anyhow::Result;
 use portdemux_common::{
     decide, parse,
     reason::{Reason, Verdict},
@@ -28,9 +29,22 @@ pub struct Cut {
 ///
 /// It is asked of the very code that decides about packets. What is cut already is not to be blamed
 /// on the change. Where it is not clear whether the session comes by one of the interfaces, it does.
-#[must_use]
-pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &Compiled) -> Option<Cut> {
-    let session = Session::find()?;
+///
+/// # Errors
+///
+/// Whether there is a session cannot be seen.
+pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &Compiled) -> Result<Option<Cut>> {
+    let found = Session::find()?;
+    Ok(found.and_then(|session| cut_of(session, places, maps, joining, new)))
+}
+
+fn cut_of(
+    session: Session,
+    places: &Places,
+    maps: &Maps,
+    joining: &[Hook],
+    new: &Compiled,
+) -> Option<Cut> {
     let reason = refusal(&session, new)?;
     let present = present(places, maps);
     let all = [&present[..], joining].concat();
@@ -44,12 +58,16 @@ pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &Compiled) -> Op
 
 /// Says whether the session of this process ends when its flow is forgotten: whether its next packet,
 /// taken for one that begins, would not come in.
-#[must_use]
-pub fn cut_if_new(places: &Places, maps: &Maps) -> Option<Cut> {
-    let session = Session::find()?;
-    let reason = refusal(&session, &maps.compiled())?;
-    let may_come = session.may_come_by(&present(places, maps));
-    may_come.unwrap_or(true).then_some(Cut { session, reason })
+///
+/// # Errors
+///
+/// Whether there is a session cannot be seen.
+pub fn cut_if_new(places: &Places, maps: &Maps) -> Result<Option<Cut>> {
+    Ok(Session::find()?.and_then(|session| {
+        let reason = refusal(&session, &maps.compiled())?;
+        let may_come = session.may_come_by(&present(places, maps));
+        may_come.unwrap_or(true).then_some(Cut { session, reason })
+    }))
 }
 
 /// Why packets of a session do not reach this host's own stack, if they do not.

@@ -65,6 +65,10 @@ pub(super) enum Verb {
     Set,
 }
 
+/// What is said where `/proc` cannot be read.
+pub(super) const UNSEEN: &str =
+    "whether this cuts the session that you are typing in cannot be seen";
+
 /// Looks at a change before it is made.
 #[derive(Debug)]
 pub(super) struct Safeguard {
@@ -94,8 +98,17 @@ impl Safeguard {
         joining: &[Hook],
         new: &Compiled,
     ) -> Result<()> {
-        let Some(cut) = lockout::cut(places, maps, joining, new) else {
-            return Ok(());
+        let cut = match lockout::cut(places, maps, joining, new) {
+            Ok(Some(cut)) => cut,
+            Ok(None) => return Ok(()),
+            Err(error) if self.args.force.force || self.args.confirm.is_some() => {
+                output::warn_of(UNSEEN, &error);
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(error.context(UNSEEN))
+                    .help(|| "--force does it all the same; nothing was changed".into());
+            }
         };
         let Cut { session, reason } = &cut;
         let what = |verb: &str| {

@@ -125,10 +125,14 @@ fn change(
     let safeguard = Safeguard::new(safeguard::Verb::Set, force.into(), false);
     let check = |new: &_| safeguard.check(places, &maps, &[], new);
     // What becomes of others cannot cut the session, and need not be compiled to see that.
-    let is_concerned = Session::find().is_some_and(|session| {
-        let peer = session.peer.ip().to_canonical();
-        prefixes.iter().any(|prefix| prefix.contains(&peer))
-    });
+    let is_concerned = match Session::find() {
+        Ok(session) => session.is_some_and(|session| {
+            let peer = session.peer.ip().to_canonical();
+            prefixes.iter().any(|prefix| prefix.contains(&peer))
+        }),
+        // The check says why.
+        Err(_) => true,
+    };
     let check: Option<members::Check<'_>> = if is_concerned { Some(&check) } else { None };
     let changed = members::change(places, &maps, &lock, &in_force, name, &wishes, check)?;
     say(context, name, &changed);

@@ -1,6 +1,10 @@
 //! The processes that this one descends from, as `/proc` shows them.
 
-use std::{fs, iter};
+use std::{fs, io};
+
+use anyhow::{Context as _, Result};
+
+const ESRCH: i32 = 3;
 
 /// More than any chain of processes that a person starts a command through.
 const MAX_DEPTH: usize = 64;
@@ -15,16 +19,42 @@ pub(super) struct Process {
 }
 
 /// This process and those it descends from, nearest first.
-pub(super) fn line() -> impl Iterator<Item = Process> {
-    let own = Process::read(std::process::id());
-    let parent =
-        |process: &Process| (process.parent != 0).then(|| Process::read(process.parent))?;
-    iter::successors(own, parent).take(MAX_DEPTH)
+///
+/// # Errors
+///
+/// `/proc` cannot be read. One that has ended meanwhile ends the line.
+pub(super) fn line() -> Result<Vec<Process>> {
+    let own = std::process::id();
+    let own = Process::read(own)?.with_context(|| format!("/proc does not show process {own}"))?;
+    let mut line = vec![own];
+    while let Some(last) = line.last()
+        && last.parent != 0
+        && line.len() < MAX_DEPTH
+        && let Some(parent) = Process::read(last.parent)?
+    {
+        line.push(parent);
+    }
+    Ok(line)
+}
+
+/// What was read of a process; nothing if it has ended.
+fn unless_ended<T>(read: io::Result<T>, what: &str) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {what}")),
+    }
 }
 
 impl Process {
-    fn read(id: u32) -> Option<Self> {
-        Self::parse(id, &fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+    fn read(id: u32) -> Result<Option<Self>> {
+        let path = format!("/proc/{id}/stat");
+        let stat = unless_ended(fs::read_to_string(&path), &path)?;
+        Ok(stat.and_then(|stat| Self::parse(id, &stat)))
     }
 
     /// Reads `/proc/PID/stat`. The name stands in parentheses and can itself hold some.
@@ -38,14 +68,23 @@ impl Process {
         })
     }
 
-    /// A variable of the environment that it was started with.
-    pub(super) fn variable(&self, name: &str) -> Option<String> {
-        let environment = fs::read(format!("/proc/{}/environ", self.id)).ok()?;
-        environment.split(|&byte| byte == 0).find_map(|entry| {
+    /// A variable of the environment that it was started with. That of another user's process says nothing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub(super) fn variable(&self, name: &str) -> Result<Option<String>> {
+        let path = format!("/proc/{}/environ", self.id);
+        let read = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            read => unless_ended(read, &path)?,
+        };
+        let environment = read.unwrap_or_default();
+        Ok(environment.split(|&byte| byte == 0).find_map(|entry| {
             let entry = std::str::from_utf8(entry).ok()?;
             let (key, value) = entry.split_once('=')?;
             (key == name).then(|| value.to_owned())
-        })
+        }))
     }
 
     /// The inode number of its network namespace.
@@ -78,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_line_begins_here_and_ends() {
-        let line: Vec<Process> = line().collect();
+        let line = line().unwrap();
         assert_eq!(line[0].id, std::process::id());
         assert!(line.len() < MAX_DEPTH);
     }

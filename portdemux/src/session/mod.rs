@@ -46,15 +46,18 @@ pub struct Hook {
 
 impl Session {
     /// Looks for the session that this process was started from.
-    #[must_use]
-    pub fn find() -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub fn find() -> Result<Option<Self>> {
         let mut found: Option<Self> = None;
-        for process in ancestors::line() {
+        for process in ancestors::line()? {
             // Of this process the environment can be read whatever privileges it has.
             let said = if process.id == std::process::id() {
                 env::var(CONNECTION).ok()
             } else {
-                process.variable(CONNECTION)
+                process.variable(CONNECTION)?
             };
             let session = said.as_deref().and_then(Self::parse);
             found = match (found, session) {
@@ -62,7 +65,7 @@ impl Session {
                 (Some(found), session) if session.as_ref() != Some(&found) => {
                     // It was the last one to be told, so this one told it.
                     let netns = process.lets_in().then(|| process.namespace()).flatten();
-                    return Some(Self { netns, ..found });
+                    return Ok(Some(Self { netns, ..found }));
                 }
                 (found, _) => found,
             };
@@ -70,15 +73,15 @@ impl Session {
                 && process.lets_in()
                 && let Some((local, peer)) = sockets::connection(process.id)
             {
-                return Some(Self {
+                return Ok(Some(Self {
                     peer,
                     local,
                     scope: None,
                     netns: process.namespace(),
-                });
+                }));
             }
         }
-        found
+        Ok(found)
     }
 
     /// Reads what sshd says: the client's address and port, then the server's.

@@ -4,7 +4,10 @@ use anyhow::{Result, anyhow};
 
 use super::{Selectors, tracked};
 use crate::{
-    cli::{Context, output, safeguard::Force},
+    cli::{
+        Context, output,
+        safeguard::{Force, UNSEEN},
+    },
     dataplane::flows::Flow,
     error::Help as _,
     figures::grouped,
@@ -44,7 +47,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let flows = tracked(maps.flows()?, context)?;
     let selection = args.selectors.selection();
     let chosen = || flows.all().filter(|flow| selection.holds(flow));
-    if let Some(cut) = lockout::cut_if_new(&context.places, &maps)
+    let cut = match lockout::cut_if_new(&context.places, &maps) {
+        Err(error) if args.force.is_given() => {
+            output::warn_of(UNSEEN, &error);
+            None
+        }
+        Err(error) => {
+            return Err(error.context(UNSEEN))
+                .help(|| "--force does it all the same; nothing was changed".into());
+        }
+        Ok(cut) => cut,
+    };
+    if let Some(cut) = cut
         && chosen().any(|flow| depends_on(&flow, &cut))
     {
         let what = |verb: &str| {
