@@ -181,9 +181,7 @@ impl Command {
             Self::Export(args) => context.read(|context| export::run(args, context)),
             Self::Status(args) => context.read(|context| status::run(args, context)),
             Self::Rules(args) => context.read(|context| rules::run(args, context)),
-            Self::Stats(args) if args.goes_on() => {
-                context.read_on(|context| stats::run(args, context))
-            }
+            Self::Stats(args) if args.goes_on() => stats::run(args, context),
             Self::Stats(args) => context.read(|context| stats::run(args, context)),
             Self::Flows(args) => flows::run(args, context),
             Self::Listeners(args) => context.read(|context| listeners::run(args, context)),
@@ -238,16 +236,6 @@ impl Context {
             self.output.discard();
             places = now;
         }
-    }
-
-    /// The same for a noun that says something again and again, and cannot be held back.
-    pub(crate) fn read_on(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        let places = self.places.as_found();
-        noun(&Self {
-            places: places.unwrap_or_else(|_| self.places.clone()),
-            config: self.config.clone(),
-            output: Output::new(),
-        })
     }
 
     /// Reads the ruleset in force, and says so if its text had to be rebuilt.
@@ -544,7 +532,8 @@ fn warn_of_loss(in_force: &InForce) {
     if let Some(why) = &in_force.lost {
         output::warn(
             format!(
-                "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments"
+                "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments and \
+                 without sets that no rule names"
             ),
             Some("apply the rules file again"),
         );

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
 
 /// How many bytes are mapped at a time, a multiple of every size of a page.
@@ -76,6 +77,12 @@ impl Mapped {
             mapped.map_piece(last)?;
         }
         Ok(mapped)
+    }
+
+    /// The kernel's number for the map.
+    pub(super) fn id(&self) -> Result<u32> {
+        let map = MapData::from_fd(self.map.try_clone()?)?;
+        Ok(map.info()?.id())
     }
 
     /// How many bytes there are.

@@ -251,6 +251,29 @@ pub(super) fn take_socket(map: impl AsFd, place: u32) -> io::Result<()> {
     }
 }
 
+/// Keeps Ctrl-C and `SIGTERM` from ending this process, and returns a descriptor that can be read once one comes.
+///
+/// # Errors
+///
+/// Too many files are open.
+pub fn ending_signals() -> io::Result<OwnedFd> {
+    // SAFETY: a set of signals is plain memory, for which zeros are valid.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the set is this function's own, and the signal is one.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    // SAFETY: the set lives while the call lasts; the kernel makes a descriptor or says why not.
+    let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above. It fails only for a way that does not exist.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    // SAFETY: the kernel has just made it for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// The cookie of the network namespace that a socket is in.
 ///
 /// # Errors

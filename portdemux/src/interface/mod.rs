@@ -6,9 +6,9 @@ mod offloads;
 mod taking;
 mod watched;
 
-use std::{fs, os::unix::fs::MetadataExt as _, panic};
+use std::{fs, os::unix::fs::MetadataExt as _};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 pub use arrival::{Arrival, arrival};
 pub use changes::Changes;
 use futures_util::TryStreamExt as _;
@@ -199,16 +199,6 @@ fn block_on<T>(conversation: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// A runtime for a conversation with the kernel.
-///
-/// tokio panics where it can have no pair of sockets for signals (1.54, `signal/unix.rs`), as where too many files are
-/// open. That is an error like any other: what was begun has to be taken back.
 fn runtime() -> Result<Runtime> {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let built = panic::catch_unwind(|| Builder::new_current_thread().enable_io().build());
-    panic::set_hook(hook);
-    match built {
-        Ok(built) => Ok(built?),
-        Err(_) => bail!("no more sockets can be had: too many files are open, or memory is short"),
-    }
+    Ok(Builder::new_current_thread().enable_io().build()?)
 }

@@ -6,6 +6,8 @@ use portdemux_tests::{
     lab::{INTERFACE, Lab},
     probe::Probe,
     require,
+    run::Running,
+    wait::{PATIENCE, wait_until},
 };
 use serde_json::Value;
 
@@ -85,6 +87,42 @@ fn nouns_read_what_an_older_version_made_and_verbs_leave_it_alone() -> Result<()
     }
     ensure!(bed::directories(&portdemux)? == directories);
     ensure!(probe.passing(&[1001, 1003, 9])?.contains(&1003));
+    Ok(())
+}
+
+#[test]
+fn counters_that_are_watched_go_on_when_the_instance_is_taken_over_and_end_with_it() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let pair = Pair::of_this()?;
+    let lab = Lab::new()?;
+    let mut portdemux = Portdemux::new(&lab.server)?;
+    let probe = Probe::new(&lab)?;
+    pair.use_older(&mut portdemux);
+    let rules = bed::rules(&portdemux)?;
+    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    probe.passing(&[1003])?;
+    pair.use_newer(&mut portdemux);
+    let words = ["stats", "1003/udp", "--watch", "0.05", "--json"];
+    let watch = Running::spawn(portdemux.command(&words))?;
+    // The last complete line.
+    let received = || -> Result<Option<u64>> {
+        let said = watch.stdout();
+        let Some(line) = said.rsplit('\n').nth(1) else {
+            return Ok(None);
+        };
+        let document: Value = serde_json::from_str(line)?;
+        Ok(document["ports"][0]["received"]["packets"].as_u64())
+    };
+    wait_until("the packet before", PATIENCE, || Ok(received()? == Some(1)))?;
+    portdemux.ok(&["upgrade"])?;
+    probe.passing(&[1003])?;
+    wait_until("the packet after", PATIENCE, || Ok(received()? == Some(2)))?;
+    portdemux.ok(&["detach", "--all"])?;
+    let ended = watch.wait(PATIENCE)?;
+    ensure!(ended.code() == Some(3), "{}", ended.stderr);
+    ensure!(ended.stderr.contains("is not loaded"), "{}", ended.stderr);
     Ok(())
 }
 

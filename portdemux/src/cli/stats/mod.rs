@@ -61,10 +61,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let maps = context.open()?;
     if let Some(interval) = args.watch {
-        return watch::run(args, context, &maps, interval);
+        return watch::run(args, context, interval);
     }
+    let maps = context.open()?;
     let now = Snapshot::take(&maps);
     let mut behind = Behind::default();
     let text = if args.json {

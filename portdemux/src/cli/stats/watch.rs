@@ -1,18 +1,21 @@
 //! Counters again and again.
 
-use std::time::Duration;
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
-use tokio::{
-    runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+use anyhow::{Context as _, Result};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
 };
 
 use super::{Args, SAMPLE, document, page};
 use crate::{
     cli::{Context, output::Output},
-    dataplane::maps::Maps,
+    dataplane::{maps::Maps, syscalls},
+    error::NothingLoaded,
     listeners::Behind,
     snapshot::Snapshot,
 };
@@ -21,15 +24,22 @@ use crate::{
 const BEGIN: &str = "\x1b[?1049h\x1b[?25l";
 const END: &str = "\x1b[?25h\x1b[?1049l";
 
-/// Prints at every interval, until Ctrl-C or the reader goes away.
-pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duration) -> Result<()> {
+/// Prints at every interval, until Ctrl-C, the reader goes away or the instance is removed.
+///
+/// # Errors
+///
+/// The instance was removed, or cannot be opened.
+pub(super) fn run(args: &Args, context: &Context, interval: Duration) -> Result<()> {
+    let mut watched = Watched::open(context)?;
     if args.json {
         let mut pace = Pace::new(Duration::ZERO, interval)?;
-        let mut behind = Behind::default();
-        while context.output.is_read() && pace.goes_on() {
-            let behind = behind.again(maps);
-            let line = document::line(args, context, maps, &Snapshot::take(maps), behind)?;
-            context.output.write(&line);
+        while context.output.is_read() && pace.goes_on()? {
+            if watched.is_there()? {
+                let now = Snapshot::take(&watched.maps);
+                let behind = watched.behind.again(&watched.maps);
+                let line = document::line(args, &watched.context, &watched.maps, &now, behind)?;
+                context.output.write(&line);
+            }
         }
         return Ok(());
     }
@@ -37,21 +47,26 @@ pub(super) fn run(args: &Args, context: &Context, maps: &Maps, interval: Duratio
     let mut pace = Pace::new(SAMPLE.min(interval), interval)?;
     let output = &context.output;
     if !output.is_terminal() {
-        print(args, output, maps, &mut pace);
-        return Ok(());
+        return print(args, output, &mut watched, &mut pace);
     }
     output.write_as_it_is(BEGIN);
-    print(args, output, maps, &mut pace);
+    let printed = print(args, output, &mut watched, &mut pace);
     output.write_as_it_is(END);
-    Ok(())
+    printed
 }
 
-fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) {
-    let mut before = Snapshot::take(maps);
-    let mut behind = Behind::default();
-    while output.is_read() && pace.goes_on() {
-        let now = Snapshot::take(maps);
-        let behind = behind.again(maps);
+fn print(args: &Args, output: &Output, watched: &mut Watched, pace: &mut Pace) -> Result<()> {
+    let mut before = Snapshot::take(&watched.maps);
+    while output.is_read() && pace.goes_on()? {
+        if !watched.is_there()? {
+            continue;
+        }
+        let now = Snapshot::take(&watched.maps);
+        if watched.is_another {
+            before = now;
+            continue;
+        }
+        let behind = watched.behind.again(&watched.maps);
         let text = if output.is_terminal() {
             let lines = output.size().1;
             let text = page::text(args, output, &before, &now, behind, Some(lines));
@@ -61,6 +76,65 @@ fn print(args: &Args, output: &Output, maps: &Maps, pace: &mut Pace) {
         };
         output.write_as_it_is(&text);
         before = now;
+    }
+    Ok(())
+}
+
+/// The instance, which may become one of another version, or another one of the same name.
+struct Watched {
+    context: Context,
+    maps: Maps,
+    behind: Behind,
+    /// Whether it was opened anew for the present look, so that what was counted before may be another's.
+    is_another: bool,
+    /// Whether it was not there at the last look.
+    is_missing: bool,
+}
+
+impl Watched {
+    fn open(context: &Context) -> Result<Self> {
+        let places = context.places.as_found();
+        let context = Context {
+            places: places.unwrap_or_else(|_| context.places.clone()),
+            config: context.config.clone(),
+            output: Output::new(),
+        };
+        Ok(Self {
+            maps: context.open()?,
+            context,
+            behind: Behind::default(),
+            is_another: false,
+            is_missing: false,
+        })
+    }
+
+    /// Whether it is there, opened anew if it was taken over or made anew.
+    ///
+    /// # Errors
+    ///
+    /// It was not there at the last look either, or it cannot be opened.
+    fn is_there(&mut self) -> Result<bool> {
+        self.is_another = false;
+        let places = self.context.places.as_found()?;
+        if self.maps.are_pinned(&places.pins())? {
+            self.is_missing = false;
+            return Ok(true);
+        }
+        match Self::open(&self.context) {
+            Ok(opened) => {
+                *self = Self {
+                    is_another: true,
+                    ..opened
+                };
+                Ok(true)
+            }
+            // On its way from one version to another it may be nowhere for a moment.
+            Err(error) if error.is::<NothingLoaded>() && !self.is_missing => {
+                self.is_missing = true;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -77,40 +151,35 @@ fn redrawn(page: &str, lines: usize) -> String {
 
 /// An interval again and again, until somebody wants an end.
 struct Pace {
-    runtime: Runtime,
-    ticks: Interval,
-    interrupted: Signal,
-    terminated: Signal,
+    next: Instant,
+    interval: Duration,
+    ending: OwnedFd,
 }
 
 impl Pace {
     fn new(first: Duration, interval: Duration) -> Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let inside = runtime.enter();
-        let mut ticks = interval_at(Instant::now() + first, interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let interrupted = signal(SignalKind::interrupt())?;
-        let terminated = signal(SignalKind::terminate())?;
-        drop(inside);
         Ok(Self {
-            runtime,
-            ticks,
-            interrupted,
-            terminated,
+            next: Instant::now() + first,
+            interval,
+            ending: syscalls::ending_signals().context("wait for Ctrl-C")?,
         })
     }
 
     /// Waits for the end of the interval; false after Ctrl-C or SIGTERM.
-    fn goes_on(&mut self) -> bool {
-        // Only the wait is asynchronous: what is printed asks the kernel in a runtime of its own, and
-        // one cannot be started within another.
-        self.runtime.block_on(async {
-            tokio::select! {
-                biased;
-                _ = self.interrupted.recv() => false,
-                _ = self.terminated.recv() => false,
-                _ = self.ticks.tick() => true,
+    fn goes_on(&mut self) -> Result<bool> {
+        loop {
+            let left = self.next.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).context("wait for so long")?;
+            let mut signals = [PollFd::new(&self.ending, PollFlags::IN)];
+            match poll(&mut signals, Some(&left)) {
+                Ok(0) => break,
+                Ok(_) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("wait for the next look"),
             }
-        })
+        }
+        // One that comes late puts the others off.
+        self.next = (self.next + self.interval).max(Instant::now());
+        Ok(true)
     }
 }

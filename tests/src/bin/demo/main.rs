@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Parser;
 use clients::{Clients, Seen};
+use nix::sys::signal::{SigSet, Signal};
 use portdemux_tests::{
     cli::Portdemux,
     lab::{INTERFACE, Lab},
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let screen = Screen::new();
     // The signal is waited for on a thread, so that the lab is taken down by the main one.
-    thread::spawn(wait_for_interrupt);
+    heed_interrupts();
     let begun = Instant::now();
     match show(&screen, Duration::from_secs_f64(args.look.clamp(0.2, 60.0))) {
         Ok(()) => {
@@ -170,14 +171,13 @@ fn expect(is_so: bool, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn wait_for_interrupt() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    // Without a runtime Ctrl-C ends the process, and the next run sweeps up.
-    if let Ok(runtime) = runtime {
-        let waited = runtime.block_on(tokio::signal::ctrl_c());
-        STOPPED.store(waited.is_ok(), Ordering::Relaxed);
+/// Notes Ctrl-C, from the first thread on: those that follow have its mask. Where that fails Ctrl-C ends the process,
+/// and the next run sweeps up.
+fn heed_interrupts() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    if signals.thread_block().is_ok() {
+        thread::spawn(move || STOPPED.store(signals.wait().is_ok(), Ordering::Relaxed));
     }
 }
 
