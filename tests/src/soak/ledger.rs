@@ -164,6 +164,8 @@ impl<'l> Ledger<'l> {
 
         let document = portdemux.json(&["status"])?;
         let number = |value: &Value| value.as_u64().with_context(|| document.to_string());
+        let tables = MapInfo::from_pin(portdemux.pins().join("TABLES"))?;
+        let tables = u64::from(tables.max_entries()) * u64::from(tables.value_size());
         let flows = &document["flows"];
         Ok(Look {
             sent: self.sent.packets,
@@ -179,7 +181,8 @@ impl<'l> Ledger<'l> {
                 number(&flows["known"]["size"])?,
                 number(&flows["half_open"]["size"])?,
             ],
-            memory: number(&document["kernel_memory_bytes"])?,
+            memory: number(&document["kernel_memory_bytes"])? - tables,
+            tables,
             programs: programs(portdemux)?,
             ..Look::default()
         })
