@@ -3,6 +3,8 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    net::UdpSocket,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
@@ -297,5 +299,56 @@ fn what_the_rules_before_name_may_be_gone_when_they_return() -> Result<()> {
     let destinations = &portdemux.json(&["status"])?["destinations"];
     ensure!(destinations[0]["state"] == "missing", "{destinations}");
     ensure!(portdemux.json(&["status"])?["pending"] == json!(null));
+    Ok(())
+}
+
+#[test]
+fn a_rule_returns_whose_process_has_ended_meanwhile() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let before =
+        "[[rule]]\nname = \"in\"\nport = \"1001/udp\"\nto = \"socket:echo\"\nfallback = \"drop\"\n";
+    let other = "[[rule]]\nname = \"in\"\nport = \"1001/udp\"\n";
+    for by_hand in [true, false] {
+        // To the kernel a process that ends is one that closes its sockets.
+        let socket = lab.server.enter(|| Ok(UdpSocket::bind("127.0.0.1:0")?))?;
+        let (pid, fd) = (std::process::id(), socket.as_raw_fd());
+        let words = [
+            "socket",
+            "add",
+            "echo",
+            "--pid",
+            &pid.to_string(),
+            "--fd",
+            &fd.to_string(),
+        ];
+        portdemux.ok(&words)?;
+        portdemux.apply(before)?;
+        let file = portdemux.rules_file(other)?.display().to_string();
+        portdemux.ok(&[
+            "apply",
+            &file,
+            "--confirm",
+            if by_hand { "1h" } else { "2s" },
+        ])?;
+        drop(socket);
+        if by_hand {
+            portdemux.ok(&["confirm", "--undo"])?;
+        }
+        wait_until("the rules before", PATIENCE, || {
+            Ok(portdemux.ok(&["export"])?.stdout == before)
+        })?;
+        wait_for_no_guardian(&portdemux)?;
+        let status = portdemux.json(&["status"])?;
+        ensure!(status["pending"].is_null(), "{status}");
+        // What comes for it meets the fallback, as of any rule whose socket is not there.
+        Probe::new(&lab)?.passing(&[1001])?;
+        let dropped = portdemux.stats()?.rule("in")?.dropped.packets;
+        ensure!(dropped > 0, "{by_hand}");
+    }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! Ports that lead to sockets elsewhere go on while another version takes over.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +16,7 @@ use portdemux_tests::{
     frames::SERVER_V4,
     lab::{INTERFACE, Lab},
     require,
-    wait::{PATIENCE, wait_until},
+    wait::{PATIENCE, wait_for, wait_until},
 };
 
 use crate::bed::Pair;
@@ -80,6 +83,62 @@ fn every_connection_comes_to_its_socket_while_another_version_takes_over() -> Re
     let status = portdemux.json(&["status"])?;
     ensure!(status["sockets"]["followed"] == "kernel" || status["sockets"].is_object());
     ensure!(portdemux.stats()?.rule("web")?.received.packets > 0);
+    Ok(())
+}
+
+/// Rules that a process is needed for: nothing in the kernel says when a datagram socket is there.
+const FOLLOWED: &str = "\
+[[rule]]
+name = \"dns\"
+port = \"53/udp\"
+to = \"socket:127.0.0.1:5353\"
+fallback = \"drop\"
+";
+
+/// Waits until the follower of the instance is of a program, and returns its number.
+fn runs(portdemux: &Portdemux, program: &Path) -> Result<u32> {
+    let program = fs::canonicalize(program)?;
+    let lock = portdemux.state().join("default/follower");
+    wait_for("a follower", PATIENCE, || {
+        let held = fs::read_to_string(&lock).unwrap_or_default();
+        let id = held.strip_prefix("process ").map(str::trim);
+        let id: Option<u32> = id.and_then(|id| id.parse().ok());
+        Ok(
+            id.filter(|id| {
+                fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe == program)
+            }),
+        )
+    })
+}
+
+#[test]
+fn the_process_that_looks_for_sockets_is_replaced_by_the_newer_version_s() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let pair = Pair::of_this()?;
+    let lab = Lab::new()?;
+    let mut portdemux = Portdemux::new(&lab.server)?;
+    pair.use_older(&mut portdemux);
+    let rules = portdemux.rules_file(FOLLOWED)?.display().to_string();
+    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    let old = runs(&portdemux, &pair.older)?;
+    pair.use_newer(&mut portdemux);
+    portdemux.ok(&["upgrade"])?;
+    ensure!(runs(&portdemux, &pair.newer)? != old);
+    wait_until("the end of the older follower", PATIENCE, || {
+        Ok(fs::read_link(format!("/proc/{old}/exe")).is_err())
+    })?;
+
+    // It finds a server that comes only now.
+    let bind = |address: &str| UdpSocket::bind(address).context("bind");
+    let server = lab.server.enter(|| bind("127.0.0.1:5353"))?;
+    let client = lab.client.enter(|| bind("0.0.0.0:0"))?;
+    server.set_read_timeout(Some(Duration::from_millis(20)))?;
+    wait_until("a datagram", PATIENCE, || {
+        client.send_to(b"whose?", (SERVER_V4, 53))?;
+        Ok(server.recv(&mut [0; 16]).is_ok())
+    })?;
     Ok(())
 }
 
