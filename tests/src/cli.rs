@@ -138,6 +138,16 @@ impl<'a> Portdemux<'a> {
         Ok(())
     }
 
+    /// Lets later commands meet the kernel as it is.
+    pub fn pretend_nothing(&mut self) {
+        self.release = None;
+    }
+
+    /// Lets later commands meet a kernel that seems another one.
+    pub fn pretend(&mut self, release: Release) {
+        self.release = Some(release);
+    }
+
     /// The command with these arguments, for its instance and in its namespace.
     #[must_use]
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {

@@ -47,8 +47,11 @@ long syscall(long number, ...) {
         words[word] = va_arg(list, long);
     va_end(list);
     if (number == SYS_bpf && words[0] == COMMAND && *(unsigned *)words[1] == TYPE) {
-        errno = EINVAL;
-        return -1;
+        sleep(SECONDS);
+        if (ERROR != 0) {
+            errno = ERROR;
+            return -1;
+        }
     }
     if (next == 0)
         next = (long (*)(long, ...))dlsym(RTLD_NEXT, SYSCALL);
@@ -56,7 +59,7 @@ long syscall(long number, ...) {
 }
 ";
 
-/// What a kernel can be without.
+/// What a kernel can be without, have no memory for, or be slow with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacking {
     /// Maps of this type (Linux `include/uapi/linux/bpf.h`, `enum bpf_map_type`).
@@ -92,6 +95,28 @@ impl Release {
     ///
     /// With what the compiler said.
     pub fn lacking(what: Lacking) -> Result<Self> {
+        Self::changed(what, "EINVAL", 0)
+    }
+
+    /// Compiles one for a kernel that has no memory for something.
+    ///
+    /// # Errors
+    ///
+    /// With what the compiler said.
+    pub fn without_memory(what: Lacking) -> Result<Self> {
+        Self::changed(what, "ENOMEM", 0)
+    }
+
+    /// Compiles one for a kernel that makes something so many seconds later.
+    ///
+    /// # Errors
+    ///
+    /// With what the compiler said.
+    pub fn slow(what: Lacking, seconds: u32) -> Result<Self> {
+        Self::changed(what, "0", seconds)
+    }
+
+    fn changed(what: Lacking, error: &str, seconds: u32) -> Result<Self> {
         // `BPF_MAP_CREATE` and `BPF_PROG_LOAD`, whose attributes both begin with the type.
         let (command, kind) = match what {
             Lacking::Maps(kind) => (0, kind),
@@ -100,6 +125,8 @@ impl Release {
         let names = [
             format!("-DCOMMAND={command}"),
             format!("-DTYPE={kind}"),
+            format!("-DERROR={error}"),
+            format!("-DSECONDS={seconds}"),
             "-DSYSCALL=\"syscall\"".into(),
         ];
         Self::compile(LACKING, &names)

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Context, output,
+    Context,
+    attach::VERIFYING,
+    output::{self, Progress},
     report::{self, RulesText},
     safeguard::{self, Safeguard, Verb},
 };
@@ -58,6 +60,7 @@ fn put_in_force(
     lock: &Lock,
     maps: &Maps,
 ) -> Result<()> {
+    let _progress = Progress::of(VERIFYING);
     let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.
     let old = || match context.in_force(maps) {

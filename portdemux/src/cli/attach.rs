@@ -9,7 +9,9 @@ use clap::ValueEnum;
 use portdemux_common::state::Mode;
 
 use super::{
-    Context, output, report,
+    Context,
+    output::{self, Progress},
+    report,
     safeguard::{self, Safeguard, Verb},
 };
 use crate::{
@@ -78,6 +80,9 @@ impl From<ModeArg> for AttachMode {
         }
     }
 }
+
+/// What takes most of the time.
+pub(super) const VERIFYING: &str = "the kernel verifies the programs …";
 
 /// To which interfaces, and how.
 #[derive(Debug)]
@@ -202,6 +207,7 @@ fn attach_all(
     request: Option<report::RulesText>,
     safeguard: &Safeguard,
 ) -> Result<()> {
+    let _progress = Progress::of(VERIFYING);
     let places = &context.places;
     let netns = interface::namespace()?;
     let joining = interfaces.iter().map(|interface| Hook {

@@ -1,5 +1,6 @@
 //! Everything the command prints goes through here.
 
+mod progress;
 mod streams;
 
 use std::{
@@ -7,6 +8,7 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
+pub use progress::Progress;
 use streams::Stream;
 
 use super::visible::{except, visible};

@@ -3,7 +3,11 @@
 use anyhow::Result;
 use portdemux_common::ABI;
 
-use super::{Context, output};
+use super::{
+    Context,
+    attach::VERIFYING,
+    output::{self, Progress},
+};
 use crate::{
     dataplane::{
         abi::AbiDirectory,
@@ -65,6 +69,7 @@ fn one(context: &Context, places: &Places) -> Result<bool> {
         return Ok(false);
     }
     links::check_capabilities()?;
+    let _progress = Progress::of(VERIFYING);
     let lock = places.lock()?;
     let Some(upgraded) = upgrade::upgrade(places, &lock)? else {
         return Ok(false);

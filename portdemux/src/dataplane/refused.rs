@@ -4,7 +4,7 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::PathBuf,
     process,
 };
@@ -60,35 +60,36 @@ fn release() -> String {
     )
 }
 
-/// What came of loading a program.
-pub(super) trait Load {
-    /// Says in a line what the verifier said, and where all of it is.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refuses the program.
-    fn or_refused(self, program: &str) -> Result<()>;
-}
-
-impl Load for Result<(), ProgramError> {
-    fn or_refused(self, program: &str) -> Result<()> {
-        let (io_error, log) = match self {
-            Err(ProgramError::LoadError {
-                io_error,
-                verifier_log,
-            }) => (io_error, verifier_log.to_string()),
-            other => return other.with_context(|| format!("load {program} into the kernel")),
-        };
-        let failure = anyhow!(io_error).context(format!("load {program} into the kernel"));
-        let Some((first, last)) = ends(&log) else {
-            return Err(failure);
-        };
-        let failure = failure.context(format!("the kernel's verifier says: {first} … {last}"));
-        Err(failure).help(|| match keep(&log) {
-            Ok(file) => format!("all that it says is in {}", file.display()),
-            Err(err) => format!("all that it says cannot be kept: {err}"),
-        })
-    }
+/// Loads a program, which `load` does; of what the verifier says against it, a line is in the error, and where all of
+/// it is.
+///
+/// The kernel verifies a program before it makes the descriptor for it, and aya (0.14, `retry_with_verifier_logs`) loads
+/// what failed again and again with room for more of the log, whatever it failed for: half a minute where too many files
+/// are open. So it is seen to first that a descriptor can be had.
+///
+/// # Errors
+///
+/// The kernel refuses the program, or too many files are open.
+pub(super) fn load(program: &str, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<()> {
+    let failure = || format!("load {program} into the kernel");
+    let spare = io::stderr().as_fd().try_clone_to_owned();
+    drop(spare.with_context(failure)?);
+    let (io_error, log) = match load() {
+        Err(ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        }) => (io_error, verifier_log.to_string()),
+        other => return other.with_context(failure),
+    };
+    let failure = anyhow!(io_error).context(failure());
+    let Some((first, last)) = ends(&log) else {
+        return Err(failure);
+    };
+    let failure = failure.context(format!("the kernel's verifier says: {first} … {last}"));
+    Err(failure).help(|| match keep(&log) {
+        Ok(file) => format!("all that it says is in {}", file.display()),
+        Err(err) => format!("all that it says cannot be kept: {err}"),
+    })
 }
 
 /// The first line of a verifier's log, and the last that is not about the verification itself.
@@ -150,7 +151,7 @@ mod tests {
             io_error: io::Error::from_raw_os_error(22),
             verifier_log: aya_obj::VerifierLog::new(log.clone()),
         });
-        let error = refused.or_refused("the program").expect_err("a refusal");
+        let error = load("the program", || refused).expect_err("a refusal");
         let text = format!("{error:#}");
         assert!(
             text.len() < 400 && text.contains("0: first … R3 last"),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
+        LinkOrder, Program, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
@@ -17,12 +17,12 @@ use super::{
     damage::is_damage,
     pins::{Places, unpin},
 };
-use crate::{dataplane::refused::Load as _, error::Help as _};
+use crate::{dataplane::refused, error::Help as _};
 
 const ENOLINK: i32 = 67;
 
 /// The program's name in its object.
-const PROGRAM: &str = "portdemux_sent";
+pub(super) const PROGRAM: &str = "portdemux_sent";
 
 /// The first kernel with links for traffic control (`BPF_TCX_EGRESS`).
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -32,14 +32,17 @@ const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 const PRIORITY: u16 = 0xc0de;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-/// Attaches the program to the interface of this name, which is in this network namespace, or replaces
-/// the one that is there.
+/// Attaches the program, which is loaded, to the interface of this name, which is in this network namespace, or
+/// replaces the one that is there.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &str) -> Result<()> {
-    let program = load(object)?;
+    let program: &mut SchedClassifier = object
+        .program_mut(PROGRAM)
+        .context("the object has no program for what is sent")?
+        .try_into()?;
     let failure = || format!("attach to what {name} sends");
     if !has_links() {
         return attach_filter(program, name).with_context(failure);
@@ -69,20 +72,14 @@ pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &st
     Ok(())
 }
 
-/// Loads the program, if it is not loaded yet.
+/// Loads the program.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
-pub(super) fn load(object: &mut Ebpf) -> Result<&mut SchedClassifier> {
-    let program: &mut SchedClassifier = object
-        .program_mut(PROGRAM)
-        .context("the object has no program for what is sent")?
-        .try_into()?;
-    if program.fd().is_err() {
-        program.load().or_refused("the program for what is sent")?;
-    }
-    Ok(program)
+pub(super) fn load(program: &mut Program) -> Result<()> {
+    let program: &mut SchedClassifier = program.try_into()?;
+    refused::load("the program for what is sent", || program.load())
 }
 
 /// Whether an error says that the interface of a link is gone.

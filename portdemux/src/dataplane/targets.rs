@@ -72,8 +72,9 @@ pub(super) fn create(directory: &Path) -> Result<()> {
     // Without AF_XDP no rule names a program, and the programs that are loaded need some map all the same.
     let inner =
         xskmap().or_else(|_| new(XSKS, BPF_MAP_TYPE_DEVMAP, 4, u32::try_from(XSK_QUEUES)?))?;
-    let outer = outer::create(XSKS, places, inner.fd().as_fd())
-        .with_context(|| format!("create the map {XSKS}"))?;
+    let outer = outer::create(XSKS, places, inner.fd().as_fd()).map_err(|error| {
+        maps::not_created(error, maps::asked_for(XSKS, size_of::<u64>(), places))
+    })?;
     pin(&MapData::from_fd(outer)?, &directory.join(XSKS))
 }
 
@@ -87,8 +88,7 @@ fn xskmap() -> Result<MapData> {
 }
 
 fn new(name: &str, kind: u32, value: u32, entries: u32) -> Result<MapData> {
-    let map = aya_obj::Map::new_from_params(kind, 4, value, entries, 0);
-    MapData::create(map, name, None).with_context(|| format!("create the map {name}"))
+    maps::new(name, kind, [4, value as usize], entries, 0)
 }
 
 fn pin(map: &MapData, path: &Path) -> Result<()> {

@@ -42,7 +42,7 @@ use super::{
     tables::{self, TABLES},
 };
 use crate::{
-    dataplane::refused::Load as _,
+    dataplane::refused,
     image::{self, Compiled},
 };
 
@@ -144,9 +144,8 @@ impl Twin {
                 _ => Some(ProgramLog::new(&mut object)?),
             },
             object: {
-                program(&mut object)?
-                    .load()
-                    .or_refused("the twin of the program")?;
+                let twin = program(&mut object)?;
+                refused::load("the twin of the program", || twin.load())?;
                 object
             },
         };

@@ -13,6 +13,7 @@ mod memory;
 mod mistakes;
 mod names;
 mod pipes;
+mod progress;
 mod saved;
 mod sets;
 mod sources;

@@ -1,5 +1,11 @@
 //! The programs for an interface, from their object into the kernel.
 
+use std::{
+    panic,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
 use anyhow::{Context as _, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp, util::KernelVersion};
 use portdemux_common::flows::Shape;
@@ -7,7 +13,7 @@ use portdemux_common::flows::Shape;
 use crate::dataplane::{
     flows,
     maps::{self, CPUS, Maps, possible_cpus},
-    objects,
+    objects, refused, sent,
 };
 
 /// The program's name in its object.
@@ -61,20 +67,108 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
     } else {
         objects::DISPATCHER
     };
-    loader.load(object).context("prepare the program")
+    maps::prepared(loader.load(object), "the program")
+}
+
+/// Loads the programs for the interface at `place` into the kernel, both at once where flows are tracked: that is most
+/// of what attaching takes.
+///
+/// # Errors
+///
+/// The kernel refuses one, or the maps are damaged.
+pub(super) fn verified(maps: &Maps, place: usize) -> Result<Ebpf> {
+    let shape = maps.shape();
+    let mut object = load(maps, place, shape)?;
+    let name = received_name(shape.is_some());
+    let mut works: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
+    for (found, program) in object.programs_mut() {
+        if found == name {
+            works.push(Box::new(|| {
+                let program: &mut Xdp = program.try_into()?;
+                refused::load("the program", || program.load())
+            }));
+        } else if shape.is_some() && found == sent::PROGRAM {
+            works.push(Box::new(|| sent::load(program)));
+        }
+    }
+    at_once(works)?;
+    Ok(object)
+}
+
+/// The same for interfaces at several places, as many at once as there are CPUs; each with its place.
+///
+/// # Errors
+///
+/// The kernel refuses one, or the maps are damaged.
+pub(super) fn all_verified(
+    maps: &Maps,
+    places: impl IntoIterator<Item = usize>,
+) -> Result<Vec<(usize, Ebpf)>> {
+    let places: Vec<usize> = places.into_iter().collect();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let mut objects = Vec::new();
+    for places in places.chunks(cpus) {
+        let works = places
+            .iter()
+            .map(|&place| move || Ok((place, verified(maps, place)?)));
+        objects.extend(at_once(works)?);
+    }
+    Ok(objects)
+}
+
+/// Does several things at once, the first on this thread and each other on one of its own, if that can be had.
+///
+/// # Errors
+///
+/// The first one of what was done.
+fn at_once<T: Send>(
+    works: impl IntoIterator<Item = impl FnOnce() -> Result<T> + Send>,
+) -> Result<Vec<T>> {
+    let works: Vec<_> = works
+        .into_iter()
+        .map(|work| Mutex::new(Some(work)))
+        .collect();
+    let Some((first, others)) = works.split_first() else {
+        return Ok(Vec::new());
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = others
+            .iter()
+            .map(|work| thread::Builder::new().spawn_scoped(scope, move || taken(work)))
+            .collect();
+        let mut results = vec![taken(first)];
+        for (thread, work) in threads.into_iter().zip(others) {
+            results.push(match thread {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|panic| panic::resume_unwind(panic)),
+                Err(_) => taken(work),
+            });
+        }
+        results.into_iter().collect()
+    })
+}
+
+/// Does what was not done yet.
+fn taken<T>(work: &Mutex<Option<impl FnOnce() -> Result<T>>>) -> Result<T> {
+    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    work.context("it was done already")?()
 }
 
 /// The program of an object that sees what an interface receives.
 pub(super) fn received(object: &mut Ebpf, tracks: bool) -> Result<&mut Xdp> {
+    let program = object
+        .program_mut(received_name(tracks))
+        .context("the object has no program")?;
+    Ok(program.try_into()?)
+}
+
+fn received_name(tracks: bool) -> &'static str {
     let is_old = KernelVersion::current().is_ok_and(|version| version < FRAGS_SINCE);
-    let name = match (tracks, is_old) {
+    match (tracks, is_old) {
         (false, false) => PROGRAM,
         (false, true) => PLAIN_PROGRAM,
         (true, false) => FLOW_PROGRAM,
         (true, true) => FLOW_PLAIN_PROGRAM,
-    };
-    let program = object
-        .program_mut(name)
-        .context("the object has no program")?;
-    Ok(program.try_into()?)
+    }
 }

@@ -30,13 +30,13 @@ use portdemux_common::{
 pub(super) use self::replacing::{
     all_use, exchange, loaded, outdated, programs_with, renew, replace_all,
 };
-use self::{
-    loading::received,
-    refusing::{reason, refusal, refuse_foreign_program},
-};
 pub use self::{
     loading::{FLOW_PLAIN_PROGRAM, FLOW_PROGRAM, PLAIN_PROGRAM, PROGRAM, load},
     refusing::check_capabilities,
+};
+use self::{
+    loading::{received, verified},
+    refusing::{reason, refusal, refuse_foreign_program},
 };
 use super::{
     damage::is_damage,
@@ -46,7 +46,6 @@ use super::{
     trusted::is_there,
 };
 use crate::{
-    dataplane::refused::Load as _,
     error::Help as _,
     interface::{self, Interface, XdpHook},
 };
@@ -155,7 +154,7 @@ fn attach_at(
     wish: Wish,
 ) -> Result<Attachment> {
     let shape = maps.shape();
-    let mut object = load(maps, place, shape)?;
+    let mut object = verified(maps, place)?;
     if shape.is_some() {
         // First, so that no flow that a packet of the peer may belong to goes unseen.
         sent::attach(places, &mut object, place, &interface.name)?;
@@ -185,8 +184,6 @@ fn attach_received(
 ) -> Result<Attachment> {
     let pin = places.link(place);
     let program = received(object, tracks)?;
-    program.load().or_refused("the program")?;
-
     if let Some(mode) = replaceable(&pin, interface)? {
         if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {
             return Err(anyhow::anyhow!(

@@ -8,13 +8,17 @@ use aya::{
 };
 use portdemux_common::counters::MAX_INTERFACES;
 
-use super::{load, loading::received, open_link, pinned, program_id, refusing::os_error};
+use super::{
+    load,
+    loading::{all_verified, received},
+    open_link, pinned, program_id,
+    refusing::os_error,
+};
 use crate::{
     dataplane::{
         maps::{Maps, RULESETS, text},
         pins::{Lock, Places},
-        refused::Load as _,
-        sent,
+        refused, sent,
         tables::TABLES,
     },
     interface,
@@ -53,27 +57,24 @@ pub(in crate::dataplane) fn all_use(places: &Places, map: u32) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// The kernel refuses one; those before it are replaced.
+/// The kernel refuses one, before any is replaced; or it does not exchange one, and those before it are replaced.
 pub(in crate::dataplane) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
-    let shape = maps.shape();
+    let tracks = maps.shape().is_some();
     let present = interface::list()?;
-    for link in pinned(places)? {
-        // Of an interface that is gone only the link is left.
-        let Some(name) = link.carrier(&present).map(|carrier| &carrier.name) else {
-            continue;
-        };
-        let place = link.place;
-        let mut object = load(maps, place, shape)?;
-        let pin = places.link(place);
-        let link = open_link(&pin)?;
-        // Verified before either is exchanged: until both are, they may look at different tables.
-        received(&mut object, shape.is_some())?
-            .load()
-            .or_refused("the program")?;
-        if shape.is_some() {
+    let links = pinned(places)?;
+    // Of an interface that is gone only the link is left.
+    let carriers: Vec<(usize, &str)> = links
+        .iter()
+        .filter_map(|link| Some((link.place, link.carrier(&present)?.name.as_str())))
+        .collect();
+    // Verified before any is exchanged: until all are, they may look at different tables.
+    let programs = all_verified(maps, carriers.iter().map(|(place, _)| *place))?;
+    for ((place, mut object), (_, name)) in programs.into_iter().zip(carriers) {
+        let link = open_link(&places.link(place))?;
+        if tracks {
             sent::attach(places, &mut object, place, name)?;
         }
-        received(&mut object, shape.is_some())?
+        received(&mut object, tracks)?
             .attach_to_link(link)
             .with_context(|| format!("replace the program on {name}"))?;
     }
@@ -103,7 +104,7 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
         }
         let mut object = load(maps, place, shape)?;
         let program = received(&mut object, shape.is_some())?;
-        program.load().or_refused("the program")?;
+        refused::load("the program", || program.load())?;
         match program.attach_to_link(open_link(&pin)?) {
             Err(error) if os_error(&error) != Some(ENOLINK) => {
                 return Err(error).context("replace the program on an interface");
@@ -121,8 +122,8 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
 ///
 /// The kernel refuses one.
 pub(in crate::dataplane) fn loaded(places: &Places, maps: &Maps) -> Result<Vec<(usize, Ebpf)>> {
-    let links = pinned(places)?.into_iter();
-    links.map(|link| load_all(maps, link.place)).collect()
+    let links = pinned(places)?;
+    all_verified(maps, links.iter().map(|link| link.place))
 }
 
 /// The same for those interfaces whose programs use other maps than these.
@@ -140,22 +141,10 @@ pub(in crate::dataplane) fn outdated(places: &Places, maps: &Maps) -> Result<Vec
     for link in pinned(places)? {
         let sender = || program_id(&places.sent(link.place));
         if !is_current(link.program) || needs_sender && !is_current(sender()?) {
-            outdated.push(load_all(maps, link.place)?);
+            outdated.push(link.place);
         }
     }
-    Ok(outdated)
-}
-
-fn load_all(maps: &Maps, place: usize) -> Result<(usize, Ebpf)> {
-    let shape = maps.shape();
-    let mut object = load(maps, place, shape)?;
-    received(&mut object, shape.is_some())?
-        .load()
-        .or_refused("the program")?;
-    if shape.is_some() {
-        sent::load(&mut object)?;
-    }
-    Ok((place, object))
+    all_verified(maps, outdated)
 }
 
 /// Gives programs that are loaded to the links of their places, each in one step.

@@ -31,7 +31,7 @@ use super::{
     trusted::is_there,
 };
 use crate::{
-    dataplane::refused::Load as _,
+    dataplane::refused,
     rules::{Destination, Ruleset},
 };
 
@@ -78,10 +78,8 @@ pub(super) fn create(directory: &Path) -> Result<()> {
     let rows = u32::try_from(rows(possible_cpus()?))?;
     maps::create(&directory.join(LOSSES), LOSSES, size_of::<Row>(), rows)?;
     let places = u32::try_from(DESTINATION_PLACES)?;
-    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH, 8, 8, places, 0);
     let path = directory.join(TARGET_PLACES);
-    MapData::create(map, TARGET_PLACES, None)
-        .with_context(|| format!("create the map {TARGET_PLACES}"))?
+    maps::new(TARGET_PLACES, BPF_MAP_TYPE_HASH, [8, 8], places, 0)?
         .pin(&path)
         .with_context(|| format!("pin {}", path.display()))
 }
@@ -292,7 +290,7 @@ fn attach(places: &Places, maps: &Maps, programs: Vec<(&'static str, &'static st
             .program_mut(name)
             .with_context(|| format!("the object has no program {name}"))?
             .try_into()?;
-        program.load().or_refused(&format!("the program {name}"))?;
+        refused::load(&format!("the program {name}"), || program.load())?;
         let id = program
             .attach(tracepoint)
             .with_context(|| format!("attach to the tracepoint {tracepoint}"))?;
@@ -318,7 +316,7 @@ fn load(pins: &Path) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = possible_cpus()?;
-    loader
+    let object = loader
         .map_max_entries(LOSSES, u32::try_from(rows(cpus))?)
         .map_max_entries(CPUS, u32::try_from(cpus)?)
         .override_global("DEVICES_ID", &id(DEVICES)?, true)
@@ -326,8 +324,8 @@ fn load(pins: &Path) -> Result<Ebpf> {
         .override_global("DEVICE_INDEX", &offsets.index, true)
         .override_global("DEVICE_NETNS", &offsets.namespace, true)
         .override_global("NETNS_INODE", &offsets.inode, true)
-        .load(objects::LOSSES)
-        .context("prepare the programs that count losses")
+        .load(objects::LOSSES);
+    maps::prepared(object, "the program that counts losses")
 }
 
 fn pin(places: &Places, program: &str) -> PathBuf {

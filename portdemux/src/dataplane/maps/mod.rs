@@ -5,13 +5,17 @@ mod ledger;
 mod rulesets;
 
 use std::{
+    io,
     mem::offset_of,
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::MapData;
+use aya::{
+    Ebpf, EbpfError,
+    maps::{MapData, MapError, MapInfo},
+};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     flows::Shape,
@@ -33,7 +37,9 @@ use super::{
     steering::Steering,
     tables,
     targets::{self, Targets},
+    trusted::is_there,
 };
+use crate::error::Advice;
 
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
@@ -80,6 +86,8 @@ pub const ALL: [&str; 17] = [
 /// What only the control plane reads lies in values of a page: kernels before 6.0 have none over 4 MiB
 /// (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
 pub(super) const PAGE: usize = 4096;
+
+const ENOMEM: i32 = 12;
 
 pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
 pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -170,6 +178,21 @@ impl Maps {
         })
     }
 
+    /// Whether they are still those that are pinned in a directory, and not those of an instance that was taken over
+    /// or removed.
+    ///
+    /// # Errors
+    ///
+    /// That cannot be seen.
+    pub fn are_pinned(&self, directory: &Path) -> Result<bool> {
+        let pin = directory.join(RULESETS);
+        if !is_there(&pin)? {
+            return Ok(false);
+        }
+        let pinned = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+        Ok(pinned.id() == self.rulesets.id()?)
+    }
+
     /// Whether they are those of an instance of this binary's ABI, which alone may be changed.
     pub(super) fn is_own(&self) -> bool {
         self.layout.is_own()
@@ -238,20 +261,40 @@ impl Maps {
     }
 }
 
-/// Creates a map and pins it.
+/// Creates an array that can be mapped, and pins it.
 pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result<()> {
-    let map = aya_obj::Map::new_from_params(
-        BPF_MAP_TYPE_ARRAY,
-        4,
-        u32::try_from(size)?,
-        count,
-        BPF_F_MMAPABLE,
-    );
-    MapData::create(map, name, None)
-        .with_context(|| asked_for(name, size, count))?
+    new(name, BPF_MAP_TYPE_ARRAY, [4, size], count, BPF_F_MMAPABLE)?
         .pin(path)
         .with_context(|| format!("pin {}", path.display()))?;
     Ok(())
+}
+
+/// Creates a map of `count` keys and values of so many bytes.
+///
+/// # Errors
+///
+/// The kernel does not make it.
+pub(super) fn new(
+    name: &str,
+    kind: u32,
+    [key, value]: [usize; 2],
+    count: u32,
+    flags: u32,
+) -> Result<MapData> {
+    let map = aya_obj::Map::new_from_params(
+        kind,
+        u32::try_from(key)?,
+        u32::try_from(value)?,
+        count,
+        flags,
+    );
+    MapData::create(map, name, None).map_err(|error| {
+        if let MapError::CreateError { io_error, .. } = error {
+            not_created(io_error, asked_for(name, value, count))
+        } else {
+            error.into()
+        }
+    })
 }
 
 /// What the kernel was asked for, as whoever has too little memory must know which map is how large and why.
@@ -263,8 +306,40 @@ pub(super) fn asked_for(name: &str, size: usize, count: u32) -> String {
     );
     format!(
         "create the map {name}: {} KiB of kernel memory, {count} values of {size} bytes{cpus}",
-        bytes >> 10
+        bytes.div_ceil(1 << 10)
     )
+}
+
+/// Why there is no map that was asked for like this.
+pub(super) fn not_created(error: io::Error, asked_for: String) -> anyhow::Error {
+    let is_memory = error.raw_os_error() == Some(ENOMEM);
+    let error = anyhow::Error::new(error).context(asked_for);
+    if !is_memory {
+        return error;
+    }
+    error.context(Advice(
+        "free memory, or raise the limit of the control group that this runs in (memory.max), which maps count \
+         against; nothing was changed"
+            .into(),
+    ))
+}
+
+/// An object that is ready for its programs to be loaded, with the maps that only they use.
+///
+/// # Errors
+///
+/// One of its maps cannot be had, or it is none.
+pub(super) fn prepared(object: Result<Ebpf, EbpfError>, what: &str) -> Result<Ebpf> {
+    object
+        .map_err(|error| {
+            if let EbpfError::MapError(MapError::CreateError { name, io_error }) = error {
+                let asked_for = format!("create the map {name}, which {what} works with");
+                not_created(io_error, asked_for)
+            } else {
+                error.into()
+            }
+        })
+        .with_context(|| format!("prepare {what}"))
 }
 
 fn open_fragments(directory: &Path) -> Result<Mapped> {

@@ -28,8 +28,7 @@ use crate::{
         maps::{self, CPUS, Maps, TABLES, possible_cpus},
         objects,
         pins::{Lock, Places, unpin},
-        refused::Load as _,
-        syscalls,
+        refused, syscalls,
         trusted::is_there,
     },
     error::{Help as _, Unavailable},
@@ -281,11 +280,11 @@ pub fn load(maps: &Maps) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = u32::try_from(possible_cpus()?)?;
-    loader
+    let object = loader
         .map_max_entries(CPUS, cpus)
         .override_global("KNOWS_INTERFACE", &u32::from(knows_interface()), true)
-        .load(objects::SOCKETS)
-        .context("prepare the programs for sockets")
+        .load(objects::SOCKETS);
+    maps::prepared(object, "the program for lookups")
 }
 
 /// Whether the kernel takes the programs for an instance's sockets.
@@ -299,7 +298,7 @@ pub(in crate::dataplane) fn check(maps: &Maps) -> Result<()> {
         .program_mut(LOOK)
         .context("the object has no program for lookups")?
         .try_into()?;
-    program.load().or_refused("the program for lookups")
+    refused::load("the program for lookups", || program.load())
 }
 
 fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf> {
@@ -319,7 +318,7 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
         .program_mut(LOOK)
         .context("the object has no program for lookups")?
         .try_into()?;
-    program.load().or_refused("the program for lookups")?;
+    refused::load("the program for lookups", || program.load())?;
     if is_there(pin)? {
         let link = syscalls::open_pin(pin).with_context(|| format!("open {}", pin.display()))?;
         match syscalls::update_link(&link, program.fd()?) {

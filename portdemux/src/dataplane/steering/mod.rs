@@ -53,12 +53,16 @@ impl Steering {
     pub(super) fn create(directory: &Path) -> Result<()> {
         maps::create(&directory.join(STEERING), STEERING, size_of::<Layout>(), 1)?;
         let places = u32::try_from(SOCKET_PLACES)?;
-        let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_SOCKMAP, 4, VALUE, places, 0);
         let path = directory.join(SOCKETS);
-        MapData::create(map, SOCKETS, None)
-            .with_context(|| format!("create the map {SOCKETS}"))?
-            .pin(&path)
-            .with_context(|| format!("pin {}", path.display()))?;
+        maps::new(
+            SOCKETS,
+            BPF_MAP_TYPE_SOCKMAP,
+            [4, VALUE as usize],
+            places,
+            0,
+        )?
+        .pin(&path)
+        .with_context(|| format!("pin {}", path.display()))?;
         let memory = maps::open(&directory.join(STEERING), size_of::<Layout>(), Some(1))?;
         memory.write(offset_of!(Layout, seed), &[random()?]);
         Ok(())
