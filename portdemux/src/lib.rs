@@ -10,6 +10,7 @@ pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod dataplane;
+mod durable;
 pub mod error;
 pub mod explain;
 mod figures;

@@ -95,6 +95,12 @@ impl<'a> Portdemux<'a> {
         self.state().join("etc")
     }
 
+    /// Where it keeps what was last in force from those.
+    #[must_use]
+    pub fn kept(&self) -> PathBuf {
+        self.state().join("lib")
+    }
+
     /// Says which instance later commands are for.
     pub fn set_instance(&mut self, name: &str) {
         name.clone_into(&mut self.instance);
@@ -182,6 +188,7 @@ impl<'a> Portdemux<'a> {
             .env("PORTDEMUX_BPFFS", self.bpffs())
             .env("PORTDEMUX_STATE_DIR", self.state())
             .env("PORTDEMUX_CONFIG_DIR", self.config())
+            .env("PORTDEMUX_KEPT_DIR", self.kept())
             .env_remove("PORTDEMUX_INSTANCE")
             .env("NO_COLOR", "1");
         if let Some(release) = &self.release {

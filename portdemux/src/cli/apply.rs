@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::{
     Context,
     attach::VERIFYING,
+    boot,
     output::{self, Progress},
     report::{self, RulesText},
     safeguard::{self, Safeguard, Verb},
@@ -76,6 +77,9 @@ fn put_in_force(
     let change = change::change(places, maps, lock, old, request, check)?;
     report::change(context, &change);
     report::warn_of_ended_members(&change);
+    if change.generation.is_some() && change.waits.is_none() {
+        boot::keep(context, rules.source.as_deref(), &rules.text);
+    }
     report::note_elsewhere(context, maps, change.plan.new_ruleset().attach())?;
     safeguard.finish()
 }

@@ -2,14 +2,14 @@
 
 mod waiting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use portdemux_common::state::Mode;
 
 use super::{
-    Context,
+    Context, boot,
     output::{self, Progress},
     report,
     safeguard::{self, Safeguard, Verb},
@@ -58,10 +58,22 @@ pub(super) struct Args {
     /// Stay, and attach to interfaces that are not there yet, or made anew, as they come
     #[arg(long)]
     wait: bool,
+    /// The rules file is the one that holds at boot: while rules are in force, it is applied only if it was
+    /// changed since it last was; where it has a mistake, the rules in force stay, and without any those
+    /// hold that were last in force from it
+    #[arg(long, requires = "rules")]
+    boot: bool,
     #[command(flatten)]
     strictness: report::Strictness,
     #[command(flatten)]
     safeguard: safeguard::Force,
+}
+
+impl Args {
+    /// Whether it stays.
+    pub(super) const fn waits(&self) -> bool {
+        self.wait
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -148,9 +160,62 @@ impl Wanted {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     // Before it is looked, so that nothing that comes meanwhile is missed.
     let changes = args.wait.then(Changes::listen);
-    let request = args
-        .rules
-        .as_deref()
+    let rules = args.rules.as_deref();
+    let wanted = match rules {
+        Some(file) if args.boot => take_at_boot(args, context, file)?,
+        rules => take(args, context, rules)?,
+    };
+    match changes {
+        Some(changes) => waiting::run(context, args, wanted, &changes),
+        None => Ok(()),
+    }
+}
+
+/// Puts the rules for boot in force, unless they were, and attaches. No interface is left open for a mistake in them,
+/// and what was changed since is not lost because the unit was started anew.
+fn take_at_boot(args: &Args, context: &Context, file: &Path) -> Result<Wanted> {
+    if boot::was_in_force(context, file) && has_rules(context)? {
+        return take(args, context, None);
+    }
+    let error = match take(args, context, Some(file)) {
+        Err(error) => error,
+        taken => return taken,
+    };
+    output::fail(&error);
+    let last = context.last_file();
+    let (rules, hold) = if has_rules(context)? {
+        (None, "the rules in force stay")
+    } else {
+        (
+            Some(last.as_path()),
+            "the rules hold that were in force last",
+        )
+    };
+    let wanted = take(args, context, rules)?;
+    let file = file.display();
+    output::warn(
+        format!("{file} was not put in force: {hold}"),
+        Some(&format!(
+            "mend it, then: {} apply {file}",
+            context.command()
+        )),
+    );
+    Ok(wanted)
+}
+
+/// Whether rules are in force.
+fn has_rules(context: &Context) -> Result<bool> {
+    if !context.places.exists()? {
+        return Ok(false);
+    }
+    // One that an older version made is taken over first.
+    let (_lock, maps, _) = context.open_or_create()?;
+    Ok(maps.generation().0 != 0)
+}
+
+/// Puts rules in force and attaches to the interfaces that are there; says which are wanted.
+fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> {
+    let request = rules
         .map(|path| report::read_rules_to_apply(path, args.strictness))
         .transpose()?;
     let said = match &request {
@@ -182,7 +247,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             &maps,
             &wanted.find()?,
             &wanted,
-            request,
+            request.as_ref(),
             &safeguard,
         )
     });
@@ -192,10 +257,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     result?;
     drop((lock, maps));
-    match changes {
-        Some(changes) => waiting::run(context, args, wanted, &changes),
-        None => Ok(()),
-    }
+    Ok(wanted)
 }
 
 fn attach_all(
@@ -204,7 +266,7 @@ fn attach_all(
     maps: &Maps,
     interfaces: &[Interface],
     wanted: &Wanted,
-    request: Option<report::RulesText>,
+    request: Option<&report::RulesText>,
     safeguard: &Safeguard,
 ) -> Result<()> {
     let _progress = Progress::of(VERIFYING);
@@ -248,6 +310,9 @@ fn attach_all(
         change.settle(places, maps, lock);
     }
     renew(context, maps, lock);
+    if let Some(rules) = request {
+        boot::keep(context, rules.source.as_deref(), &rules.text);
+    }
     match change {
         Some(mut change) => {
             // Some of what is to be known depends on where the program runs; by now nothing depends on it.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Context, output, report, upgrade};
+use super::{Context, boot, output, report, upgrade};
 use crate::{
     dataplane::{links, maps::Maps},
     error::Help as _,
@@ -41,6 +41,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             context
                 .output
                 .line(format!("generation {generation} is confirmed: it stays"));
+            boot::keep_in_force(context, &maps);
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {

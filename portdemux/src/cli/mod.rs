@@ -6,6 +6,7 @@
 mod add;
 mod apply;
 mod attach;
+mod boot;
 mod confirm;
 mod detach;
 mod edited;
@@ -29,7 +30,7 @@ mod status;
 mod upgrade;
 mod visible;
 
-use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{io, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -45,7 +46,7 @@ use crate::{
         destinations, links,
         mapped::catching,
         maps::Maps,
-        pins::{InstanceName, Lock, Places},
+        pins::{InstanceName, Lock, PATIENCE, Places},
     },
     error::{Advice, NothingLoaded},
     pending,
@@ -60,6 +61,9 @@ use crate::{
         word,
     },
 };
+
+/// How long it waits for another that takes the instance over: on an emulated machine that takes half a minute.
+const TAKEOVER: Duration = Duration::from_mins(5);
 
 /// A port dispatcher: says which port goes where, in the network card's own path, and counts.
 #[derive(Debug, Parser)]
@@ -111,6 +115,16 @@ struct Cli {
         hide = true
     )]
     config_dir: PathBuf,
+    /// Where the rules are kept that were last in force from those files
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIRECTORY",
+        env = "PORTDEMUX_KEPT_DIR",
+        default_value = "/var/lib/portdemux",
+        hide = true
+    )]
+    kept_dir: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -166,6 +180,17 @@ impl Command {
         }
     }
 
+    /// How long it waits for another that changes the instance. After an upgrade of the package, the script and the
+    /// process of the unit both take the instance over, and the second waits for the first, however slow the machine.
+    const fn patience(&self) -> Duration {
+        let stays = matches!(self, Self::Attach(args) if args.waits());
+        if stays || matches!(self, Self::Upgrade(_)) {
+            TAKEOVER
+        } else {
+            PATIENCE
+        }
+    }
+
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Self::Attach(args) => attach::run(args, context),
@@ -200,8 +225,12 @@ pub struct Context {
     pub places: Places,
     /// Where rules files lie that are applied at boot.
     pub config: PathBuf,
+    /// Where the rules are kept that were last in force from those files.
+    pub kept: PathBuf,
     /// Where to print.
     pub output: Output,
+    /// How long to wait for another that changes the instance.
+    pub patience: Duration,
 }
 
 impl Context {
@@ -224,17 +253,24 @@ impl Context {
             self.output.hold();
         }
         loop {
-            let result = noun(&Self {
-                places: places.clone(),
-                config: self.config.clone(),
-                output: Output::new(),
-            });
+            let result = noun(&self.at(places.clone()));
             let now = as_found();
             if now.directory == places.directory {
                 return result;
             }
             self.output.discard();
             places = now;
+        }
+    }
+
+    /// The same for an instance that lies elsewhere.
+    pub(crate) fn at(&self, places: Places) -> Self {
+        Self {
+            places,
+            config: self.config.clone(),
+            kept: self.kept.clone(),
+            output: Output::new(),
+            patience: self.patience,
         }
     }
 
@@ -255,7 +291,7 @@ impl Context {
     /// Takes the lock and opens the instance for a change.
     pub(crate) fn open_to_change(&self) -> Result<(Lock, Maps)> {
         links::check_capabilities()?;
-        let lock = self.places.lock()?;
+        let lock = self.places.lock_within(self.patience)?;
         upgrade::finish(self, &lock)?;
         let maps = self.places.open()?;
         self.settle(&maps, &lock)?;
@@ -271,7 +307,7 @@ impl Context {
     pub(crate) fn open_or_create(&self) -> Result<(Lock, Maps, bool)> {
         links::check_capabilities()?;
         let places = &self.places;
-        let lock = places.lock()?;
+        let lock = places.lock_within(self.patience)?;
         let is_new = !places.exists()?;
         match catching(|| self.open_here_or_create(&lock, is_new)) {
             Ok(maps) => Ok((lock, maps, is_new)),
@@ -366,11 +402,6 @@ impl Context {
         format!("{found} ({} status)", self.command())
     }
 
-    /// The file whose rules hold from boot on.
-    pub(crate) fn boot_file(&self) -> PathBuf {
-        self.config.join(format!("{}.toml", self.places.instance))
-    }
-
     /// The options that say where this instance lies.
     pub(crate) fn words(&self) -> Vec<String> {
         let Places {
@@ -411,6 +442,7 @@ pub fn main() -> ExitCode {
         bpffs,
         state_dir,
         config_dir,
+        kept_dir,
         command,
     } = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -419,7 +451,9 @@ pub fn main() -> ExitCode {
     let context = Context {
         places: Places::new(instance, bpffs, state_dir),
         config: config_dir,
+        kept: kept_dir,
         output: Output::new(),
+        patience: command.patience(),
     };
     if command.is_verb() {
         context.output.hold();
@@ -553,6 +587,18 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn what_follows_a_takeover_waits_longer() {
+        let patience = |words: &[&str]| {
+            let words = [&["portdemux"], words].concat();
+            Cli::try_parse_from(words).unwrap().command.patience()
+        };
+        for words in [&["upgrade", "--all"][..], &["attach", "eth0", "--wait"]] {
+            assert!(patience(words) > PATIENCE, "{words:?}");
+        }
+        assert_eq!(patience(&["attach", "eth0"]), PATIENCE);
+    }
 
     /// Clap looks for contradictions in debug builds only, and of a verb only once it is used.
     #[test]

@@ -35,6 +35,11 @@ pub(super) struct Strictness {
     skip_expired: bool,
 }
 
+impl Strictness {
+    /// How the file for boot is read.
+    pub(super) const AT_BOOT: Self = Self { skip_expired: true };
+}
+
 /// A rules file that was read.
 #[derive(Debug)]
 pub(super) struct RulesText {
@@ -42,7 +47,8 @@ pub(super) struct RulesText {
     pub(super) name: String,
     /// The text.
     pub(super) text: String,
-    source: Option<PathBuf>,
+    /// The file it stands in, if it does.
+    pub(super) source: Option<PathBuf>,
     reading: Reading,
 }
 

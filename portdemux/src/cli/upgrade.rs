@@ -70,7 +70,7 @@ fn one(context: &Context, places: &Places) -> Result<bool> {
     }
     links::check_capabilities()?;
     let _progress = Progress::of(VERIFYING);
-    let lock = places.lock()?;
+    let lock = places.lock_within(context.patience)?;
     let Some(upgraded) = upgrade::upgrade(places, &lock)? else {
         return Ok(false);
     };

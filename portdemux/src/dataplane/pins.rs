@@ -40,7 +40,7 @@ const NOT_OWN: &str = "run it as root, or name directories that are this user's 
                        PORTDEMUX_STATE_DIR";
 
 /// How long a writer waits for another.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The name of an instance: 1 to 32 letters, digits, `-` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -326,10 +326,19 @@ impl Places {
     ///
     /// Another writer does not end; bpffs is not mounted or may not be written.
     pub fn lock(&self) -> Result<Lock> {
+        self.lock_within(PATIENCE)
+    }
+
+    /// Takes the right to change an instance, waiting for another writer for so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::lock`].
+    pub(crate) fn lock_within(&self, patience: Duration) -> Result<Lock> {
         self.bpffs()?
             .make(ROOT, LISTED)
             .with_help_if(is_permission_denied, NOT_OWN)?;
-        let mut deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + patience;
         let file = loop {
             let locked = self.try_lock("lock");
             if let Some(file) = locked.with_help_if(is_permission_denied, NOT_OWN)? {
@@ -344,7 +353,7 @@ impl Places {
                     );
                 }
                 unpin(&path)?;
-                deadline = Instant::now() + PATIENCE;
+                deadline = Instant::now() + patience;
             }
             thread::sleep(Duration::from_millis(2));
         };

@@ -330,7 +330,8 @@ fn the_document_of_status_says_where_the_rules_came_from() -> Result<()> {
     portdemux.ok(&["attach", INTERFACE])?;
     let mut expected = json!({
         "instance": "string", "generation": "integer", "rules": "integer", "source": "null",
-        "in_sync": "null", "saved": "null", "pending": "null", "undone": "null", "interfaces": [interface()],
+        "in_sync": "null", "saved": "null", "fell_back": "bool",
+        "pending": "null", "undone": "null", "interfaces": [interface()],
         "answers": {"limited": "integer", "sent": "integer", "unanswerable": "integer"},
         "sockets": {
             "attached": "bool", "groups": "integer", "members": "integer",

@@ -1,6 +1,7 @@
 //! What becomes of an instance when programs are killed, pins are damaged, interfaces come and go.
 
 mod bed;
+mod boot;
 mod damage;
 mod destinations;
 mod foreign;

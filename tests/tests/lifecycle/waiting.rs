@@ -23,26 +23,26 @@ const LATE: &str = "late0";
 const RULES: &str = "[attach]\ninterface = [\"wire0\", \"late0\"]\n\n[[rule]]\nname = \"no\"\nport = \"7/udp\"\nto = \"drop\"\n";
 
 /// What would be the service manager.
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
     path: PathBuf,
 }
 
 impl Manager {
-    fn new(directory: &Path) -> Result<Self> {
+    pub(crate) fn new(directory: &Path) -> Result<Self> {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { socket, path })
     }
 
-    fn hears(&self) -> Result<String> {
+    pub(crate) fn hears(&self) -> Result<String> {
         let mut message = [0; 512];
         let length = self.socket.recv(&mut message).context("nothing was said")?;
         Ok(String::from_utf8(message[..length].into())?)
     }
 
-    fn start(&self, mut command: Command) -> Result<Running> {
+    pub(crate) fn start(&self, mut command: Command) -> Result<Running> {
         command.env("NOTIFY_SOCKET", &self.path);
         Running::spawn(command)
     }

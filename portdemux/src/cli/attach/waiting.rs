@@ -10,7 +10,7 @@ use portdemux_common::state::Generation;
 
 use super::{Args, Wanted, attach_each, renew};
 use crate::{
-    cli::{Context, output},
+    cli::{Context, boot, output},
     interface::{self, Changes, Interface},
     rules::{AttachMode, Word as _},
     service,
@@ -36,6 +36,7 @@ pub(super) fn run(
     let mut known = BTreeSet::new();
     let mut generation: Option<Generation> = None;
     let mut said = String::new();
+    let mut fell_back = false;
     while places.exists()? {
         if service::is_replaced() {
             return service::restart(&words(context, args));
@@ -43,8 +44,11 @@ pub(super) fn run(
         // Another build may be taking the instance over.
         if let Ok(maps) = places.open() {
             let now = maps.generation();
-            if generation.replace(now) != Some(now) && args.interfaces.is_empty() {
+            let is_changed = generation.replace(now) != Some(now);
+            // Saved, the same rules are those of the file again.
+            if args.interfaces.is_empty() && (is_changed || fell_back) {
                 let in_force = context.in_force(&maps)?;
+                fell_back = boot::fell_back(context, &in_force);
                 wanted = Wanted::new(args, in_force.ruleset.attach()).unwrap_or(wanted);
             }
             drop(maps);
@@ -53,7 +57,14 @@ pub(super) fn run(
             let attached = attach_new(context, &wanted, &mut known);
             let _: io::Result<()> = context.output.release();
             attached?;
-            let status = status(&wanted, &known);
+            let mut status = status(&wanted, &known);
+            if fell_back {
+                let file = context.boot_file();
+                status.insert_str(
+                    0,
+                    &format!("{} has a mistake: the rules before hold; ", file.display()),
+                );
+            }
             if said != status {
                 service::notify(&format!("READY=1\nSTATUS={status}"));
                 context.output.line(&status);

@@ -94,11 +94,7 @@ struct Watched {
 impl Watched {
     fn open(context: &Context) -> Result<Self> {
         let places = context.places.as_found();
-        let context = Context {
-            places: places.unwrap_or_else(|_| context.places.clone()),
-            config: context.config.clone(),
-            output: Output::new(),
-        };
+        let context = context.at(places.unwrap_or_else(|_| context.places.clone()));
         Ok(Self {
             maps: context.open()?,
             context,

@@ -16,7 +16,7 @@ use crate::{
     attached::{self, AttachedInterface, State},
     change::{self, InForce},
     cli::{
-        Context,
+        Context, boot,
         output::{self, Align, Table},
         stats::{Lost, Traffic},
     },
@@ -48,6 +48,7 @@ struct Report {
     source: Option<String>,
     in_sync: Option<bool>,
     saved: Option<bool>,
+    fell_back: bool,
     pending: Option<Waiting>,
     undone: Option<u64>,
     interfaces: Vec<Interface>,
@@ -170,6 +171,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let source = source.map(|path| path.display().to_string());
     let saved =
         known.and_then(|known| change::says_the_same(places, &maps, known, &context.boot_file()));
+    let fell_back = known.is_some_and(|known| boot::fell_back(context, known));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
     let pending = Pending::read(places)?;
@@ -194,6 +196,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             source,
             in_sync,
             saved,
+            fell_back,
             undone: pending
                 .as_ref()
                 .filter(|waiting| waiting.standing == Standing::Undone)
@@ -214,18 +217,16 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         return Ok(());
     }
 
-    let count = match rules {
-        None => "rules unknown".into(),
-        Some(1) => "1 rule".into(),
-        Some(count) => format!("{} rules", grouped(count as u64)),
-    };
+    let count = how_many(rules);
     let source = where_from(source, in_sync);
     context.output.line(format!(
         "{}   generation {}   {count}{source}",
         places.instance,
         maps.generation().0
     ));
-    if saved == Some(false) {
+    if fell_back {
+        warn_of_fallback(context);
+    } else if saved == Some(false) {
         say_what_holds_at_boot(context, known);
     }
     if let Some(waiting) = &pending {
@@ -275,9 +276,45 @@ fn where_from(source: Option<String>, in_sync: Option<bool>) -> String {
     }
 }
 
+/// How many rules there are, in words.
+fn how_many(rules: Option<usize>) -> String {
+    match rules {
+        None => "rules unknown".into(),
+        Some(1) => "1 rule".into(),
+        Some(count) => format!("{} rules", grouped(count as u64)),
+    }
+}
+
+/// Says that the file for boot does not hold.
+fn warn_of_fallback(context: &Context) {
+    let file = context.boot_file();
+    let file = file.display();
+    output::warn(
+        format!("{file} was not put in force: the rules hold that were last in force from it"),
+        Some(&format!(
+            "{} apply --dry-run {file} says why",
+            context.command()
+        )),
+    );
+}
+
 /// Says that other rules hold at boot, unless it was said of the file that the rules came from.
 fn say_what_holds_at_boot(context: &Context, known: Option<&InForce>) {
     let file = context.boot_file();
+    if boot::has_mistake(context) {
+        output::warn(
+            format!(
+                "{} has a mistake, and is not put in force at boot",
+                file.display()
+            ),
+            Some(&format!(
+                "{} apply --dry-run {} says which",
+                context.command(),
+                file.display()
+            )),
+        );
+        return;
+    }
     let path = fs::canonicalize(&file).ok();
     let is_said = known.is_some_and(|known| known.source == path);
     if !is_said {
