@@ -194,7 +194,7 @@ fn command(program: &str, path: &OsString) -> Command {
 
 fn rustflags() -> Result<String> {
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
-    let flags = [
+    let mut flags = vec![
         // The layout of a kernel's structures depends on the machine that the program runs on, and so does the
         // order in which it loads and stores.
         format!("--cfg=bpf_target_arch=\"{arch}\""),
@@ -206,6 +206,14 @@ fn rustflags() -> Result<String> {
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ];
+    // What hides where the command was built hides it in the programs, too.
+    let given = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let remaps = given.split('\x1f');
+    flags.extend(
+        remaps
+            .filter(|flag| flag.starts_with("--remap-path-prefix="))
+            .map(str::to_owned),
+    );
     Ok(flags.join("\x1f"))
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask build`
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::{command, repository, setup};
@@ -12,6 +14,17 @@ pub(crate) fn run() -> Result<()> {
             .args(command::BUILT)
             .args(["--bin", "portdemux"]),
     )
+}
+
+/// Builds what a later version could be, with another ABI and another layout of some maps, and says where it is.
+pub(crate) fn next() -> Result<PathBuf> {
+    command::run(command::cargo("build").args(command::BUILT).args([
+        "--features",
+        "portdemux/next-layout",
+        "--bin",
+        "portdemux-next",
+    ]))?;
+    Ok(repository::target_dir().join("release/portdemux-next"))
 }
 
 /// Sets up, builds, and becomes a program of the package `portdemux-tests`, as root; what that program runs itself,

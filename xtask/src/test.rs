@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
+    build,
     command::{self, Stdio},
     repository, say, setup,
 };
@@ -89,14 +90,7 @@ fn run_built(args: &TestArgs) -> Result<()> {
     {
         return run_built_with(args, &[]);
     }
-    // What a later version could be, for the upgrade to it.
-    command::run(command::cargo("build").args(command::BUILT).args([
-        "--features",
-        "portdemux/next-layout",
-        "--bin",
-        "portdemux-next",
-    ]))?;
-    let next = repository::target_dir().join("release/portdemux-next");
+    let next = build::next()?;
     run_built_with(args, &[("PORTDEMUX_NEXT_BIN", &next)])
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::version;
+use super::{check, hidden, version};
 use crate::{
     command::{self, Command},
     repository, say,
@@ -23,7 +23,10 @@ pub(super) fn make(directory: &Path) -> Result<PathBuf> {
             .args(["--release", "--package", "portdemux", "--bin", "portdemux"])
             .args(["--target", &target, "--target-dir"])
             .arg(&built)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env(
+                "CARGO_ENCODED_RUSTFLAGS",
+                hidden::flags(&["-Ctarget-feature=+crt-static"])?,
+            )
             // It is taken off again.
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0"),
     )?;
@@ -40,6 +43,8 @@ pub(super) fn make(directory: &Path) -> Result<PathBuf> {
             .args([&binary, &built.join(target).join("release/portdemux")]),
     )?;
     check_static(&binary)?;
+    check::binary(&binary)?;
+    hidden::check(&binary)?;
     copy(&staged)?;
     let archive = directory.join(format!("{name}.tar.gz"));
     command::run(
@@ -56,12 +61,12 @@ pub(super) fn make(directory: &Path) -> Result<PathBuf> {
 /// What stands beside the binary.
 fn copy(staged: &Path) -> Result<()> {
     let root = repository::root();
-    let reference = repository::target_dir().join("release/dist");
+    let reference = super::apart().join("release/dist");
     let files = [
         "README.md",
         "LICENSE-MIT",
         "LICENSE-APACHE",
-        "docs/install.md",
+        "docs",
         "packaging/portdemux@.service",
         "packaging/example.toml",
     ];

@@ -1,4 +1,5 @@
-//! The package in a machine that boots: the unit, a reboot with rules in force, an upgrade under traffic, removal.
+//! The package in a machine that boots: the unit before there is a network, a reboot with rules in force, an upgrade
+//! under traffic to another ABI, a boot with a mistake in the rules, removal.
 
 use std::{
     fs,
@@ -8,22 +9,37 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::roots;
+use super::{roots, wire::Wire};
 use crate::{
     command::{self, Command, Stdio},
-    say, setup,
+    say,
 };
 
-/// What runs in the machine.
-const GUEST: &str = include_str!("guest.sh");
+/// What runs in the machine, and rules of every kind.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("guest.sh", include_str!("guest.sh")),
+    ("every.toml", include_str!("every.toml")),
+    ("receive.pl", include_str!("receive.pl")),
+    ("send.pl", include_str!("send.pl")),
+];
 /// The rules that it boots with.
 const RULES: &str = "[attach]\ninterface = [\"ens5\", \"late0\"]\n\n[[rule]]\nname = \"no\"\nport = \"7/udp\"\nto = \"drop\"\n";
-const UNIT: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nTimeoutStartSec=infinity\n\
-                    ExecStart=/bin/bash /root/guest.sh\n[Install]\nWantedBy=multi-user.target\n";
-/// How long both boots may take together, under software emulation on a busy machine.
+/// Its only other interface that is there at boot.
+const NETWORK: &str = "[Match]\nName=ens5\n[Network]\nAddress=192.0.2.2/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
+/// What looks, once everything is up.
+const LOOKS: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nType=oneshot\nTimeoutStartSec=infinity\n\
+                     ExecStart=/bin/bash /root/guest.sh\n[Install]\nWantedBy=multi-user.target\n";
+/// What listens, before anything is up.
+const LISTENS: &str = "[Unit]\nDefaultDependencies=no\nBefore=portdemux@default.service network-pre.target\n\
+                       RequiresMountsFor=/run\n[Service]\nType=forking\nTimeoutStartSec=infinity\n\
+                       ExecStart=/usr/bin/perl /root/receive.pl 7 8 9 10\n[Install]\nWantedBy=sysinit.target\n";
+/// How often it boots.
+const BOOTS: u32 = 3;
+/// How many seconds all boots may take together, under software emulation on a busy machine.
 const PATIENCE: &str = "1800";
 
-/// Boots a root of a suite, in which the package is installed, with the suite's kernel or that of its backports.
+/// Boots a root of a suite, in which the package is installed, with the suite's kernel. `newer` is a package of a version
+/// with another ABI.
 ///
 /// # Errors
 ///
@@ -57,22 +73,14 @@ fn bootable(suite: &str) -> Result<PathBuf> {
     let unfinished = base.with_extension("new");
     roots::copied(&base, &unfinished)?;
     fs::write(
-        unfinished.join("etc/apt/sources.list.d/backports.list"),
-        format!("deb {}/debian {suite}-backports main\n", setup::mirror()?),
-    )?;
-    fs::write(
         unfinished.join("usr/sbin/policy-rc.d"),
         "#!/bin/sh\nexit 101\n",
     )?;
     roots::inside(&unfinished, &["chmod", "755", "/usr/sbin/policy-rc.d"])?;
     roots::inside(&unfinished, &["apt-get", "update", "-q"])?;
     let install = ["apt-get", "install", "-y", "--no-install-recommends"];
-    let backports = format!("{suite}-backports");
-    let kernel = ["-t", &backports, "linux-image-cloud-amd64"];
-    roots::inside(
-        &unfinished,
-        &[&install[..], &kernel, &["initramfs-tools", "busybox"]].concat(),
-    )?;
+    let kernel = ["linux-image-cloud-amd64", "initramfs-tools", "busybox"];
+    roots::inside(&unfinished, &[&install[..], &kernel].concat())?;
     fs::rename(&unfinished, &bootable).context("keep the root")?;
     Ok(bootable)
 }
@@ -82,15 +90,25 @@ fn prepare(root: &Path, package: &Path, newer: &Path) -> Result<()> {
     fs::copy(newer, root.join("root/newer.deb"))?;
     roots::inside(root, &["dpkg", "--install", "/root/package.deb"])?;
     fs::write(root.join("etc/portdemux/default.toml"), RULES)?;
-    fs::write(root.join("root/guest.sh"), GUEST)?;
-    fs::write(root.join("etc/systemd/system/guest.service"), UNIT)?;
+    for (name, text) in PROGRAMS {
+        fs::write(root.join("root").join(name), text)?;
+    }
+    let network = root.join("etc/systemd/network");
+    fs::write(network.join("ens5.network"), NETWORK)?;
+    let units = root.join("etc/systemd/system");
+    fs::write(units.join("looks.service"), LOOKS)?;
+    fs::write(units.join("listens.service"), LISTENS)?;
     fs::write(root.join("etc/fstab"), "/dev/vda / ext4 defaults 0 0\n")?;
     let units = [
         "portdemux@default.service",
-        "guest.service",
+        "looks.service",
+        "listens.service",
         "systemd-networkd.service",
     ];
     roots::inside(root, &[&["systemctl", "enable"], &units[..]].concat())?;
+    // It would hang up what looks.
+    let login = ["systemctl", "mask", "serial-getty@ttyS0.service"];
+    roots::inside(root, &login)?;
     Ok(())
 }
 
@@ -98,6 +116,7 @@ fn boot(base: &Path, image: &Path) -> Result<()> {
     let file =
         |name: &str| fs::canonicalize(base.join(name)).with_context(|| format!("find {name}"));
     let (kernel, initrd) = (file("vmlinuz")?, file("initrd.img")?);
+    let wire = Wire::begin()?;
     let mut machine = command::spawn(
         Command::new("timeout")
             .args([
@@ -131,12 +150,7 @@ fn boot(base: &Path, image: &Path) -> Result<()> {
                 "file={},format=raw,if=virtio,cache=unsafe",
                 image.display()
             ))
-            .args([
-                "-netdev",
-                "user,id=n,restrict=on",
-                "-device",
-                "virtio-net-pci,netdev=n,addr=5",
-            ])
+            .args(wire.options())
             .stdin(Stdio::null())
             .stdout(Stdio::piped()),
     )?;
@@ -152,7 +166,7 @@ fn boot(base: &Path, image: &Path) -> Result<()> {
     }
     machine.wait().context("wait for the machine")?;
     ensure!(
-        boots == 2,
+        boots == BOOTS,
         "the machine does not say that boot {} is well",
         boots + 1
     );

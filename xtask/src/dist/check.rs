@@ -4,13 +4,14 @@ use std::{env, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::MOST;
 use crate::{
     command::{self, Command},
     say,
 };
 
 /// Some of what has to be in it.
-const HELD: [&str; 9] = [
+const HELD: [&str; 10] = [
     "./usr/bin/portdemux",
     "./usr/lib/systemd/system/portdemux@.service",
     "./usr/share/man/man1/portdemux.1.gz",
@@ -20,6 +21,7 @@ const HELD: [&str; 9] = [
     "./usr/share/zsh/vendor-completions/_portdemux",
     "./usr/share/fish/vendor_completions.d/portdemux.fish",
     "./usr/share/doc/portdemux/changelog.Debian.gz",
+    "./usr/share/doc/portdemux/docs/install.md",
 ];
 
 /// Checks what is in the package, what lintian says of it, and the unit.
@@ -53,9 +55,33 @@ fn unpacked(package: &Path, root: &Path) -> Result<()> {
             .arg("--extract")
             .args([package, root]),
     )?;
+    binary(&root.join("usr/bin/portdemux"))?;
     pages(&root.join("usr/share/man/man1"))?;
     completions(root)?;
     unit(root)
+}
+
+/// The binary has no more in it than what it does needs.
+pub(super) fn binary(binary: &Path) -> Result<()> {
+    let size = fs::metadata(binary)?.len();
+    ensure!(
+        size <= MOST,
+        "{} has {size} bytes, {MOST} at most",
+        binary.display()
+    );
+    let sections = command::output(
+        Command::new("readelf")
+            .args(["--sections", "--wide"])
+            .arg(binary),
+    )?;
+    for section in [".symtab", ".debug_info"] {
+        ensure!(
+            !sections.contains(section),
+            "{} is not stripped of {section}",
+            binary.display()
+        );
+    }
+    Ok(())
 }
 
 /// Every page is one that man takes without a warning.

@@ -3,9 +3,11 @@
 mod archive;
 mod boot;
 mod check;
+mod hidden;
 mod package;
 mod roots;
 mod sbom;
+mod wire;
 
 use std::{
     fs,
@@ -20,7 +22,7 @@ use crate::{
     repository, say, setup,
 };
 
-/// How large a file may be that is given to others.
+/// How large a file may be that is given to others, or the binary in it, in bytes.
 const MOST: u64 = 12 << 20;
 
 #[derive(Args)]
@@ -31,9 +33,9 @@ pub(crate) struct DistArgs {
     /// Also installs, removes and purges the package in a root of these suites, as in bookworm,trixie
     #[arg(long, value_name = "SUITE", value_delimiter = ',')]
     test: Vec<String>,
-    /// Also boots it in a machine with a root of this suite and its newest kernel, as in trixie
-    #[arg(long, value_name = "SUITE")]
-    boot: Option<String>,
+    /// Also boots it in machines with a root of these suites and their kernels, as in bookworm,trixie
+    #[arg(long, value_name = "SUITE", value_delimiter = ',')]
+    boot: Vec<String>,
 }
 
 /// Sets up, makes everything and checks it.
@@ -42,7 +44,7 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     setup::dist()?;
     let directory = repository::target_dir().join("dist");
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let package = package::make(&directory)?;
+    let package = package::make(&directory, !args.package_only)?;
     check::package(&package)?;
     let mut made = vec![package.clone()];
     if !args.package_only {
@@ -60,9 +62,11 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     for suite in &args.test {
         roots::test(suite, &package)?;
     }
-    if let Some(suite) = &args.boot {
+    if !args.boot.is_empty() {
         let newer = package::newer(&package, &repository::target_dir().join("roots"))?;
-        boot::test(suite, &package, &newer)?;
+        for suite in &args.boot {
+            boot::test(suite, &package, &newer)?;
+        }
     }
     Ok(())
 }
@@ -72,13 +76,18 @@ pub(crate) fn short() -> Result<()> {
     run(&DistArgs {
         package_only: true,
         test: Vec::new(),
-        boot: None,
+        boot: Vec::new(),
     })
 }
 
 /// The version of everything.
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
+}
+
+/// Where what is given to others is built, so that it does not say where: other flags build everything anew.
+fn apart() -> PathBuf {
+    repository::target_dir().join("package")
 }
 
 /// The name of a file, which every path here has.

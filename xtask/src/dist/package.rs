@@ -7,23 +7,37 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::version;
+use super::{hidden, version};
 use crate::{
+    build,
     command::{self, Command},
     repository, say,
 };
 
-/// Builds the package into a directory.
-pub(super) fn make(directory: &Path) -> Result<PathBuf> {
+/// Builds the package into a directory. The one to be given to others is built apart from everything else, so that it
+/// does not say where.
+pub(super) fn make(directory: &Path, is_for_others: bool) -> Result<PathBuf> {
     say::step("building the package");
-    command::run(command::cargo("build").args(command::BUILT).args([
-        "--bin",
-        "portdemux",
-        "--bin",
-        "portdemux-reference",
-    ]))?;
-    let built = repository::target_dir().join("release");
+    let target = if is_for_others {
+        super::apart()
+    } else {
+        repository::target_dir()
+    };
+    let mut cargo = command::cargo("build");
+    cargo
+        .args(command::BUILT)
+        .args(["--bin", "portdemux", "--bin", "portdemux-reference"]);
+    if is_for_others {
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", hidden::flags(&[])?);
+        // It is taken off again.
+        cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    }
+    command::run(cargo.arg("--target-dir").arg(&target))?;
+    let built = target.join("release");
     reference(&built, &built.join("dist"))?;
+    if is_for_others {
+        hidden::check(&built.join("portdemux"))?;
+    }
     let package = directory.join(format!("portdemux_{}-1_{}.deb", version(), architecture()?));
     command::run(
         command::cargo("deb")
@@ -35,7 +49,8 @@ pub(super) fn make(directory: &Path) -> Result<PathBuf> {
                 "--no-dbgsym",
             ])
             .arg("--output")
-            .arg(&package),
+            .arg(&package)
+            .env("CARGO_TARGET_DIR", &target),
     )?;
     Ok(package)
 }
@@ -53,8 +68,9 @@ pub(super) fn reference(built: &Path, directory: &Path) -> Result<()> {
     command::run(Command::new("gzip").args(["-9", "--no-name"]).args(pages))
 }
 
-/// The same package as the next revision, into a directory: to upgrade to.
+/// The package as the next revision with a binary of another ABI, into a directory: to upgrade to.
 pub(super) fn newer(package: &Path, directory: &Path) -> Result<PathBuf> {
+    let next = build::next()?;
     let unpacked = directory.join("newer");
     if unpacked.exists() {
         fs::remove_dir_all(&unpacked).with_context(|| format!("empty {}", unpacked.display()))?;
@@ -76,6 +92,12 @@ pub(super) fn newer(package: &Path, directory: &Path) -> Result<PathBuf> {
         package.display()
     );
     fs::write(&control, text.replace(&old, &new))?;
+    command::run(
+        Command::new("strip")
+            .arg("-o")
+            .arg(unpacked.join("usr/bin/portdemux"))
+            .arg(next),
+    )?;
     let newer = directory.join("newer.deb");
     let build = ["--root-owner-group", "--build"];
     command::run(

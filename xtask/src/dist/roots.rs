@@ -84,7 +84,8 @@ fn lived(root: &Path, package: &Path) -> Result<()> {
     let before = files(root)?;
     command::run(command::as_root("cp")?.arg(package).arg(root.join("root")))?;
     let inside = format!("/root/{}", name(package));
-    run(&["dpkg", "--install", &inside])?;
+    let install = ["apt-get", "install", "--yes", &inside];
+    run(&install)?;
     let said = run(&["portdemux", "--version"])?;
     ensure!(
         said.trim() == format!("portdemux {}", version()),
@@ -110,13 +111,18 @@ fn lived(root: &Path, package: &Path) -> Result<()> {
     ensure!(said.contains("entry point web"), "explain says {said}");
     run(&["systemctl", "enable", "portdemux@default.service"])?;
     // Over itself, as an upgrade.
-    run(&["dpkg", "--install", &inside])?;
-    run(&["dpkg", "--remove", "portdemux"])?;
+    run(&[&install[..], &["--reinstall"]].concat())?;
+    // What the unit leaves.
+    for directory in ["/run/portdemux", "/var/lib/portdemux"] {
+        run(&["mkdir", "--parents", directory])?;
+        run(&["touch", &format!("{directory}/default.toml")])?;
+    }
+    run(&["apt-get", "remove", "--yes", "portdemux"])?;
     ensure!(
         root.join("etc/portdemux/default.toml").exists(),
         "removing it took the rules"
     );
-    run(&["dpkg", "--purge", "portdemux"])?;
+    run(&["apt-get", "purge", "--yes", "portdemux"])?;
     run(&["rm", &inside])?;
     let left: Vec<String> = files(root)?
         .into_iter()
@@ -128,9 +134,10 @@ fn lived(root: &Path, package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What dpkg itself keeps.
+/// What apt and dpkg keep for themselves.
 fn is_dpkg(file: &str) -> bool {
     file.starts_with("var/log/")
+        || file.starts_with("var/lib/apt/")
         || file.starts_with("var/lib/dpkg/")
         || file.starts_with("var/cache/")
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::version;
+use super::{hidden, version};
 use crate::{command, repository, say};
 
 /// Writes what the command is made of, as `CycloneDX`, into a directory.
@@ -37,7 +37,10 @@ pub(super) fn make(directory: &Path) -> Result<PathBuf> {
         }
     }
     moved?;
-    let text = fs::read_to_string(&bill)?;
+    // Packages of the workspace are named by where they are.
+    let text = fs::read_to_string(&bill)?.replace(&root.display().to_string(), "");
+    fs::write(&bill, &text).with_context(|| format!("write {}", bill.display()))?;
+    hidden::check(&bill)?;
     ensure!(
         text.contains("\"CycloneDX\"") && text.contains("\"aya-obj\""),
         "{} does not say what the command is made of",
