@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use portdemux_common::ruleset::RuleId;
+use portdemux_common::ruleset::{Header, RuleId};
 use serde::Serialize;
 
 use super::{
@@ -178,7 +178,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             generation: in_force.generation.0,
             attach: Attach::of(in_force.ruleset.attach()),
             defaults: in_force.ruleset.defaults().words().into_iter().collect(),
-            flows: in_force.ruleset.flows().map(Flows::of),
+            flows: Flows::of(&in_force.ruleset, &image.header),
             sets: in_force
                 .ruleset
                 .sets()
@@ -264,13 +264,15 @@ impl<'a> Attach<'a> {
 }
 
 impl Flows {
-    fn of(flows: &rules::Flows) -> Self {
-        let seconds = flows.timeouts.map(|timeout| timeout.as_secs_f64());
-        Self {
-            size: flows.size,
-            half_open: flows.half_open,
+    /// What is in force: a text that says no size means another one to a version with other defaults.
+    fn of(ruleset: &rules::Ruleset, header: &Header) -> Option<Self> {
+        let timeouts = ruleset.flows()?.timeouts;
+        let seconds = timeouts.map(|timeout| timeout.as_secs_f64());
+        Some(Self {
+            size: header.flows,
+            half_open: header.half_open,
             timeouts: TIMEOUT_KEYS.into_iter().zip(seconds).collect(),
-        }
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use portdemux_tests::{
     cli::{self, Portdemux},
+    faults,
     lab::{INTERFACE, Lab},
     require,
     run::{self, Output, Running},
@@ -419,5 +420,37 @@ fn a_session_of_sshd_is_found_with_and_without_what_it_says() -> Result<()> {
     let output = login(&remote, "192.0.2.2")?.success()?;
     ensure!(output.stdout.ends_with("alive\n"), "{}", output.stdout);
     ensure!(without_time(output.stdout.trim_end().trim_end_matches("\nalive")).is_ok());
+    Ok(())
+}
+
+/// Calls by which `/proc` is read, and how they fail.
+const UNREAD: [&str; 3] = ["openat {} EMFILE", "openat {} EACCES", "read {} EIO"];
+
+#[test]
+fn no_failing_call_hides_the_session() -> Result<()> {
+    if !require::have(require::WIRE) || !cfg!(target_arch = "x86_64") {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    portdemux.apply(RULES)?;
+    let words = ["remove", "ssh"];
+    for call in UNREAD {
+        for nth in 1.. {
+            let fault = call.replace("{}", &format!("{nth}"));
+            let command = typed(&portdemux, CLIENT, &words);
+            let ended = faults::run(&command, cli::binary()?, Some(fault.parse()?))?;
+            ensure!(
+                ended.code == Some(1),
+                "{fault}: {:?} {}",
+                ended.code,
+                ended.stderr
+            );
+            if !ended.has_failed {
+                break;
+            }
+        }
+    }
+    assert_eq!(portdemux.json(&["status"])?["generation"], 1);
     Ok(())
 }
