@@ -25,6 +25,8 @@ const REQUIRED: [&str; 2] = ["6.1", "6.12"];
 const OTHERS: [&str; 6] = ["5.10", "5.15", "6.6", "6.8", "6.16", "6.18"];
 /// The first kernel that portdemux runs on.
 const FLOOR: [u32; 2] = [5, 15];
+/// Possible CPUs of the machines on which it is tried what many of them take.
+const MANY_CPUS: u32 = 128;
 /// How many instructions the verifier may take for a program, on every kernel.
 const CEILING: u64 = 500_000;
 
@@ -150,30 +152,34 @@ fn check(kernel: &Kernel, programs: &Programs, args: &VmArgs) -> Result<Outcome>
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let initrd = directory.join("initrd");
     initrd::build(&initrd, kernel, programs)?;
-    let mut checks = args.checks.clone();
-    if checks.is_empty() {
-        let is_below = kernels::numbers(&kernel.version) < FLOOR.to_vec();
-        let names: &[&str] = if is_below {
-            &["floor"]
-        } else {
-            &["load", "rules"]
-        };
-        checks = names.iter().map(|name| (*name).to_owned()).collect();
+    let is_below = kernels::numbers(&kernel.version) < FLOOR.to_vec();
+    let names: &[&str] = match (is_below, args.short) {
+        (true, _) => &["floor"],
+        (false, true) => &["load", "rules"],
+        (false, false) => &["load", "rules", "cpus"],
+    };
+    let run = |names: &[String], cpus: u32| {
+        let checks = names.join(", ");
+        say::step(format_args!("Linux {}: {checks}", kernel.version));
+        machine::run(&machine::Machine {
+            kernel,
+            initrd: &initrd,
+            log: &directory.join(format!("log.{cpus}")),
+            checks: names,
+            cpus,
+            memory: args.memory,
+            is_short: args.short,
+        })
+    };
+    if !args.checks.is_empty() {
+        return run(&args.checks, args.cpus);
     }
-    say::step(format_args!(
-        "Linux {}: {}",
-        kernel.version,
-        checks.join(", ")
-    ));
-    machine::run(&machine::Machine {
-        kernel,
-        initrd: &initrd,
-        log: &directory.join("log"),
-        checks: &checks,
-        cpus: args.cpus,
-        memory: args.memory,
-        is_short: args.short,
-    })
+    let owned: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut outcome = run(&owned, args.cpus)?;
+    if !is_below && !args.short && args.cpus == 2 {
+        outcome.add(run(&["cpus".to_owned()], MANY_CPUS)?);
+    }
+    Ok(outcome)
 }
 
 /// Where kernels and what they said are kept.

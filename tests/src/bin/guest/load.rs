@@ -4,8 +4,6 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use crate::is_short;
-
 /// What the benchmark alone needs.
 const ASIDE: &str = "portdemux-baseline";
 
@@ -15,9 +13,7 @@ pub(crate) fn run() -> Result<()> {
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     objects.sort();
-    if is_short() {
-        objects.retain(|object| !object.ends_with(ASIDE));
-    }
+    objects.retain(|object| !object.ends_with(ASIDE));
     // What it prints is for the machine outside.
     let status = Command::new("load")
         .args(&objects)

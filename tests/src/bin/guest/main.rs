@@ -3,6 +3,7 @@
 //! `PORTDEMUX_GUEST_CHECKS` names them. A check is a file of this folder and a line of [`CHECKS`]; it uses the
 //! lab of the tests. What is printed is read by `xtask/src/vm/machine.rs`.
 
+mod cpus;
 mod floor;
 mod load;
 mod machine;
@@ -20,7 +21,8 @@ use anyhow::Result;
 /// A check, by the name with which `cargo xtask vm --check NAME` asks for it.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 3] = [
+const CHECKS: [Check; 4] = [
+    ("cpus", cpus::run),
     ("floor", floor::run),
     ("load", load::run),
     ("rules", rules::run),
