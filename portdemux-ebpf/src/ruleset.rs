@@ -130,12 +130,12 @@ impl RulesetTables for Ruleset {
 
     #[inline(always)]
     fn v4(&self, place: usize) -> Option<&V4Place> {
-        self.element::<V4Place, 4>(Part::V4, place)
+        self.element::<V4Place, 2>(Part::V4, place)
     }
 
     #[inline(always)]
     fn v6(&self, place: usize) -> Option<&V6Place> {
-        self.element::<V6Place, 2>(Part::V6, place)
+        self.element::<V6Place, 1>(Part::V6, place)
     }
 
     #[inline(always)]

@@ -419,14 +419,20 @@ fn runs(transport: Transport, table: &[Entry; PORT_PLACES]) -> Vec<(PortRange, E
 }
 
 fn addresses(image: &RulesetImage) -> Vec<(IpAddr, u32, u32)> {
-    let v4 = image
-        .v4
-        .iter()
-        .map(|place| (IpAddr::from(place.address), place.first, place.count));
-    let v6 = image
-        .v6
-        .iter()
-        .map(|place| (IpAddr::from(place.address), place.first, place.count));
+    let v4 = image.v4.iter().map(|place| {
+        (
+            IpAddr::from(place.address),
+            place.claims.first,
+            place.claims.count,
+        )
+    });
+    let v6 = image.v6.iter().map(|place| {
+        (
+            IpAddr::from(place.address),
+            place.claims.first,
+            place.claims.count,
+        )
+    });
     let mut addresses: Vec<_> = Vec::new();
     if image.header.v4_mask != 0 {
         addresses.extend(v4.take(image.header.v4_mask as usize + 1));

@@ -7,7 +7,10 @@
 
 mod entry;
 
-use core::ops::{Deref, DerefMut};
+use core::{
+    hint::cold_path,
+    ops::{Deref, DerefMut},
+};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -151,38 +154,46 @@ impl Part {
     pub const COUNT: usize = 10;
 }
 
-/// A claimed address and where the spans of its ports lie.
+/// A claimed address and the spans of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct V4Place {
     /// The address, big-endian.
     pub address: [u8; 4],
-    /// Fills the word.
+    /// Fills half a line.
     pub reserved: u32,
-    /// Index of its first span.
-    pub first: u32,
-    /// How many spans it has; 0 for an empty place.
-    pub count: u32,
+    /// What it claims.
+    pub claims: Claims,
 }
 
-/// A claimed address and where the spans of its ports lie.
+/// The same of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct V6Place {
     /// The address, big-endian.
     pub address: [u8; 16],
-    /// Index of its first span.
+    /// What it claims.
+    pub claims: Claims,
+    /// Fills a line.
+    pub reserved: [u32; 6],
+}
+
+/// The spans of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Claims {
+    /// Index of the first span.
     pub first: u32,
-    /// How many spans it has; 0 for an empty place.
+    /// How many there are; 0 for an empty place.
     pub count: u32,
-    /// Fills half a line.
-    pub reserved: u64,
+    /// The first one, so that one that is alone need not be looked up.
+    pub span: Span,
 }
 
 /// Neighbouring ports of one protocol that one rule claims at an address.
 ///
 /// Ends are [`span_key`]s. An address's spans ascend and do not overlap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Span {
     /// The first port.
@@ -193,6 +204,21 @@ pub struct Span {
     pub entry: Entry,
     /// Which shadow they are, if any.
     pub shadow: Entry,
+}
+
+impl Span {
+    /// Whose a port is, by its [`span_key`].
+    #[inline(always)]
+    const fn claim(&self, key: u32) -> Claim {
+        if self.first <= key && key <= self.last {
+            Claim {
+                entry: self.entry,
+                shadow: self.shadow,
+            }
+        } else {
+            Claim::NONE
+        }
+    }
 }
 
 /// Whose a port is.
@@ -298,7 +324,7 @@ impl Rulesets {
 const _: () = {
     assert!(Entry::RULE as usize == RULE_PLACES - 1);
     assert!(size_of::<Header>() == 320 && align_of::<Header>() == 8);
-    assert!(size_of::<V4Place>() == 16 && size_of::<V6Place>() == 32 && size_of::<Span>() == 16);
+    assert!(size_of::<V4Place>() == 32 && size_of::<V6Place>() == 64 && size_of::<Span>() == 16);
     assert!(size_of::<Head>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
     // No value over 4 MiB: kernels before 6.0 refuse it (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
     assert!(size_of::<Rulesets>() <= 4 << 20);
@@ -371,7 +397,7 @@ pub trait RulesetTables {
             return Claim::NONE;
         };
         match self.v4(place(hashed, displacement, header.v4_mask)) {
-            Some(place) if place.address == address => self.search(place.first, place.count, ports),
+            Some(place) if place.address == address => self.claim(&place.claims, ports),
             _ => Claim::NONE,
         }
     }
@@ -390,16 +416,26 @@ pub trait RulesetTables {
         };
         match self.v6(place(hashed, displacement, header.v6_mask)) {
             Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
-                self.search(place.first, place.count, ports)
+                self.claim(&place.claims, ports)
             }
             _ => Claim::NONE,
         }
     }
 
-    /// Finds the span of `count` spans from `first` on that holds the destination port.
+    /// What an address claims of a packet's ports.
     #[inline(always)]
-    fn search(&self, first: u32, count: u32, ports: Ports) -> Claim {
+    fn claim(&self, claims: &Claims, ports: Ports) -> Claim {
         let key = span_key(ports.transport, ports.destination);
+        if claims.count == 1 {
+            return claims.span.claim(key);
+        }
+        cold_path();
+        self.search(claims.first, claims.count, key)
+    }
+
+    /// Finds the span of `count` spans from `first` on that holds a port.
+    #[inline(always)]
+    fn search(&self, first: u32, count: u32, key: u32) -> Claim {
         let mut base = first as usize & SEARCH_MASK;
         let mut left = count as usize;
         // The last span that begins at or before the key lies in [base, base + left).
@@ -419,10 +455,7 @@ pub trait RulesetTables {
             left -= half;
         }
         match self.span(base) {
-            Some(span) if left == 1 && span.first <= key && key <= span.last => Claim {
-                entry: span.entry,
-                shadow: span.shadow,
-            },
+            Some(span) if left == 1 => span.claim(key),
             _ => Claim::NONE,
         }
     }

@@ -16,11 +16,12 @@ use ipnet::IpNet;
 use portdemux_common::{
     parse::Version,
     policy::Policy,
-    ruleset::{Header, LINE, Part, RulesetImage, TableIndex, V6Place},
+    ruleset::{Header, LINE, Part, RulesetImage, TableIndex},
     sources::{Admission, MAX_WORDS, Sources, Table},
 };
 
 use super::{
+    layout::Places,
     links,
     mapped::Mapped,
     maps::{self, Maps},
@@ -111,27 +112,22 @@ pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
     }
 }
 
-/// Reads the tables of an image whose head is known, in which places of IPv6 addresses have `v6_place` bytes.
-pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, v6_place: usize) {
-    const V6: usize = Part::V6 as usize;
+/// Reads the tables of an image whose head is known; `older` says how places of addresses look in it, if not as in
+/// this binary's.
+pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<Places>) {
+    const PLACES: [usize; 2] = [Part::V4 as usize, Part::V6 as usize];
     let (index, [_, tables @ ..]) = (image.header.tables, image::parts(&image.header));
+    let begin = index
+        .parts
+        .map(|first| (index.begin + first) as usize * WORD);
     let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(image));
-    for (part, (first, table)) in index.parts.iter().zip(tables).enumerate() {
-        let (from, to) = ((index.begin + first) as usize * WORD, &mut words[table]);
-        if part == V6 {
-            read_places(map, from, to, v6_place);
-        } else {
-            map.read(from, to);
+    for (part, table) in tables.into_iter().enumerate() {
+        if older.is_none() || !PLACES.contains(&part) {
+            map.read(begin[part], &mut words[table]);
         }
     }
-}
-
-/// Reads places of IPv6 addresses that have `v6_place` bytes each, from `from` bytes on.
-pub(super) fn read_places(map: &Mapped, from: usize, to: &mut [u64], v6_place: usize) {
-    let places = to.chunks_exact_mut(size_of::<V6Place>() / WORD);
-    let length = v6_place.min(size_of::<V6Place>()) / WORD;
-    for (number, place) in places.enumerate() {
-        map.read(from + number * v6_place, &mut place[..length]);
+    if let Some(older) = older {
+        older.read(map, PLACES.map(|part| begin[part]), image);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use portdemux_common::{
     hash::{self, Hashed},
-    ruleset::{DISPLACEMENTS, RulesetImage, V4Place, V6Place, place},
+    ruleset::{Claims, DISPLACEMENTS, RulesetImage, V4Place, V6Place, place},
 };
 
 use super::length;
@@ -21,8 +21,7 @@ pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[Placed<4>]) {
         image.v4[place] = V4Place {
             address,
             reserved: 0,
-            first,
-            count,
+            claims: claims(image, first, count),
         };
     }
 }
@@ -37,10 +36,19 @@ pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
     for (&(address, first, count), place) in addresses.iter().zip(table.places) {
         image.v6[place] = V6Place {
             address,
-            first,
-            count,
-            reserved: 0,
+            claims: claims(image, first, count),
+            reserved: [0; 6],
         };
+    }
+}
+
+/// The claims of an address whose spans stand in an image.
+pub(crate) fn claims(image: &RulesetImage, first: u32, count: u32) -> Claims {
+    let span = image.spans.get(first as usize).filter(|_| count > 0);
+    Claims {
+        first,
+        count,
+        span: span.copied().unwrap_or_default(),
     }
 }
 

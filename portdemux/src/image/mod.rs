@@ -27,6 +27,7 @@ use portdemux_common::{
     wire::{Port, Transport},
 };
 
+pub(crate) use self::addresses::claims;
 use self::addresses::{Placed, place_v4, place_v6};
 pub use self::{
     sources::{Words, outline::Outline},

@@ -180,13 +180,15 @@ fn span(image: &RulesetImage, address: IpAddr, key: u32) -> (Entry, Entry) {
     let placed = match address {
         IpAddr::V4(address) => {
             let mut places = image.v4.iter();
-            let place = places.find(|place| place.count > 0 && place.address == address.octets());
-            place.map(|place| (place.first, place.count))
+            let place =
+                places.find(|place| place.claims.count > 0 && place.address == address.octets());
+            place.map(|place| (place.claims.first, place.claims.count))
         }
         IpAddr::V6(address) => {
             let mut places = image.v6.iter();
-            let place = places.find(|place| place.count > 0 && place.address == address.octets());
-            place.map(|place| (place.first, place.count))
+            let place =
+                places.find(|place| place.claims.count > 0 && place.address == address.octets());
+            place.map(|place| (place.claims.first, place.claims.count))
         }
     };
     let (first, count) = placed.unwrap_or_default();

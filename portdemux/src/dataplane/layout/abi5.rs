@@ -3,15 +3,12 @@
 //! The numbers are those of the binaries that made them, whatever this one has: none is derived from its types.
 
 use portdemux_common::{
-    ruleset::{Part, RulesetImage, V4Place},
+    ruleset::{Part, RulesetImage},
     state::Generation,
 };
 
-use super::{Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks, Tables};
-use crate::{
-    dataplane::{mapped::Mapped, tables},
-    image,
-};
+use super::{Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks, Places, Tables};
+use crate::{dataplane::mapped::Mapped, image};
 
 /// Its number.
 pub(super) const ABI: u32 = 5;
@@ -29,11 +26,12 @@ const TABLES: [usize; Part::COUNT] = [
     1_065_216, 1_196_288, 1_327_360, 2_900_224, 6_045_952, 10_240_256, 11_288_832, 12_337_408,
     17_580_288, 19_677_440,
 ];
-/// The tables of IPv4 addresses have places of 12 bytes.
 const V4: usize = Part::V4 as usize;
-/// Those of IPv6 addresses have places of 24 bytes.
 const V6: usize = Part::V6 as usize;
-const V6_PLACE: usize = 24;
+const PLACES: Places = Places {
+    v4: (12, 4),
+    v6: (24, 16),
+};
 
 /// Where the image of a generation begins.
 const fn half(generation: Generation) -> usize {
@@ -50,33 +48,19 @@ pub(super) fn read_image(rulesets: &Mapped, generation: Generation) -> Box<Rules
     let new: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.header));
     new[..header.len()].copy_from_slice(&header);
     let [head, tables @ ..] = image::parts(&image.header);
-    let count = if image.header.v4_mask == 0 {
-        0
-    } else {
-        image.header.v4_mask as usize + 1
-    };
-    let mut places = vec![0_u64; (12 * count).div_ceil(WORD)];
-    rulesets.read(start + TABLES[V4], &mut places);
-    let places: &[[u32; 3]] =
-        bytemuck::cast_slice(&bytemuck::cast_slice::<u64, u32>(&places)[..3 * count]);
-    for (to, &[address, first, count]) in image.v4.iter_mut().zip(places) {
-        *to = V4Place {
-            address: address.to_ne_bytes(),
-            reserved: 0,
-            first,
-            count,
-        };
-    }
     let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut *image));
     let new_header = size_of::<portdemux_common::ruleset::Header>() / WORD;
     rulesets.read(start + HEADER, &mut words[new_header..head.end]);
     for (part, (table, from)) in tables.into_iter().zip(TABLES).enumerate() {
-        match part {
-            V4 => {}
-            V6 => tables::read_places(rulesets, start + from, &mut words[table], V6_PLACE),
-            _ => rulesets.read(start + from, &mut words[table]),
+        if part != V4 && part != V6 {
+            rulesets.read(start + from, &mut words[table]);
         }
     }
+    PLACES.read(
+        rulesets,
+        [V4, V6].map(|part| start + TABLES[part]),
+        &mut image,
+    );
     image
 }
 
@@ -126,10 +110,7 @@ pub(super) const LAYOUT: Layout = Layout {
         numbers: 0,
         blocks: 0,
     },
-    tables: Tables {
-        value_bytes: 8,
-        v6_place: V6_PLACE as u64,
-    },
+    tables: Tables { value_bytes: 8 },
 };
 
 const LEDGER_BYTES: u64 = 8_392_192 + 8_192 * 64 + 16;

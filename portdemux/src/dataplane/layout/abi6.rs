@@ -1,6 +1,6 @@
 //! ABI 6, whose instances do not say how the blocks of a CPU and the tables of rulesets are made up.
 
-use super::{OwnBlocks, Tables};
+use super::{OwnBlocks, Places, Tables};
 
 /// Its number.
 pub(super) const ABI: u32 = 6;
@@ -11,7 +11,9 @@ pub(super) const OWN_BLOCKS: OwnBlocks = OwnBlocks {
     blocks: 36_864,
 };
 
-pub(super) const TABLES: Tables = Tables {
-    value_bytes: 8,
-    v6_place: 24,
+pub(super) const TABLES: Tables = Tables { value_bytes: 8 };
+
+pub(super) const PLACES: Places = Places {
+    v4: (16, 8),
+    v6: (24, 16),
 };

@@ -7,6 +7,7 @@
 mod abi5;
 mod abi6;
 mod earlier;
+mod places;
 mod runs;
 mod translated;
 
@@ -23,12 +24,13 @@ use portdemux_common::{
     },
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
     flows::Shape,
-    ruleset::{RULE_PLACES, RulesetImage, Rulesets, V6Place},
+    ruleset::{RULE_PLACES, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
 pub(super) use self::{
     earlier::{CARRIED, Earlier, Kind, write_carried},
+    places::Places,
     runs::Runs,
     translated::Translated,
 };
@@ -103,8 +105,6 @@ pub(super) struct OwnBlocks {
 #[repr(C)]
 pub(super) struct Tables {
     pub(super) value_bytes: u64,
-    /// Of an IPv6 address.
-    pub(super) v6_place: u64,
 }
 
 /// Where counters stand in a set of them.
@@ -206,7 +206,6 @@ pub(super) const OWN: Layout = Layout {
     },
     tables: Tables {
         value_bytes: super::tables::LINE_BYTES as u64,
-        v6_place: size_of::<V6Place>() as u64,
     },
 };
 
@@ -260,9 +259,9 @@ impl Layout {
         usize_of(self.tables.value_bytes)
     }
 
-    /// How many bytes a place of an IPv6 address has.
-    pub(super) fn v6_place(&self) -> usize {
-        usize_of(self.tables.v6_place)
+    /// How places of addresses look in those tables, if not as in this binary's.
+    pub(super) fn older_places(&self) -> Option<Places> {
+        (self.abi == u64::from(abi6::ABI)).then_some(abi6::PLACES)
     }
 
     /// Reads the image of a generation where images are of another layout; none if they are of this binary's.

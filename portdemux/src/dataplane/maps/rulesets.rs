@@ -92,7 +92,7 @@ impl Maps {
             let head = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.head));
             self.rulesets.read(start, head);
             let map = self.tables_of(&image.header);
-            tables::read_into(&map, &mut image, self.layout.v6_place());
+            tables::read_into(&map, &mut image, self.layout.older_places());
             image
         })
     }

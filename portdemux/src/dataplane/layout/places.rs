@@ -1,0 +1,75 @@
+//! Places of addresses as instances before ABI 7 have them: without the span that is alone.
+
+use portdemux_common::ruleset::{RulesetImage, V4Place, V6Place};
+
+use crate::{dataplane::mapped::Mapped, image::claims};
+
+const HALF: usize = size_of::<u32>();
+
+/// How many bytes a place of each version has, and how far into it the index of the first span stands, which the
+/// number of spans follows. It begins with the address.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::dataplane) struct Places {
+    pub(super) v4: (usize, usize),
+    pub(super) v6: (usize, usize),
+}
+
+impl Places {
+    /// Reads those of an image into it, all else of which is there; `v4` and `v6` say where in the map they begin, in
+    /// bytes.
+    pub(in crate::dataplane) fn read(
+        self,
+        map: &Mapped,
+        [v4, v6]: [usize; 2],
+        image: &mut RulesetImage,
+    ) {
+        let count = |mask: u32| if mask == 0 { 0 } else { mask as usize + 1 };
+        let (v4_count, v6_count) = (count(image.header.v4_mask), count(image.header.v6_mask));
+        for (at, place) in read(map, v4, self.v4, v4_count).into_iter().enumerate() {
+            image.v4[at] = V4Place {
+                address: place.address(),
+                reserved: 0,
+                claims: claims(image, place.first, place.count),
+            };
+        }
+        for (at, place) in read(map, v6, self.v6, v6_count).into_iter().enumerate() {
+            image.v6[at] = V6Place {
+                address: place.address(),
+                claims: claims(image, place.first, place.count),
+                reserved: [0; 6],
+            };
+        }
+    }
+}
+
+struct Place {
+    /// The address, and zeros behind it.
+    halves: [u32; 4],
+    first: u32,
+    count: u32,
+}
+
+impl Place {
+    fn address<const N: usize>(&self) -> [u8; N] {
+        let bytes: [u8; 16] = bytemuck::cast(self.halves);
+        std::array::from_fn(|at| bytes[at])
+    }
+}
+
+fn read(map: &Mapped, from: usize, (bytes, first): (usize, usize), count: usize) -> Vec<Place> {
+    let mut words = vec![0_u64; (bytes * count).div_ceil(size_of::<u64>())];
+    map.read(from, &mut words);
+    let halves: &[u32] = bytemuck::cast_slice(&words);
+    let places = halves.chunks_exact(bytes / HALF).take(count);
+    let read = |place: &[u32]| {
+        let mut halves = [0; 4];
+        let address = (first / HALF).min(halves.len());
+        halves[..address].copy_from_slice(&place[..address]);
+        Place {
+            halves,
+            first: place[first / HALF],
+            count: place[first / HALF + 1],
+        }
+    };
+    places.map(read).collect()
+}
