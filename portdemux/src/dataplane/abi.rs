@@ -125,16 +125,30 @@ impl Places {
     /// It is one.
     pub fn refuse_newer(&self) -> Result<()> {
         // What cannot be listed is damaged, whoever made it.
-        let abis = numbers(&self.instance_pins(), ABI_PREFIX).unwrap_or_default();
+        let abis = self.abis().unwrap_or_default();
         if abis.contains(&ABI) || abis.iter().all(|&abi| abi <= ABI) {
             return Ok(());
         }
         self.refuse_other_abi()
     }
 
+    /// The ABIs of all directories of pins, those among them that have taken another's place and not got their own
+    /// name yet: whoever was killed then has left no other.
+    fn abis(&self) -> Result<Vec<u32>> {
+        let pins = self.instance_pins();
+        let mut abis = numbers(&pins, ABI_PREFIX)?;
+        let unnamed = format!("{ABI_PREFIX}0");
+        for abi in numbers(&pins, &unnamed)? {
+            if overtaken(&pins.join(format!("{unnamed}{abi}")))?.is_some() {
+                abis.push(abi);
+            }
+        }
+        Ok(abis)
+    }
+
     /// Refuses pins of another ABI; says what to do about them.
     pub(super) fn refuse_other_abi(&self) -> Result<()> {
-        let abis = numbers(&self.instance_pins(), ABI_PREFIX)?;
+        let abis = self.abis()?;
         let Some(&other) = abis.iter().filter(|&&abi| abi != ABI).max() else {
             return Ok(());
         };

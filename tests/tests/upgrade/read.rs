@@ -1,5 +1,7 @@
 //! What an older version made is read as it is; what a newer one made is refused.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
 use portdemux_tests::{
     cli::Portdemux,
@@ -165,6 +167,44 @@ fn an_older_version_refuses_what_a_newer_one_made_and_touches_nothing() -> Resul
     ensure!(portdemux.stats()?.generation()? == counters.generation()?);
     let status = portdemux.json(&["status"])?;
     ensure!(status["interfaces"][0]["state"] == "attached", "{status}");
+    Ok(())
+}
+
+/// A kill between the two renames leaves only a directory that has not got its name yet.
+#[test]
+fn an_older_version_refuses_what_a_newer_one_has_half_taken_over() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let pair = Pair::of_this()?;
+    let lab = Lab::new()?;
+    let mut portdemux = Portdemux::new(&lab.server)?;
+    pair.use_older(&mut portdemux);
+    let rules = bed::rules(&portdemux)?;
+    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    let instance = portdemux.bpffs().join("portdemux/default");
+    let [older, newer] = pair.abis;
+    let whole = instance.join(format!("abi{older}"));
+    let staged = instance.join(format!("abi0{newer}"));
+    fs::create_dir(&staged)?;
+    let aside = staged.join(format!("older{older}"));
+    fs::rename(&whole, &aside)?;
+    for command in [
+        &["status"][..],
+        &["attach", INTERFACE],
+        &["apply", &rules],
+        &["detach", INTERFACE],
+    ] {
+        let refused = portdemux.fails(1, command)?.stderr;
+        // ABI 5 calls it by the number as it stands there.
+        let names = [format!("ABI {newer}"), format!("ABI 0{newer}")];
+        let is_named = names.iter().any(|name| refused.contains(name));
+        ensure!(is_named, "{refused}");
+    }
+    ensure!(bed::directories(&portdemux)? == [format!("abi0{newer}")].into());
+    fs::rename(&aside, &whole)?;
+    fs::remove_dir(&staged)?;
+    portdemux.ok(&["status"])?;
     Ok(())
 }
 
