@@ -40,6 +40,7 @@ pub(super) struct Machine<'a> {
 #[derive(Default)]
 pub(super) struct Outcome {
     kernel: String,
+    asked: Vec<String>,
     passed: Vec<String>,
     failed: Vec<String>,
     /// Programs with how many instructions the verifier took for them.
@@ -55,6 +56,19 @@ impl Outcome {
             .iter()
             .map(|failed| format!("Linux {}: {failed}", self.kernel))
             .collect();
+        let silent = |check: &&String| {
+            !self.passed.contains(check)
+                && !self
+                    .failed
+                    .iter()
+                    .any(|failed| failed.starts_with(check.as_str()))
+        };
+        for check in self.asked.iter().filter(silent) {
+            failures.push(format!(
+                "Linux {}: {check} did not say how it ended",
+                self.kernel
+            ));
+        }
         if !self.is_complete {
             failures.push(format!(
                 "Linux {}: the guest did not come to its end",
@@ -66,6 +80,7 @@ impl Outcome {
 
     /// Adds what came of another guest with the same kernel.
     pub(super) fn add(&mut self, other: Self) {
+        self.asked.extend(other.asked);
         self.passed.extend(other.passed);
         self.failed.extend(other.failed);
         self.verified.extend(other.verified);
@@ -73,7 +88,8 @@ impl Outcome {
     }
 
     fn take(&mut self, line: &str) {
-        if let Some(said) = line.strip_prefix(MARK) {
+        // What the firmware has printed may stand before the first one.
+        if let Some((_, said)) = line.split_once(MARK) {
             match said.split_once(' ') {
                 Some(("passed", check)) => self.passed.push(check.to_owned()),
                 Some(("failed", check)) => self.failed.push(check.to_owned()),
@@ -115,6 +131,7 @@ pub(super) fn run(machine: &Machine) -> Result<Outcome> {
     });
     let mut outcome = Outcome {
         kernel: machine.kernel.version.clone(),
+        asked: machine.checks.to_vec(),
         ..Outcome::default()
     };
     let ended = loop {
@@ -197,10 +214,14 @@ mod tests {
 
     #[test]
     fn what_the_guest_says_is_understood() {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            asked: ["load", "rules"].map(str::to_owned).to_vec(),
+            ..Outcome::default()
+        };
+        assert_eq!(outcome.failures().len(), 3);
         for line in [
             "portdemux-xdp        portdemux_plain         10546      5          0    322502    13247",
-            "guest: passed load",
+            "\u{1b}c\u{1b}[?7lguest: passed load",
             "guest: failed rules: no such file",
         ] {
             outcome.take(line);
