@@ -336,6 +336,54 @@ impl Portdemux<'_> {
             Ok(self.json(&["status"])?["sockets"]["follower_runs"] == false)
         })
     }
+
+    /// The processes that watch over changes that wait.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub fn guardians(&self) -> Result<Vec<Pid>> {
+        let state = self.state().display().to_string();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let Some(id) = id else { continue };
+            // It may have ended meanwhile.
+            let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            let words: Vec<&str> = line.split('\0').collect();
+            if words.contains(&"guard") && words.contains(&state.as_str()) {
+                found.push(Pid::from_raw(id));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until no such process is left.
+    ///
+    /// # Errors
+    ///
+    /// One does not end.
+    pub fn wait_for_no_guardian(&self) -> Result<()> {
+        wait_until("the end of the guardian", PATIENCE, || {
+            Ok(self.guardians()?.is_empty())
+        })
+    }
+
+    /// Kills them, and waits until they are gone.
+    ///
+    /// # Errors
+    ///
+    /// One does not end.
+    pub fn kill_guardians(&self) -> Result<()> {
+        for guardian in self.guardians()? {
+            // It may have ended meanwhile.
+            let _: nix::Result<()> = kill(guardian, Signal::SIGKILL);
+        }
+        self.wait_for_no_guardian()
+    }
 }
 
 impl Drop for Portdemux<'_> {

@@ -3,14 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use portdemux_tests::{
-    faults::{Ended, Fault},
-    wait::{PATIENCE, wait_until},
-};
+use portdemux_tests::faults::{Ended, Fault};
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,26 +11,6 @@ use crate::{
     bed::{Bed, Holds, OTHER, PLAIN, words},
     each,
 };
-
-/// The processes that watch over changes of an instance.
-fn guards(bed: &Bed) -> Result<Vec<Pid>> {
-    let state = bed.portdemux.state().display().to_string();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let id = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let Some(id) = id else { continue };
-        // It may have ended meanwhile.
-        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<&str> = line.split('\0').collect();
-        if words.contains(&"guard") && words.contains(&state.as_str()) {
-            found.push(Pid::from_raw(id));
-        }
-    }
-    Ok(found)
-}
 
 /// A change whose time is over and that nobody watches.
 fn overdue(bed: &Bed) -> Result<()> {
@@ -54,13 +27,7 @@ fn overdue(bed: &Bed) -> Result<()> {
         "--confirm".as_ref(),
         "1h".as_ref(),
     ])?;
-    for guard in guards(bed)? {
-        // It may have ended meanwhile.
-        let _: nix::Result<()> = kill(guard, Signal::SIGKILL);
-    }
-    wait_until("the end of the guard", PATIENCE, || {
-        Ok(guards(bed)?.is_empty())
-    })?;
+    bed.portdemux.kill_guardians()?;
     let path = bed.portdemux.state().join("default/pending.json");
     let mut pending: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
     ensure!(!pending["deadline"].is_null(), "{pending}");

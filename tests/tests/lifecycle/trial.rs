@@ -7,10 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use portdemux_tests::{
     cli::{self, Portdemux},
     lab::{INTERFACE, Lab},
@@ -28,41 +24,6 @@ use crate::bed::{self, Rules};
 pub(crate) fn apply_for(portdemux: &Portdemux, time: &str) -> Result<[OsString; 4]> {
     let file = Rules::New.file(portdemux)?.into_os_string();
     Ok(["apply".into(), file, "--confirm".into(), time.into()])
-}
-
-/// The processes that watch over changes of an instance.
-pub(crate) fn guardians(portdemux: &Portdemux) -> Result<Vec<Pid>> {
-    let state = portdemux.state().display().to_string();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let id = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let Some(id) = id else { continue };
-        // It may have ended meanwhile.
-        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<&str> = line.split('\0').collect();
-        if words.contains(&"guard") && words.contains(&state.as_str()) {
-            found.push(Pid::from_raw(id));
-        }
-    }
-    Ok(found)
-}
-
-pub(crate) fn wait_for_no_guardian(portdemux: &Portdemux) -> Result<()> {
-    wait_until("the end of the guardian", PATIENCE, || {
-        Ok(guardians(portdemux)?.is_empty())
-    })
-}
-
-/// Kills what watches, and waits until it is gone.
-pub(crate) fn kill_guardians(portdemux: &Portdemux) -> Result<()> {
-    for guardian in guardians(portdemux)? {
-        // It may have ended meanwhile.
-        let _: nix::Result<()> = kill(guardian, Signal::SIGKILL);
-    }
-    wait_for_no_guardian(portdemux)
 }
 
 fn pending_file(portdemux: &Portdemux) -> PathBuf {
@@ -112,7 +73,7 @@ fn a_change_that_nobody_confirms_is_undone() -> Result<()> {
     );
     wait_for_the_old_rules(&portdemux)?;
     ensure!(bed::in_force(&portdemux, &probe)? == (Rules::Old, 3));
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     let status = portdemux.json(&["status"])?;
     ensure!(
         status["pending"].is_null() && status["undone"] == 2,
@@ -143,7 +104,7 @@ fn a_confirmed_change_stays() -> Result<()> {
     let lab = Lab::new()?;
     let (portdemux, probe) = loaded(&lab)?;
     portdemux.ok(&apply_for(&portdemux, "1h")?)?;
-    ensure!(guardians(&portdemux)?.len() == 1);
+    ensure!(portdemux.guardians()?.len() == 1);
     ensure!(bed::in_force(&portdemux, &probe)? == (Rules::New, 2));
     let pending = &portdemux.json(&["status"])?["pending"];
     ensure!(pending["generation"] == 2, "{pending}");
@@ -152,7 +113,7 @@ fn a_confirmed_change_stays() -> Result<()> {
 
     let confirmed = portdemux.ok(&["confirm"])?.stdout;
     assert_eq!(confirmed, "generation 2 is confirmed: it stays\n");
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     ensure!(bed::in_force(&portdemux, &probe)? == (Rules::New, 2));
     ensure!(portdemux.records()?.len() == 1);
     let again = portdemux.fails(1, &["confirm"])?.stderr;
@@ -175,7 +136,7 @@ fn a_change_can_be_undone_before_its_time() -> Result<()> {
         portdemux.ok(&[change, &["--confirm", "1h"]].concat())?;
         portdemux.ok(&["confirm", "--undo"])?;
         ensure!(bed::in_force(&portdemux, &probe)? == (Rules::Old, before + 2));
-        wait_for_no_guardian(&portdemux)?;
+        portdemux.wait_for_no_guardian()?;
         ensure!(portdemux.records()?.len() == 1);
     }
     // The first rules of all can be on trial, too.
@@ -237,7 +198,7 @@ fn what_is_removed_meanwhile_leaves_no_guardian_and_no_file() -> Result<()> {
     let (portdemux, _probe) = loaded(&lab)?;
     portdemux.ok(&apply_for(&portdemux, "1h")?)?;
     portdemux.ok(&["detach", "--all"])?;
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     ensure!(!portdemux.state().join("default").exists());
 
     // A new instance has nothing to do with it, not even if the file of the old one is there.
@@ -263,7 +224,7 @@ fn the_rules_return_although_the_program_was_taken_off() -> Result<()> {
     portdemux.ok(&apply_for(&portdemux, "1s")?)?;
     portdemux.ok(&["detach", INTERFACE])?;
     wait_for_the_old_rules(&portdemux)?;
-    wait_for_no_guardian(&portdemux)
+    portdemux.wait_for_no_guardian()
 }
 
 #[test]
@@ -274,7 +235,7 @@ fn what_waited_before_a_reboot_means_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let (portdemux, probe) = loaded(&lab)?;
     portdemux.ok(&apply_for(&portdemux, "1h")?)?;
-    kill_guardians(&portdemux)?;
+    portdemux.kill_guardians()?;
     amend(&portdemux, "boot", "another".into())?;
     amend(&portdemux, "deadline", long_ago())?;
     ensure!(portdemux.json(&["status"])?["pending"].is_null());
@@ -304,9 +265,9 @@ fn the_guardian_does_not_end_with_the_login() -> Result<()> {
     let words = ["unshare", "--mount", "sh", "-c", SCRIPT, &binary].map(OsString::from);
     let command = portdemux.command_through(&words, &apply_for(&portdemux, "1h")?);
     Running::spawn(command)?.wait(PATIENCE)?.success()?;
-    ensure!(guardians(&portdemux)?.len() == 1);
+    ensure!(portdemux.guardians()?.len() == 1);
     portdemux.ok(&["confirm", "--undo"])?;
-    wait_for_no_guardian(&portdemux)
+    portdemux.wait_for_no_guardian()
 }
 
 #[test]
@@ -336,7 +297,7 @@ fn a_session_that_is_cut_on_trial_goes_on_afterwards() -> Result<()> {
         output.stderr
     );
     wait_for_the_old_rules(&portdemux)?;
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
 
     // It ends with the session no more than with the command.
     let session = Running::spawn(login())?;
@@ -344,6 +305,6 @@ fn a_session_that_is_cut_on_trial_goes_on_afterwards() -> Result<()> {
         Ok(portdemux.stats()?.generation()? == 4)
     })?;
     drop(session);
-    ensure!(!Path::new(&pending_file(&portdemux)).exists() || guardians(&portdemux)?.len() == 1);
+    ensure!(!Path::new(&pending_file(&portdemux)).exists() || portdemux.guardians()?.len() == 1);
     wait_for_the_old_rules(&portdemux)
 }

@@ -13,7 +13,7 @@ use portdemux_tests::{
 
 use crate::{
     bed::{self, Rules},
-    trial::{amend, apply_for, guardians, kill_guardians, loaded, long_ago, wait_for_no_guardian},
+    trial::{amend, apply_for, loaded, long_ago},
 };
 
 /// More calls than any of these commands makes.
@@ -52,7 +52,7 @@ fn an_apply_killed_at_any_step_has_changed_nothing_or_is_on_trial() -> Result<()
             context()
         );
         if rules == Rules::New {
-            ensure!(guardians(&portdemux)?.len() == 1, "{}", context());
+            ensure!(portdemux.guardians()?.len() == 1, "{}", context());
             portdemux.ok(&["confirm", "--undo"])?;
             first_new = first_new.or(Some(step));
             new_left += usize::from(course.code.is_none());
@@ -61,7 +61,7 @@ fn an_apply_killed_at_any_step_has_changed_nothing_or_is_on_trial() -> Result<()
             old_left += 1;
         }
         // What the killed one started sees that there is nothing to do.
-        wait_for_no_guardian(&portdemux).with_context(context)?;
+        portdemux.wait_for_no_guardian().with_context(context)?;
         portdemux.ok(&["remove", "goes"]).with_context(context)?;
         Rules::Old.apply(&portdemux)?;
         ensure!(portdemux.records()?.len() == 1, "{}", context());
@@ -82,7 +82,7 @@ fn an_apply_killed_at_any_step_has_changed_nothing_or_is_on_trial() -> Result<()
         Ok(!has_pending(&portdemux)? && text_in_force(&portdemux)? == Rules::Old)
     })?;
     bed::in_force(&portdemux, &probe)?;
-    wait_for_no_guardian(&portdemux)
+    portdemux.wait_for_no_guardian()
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn without_its_guardian_a_change_is_undone_by_the_next_command() -> Result<()> {
     let (portdemux, probe) = loaded(&lab)?;
     let orphan = || -> Result<u64> {
         portdemux.ok(&apply_for(&portdemux, "1h")?)?;
-        kill_guardians(&portdemux)?;
+        portdemux.kill_guardians()?;
         amend(&portdemux, "deadline", long_ago())?;
         let (rules, generation) = bed::in_force(&portdemux, &probe)?;
         ensure!(rules == Rules::New);
@@ -162,7 +162,7 @@ fn a_guardian_killed_at_any_step_leaves_a_change_that_the_next_command_undoes() 
     let (mut new_left, mut old_left) = (0, 0);
     for step in 1..=MANY {
         portdemux.ok(&apply_for(&portdemux, "1h")?)?;
-        kill_guardians(&portdemux)?;
+        portdemux.kill_guardians()?;
         amend(&portdemux, "deadline", long_ago())?;
         let command = portdemux.command(&guard);
         let course = steps::run(&command, cli::binary()?, Kill::Before(step))?;

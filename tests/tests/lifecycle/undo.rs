@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::{
     bed::{self, Rules},
-    trial::{amend, apply_for, kill_guardians, long_ago, wait_for_no_guardian},
+    trial::{amend, apply_for, long_ago},
 };
 
 /// A small disk in the place of a directory. On drop it is taken away.
@@ -97,7 +97,7 @@ fn a_full_disk_keeps_no_change_from_being_undone() -> Result<()> {
     portdemux.ok(&apply_for(&portdemux, "2s")?)?;
     disk.fill()?;
     wait_for_the_old_rules(&portdemux)?;
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     ensure!(bed::in_force(&portdemux, &probe)? == (Rules::Old, 3));
     let status = portdemux.json(&["status"])?;
     ensure!(
@@ -116,7 +116,7 @@ fn a_full_disk_keeps_no_change_from_being_undone() -> Result<()> {
     let apply = apply_words(&portdemux)?;
     portdemux.fails(1, &apply)?;
     ensure!(bed::in_force(&portdemux, &probe)? == (Rules::Old, 5));
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     disk.clear()?;
 
     // By hand.
@@ -124,12 +124,12 @@ fn a_full_disk_keeps_no_change_from_being_undone() -> Result<()> {
     disk.fill()?;
     portdemux.ok(&["confirm", "--undo"])?;
     ensure!(bed::in_force(&portdemux, &probe)? == (Rules::Old, 7));
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     disk.clear()?;
 
     // By the next command.
     portdemux.ok(&apply_for(&portdemux, "1h")?)?;
-    kill_guardians(&portdemux)?;
+    portdemux.kill_guardians()?;
     amend(&portdemux, "deadline", long_ago())?;
     disk.fill()?;
     let attach = portdemux.ok(&["attach", INTERFACE])?.stderr;
@@ -221,7 +221,7 @@ fn what_cannot_be_undone_is_tried_again_and_status_says_so() -> Result<()> {
     fs::remove_dir(&record)?;
     fs::rename(&aside, &record)?;
     wait_for_the_old_rules(&portdemux)?;
-    wait_for_no_guardian(&portdemux)?;
+    portdemux.wait_for_no_guardian()?;
     let status = portdemux.json(&["status"])?;
     ensure!(
         status["pending"].is_null() && status["undone"] == 2,
@@ -243,7 +243,7 @@ fn where_nothing_is_left_to_return_to_a_whole_file_gets_out_of_it() -> Result<()
     Rules::Old.apply(&portdemux)?;
     portdemux.ok(&apply_for(&portdemux, "1h")?)?;
     fs::remove_file(record_of(&portdemux, Rules::Old.text())?)?;
-    kill_guardians(&portdemux)?;
+    portdemux.kill_guardians()?;
     amend(&portdemux, "deadline", long_ago())?;
     let said = portdemux.fails(1, &["add", "9/sctp"])?.stderr;
     ensure!(
@@ -342,7 +342,7 @@ fn a_rule_returns_whose_process_has_ended_meanwhile() -> Result<()> {
         wait_until("the rules before", PATIENCE, || {
             Ok(portdemux.ok(&["export"])?.stdout == before)
         })?;
-        wait_for_no_guardian(&portdemux)?;
+        portdemux.wait_for_no_guardian()?;
         let status = portdemux.json(&["status"])?;
         ensure!(status["pending"].is_null(), "{status}");
         // What comes for it meets the fallback, as of any rule whose socket is not there.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use anyhow::{Context as _, Result};
 use portdemux_tests::{
     cli::{self, Portdemux},
+    lab::INTERFACE,
     run::Output,
     versions,
 };
@@ -65,6 +66,19 @@ impl Pair {
     /// Makes later commands those of the older version.
     pub(crate) fn use_older(&self, portdemux: &mut Portdemux) {
         portdemux.set_program(&self.older, self.abis[0]);
+    }
+
+    /// Attaches the older version, whose later commands are, with [`RULES`], whose file is returned, and with options.
+    pub(crate) fn attach_older(
+        &self,
+        portdemux: &mut Portdemux,
+        options: &[&str],
+    ) -> Result<String> {
+        self.use_older(portdemux);
+        let rules = rules(portdemux)?;
+        let words = [&["attach", INTERFACE, "--rules", &rules][..], options].concat();
+        portdemux.ok(&words)?;
+        Ok(rules)
     }
 
     /// Makes later commands those of the newer version.

@@ -54,9 +54,7 @@ fn nouns_read_what_an_older_version_made_and_verbs_leave_it_alone() -> Result<()
     let lab = Lab::new()?;
     let mut portdemux = Portdemux::new(&lab.server)?;
     let probe = Probe::new(&lab)?;
-    pair.use_older(&mut portdemux);
-    let rules = bed::rules(&portdemux)?;
-    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    let rules = pair.attach_older(&mut portdemux, &[])?;
     portdemux.ok(&["set", "add", "banned", "203.0.113.9"])?;
     probe.passing(&[1001, 1003, 1005, 9])?;
     let (exported, before) = (portdemux.ok(&["export"])?, said(&portdemux)?);
@@ -101,9 +99,7 @@ fn counters_that_are_watched_go_on_when_the_instance_is_taken_over_and_end_with_
     let lab = Lab::new()?;
     let mut portdemux = Portdemux::new(&lab.server)?;
     let probe = Probe::new(&lab)?;
-    pair.use_older(&mut portdemux);
-    let rules = bed::rules(&portdemux)?;
-    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    pair.attach_older(&mut portdemux, &[])?;
     probe.passing(&[1003])?;
     pair.use_newer(&mut portdemux);
     let words = ["stats", "1003/udp", "--watch", "0.05", "--json"];
@@ -179,9 +175,7 @@ fn an_older_version_refuses_what_a_newer_one_has_half_taken_over() -> Result<()>
     let pair = Pair::of_this()?;
     let lab = Lab::new()?;
     let mut portdemux = Portdemux::new(&lab.server)?;
-    pair.use_older(&mut portdemux);
-    let rules = bed::rules(&portdemux)?;
-    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    let rules = pair.attach_older(&mut portdemux, &[])?;
     let instance = portdemux.bpffs().join("portdemux/default");
     let [older, newer] = pair.abis;
     let whole = instance.join(format!("abi{older}"));
@@ -232,9 +226,7 @@ fn an_upgrade_of_all_instances_takes_each_over_and_does_it_again_without_harm() 
     let lab = Lab::new()?;
     let mut portdemux = Portdemux::new(&lab.server)?;
     let probe = Probe::new(&lab)?;
-    pair.use_older(&mut portdemux);
-    let rules = bed::rules(&portdemux)?;
-    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    let rules = pair.attach_older(&mut portdemux, &[])?;
     portdemux.set_instance("second");
     portdemux.ok(&["attach", "lo", "--mode", "generic", "--rules", &rules])?;
     pair.use_newer(&mut portdemux);

@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use portdemux_tests::{
     cli::Portdemux,
     frames::{self, CLIENT_V4, SERVER_V4, With as _},
-    lab::{INTERFACE, Lab},
+    lab::Lab,
     require,
     wait::{PATIENCE, wait_until},
 };
@@ -65,9 +65,7 @@ fn every_packet_is_accounted_for_while_another_version_takes_over() -> Result<()
 fn under_traffic(pair: &Pair, mode: &str) -> Result<()> {
     let lab = Lab::new()?;
     let mut portdemux = Portdemux::new(&lab.server)?;
-    pair.use_older(&mut portdemux);
-    let rules = bed::rules(&portdemux)?;
-    portdemux.ok(&["attach", INTERFACE, "--mode", mode, "--rules", &rules])?;
+    pair.attach_older(&mut portdemux, &["--mode", mode])?;
     portdemux.ok(&["set", "add", "banned", &BANNED.to_string()])?;
     pair.use_newer(&mut portdemux);
 

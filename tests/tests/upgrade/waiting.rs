@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
     cli::Portdemux,
-    lab::{INTERFACE, Lab},
+    lab::Lab,
     probe::Probe,
     require,
     wait::{PATIENCE, wait_until},
@@ -15,9 +15,7 @@ use crate::bed::{self, Pair};
 fn taken_over<'l>(pair: &Pair, lab: &'l Lab, within: &str) -> Result<(Portdemux<'l>, Probe)> {
     let mut portdemux = Portdemux::new(&lab.server)?;
     let probe = Probe::new(lab)?;
-    pair.use_older(&mut portdemux);
-    let rules = bed::rules(&portdemux)?;
-    portdemux.ok(&["attach", INTERFACE, "--rules", &rules])?;
+    pair.attach_older(&mut portdemux, &[])?;
     portdemux.ok(&["add", "1002/udp", "--name", "trial", "--confirm", within])?;
     ensure!(probe.passing(&[1002, 1003])? == [1002, 1003].into());
     pair.use_newer(&mut portdemux);

@@ -140,17 +140,7 @@ impl Sysroot {
                 .args(["download", "-q", &package])
                 .current_dir(&partial),
         )?;
-        let archive = fs::read_dir(&partial)?
-            .next()
-            .context("apt-get downloaded nothing")??
-            .path();
-        command::output(
-            Command::new("dpkg-deb")
-                .arg("-x")
-                .arg(&archive)
-                .arg(&partial),
-        )?;
-        fs::remove_file(&archive)?;
+        apt::unpack_in(&partial)?;
         let to = root.join(&self.version);
         let _ = fs::remove_dir_all(&to);
         fs::rename(&partial, &to).with_context(|| format!("create {}", to.display()))?;

@@ -1,8 +1,11 @@
 //! Debian's package manager.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     command::{self, Command},
@@ -62,6 +65,28 @@ pub(crate) fn apart(program: &str, directory: &Path, architecture: &str) -> Comm
             .arg(format!("{option}={}", value.display()));
     }
     command
+}
+
+/// Unpacks the packages that lie in a directory, there, and removes them.
+///
+/// # Errors
+///
+/// If it holds anything else.
+pub(crate) fn unpack_in(directory: &Path) -> Result<()> {
+    let archives: Vec<PathBuf> = fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    ensure!(!archives.is_empty(), "apt-get downloaded nothing");
+    for archive in archives {
+        command::output(
+            Command::new("dpkg-deb")
+                .arg("-x")
+                .arg(&archive)
+                .arg(directory),
+        )?;
+        fs::remove_file(&archive)?;
+    }
+    Ok(())
 }
 
 /// The version of a package that would be installed, if there is any.

@@ -14,7 +14,7 @@ use clap::Args;
 
 pub(crate) use self::{
     aarch64::Aarch64,
-    apt::{apart, mirror},
+    apt::{apart, mirror, unpack_in},
     rust::Rust,
 };
 use crate::say;

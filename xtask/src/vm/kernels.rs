@@ -132,18 +132,7 @@ impl Kernels {
                 .args(packages)
                 .current_dir(&partial),
         )?;
-        let archives: Vec<PathBuf> = fs::read_dir(&partial)?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<_>>()?;
-        for archive in archives {
-            command::output(
-                Command::new("dpkg-deb")
-                    .arg("-x")
-                    .arg(&archive)
-                    .arg(&partial),
-            )?;
-            fs::remove_file(&archive)?;
-        }
+        setup::unpack_in(&partial)?;
         fs::rename(&partial, to).with_context(|| format!("make {}", to.display()))
     }
 
