@@ -69,10 +69,10 @@ impl Packet for LinearFrame {
 impl PacketMut for LinearFrame {
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool {
-        if offset > MAX_OFFSET {
+        let Some(offset) = place_linear(offset) else {
             return false;
-        }
-        let start = self.start + verifier::masked::<OFFSETS>(offset);
+        };
+        let start = self.start + offset;
         if start + N > self.end {
             return false;
         }

@@ -434,12 +434,8 @@ fn addresses(image: &RulesetImage) -> Vec<(IpAddr, u32, u32)> {
         )
     });
     let mut addresses: Vec<_> = Vec::new();
-    if image.header.v4_mask != 0 {
-        addresses.extend(v4.take(image.header.v4_mask as usize + 1));
-    }
-    if image.header.v6_mask != 0 {
-        addresses.extend(v6.take(image.header.v6_mask as usize + 1));
-    }
+    addresses.extend(v4.take(image.header.v4_places()));
+    addresses.extend(v6.take(image.header.v6_places()));
     addresses.retain(|&(_, _, count)| count > 0);
     addresses.sort_unstable();
     addresses

@@ -104,6 +104,25 @@ pub struct Header {
     pub reserved: [u32; 12],
 }
 
+impl Header {
+    /// Number of places for IPv4 addresses.
+    #[must_use]
+    pub const fn v4_places(&self) -> usize {
+        places(self.v4_mask)
+    }
+
+    /// Number of places for IPv6 addresses.
+    #[must_use]
+    pub const fn v6_places(&self) -> usize {
+        places(self.v6_mask)
+    }
+}
+
+/// A mask of 0 says that there is no table.
+const fn places(mask: u32) -> usize {
+    if mask == 0 { 0 } else { mask as usize + 1 }
+}
+
 /// Words of 64 bits that the map of tables has in each of its values, a line of the cache: one look-up finds them. A
 /// table begins at a line, and an element of it stands in one.
 pub const LINE: usize = 8;

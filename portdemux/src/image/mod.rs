@@ -243,14 +243,8 @@ pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
     fn part(start: usize, size: usize, count: usize, most: usize) -> (usize, usize) {
         (start, size * count.min(most))
     }
-    // A mask of 0 says that there is no table.
-    let places = |mask: u32| if mask == 0 { 0 } else { mask as usize + 1 };
-    let buckets = |start, mask: u32, places_mask: u32| {
-        let count = if places_mask == 0 {
-            0
-        } else {
-            mask as usize + 1
-        };
+    let buckets = |start, mask: u32, places: usize| {
+        let count = if places == 0 { 0 } else { mask as usize + 1 };
         part(start, size_of::<u32>(), count, DISPLACEMENTS)
     };
     let claims = [
@@ -258,23 +252,23 @@ pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
         buckets(
             offset_of!(RulesetImage, v4_displacements),
             header.v4_bucket_mask,
-            header.v4_mask,
+            header.v4_places(),
         ),
         buckets(
             offset_of!(RulesetImage, v6_displacements),
             header.v6_bucket_mask,
-            header.v6_mask,
+            header.v6_places(),
         ),
         part(
             offset_of!(RulesetImage, v4),
             size_of::<V4Place>(),
-            places(header.v4_mask),
+            header.v4_places(),
             ADDRESS_PLACES,
         ),
         part(
             offset_of!(RulesetImage, v6),
             size_of::<V6Place>(),
-            places(header.v6_mask),
+            header.v6_places(),
             ADDRESS_PLACES,
         ),
         part(

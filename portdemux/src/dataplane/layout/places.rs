@@ -23,8 +23,7 @@ impl Places {
         [v4, v6]: [usize; 2],
         image: &mut RulesetImage,
     ) {
-        let count = |mask: u32| if mask == 0 { 0 } else { mask as usize + 1 };
-        let (v4_count, v6_count) = (count(image.header.v4_mask), count(image.header.v6_mask));
+        let (v4_count, v6_count) = (image.header.v4_places(), image.header.v6_places());
         for (at, place) in read(map, v4, self.v4, v4_count).into_iter().enumerate() {
             image.v4[at] = V4Place {
                 address: place.address(),
