@@ -25,7 +25,7 @@ pub trait RulesetTables {
     /// Sizes, seeds and defaults.
     fn header(&self) -> &Header;
 
-    /// What the rules that name no address say about a port, by [`Port::index`].
+    /// What the rules that name no address say about a port, by [`crate::wire::Port::index`].
     fn port(&self, index: usize) -> Option<Entry>;
 
     /// An element of [`RulesetImage::v4_displacements`] or [`RulesetImage::v6_displacements`].
