@@ -1,10 +1,10 @@
 //! The processes that this one descends from, as `/proc` shows them.
 
-use std::{fs, io};
+use std::{fs, io, os::unix::fs::MetadataExt as _};
 
 use anyhow::{Context as _, Result};
 
-const ESRCH: i32 = 3;
+use crate::sockets::has_gone;
 
 /// More than any chain of processes that a person starts a command through.
 const MAX_DEPTH: usize = 64;
@@ -38,15 +38,19 @@ pub(super) fn line() -> Result<Vec<Process>> {
 }
 
 /// What was read of a process; nothing if it has ended.
-fn unless_ended<T>(read: io::Result<T>, what: &str) -> Result<Option<T>> {
+pub(super) fn unless_ended<T>(read: io::Result<T>, what: &str) -> Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) =>
-        {
-            Ok(None)
-        }
+        Err(error) if has_gone(&error) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {what}")),
+    }
+}
+
+/// The same; nothing, too, if this process may not look into that one.
+fn unless_hidden<T>(read: io::Result<T>, what: &str) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        read => unless_ended(read, what),
     }
 }
 
@@ -68,18 +72,15 @@ impl Process {
         })
     }
 
-    /// A variable of the environment that it was started with. That of another user's process says nothing.
+    /// A variable of the environment that it was started with. That of a process that this one may not look into says
+    /// nothing.
     ///
     /// # Errors
     ///
     /// It cannot be read.
     pub(super) fn variable(&self, name: &str) -> Result<Option<String>> {
         let path = format!("/proc/{}/environ", self.id);
-        let read = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-            read => unless_ended(read, &path)?,
-        };
-        let environment = read.unwrap_or_default();
+        let environment = unless_hidden(fs::read(&path), &path)?.unwrap_or_default();
         Ok(environment.split(|&byte| byte == 0).find_map(|entry| {
             let entry = std::str::from_utf8(entry).ok()?;
             let (key, value) = entry.split_once('=')?;
@@ -87,14 +88,15 @@ impl Process {
         }))
     }
 
-    /// The inode number of its network namespace.
-    pub(super) fn namespace(&self) -> Option<u64> {
-        use std::os::unix::fs::MetadataExt as _;
-        Some(
-            fs::metadata(format!("/proc/{}/ns/net", self.id))
-                .ok()?
-                .ino(),
-        )
+    /// The inode number of its network namespace; nothing if this one may not look into it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub(super) fn namespace(&self) -> Result<Option<u64>> {
+        let path = format!("/proc/{}/ns/net", self.id);
+        let file = unless_hidden(fs::metadata(&path), &path)?;
+        Ok(file.map(|file| file.ino()))
     }
 
     /// Whether it is a server that lets people in, with a process of its own for each of them.

@@ -64,20 +64,24 @@ impl Session {
                 (None, session) => session,
                 (Some(found), session) if session.as_ref() != Some(&found) => {
                     // It was the last one to be told, so this one told it.
-                    let netns = process.lets_in().then(|| process.namespace()).flatten();
+                    let netns = if process.lets_in() {
+                        process.namespace()?
+                    } else {
+                        None
+                    };
                     return Ok(Some(Self { netns, ..found }));
                 }
                 (found, _) => found,
             };
             if found.is_none()
                 && process.lets_in()
-                && let Some((local, peer)) = sockets::connection(process.id)
+                && let Some((local, peer)) = sockets::connection(process.id)?
             {
                 return Ok(Some(Self {
                     peer,
                     local,
                     scope: None,
-                    netns: process.namespace(),
+                    netns: process.namespace()?,
                 }));
             }
         }

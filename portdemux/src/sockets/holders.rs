@@ -3,8 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
 };
+
+const ESRCH: i32 = 3;
 
 /// A process that has a socket open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,9 +45,8 @@ impl Holders {
         for pid in processes {
             match open_in(pid) {
                 Ok(open) => found.add(pid, open, inodes),
-                Err(ErrorKind::PermissionDenied) => found.is_complete = false,
-                // It has ended.
-                Err(_) => {}
+                Err(error) if has_gone(&error) => {}
+                Err(_) => found.is_complete = false,
             }
         }
         for holders in found.by_inode.values_mut() {
@@ -105,22 +106,26 @@ impl Holders {
 ///
 /// # Errors
 ///
-/// It has ended or may not be asked.
-pub(crate) fn open_in(pid: u32) -> Result<Vec<(u32, u64)>, ErrorKind> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| error.kind())?;
+/// It has ended or cannot be asked.
+pub(crate) fn open_in(pid: u32) -> io::Result<Vec<(u32, u64)>> {
     let mut sockets = Vec::new();
-    for entry in entries.flatten() {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        // Whether the descriptors may be listed and whether they may be read are two questions.
         let target = match fs::read_link(entry.path()) {
-            Ok(target) => target,
-            // Whether the descriptors may be listed and whether they may be read are two questions.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(error.kind()),
-            Err(_) => continue,
+            Err(error) if has_gone(&error) => continue,
+            target => target?,
         };
         let inode = target.to_str().and_then(inode);
         let number = entry.file_name().to_str().and_then(|n| n.parse().ok());
         sockets.extend(number.zip(inode));
     }
     Ok(sockets)
+}
+
+/// Whether what was asked about is not there: a process that has ended, or a descriptor that was closed.
+pub(crate) fn has_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
 }
 
 fn inode(target: &str) -> Option<u64> {

@@ -14,8 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 pub use connected::{connected, words};
-pub(crate) use holders::open_in;
 pub use holders::{Holder, Holders};
+pub(crate) use holders::{has_gone, open_in};
 use portdemux_common::wire::Transport;
 pub(crate) use table::of_process;
 

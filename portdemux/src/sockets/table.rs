@@ -23,9 +23,13 @@ pub(super) fn list(transport: Transport, states: &[State]) -> Result<Vec<Socket>
     Ok(sockets)
 }
 
-/// The TCP sockets in the network namespace of a process.
-pub(crate) fn of_process(process: u32) -> Vec<Socket> {
-    read(&process.to_string(), Transport::Tcp).unwrap_or_default()
+/// The TCP sockets in the network namespace of a process; none if it has ended.
+///
+/// # Errors
+///
+/// They cannot be read.
+pub(crate) fn of_process(process: u32) -> Result<Vec<Socket>> {
+    read(&process.to_string(), Transport::Tcp)
 }
 
 fn read(process: &str, transport: Transport) -> Result<Vec<Socket>> {

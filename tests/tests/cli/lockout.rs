@@ -1,6 +1,11 @@
 //! A change that would cut the session it is made from: what is said of it, and that it is not made.
 
-use std::process::Command;
+use std::{
+    env,
+    net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::fs::symlink},
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
 use portdemux_tests::{
@@ -424,7 +429,34 @@ fn a_session_of_sshd_is_found_with_and_without_what_it_says() -> Result<()> {
 }
 
 /// Calls by which `/proc` is read, and how they fail.
-const UNREAD: [&str; 3] = ["openat {} EMFILE", "openat {} EACCES", "read {} EIO"];
+const UNREAD: [&str; 5] = [
+    "openat {} EMFILE",
+    "openat {} EACCES",
+    "read {} EIO",
+    "readlink {} EIO",
+    "getdents64 {} EIO",
+];
+
+/// Has each of these calls of a command fail that would cut the session; it has to refuse each time.
+fn refuses_whatever_fails(command: &Command) -> Result<()> {
+    for call in UNREAD {
+        for nth in 1.. {
+            let fault = call.replace("{}", &format!("{nth}"));
+            let ended = faults::run(command, cli::binary()?, Some(fault.parse()?))?;
+            ensure!(
+                ended.code == Some(1),
+                "{fault}: {:?} {}",
+                ended.code,
+                ended.stderr
+            );
+            if !ended.has_failed {
+                ensure!(ended.stderr.starts_with("error: this would cut"));
+                break;
+            }
+        }
+    }
+    Ok(())
+}
 
 #[test]
 fn no_failing_call_hides_the_session() -> Result<()> {
@@ -434,23 +466,53 @@ fn no_failing_call_hides_the_session() -> Result<()> {
     let lab = Lab::new()?;
     let portdemux = loaded(&lab)?;
     portdemux.apply(RULES)?;
-    let words = ["remove", "ssh"];
-    for call in UNREAD {
-        for nth in 1.. {
-            let fault = call.replace("{}", &format!("{nth}"));
-            let command = typed(&portdemux, CLIENT, &words);
-            let ended = faults::run(&command, cli::binary()?, Some(fault.parse()?))?;
-            ensure!(
-                ended.code == Some(1),
-                "{fault}: {:?} {}",
-                ended.code,
-                ended.stderr
-            );
-            if !ended.has_failed {
-                break;
-            }
-        }
-    }
+    refuses_whatever_fails(&typed(&portdemux, CLIENT, &["remove", "ssh"]))?;
     assert_eq!(portdemux.json(&["status"])?["generation"], 1);
+    Ok(())
+}
+
+/// Says that this process is the server of [`no_failing_call_hides_the_connection_of_the_server`].
+const IS_SERVER: &str = "PORTDEMUX_TEST_IS_SSHD";
+
+#[test]
+fn no_failing_call_hides_the_connection_of_the_server() -> Result<()> {
+    if env::var_os(IS_SERVER).is_some() {
+        let mut command = Command::new(cli::binary()?);
+        command.args(["remove", "ssh"]);
+        return refuses_whatever_fails(&command);
+    }
+    if !require::have(require::WIRE) || !cfg!(target_arch = "x86_64") {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = loaded(&lab)?;
+    portdemux.apply(RULES)?;
+    let listener = lab
+        .server
+        .enter(|| Ok(TcpListener::bind("192.0.2.2:22")?))?;
+    let client = lab
+        .client
+        .enter(|| Ok(TcpStream::connect("192.0.2.2:22")?))?;
+    let (connection, _) = listener.accept()?;
+    // This test once more, under the name of a server for logins, with the connection of a client.
+    let directory = tempfile::tempdir()?;
+    let sshd = directory.path().join("sshd");
+    symlink(env::current_exe()?, &sshd)?;
+    let mut command = lab.server.command(&sshd);
+    command
+        .args([
+            "--exact",
+            "lockout::no_failing_call_hides_the_connection_of_the_server",
+        ])
+        .env(IS_SERVER, "1")
+        .env("PORTDEMUX_BPFFS", portdemux.bpffs())
+        .env("PORTDEMUX_STATE_DIR", portdemux.state())
+        .env_remove("SSH_CONNECTION")
+        .stdin(OwnedFd::from(connection));
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.contains("1 passed"), "{}: {said}", output.status);
+    assert_eq!(portdemux.json(&["status"])?["generation"], 1);
+    drop(client);
     Ok(())
 }
