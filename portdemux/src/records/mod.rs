@@ -272,7 +272,12 @@ impl Records {
             }
             written
         };
-        append().with_context(|| format!("write {}", path.display()))
+        let appended = append();
+        if appended.is_err() && fs::metadata(&path).is_ok_and(|kept| kept.len() == 0) {
+            // It says nothing, and whoever finds one takes it for a record of changes.
+            let _: io::Result<()> = fs::remove_file(&path);
+        }
+        appended.with_context(|| format!("write {}", path.display()))
     }
 
     /// Removes the changes that belong to other generations than this one.
