@@ -62,11 +62,18 @@ pub(crate) fn stand_alone(name: &CStr) -> Result<()> {
 }
 
 /// Says to whoever started this process that it stands by itself.
-pub(crate) fn say_ready() {
+///
+/// # Errors
+///
+/// It cannot be said, and whoever waits for it waits for as long as this process lives.
+pub(crate) fn say_ready() -> Result<()> {
     let mut stdout = io::stdout();
-    // Whoever started it may be gone already.
-    let _: io::Result<()> = stdout.write_all(READY.as_bytes());
-    let _: io::Result<()> = stdout.flush();
+    let said = stdout.write_all(READY.as_bytes());
+    match said.and_then(|()| stdout.flush()) {
+        // Nobody waits any more.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said.context("say that it is ready"),
+    }
 }
 
 /// Leaves the control group of a login.

@@ -27,12 +27,13 @@ use crate::{
     background, change,
     dataplane::{
         destinations,
+        mapped::catching,
         maps::Maps,
         pins::{self, Lock, Places},
         steering,
         trusted::is_there,
     },
-    error::Help as _,
+    error::Advice,
     interface::{self, Changes},
     rules::{
         Ruleset,
@@ -103,30 +104,18 @@ pub fn run(places: &Places, in_background: bool) -> Result<()> {
     if in_background {
         background::stand_alone(c"portdemux-follow")?;
     }
-    let mut right = only_one(places);
+    let mut right = only_one(places)?;
     if in_background {
-        background::say_ready();
-        if right.is_err() {
-            return Ok(());
-        }
+        background::say_ready()?;
+    } else if right.is_none() {
+        return Err(another_runs(places));
     }
-    loop {
-        follow(places, &right?);
-        // Whoever changed the rules just before it ended saw that it ran and has started no other.
-        let is_needed = || -> Result<bool> {
-            let maps = places.open()?;
-            let in_force = change::in_force(places, &maps)?;
-            Ok(!Need::of(places, &maps, &in_force.ruleset).is_none())
-        };
-        // Where that cannot be seen, an instance that is there may need it.
-        if !is_needed().or_else(|_| places.exists()).unwrap_or(true) {
-            break;
-        }
-        right = only_one(places);
-        if right.is_err() {
-            // That one looks.
-            break;
-        }
+    // Where there is none, another one looks.
+    while let Some(held) = right {
+        follow(places, &held);
+        drop(held);
+        // Whoever changed the rules just before saw that it ran and has started no other.
+        right = again(places);
     }
     if !places.exists()? && is_there(&places.records())? {
         remove_records(places, &places.lock()?)?;
@@ -151,25 +140,48 @@ impl Right {
     }
 }
 
-fn only_one(places: &Places) -> Result<Right> {
+/// Takes the right; none if another process has it.
+fn only_one(places: &Places) -> Result<Option<Right>> {
     let path = lock_path(places);
     let begun = Instant::now();
     loop {
         match places.try_lock(LOCK)? {
-            Some(file) => return Ok(Right { file, path }),
+            Some(file) => return Ok(Some(Right { file, path })),
             // Whoever only asks has it for a moment.
             None if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
-            None => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
-                return Err(anyhow::anyhow!(
-                    "another portdemux follow ({}) runs for instance {}",
-                    holder.trim(),
-                    places.instance
-                ))
-                .help(|| "one is enough".into());
-            }
+            None => return Ok(None),
         }
     }
+}
+
+/// Takes the right once more if something needs it; what fails is tried again for as long as it does.
+fn again(places: &Places) -> Option<Right> {
+    let is_needed = || -> Result<bool> {
+        let maps = places.open()?;
+        let in_force = change::in_force(places, &maps)?;
+        Ok(!Need::of(places, &maps, &in_force.ruleset).is_none())
+    };
+    // Where that cannot be seen, an instance that is there may need it.
+    while catching(is_needed)
+        .or_else(|_| places.exists())
+        .unwrap_or(true)
+    {
+        match only_one(places) {
+            Ok(right) => return right,
+            Err(_) => thread::sleep(RULES),
+        }
+    }
+    None
+}
+
+fn another_runs(places: &Places) -> anyhow::Error {
+    let holder = fs::read_to_string(lock_path(places)).unwrap_or_default();
+    let error = anyhow::anyhow!(
+        "another portdemux follow ({}) runs for instance {}",
+        holder.trim(),
+        places.instance
+    );
+    error.context(Advice("one is enough".into()))
 }
 
 fn follow(places: &Places, right: &Right) {
@@ -179,13 +191,9 @@ fn follow(places: &Places, right: &Right) {
     let (mut looked, mut is_changed): (Option<Instant>, bool) = (None, true);
     // A change that goes on when this begins may not be in force yet.
     let begun = Instant::now();
-    // What cannot be looked at now is looked at again.
-    while places.exists().unwrap_or(true) && right.is_valid() {
+    let mut round = || -> Result<bool> {
         let mut pause = MISSING;
-        let Ok(maps) = places.open() else {
-            thread::sleep(MISSING);
-            continue;
-        };
+        let maps = places.open()?;
         let generation = maps.generation();
         if known.as_ref().is_none_or(|(known, _)| *known != generation)
             && let Ok(in_force) = change::in_force(places, &maps)
@@ -196,7 +204,7 @@ fn follow(places: &Places, right: &Right) {
         if let Some((_, ruleset)) = &known {
             let need = Need::of(places, &maps, ruleset);
             if need.is_none() && begun.elapsed() > PATIENCE {
-                break;
+                return Ok(false);
             }
             if !need.is_none() && !need.finds_sockets() {
                 pause = RULES;
@@ -216,6 +224,15 @@ fn follow(places: &Places, right: &Right) {
         }
         drop(maps);
         is_changed |= changes.wait(pause);
+        Ok(true)
+    };
+    while places.exists().unwrap_or(true) && right.is_valid() {
+        match catching(&mut round) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // What cannot be looked at now is looked at again.
+            Err(_) => thread::sleep(MISSING),
+        }
     }
 }
 

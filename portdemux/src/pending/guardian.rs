@@ -45,7 +45,7 @@ pub fn run(places: &Places) -> Result<()> {
     let Some(watched) = Identity::of(places)? else {
         return Ok(());
     };
-    background::say_ready();
+    background::say_ready()?;
     let mut tries = Tries::default();
     let mut pause = PAUSE.0;
     loop {

@@ -40,13 +40,17 @@ fn missing(bed: &Bed) -> Result<()> {
     bed.portdemux.kill_follower()
 }
 
-/// Follows until the socket is found, and then until nothing is to be followed.
+/// Follows until the socket is found, and then until nothing is to be followed. One that is not ready ends, as whoever
+/// started it waits for either.
 fn follow(bed: &Bed, fault: Option<Fault>) -> Result<Ended> {
     thread::scope(|scope| {
-        let follower = scope.spawn(|| bed.run(&words(&["follow"]), fault));
+        let follower = scope.spawn(|| bed.run(&words(&["follow", "--background"]), fault));
         let bound = bed.lab.server.enter(|| Ok(UdpSocket::bind("127.0.0.1:9")?));
+        let mut has_found = false;
         let found = wait_until("its socket", PATIENCE, || {
-            Ok(follower.is_finished() || bed.passing()?.contains(&PORT))
+            let has_ended = follower.is_finished();
+            has_found = bed.passing()?.contains(&PORT);
+            Ok(has_ended || has_found)
         });
         if !follower.is_finished() {
             bed.apply(PLAIN)?;
@@ -55,8 +59,17 @@ fn follow(bed: &Bed, fault: Option<Fault>) -> Result<Ended> {
         let ended = ended.map_err(|_| anyhow!("the thread of the follower panicked"))??;
         drop(bound?);
         found?;
-        let is_said = ended.code == Some(0) || !ended.stderr.is_empty();
-        ensure!(is_said, "the follower ended without a word");
+        let is_ready = ended.stdout == "ready\n";
+        ensure!(
+            if is_ready {
+                has_found
+            } else {
+                ended.code == Some(1)
+            },
+            "the follower ended with {:?} (ready: {is_ready}, found: {has_found}): {}",
+            ended.code,
+            ended.stderr
+        );
         Ok(ended)
     })
 }

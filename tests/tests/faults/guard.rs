@@ -38,12 +38,19 @@ fn overdue(bed: &Bed) -> Result<()> {
 #[test]
 fn guard() -> Result<()> {
     let run = |bed: &Bed, fault: Option<Fault>| bed.run(&words(&["guard"]), fault);
-    // One that did not come so far was never said to watch: the change that it is for is not made.
+    // One that did not come so far was never said to watch: the change that it is for is not made. Whoever
+    // started it is told by its end.
     let check = |_: &Bed, ended: &Ended, now: &Holds| -> Result<()> {
         let is_undone = now.text.as_deref() == Some(PLAIN);
+        let is_ready = ended.stdout == "ready\n";
         ensure!(
-            is_undone || ended.stdout.is_empty(),
-            "the guard has not undone it"
+            if is_ready {
+                is_undone
+            } else {
+                ended.code == Some(1)
+            },
+            "the guard ended with {:?} (ready: {is_ready}, undone: {is_undone})",
+            ended.code
         );
         Ok(())
     };
