@@ -20,7 +20,7 @@ pub(crate) enum Before {
 ///
 /// # Errors
 ///
-/// It cannot be read or written; it says what it said before.
+/// It cannot be read or written; it says what it said before, or the whole new text.
 pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: Before) -> io::Result<bool> {
     let old = match fs::read(path) {
         Ok(old) => Some((old, fs::metadata(path)?.permissions())),
@@ -57,8 +57,9 @@ pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: Before) -> io:
             remove(&kept)?;
             fs::hard_link(path, &kept)?;
         }
+        let directory = File::open(directory)?;
         fs::rename(&unfinished, path)?;
-        File::open(directory)?.sync_all()
+        directory.sync_all()
     };
     let written = write();
     if written.is_err() {

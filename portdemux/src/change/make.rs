@@ -421,7 +421,8 @@ impl Install<'_> {
             });
         }
         // Nothing but how soon something is found again depends on it.
-        if let Err(error) = follower::start_if_needed(places, maps, self.ruleset) {
+        let started = catching(|| follower::start_if_needed(places, maps, self.ruleset));
+        if let Err(error) = started {
             warnings.push((format!("{error:#}"), "portdemux follow".into()));
         }
     }

@@ -80,6 +80,6 @@ fn put_in_force(
     if change.generation.is_some() && change.waits.is_none() {
         boot::keep(context, rules.source.as_deref(), &rules.text);
     }
-    report::note_elsewhere(context, maps, change.plan.new_ruleset().attach())?;
+    report::note_elsewhere(context, maps, change.plan.new_ruleset().attach());
     safeguard.finish()
 }

@@ -316,7 +316,7 @@ fn attach_all(
     match change {
         Some(mut change) => {
             // Some of what is to be known depends on where the program runs; by now nothing depends on it.
-            let warnings = destinations::warnings(maps, change.plan.new_ruleset());
+            let warnings = catching(|| destinations::warnings(maps, change.plan.new_ruleset()));
             for warning in warnings.unwrap_or_default() {
                 if !change.warnings.contains(&warning) {
                     change.warnings.push(warning);
@@ -341,10 +341,10 @@ fn attach_all(
 /// not.
 fn renew(context: &Context, maps: &Maps, lock: &Lock) {
     let places = &context.places;
-    if let Err(error) = steering::refresh(places, maps, lock) {
+    if let Err(error) = catching(|| steering::refresh(places, maps, lock)) {
         output::warn_of("the programs for sockets are those from before", &error);
     }
-    if let Err(error) = losses::refresh(places, maps, lock) {
+    if let Err(error) = catching(|| losses::refresh(places, maps, lock)) {
         output::warn_of(
             "the programs that count losses are those from before",
             &error,
@@ -356,8 +356,11 @@ fn renew(context: &Context, maps: &Maps, lock: &Lock) {
 
 /// Starts the process that finds again what was gone, where the rules need one on these interfaces.
 fn follow(context: &Context, maps: &Maps) {
-    let started = change::in_force(&context.places, maps)
-        .and_then(|in_force| follower::start_if_needed(&context.places, maps, &in_force.ruleset));
+    let places = &context.places;
+    let started = catching(|| {
+        let in_force = change::in_force(places, maps)?;
+        follower::start_if_needed(places, maps, &in_force.ruleset)
+    });
     if let Err(error) = started {
         output::warn(
             format!("{error:#}"),

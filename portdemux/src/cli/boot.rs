@@ -4,14 +4,14 @@
 //! and holds at a boot at which the file cannot be put in force.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{Context, output, report};
 use crate::{
     change::{self, InForce},
-    dataplane::maps::Maps,
+    dataplane::{mapped::catching, maps::Maps},
     durable::{self, Before},
 };
 
@@ -33,12 +33,16 @@ impl Context {
 
 /// Keeps a text that was put in force from a file, if that is the one for boot; what cannot be kept is warned of.
 pub(super) fn keep(context: &Context, source: Option<&Path>, text: &str) {
-    let source = source.and_then(|source| fs::canonicalize(source).ok());
-    if source.is_none() || source != fs::canonicalize(context.boot_file()).ok() {
-        return;
-    }
+    let Some(source) = source else { return };
     let last = context.last_file();
-    if let Err(error) = durable::replace(&last, text, 0o600, Before::Gone) {
+    let keep = || -> io::Result<()> {
+        let found = report::canonical(source)?;
+        if found.is_some() && found == report::canonical(&context.boot_file())? {
+            durable::replace(&last, text, 0o600, Before::Gone)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = keep() {
         output::warn(
             format!("these rules are not kept in {}: {error}", last.display()),
             Some(
@@ -50,7 +54,7 @@ pub(super) fn keep(context: &Context, source: Option<&Path>, text: &str) {
 
 /// The same for the rules in force, once they stay.
 pub(super) fn keep_in_force(context: &Context, maps: &Maps) {
-    match change::written(&context.places, maps) {
+    match catching(|| change::written(&context.places, maps)) {
         Ok(written) => keep(context, written.in_force.source.as_deref(), &written.text),
         Err(error) => output::warn_of("these rules are not kept for the next boot", &error),
     }

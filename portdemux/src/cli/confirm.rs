@@ -46,9 +46,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {
             let change = pending.undo(places, &maps, &lock)?;
-            // Nobody needs to be told later; what is undone is undone whether that can be written or not.
-            let _: Result<()> = pending::forget(places, &lock);
             report::change(context, &change);
+            // What is undone is undone, whether that can be written or not.
+            if let Err(error) = pending::forget(places, &lock) {
+                output::warn(
+                    format!("{error:#}"),
+                    Some(
+                        "until the next change, portdemux status says that it was not confirmed in time",
+                    ),
+                );
+            }
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue => {

@@ -1,7 +1,7 @@
 //! What verbs that change the ruleset have in common: reading a file, saying what changed.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use crate::{
     attached, bounded,
     change::{Change, Request},
     clock::Clock,
-    dataplane::maps::Maps,
+    dataplane::{mapped::catching, maps::Maps},
     error::Help as _,
     figures::{grouped, seconds},
     rules::{
@@ -106,7 +106,7 @@ pub(super) fn read_rules(path: &Path) -> Result<RulesText> {
 fn read(path: &Path, reading: Reading) -> Result<RulesText> {
     let name = path.display().to_string();
     if name == "-" {
-        let text = bounded::text(std::io::stdin().lock()).context("read standard input")?;
+        let text = bounded::text(io::stdin().lock()).context("read standard input")?;
         return Ok(RulesText {
             name: "standard input".into(),
             text,
@@ -115,12 +115,25 @@ fn read(path: &Path, reading: Reading) -> Result<RulesText> {
         });
     }
     let text = bounded::file(path).with_context(|| format!("read {name}"))?;
+    let source = canonical(path).with_context(|| format!("find {name}"))?;
     Ok(RulesText {
         name,
         text,
-        source: fs::canonicalize(path).ok(),
+        source,
         reading,
     })
+}
+
+/// The path of a file without links; none if there is no such file.
+///
+/// # Errors
+///
+/// That cannot be seen.
+pub(super) fn canonical(path: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// A mistake of rules that a change of those in force brought with it: their lines are cited as such.
@@ -185,12 +198,18 @@ pub(super) fn warn_of_ended_members(change: &Change) {
 }
 
 /// Says where the rules say that they are attached and are not, and the other way round: a change of rules
-/// attaches to nothing.
-pub(super) fn note_elsewhere(context: &Context, maps: &Maps, said: &Attach) -> Result<()> {
+/// attaches to nothing. That it cannot be seen is a warning: the change is made by now.
+pub(super) fn note_elsewhere(context: &Context, maps: &Maps, said: &Attach) {
     if said.interfaces.is_empty() {
-        return Ok(());
+        return;
     }
-    let known = attached::interfaces(&context.places, maps)?;
+    let known = match catching(|| attached::interfaces(&context.places, maps)) {
+        Ok(known) => known,
+        Err(error) => {
+            output::warn_of("where they are attached is not known", &error);
+            return;
+        }
+    };
     let attached: Vec<String> = known
         .into_iter()
         .filter(|interface| interface.state.is_attached())
@@ -223,7 +242,6 @@ pub(super) fn note_elsewhere(context: &Context, maps: &Maps, said: &Attach) -> R
     if !parts.is_empty() {
         output::note(parts.join("; "));
     }
-    Ok(())
 }
 
 pub(super) fn milliseconds(took: Duration) -> String {

@@ -1,13 +1,14 @@
 //! `portdemux save`: write the rules in force to a file.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{Context, boot};
+use super::{Context, boot, output, report};
 use crate::{
     change,
     clock::Clock,
+    dataplane::mapped::catching,
     durable::{self, Before},
     error::Help as _,
     figures::grouped,
@@ -46,15 +47,24 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             .help(|| "apply the rules file again; nothing was written".into());
     }
     let text = edit::without_ended(&written.text, Clock::now().unix);
-    let file = match fs::canonicalize(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => file,
-        // What a link leads to is replaced, not the link.
-        found => found.with_context(|| format!("find {}", file.display()))?,
-    };
+    // What a link leads to is replaced, not the link.
+    let found = report::canonical(&file).with_context(|| format!("find {}", file.display()))?;
+    let file = found.unwrap_or(file);
     let replaced = durable::replace(&file, &text, 0o644, Before::Kept)
         .with_context(|| format!("write {}", file.display()))
-        .help(|| "the file says what it said before".into())?;
-    change::came_from(places, &maps, &lock, &file)?;
+        .help(|| {
+            if fs::read(&file).is_ok_and(|now| now == text.as_bytes()) {
+                "the file says so now, but a loss of power may undo that".into()
+            } else {
+                "the file says what it said before".into()
+            }
+        })?;
+    if let Err(error) = catching(|| change::came_from(places, &maps, &lock, &file)) {
+        output::warn_of(
+            "the rules in force do not say that they stand in this file",
+            &error,
+        );
+    }
     boot::keep(context, Some(&file), &text);
     let rules = written.in_force.ruleset.rules().len();
     let rules = match rules {

@@ -165,10 +165,7 @@ impl<'a> Bed<'a> {
             Some(3) => None,
             _ => Some(export.success()?.stdout),
         };
-        let waits = self.record("pending.json").is_ok_and(|pending| {
-            let pending: serde_json::Value = serde_json::from_str(&pending).unwrap_or_default();
-            pending["undone_by"].is_null()
-        });
+        let waits = text.is_some() && !self.portdemux.json(&["status"])?["pending"].is_null();
         Ok(Holds {
             text,
             passing: self.passing()?,
@@ -178,11 +175,6 @@ impl<'a> Bed<'a> {
 
     pub(crate) fn passing(&self) -> Result<BTreeSet<u16>> {
         self.probe.passing(&PORTS)
-    }
-
-    fn record(&self, name: &str) -> Result<String> {
-        let path = self.portdemux.state().join("default").join(name);
-        Ok(fs::read_to_string(path)?)
     }
 
     /// Everything that is pinned and recorded, by name.

@@ -11,7 +11,9 @@ pub(crate) type Case = (
 );
 
 /// Threads and memory that could not be had ended in a panic; what could not be tidied up after the switch was told as
-/// if nothing had been done, or took the new record with it; a record that could not be read was taken for lost.
+/// if nothing had been done, or took the new record with it; a record that could not be read was taken for lost; one
+/// that could not be written stayed behind, empty. A follower ended in the middle or said that it ran and did not;
+/// what has to be kept for the next boot was not, and nobody was told.
 pub(crate) const WRONG_ONCE: &[Case] = &[
     ("add", "clone3", 1..=1, "EIO"),
     ("add", "mmap", 11..=25, "ENOMEM"),
@@ -20,6 +22,7 @@ pub(crate) const WRONG_ONCE: &[Case] = &[
     ("add", "openat", 39..=40, "EIO"),
     ("add", "read", 11..=12, "EIO"),
     ("add", "unlink", 1..=8, "EACCES"),
+    ("apply-boot", "readlink", 1..=12, "EIO"),
     ("apply", "clone3", 1..=1, "ENOMEM"),
     ("apply", "mmap", 11..=20, "EIO"),
     ("apply", "newfstatat", 3..=7, "ENOMEM"),
@@ -33,4 +36,18 @@ pub(crate) const WRONG_ONCE: &[Case] = &[
     ("apply-plain", "bpf", 88..=89, "EMFILE"),
     ("apply-plain", "bpf", 94..=112, "ENOMEM"),
     ("attach", "bpf", 1..=1, "EIO"),
+    ("confirm", "mmap", 13..=18, "EIO"),
+    ("confirm-undo", "unlink", 7..=9, "EIO"),
+    ("follower", "flock", 1..=1, "EIO"),
+    ("follower", "mmap", 27..=32, "EIO"),
+    ("follower", "write", 1..=1, "EIO"),
+    ("guard", "write", 1..=1, "EIO"),
+    ("save", "fsync", 2..=2, "EIO"),
+    ("save", "rename", 2..=2, "EIO"),
+    ("set-add", "ftruncate", 1..=1, "EIO"),
+    ("set-add", "lseek", 1..=1, "ENOMEM"),
+    ("set-add", "pwrite64", 2..=2, "ENOSPC"),
+    ("set-remove", "ftruncate", 1..=1, "EIO"),
+    ("set-remove", "lseek", 1..=1, "ENOMEM"),
+    ("set-remove", "pwrite64", 2..=2, "ENOSPC"),
 ];

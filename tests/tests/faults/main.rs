@@ -5,6 +5,7 @@
 //! `cargo xtask faults 'apply: openat 3 EIO'`.
 
 mod bed;
+mod boot;
 mod cases;
 mod commands;
 mod follower;
