@@ -15,6 +15,7 @@ end() {
         systemctl status $unit --no-pager -l
         journalctl -b --no-pager -u $unit | tail -40
         cat /run/received
+        portdemux stats --all
     }
     echo "guest: boot $boot $1"
     sync
