@@ -11,7 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use portdemux::dataplane::pins::Places;
+use portdemux::{
+    dataplane::{
+        links::{self, Attachment, Wish},
+        pins::Places,
+    },
+    interface,
+};
+use portdemux_common::state::Mode;
 use portdemux_tests::{
     cli::Portdemux,
     lab::{INTERFACE, Lab},
@@ -249,6 +256,32 @@ fn readers_see_one_ruleset_or_the_other_while_it_is_exchanged() -> Result<()> {
     wait_until("the last change", Duration::from_secs(1), || {
         Ok(portdemux.records()?.len() == 1)
     })
+}
+
+/// As when the process of the unit lists interfaces while the script of the package exchanges programs.
+#[test]
+fn a_program_that_was_exchanged_since_interfaces_were_listed_is_not_taken_off() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let listed = lab.server.enter(interface::list)?;
+    let listed = listed.iter().find(|listed| listed.name == INTERFACE);
+    let listed = listed.context("no interface")?;
+    portdemux.ok(&["attach", INTERFACE])?;
+
+    let places = places(&portdemux)?;
+    let _lock = places.lock()?;
+    let maps = places.open()?;
+    let attached = lab.server.enter(|| {
+        let netns = interface::namespace()?;
+        links::attach(&places, &maps, listed, netns, Wish::Auto)
+    })?;
+    let mode = Mode::Native;
+    ensure!(attached == Attachment::Replaced { mode }, "{attached:?}");
+    Ok(())
 }
 
 fn places(portdemux: &Portdemux) -> Result<Places> {

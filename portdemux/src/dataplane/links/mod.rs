@@ -103,6 +103,9 @@ impl Pinned {
 
 /// Attaches the program to an interface, or replaces the one that this instance has there.
 ///
+/// What runs on the interface is asked for here: since it was listed, another process may have replaced that, as the
+/// lock was that one's.
+///
 /// # Errors
 ///
 /// Another XDP program is on the interface, the mode cannot be had, the kernel refuses.
@@ -113,6 +116,9 @@ pub fn attach(
     netns: u64,
     wish: Wish,
 ) -> Result<Attachment> {
+    let present = interface::list()?;
+    let is_same = |present: &&Interface| present.index == interface.index;
+    let interface = present.iter().find(is_same).unwrap_or(interface);
     let mut entry = state::Interface {
         name: padded(&interface.name),
         version: padded(env!("CARGO_PKG_VERSION")),
@@ -125,7 +131,6 @@ pub fn attach(
         } as u32,
         mac: interface.mac.map_or(ANY_MAC, answer::mac),
     };
-    let present = interface::list()?;
     let pinned = pinned(places)?;
     let is_attached = |place| {
         pinned
