@@ -71,6 +71,7 @@ pub(super) fn reference(built: &Path, directory: &Path) -> Result<()> {
 /// The package as the next revision with a binary of another ABI, into a directory: to upgrade to.
 pub(super) fn newer(package: &Path, directory: &Path) -> Result<PathBuf> {
     let next = build::next()?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let unpacked = directory.join("newer");
     if unpacked.exists() {
         fs::remove_dir_all(&unpacked).with_context(|| format!("empty {}", unpacked.display()))?;
