@@ -146,7 +146,8 @@ impl Running {
         kill(self.pid(), signal).with_context(|| format!("send {signal} to {}", self.command))
     }
 
-    /// Waits for its end; kills it if that takes longer than `timeout`.
+    /// Waits for its end; kills it if that takes longer than `timeout` times
+    /// [`slowness`](crate::wait::slowness).
     ///
     /// # Errors
     ///

@@ -1,7 +1,9 @@
 //! Waiting for a condition instead of for a time.
 
 use std::{
-    io, thread,
+    env, io,
+    sync::OnceLock,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,13 +13,24 @@ use anyhow::{Result, bail};
 /// only a failure waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many times as long everything takes here: what `PORTDEMUX_SLOWNESS` says, as where a machine is emulated, else 1.
+/// Whatever is waited for may take so many times as long.
+#[must_use]
+pub fn slowness() -> u32 {
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    *SLOWNESS.get_or_init(|| {
+        let said = env::var("PORTDEMUX_SLOWNESS").ok();
+        said.and_then(|said| said.parse().ok()).unwrap_or(1)
+    })
+}
+
 const STEP: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` is true.
 ///
 /// # Errors
 ///
-/// After `timeout`, saying `what` did not come about; or when `condition` fails.
+/// After `timeout` times [`slowness`], saying `what` did not come about; or when `condition` fails.
 pub fn wait_until(
     what: &str,
     timeout: Duration,
@@ -30,12 +43,13 @@ pub fn wait_until(
 ///
 /// # Errors
 ///
-/// After `timeout`, saying `what` did not come about; or when `probe` fails.
+/// After `timeout` times [`slowness`], saying `what` did not come about; or when `probe` fails.
 pub fn wait_for<T>(
     what: &str,
     timeout: Duration,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let timeout = timeout * slowness();
     let start = Instant::now();
     loop {
         if let Some(value) = probe()? {

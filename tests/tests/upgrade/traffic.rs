@@ -15,16 +15,16 @@ use portdemux_tests::{
     frames::{self, CLIENT_V4, SERVER_V4, With as _},
     lab::Lab,
     require,
-    wait::{PATIENCE, wait_until},
+    wait::{PATIENCE, slowness, wait_until},
 };
 use serde_json::Value;
 
 use crate::bed::{self, Pair};
 
-/// How many frames are sent each millisecond: 10,000 in a second.
+/// How many frames are sent each millisecond: 10,000 in a second, fewer on a machine that is slower.
 const AT_ONCE: usize = 10;
-/// How many frames are sent before and after the takeover.
-const MANY: u64 = 5_000;
+/// For how many milliseconds they are sent before and after the takeover.
+const LONG: u64 = 500;
 /// A source that rules do not let in, since a command said so.
 const BANNED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// Room for all that a socket receives before it is read.
@@ -72,16 +72,17 @@ fn under_traffic(pair: &Pair, mode: &str) -> Result<()> {
     let doors = Doors::open(&lab)?;
     let conversation = Conversation::begin(&lab)?;
     let sent = Sent::default();
+    let many = LONG * AT_ONCE as u64;
     let is_over = AtomicBool::new(false);
     let (spoken, read) = thread::scope(|scope| -> Result<_> {
         let sending = scope.spawn(|| sent.send(&lab, &is_over));
         let speaking = scope.spawn(|| conversation.go_on(&is_over));
         let reading = scope.spawn(|| watch(&portdemux, &is_over));
-        let upgraded = wait_until("traffic before", PATIENCE, || Ok(sent.all() > MANY))
+        let upgraded = wait_until("traffic before", PATIENCE, || Ok(sent.all() > many))
             .and_then(|()| portdemux.ok(&["upgrade"]).map(drop))
             .and_then(|()| {
                 let then = sent.all();
-                wait_until("traffic after", PATIENCE, || Ok(sent.all() > then + MANY))
+                wait_until("traffic after", PATIENCE, || Ok(sent.all() > then + many))
             });
         is_over.store(true, Ordering::Relaxed);
         sending.join().expect("the sender panicked")?;
@@ -162,7 +163,7 @@ impl Sent {
                 }
             }
             rounds += 1;
-            let due = begun + Duration::from_millis(rounds);
+            let due = begun + Duration::from_millis(rounds) * slowness();
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         Ok(())

@@ -15,6 +15,7 @@ use self::{
     machine::Outcome,
 };
 use crate::{
+    build,
     command::{self, Command},
     load, repository, say, setup,
 };
@@ -27,6 +28,8 @@ const OTHERS: [&str; 6] = ["5.10", "5.15", "6.6", "6.8", "6.16", "6.18"];
 const FLOOR: [u32; 2] = [5, 15];
 /// Possible CPUs of the machines on which it is tried what many of them take.
 const MANY_CPUS: u32 = 128;
+/// The check that has another version take over from this one.
+const UPGRADE: &str = "upgrade";
 /// How many instructions the verifier may take for a program, on every kernel.
 const CEILING: u64 = 500_000;
 
@@ -59,7 +62,10 @@ pub(crate) struct VmArgs {
 pub(crate) fn run(args: &VmArgs) -> Result<()> {
     setup::toolchain()?;
     setup::vm()?;
-    let programs = build()?;
+    let mut programs = build_all()?;
+    if !args.short && (args.checks.is_empty() || args.checks.iter().any(|check| check == UPGRADE)) {
+        programs.others.extend([build::next()?, upgrade_suite()?]);
+    }
     let kernels = Kernels::open(args.update)?;
     let mut rows = Vec::new();
     let mut failed = Vec::new();
@@ -129,7 +135,7 @@ struct Programs {
     objects: Vec<PathBuf>,
 }
 
-fn build() -> Result<Programs> {
+fn build_all() -> Result<Programs> {
     let objects = load::objects()?;
     command::run(command::cargo("build").args(command::BUILT).args([
         "--bin",
@@ -147,6 +153,27 @@ fn build() -> Result<Programs> {
     })
 }
 
+/// Builds the suite that the check of upgrades runs a test of, and gives it a name without a hash.
+fn upgrade_suite() -> Result<PathBuf> {
+    let mut cargo = command::cargo("test");
+    cargo
+        .args(command::BUILT)
+        .args(["--no-run", "--test", UPGRADE]);
+    let said = cargo.output().context("build the suite of upgrades")?;
+    let said = String::from_utf8_lossy(&said.stderr);
+    let built = said
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Executable "))
+        .find_map(|line| line.split_once('(')?.1.strip_suffix(')'))
+        .with_context(|| format!("the suite of upgrades is not built: {said}"))?;
+    let directory = directory();
+    std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    let suite = directory.join(UPGRADE);
+    std::fs::copy(repository::root().join(built), &suite)
+        .with_context(|| format!("copy {built}"))?;
+    Ok(suite)
+}
+
 fn check(kernel: &Kernel, programs: &Programs, args: &VmArgs) -> Result<Outcome> {
     let directory = directory().join("run").join(&kernel.version);
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
@@ -156,7 +183,7 @@ fn check(kernel: &Kernel, programs: &Programs, args: &VmArgs) -> Result<Outcome>
     let names: &[&str] = match (is_below, args.short) {
         (true, _) => &["floor"],
         (false, true) => &["load", "rules"],
-        (false, false) => &["load", "rules", "cpus"],
+        (false, false) => &["load", "rules", "cpus", UPGRADE],
     };
     let run = |names: &[String], cpus: u32| {
         let checks = names.join(", ");

@@ -14,8 +14,6 @@ use portdemux_tests::{
     wait::{PATIENCE, wait_until},
 };
 
-use crate::rules::patiently;
-
 /// The ports to which packets come, more than a CPU has blocks of counters for.
 const PORTS: std::ops::Range<u16> = 1..65_535;
 
@@ -23,7 +21,7 @@ pub(crate) fn run() -> Result<()> {
     let possible = aya::util::nr_cpus().map_err(|(_, error)| error)? as u64;
     let lab = Lab::new()?;
     let portdemux = Portdemux::new(&lab.server)?;
-    patiently(&portdemux, &["attach", INTERFACE, "--mode", "native"])?;
+    portdemux.ok(&["attach", INTERFACE, "--mode", "native"])?;
     let without = memory(&portdemux)?;
     // On 2 CPUs 32 MiB, with 64 that there can be 94, with 128 158.
     ensure!(
@@ -51,7 +49,7 @@ pub(crate) fn run() -> Result<()> {
     let after = memory(&portdemux)?;
     ensure!(after == without, "{without} bytes became {after}");
     let rules = portdemux.rules_file("[default]\ninbound = \"drop\"\n[flows]\n")?;
-    patiently(&portdemux, &["apply", &rules.display().to_string()])?;
+    portdemux.ok(&["apply", &rules.display().to_string()])?;
     let with_flows = memory(&portdemux)?;
     ensure!(
         with_flows - without <= 32 << 20,

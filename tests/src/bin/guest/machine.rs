@@ -29,6 +29,9 @@ const MOUNTS: [(&str, &str); 8] = [
     ("/tmp", "tmpfs"),
 ];
 
+/// How many times as long as elsewhere everything may take, above all what loads programs.
+const SLOWNESS: &str = "12";
+
 /// Mounts what a system has and loads the modules that came along.
 pub(crate) fn start() -> Result<()> {
     for (at, kind) in MOUNTS {
@@ -55,6 +58,7 @@ pub(crate) fn run_checks() -> Result<()> {
         .env("PATH", "/bin")
         .env("PORTDEMUX_BIN", "/bin/portdemux")
         .env("PORTDEMUX_REQUIRE_BPF", "1")
+        .env("PORTDEMUX_SLOWNESS", SLOWNESS)
         .env("RUST_BACKTRACE", "0")
         .spawn()
         .context("start the checks")?;

@@ -9,6 +9,7 @@ mod load;
 mod machine;
 mod messages;
 mod rules;
+mod upgrade;
 
 use std::{
     env,
@@ -21,11 +22,12 @@ use anyhow::Result;
 /// A check, by the name with which `cargo xtask vm --check NAME` asks for it.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     ("cpus", cpus::run),
     ("floor", floor::run),
     ("load", load::run),
     ("rules", rules::run),
+    ("upgrade", upgrade::run),
 ];
 
 fn main() -> ExitCode {

@@ -1,9 +1,6 @@
 //! A ruleset with rules of every kind, and packets for all of them.
 
-use std::{
-    net::{Ipv4Addr, TcpListener},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
@@ -11,7 +8,6 @@ use portdemux_tests::{
     frames::{self, CLIENT_V4, SERVER_V4, SERVER_V6, With as _, ipv4, ipv6, sctp, tcp, udp},
     lab::{INTERFACE, Lab},
     netns::Netns,
-    run::{Output, Running},
     veth::{self, End, Offloads},
     wait::{PATIENCE, wait_until},
 };
@@ -142,14 +138,14 @@ fn in_mode(mode: &str) -> Result<()> {
     let listener = lab.server.enter(|| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, 8080)).context("listen on 127.0.0.1:8080")
     })?;
-    patiently(&portdemux, &["attach", INTERFACE, "--mode", mode])?;
+    portdemux.ok(&["attach", INTERFACE, "--mode", mode])?;
     let rules = portdemux.rules_file(
         &RULES
             .replace("SENDER", &CLIENT_V4.to_string())
             .replace("SERVER4", &SERVER_V4.to_string())
             .replace("SERVER6", &SERVER_V6.to_string()),
     )?;
-    patiently(&portdemux, &["apply", &rules.display().to_string()])?;
+    portdemux.ok(&["apply", &rules.display().to_string()])?;
     let sent = send(&lab)?;
     wait_until("all frames", PATIENCE, || {
         Ok(portdemux.stats()?.interface(INTERFACE)?.received.packets >= sent)
@@ -179,14 +175,6 @@ fn join(lab: &Lab, inside: &Netns) -> Result<()> {
         .run("ethtool", &["-K", "inner0", "gro", "on"])?
         .success()?;
     Ok(())
-}
-
-/// Runs a command that loads programs: verifying them takes an emulated machine long.
-pub(crate) fn patiently(portdemux: &Portdemux, arguments: &[&str]) -> Result<Output> {
-    const PATIENCE: Duration = Duration::from_mins(4);
-    Running::spawn(portdemux.command(arguments))?
-        .wait(PATIENCE)?
-        .success()
 }
 
 /// Sends packets for every rule; returns how many.
@@ -269,7 +257,9 @@ fn explained(portdemux: &Portdemux) -> Result<()> {
         (9999, "unclaimed"),
     ] {
         let server = format!("{SERVER_V4}:{port}");
-        let said = patiently(portdemux, &["explain", "--kernel", "udp", &client, &server])?.stdout;
+        let said = portdemux
+            .ok(&["explain", "--kernel", "udp", &client, &server])?
+            .stdout;
         ensure!(said.contains(word), "no {word} in {said}");
     }
     Ok(())
