@@ -152,9 +152,12 @@ case "$boot" in
     says '(in sync)' portdemux status
     is_mended() { [ "$(systemctl show -P StatusText $unit)" = 'waiting for late0' ]; }
     within is_mended
-    # Removed, nothing is attached, and what was dropped arrives; purged, nothing is left.
+    # Removed, nothing of any instance is attached, and what was dropped arrives; purged, nothing is left.
+    must portdemux --instance other attach lo
+    must xdp lo
     must dpkg --remove portdemux
     must fails xdp ens5
+    must fails xdp lo
     within more arrived 7 0
     must [ -e $file ]
     must dpkg --purge portdemux
