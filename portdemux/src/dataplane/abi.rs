@@ -118,6 +118,13 @@ impl Places {
         self.pins().join(format!("{OLDER_PREFIX}{abi}"))
     }
 
+    /// An empty directory that lies there while a staged one takes the place of an older one. Versions that know of no
+    /// staged ones (up to ABI 6) read its name as the number of a newer version and refuse; else they would find no
+    /// instance in that moment, and make one.
+    pub(super) fn sign(&self) -> PathBuf {
+        self.instance_pins().join(format!("{ABI_PREFIX}+{ABI}"))
+    }
+
     /// Refuses an instance that a newer version made: what belongs to it is not known here.
     ///
     /// # Errors
@@ -203,8 +210,8 @@ fn numbers(directory: &Path, prefix: &str) -> Result<Vec<u32>> {
     let names = names.with_context(|| format!("list {}", directory.path().display()))?;
     let numbers = names.iter().filter_map(|name| {
         let number = name.to_str()?.strip_prefix(prefix)?;
-        // What begins with a zero is on its way to its name.
-        let is_whole = !number.starts_with('0');
+        // What begins with a zero is on its way to its name, and with a plus is the sign of such a one.
+        let is_whole = !number.starts_with(['0', '+']);
         is_whole.then(|| number.parse::<u32>().ok()).flatten()
     });
     Ok(numbers.collect())

@@ -5,7 +5,7 @@
 //! leaves something that another finishes: before the renames nothing has happened, after them the older directory
 //! lies in the newer one.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -154,7 +154,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     let read = || format!("read {}", directory.display());
     let entries = fs::read_dir(directory).with_context(read)?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    names.collect::<std::io::Result<_>>().with_context(read)
+    names.collect::<io::Result<_>>().with_context(read)
 }
 
 /// Loads the programs for what an older instance is attached to, so that the kernel has taken them before
@@ -174,9 +174,17 @@ fn load(older: &Places, maps: &Maps, _lock: &Lock) -> Result<Staged> {
 /// Something cannot be moved, or the kernel refuses; [`finish`] does the rest.
 pub fn publish(older: &Places, abi: u32, staged: Staged, lock: &Lock) -> Result<()> {
     let beside = older.with(AbiDirectory::Staged);
+    let sign = older.sign();
+    remove_sign(&sign)?;
+    fs::create_dir(&sign).with_context(|| format!("create {}", sign.display()))?;
     // A binary of the older ABI finds its pins whole before this, and after it those of another ABI.
-    fs::rename(older.pins(), beside.overtaken_at(abi)).context("move the older pins aside")?;
+    let moved = fs::rename(older.pins(), beside.overtaken_at(abi));
+    if moved.is_err() {
+        remove_sign(&sign)?;
+    }
+    moved.context("move the older pins aside")?;
     rename_staged(older)?;
+    remove_sign(&sign)?;
     let own = older.with(AbiDirectory::Own);
     exchange(&own, &own.open()?, staged.programs, lock)
 }
@@ -185,6 +193,15 @@ fn rename_staged(places: &Places) -> Result<()> {
     let staged = places.with(AbiDirectory::Staged);
     let own = places.with(AbiDirectory::Own);
     fs::rename(staged.pins(), own.pins()).context("move the pins to their place")
+}
+
+fn remove_sign(sign: &Path) -> Result<()> {
+    match fs::remove_dir(sign) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", sign.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Does what is left of a takeover that began, and says of which ABI the older instance was; none if none
@@ -202,6 +219,7 @@ pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
     let Some((abi, older)) = own.overtaken()? else {
         return Ok(None);
     };
+    remove_sign(&own.sign())?;
     let maps = own.open()?;
     if !is_there(&own.pins().join(CARRIED))? {
         let programs = links::outdated(&own, &maps)?;

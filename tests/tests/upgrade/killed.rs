@@ -52,7 +52,12 @@ impl Case<'_> {
         let newer = BTreeSet::from([format!("abi{}", self.pair.abis[1])]);
         let mut counted = self.load(&mut portdemux, &rules, &probe)?;
         let (mut whole, mut begun) = (0, 0);
-        for step in (1..=MANY).step_by(stride) {
+        // The last step before which nothing had changed, and those to try one by one: where it changes.
+        let (mut last_whole, mut closely) = (0, 0..0);
+        let mut next = 1;
+        while next <= MANY {
+            let step = next;
+            next += if closely.contains(&step) { 1 } else { stride };
             let course = steps::run(
                 &portdemux.command(&["upgrade"]),
                 &self.pair.newer,
@@ -70,17 +75,26 @@ impl Case<'_> {
             if left.is_superset(&older) {
                 // Nothing has changed for the older version.
                 whole += 1;
+                last_whole = step;
                 self.pair.use_older(&mut portdemux);
                 ensure!(portdemux.json(&["status"])?["interfaces"][0]["state"] == "attached");
-                portdemux.ok(&["set", "add", "banned", "192.0.2.77"])?;
-                portdemux.ok(&["set", "remove", "banned", "192.0.2.77"])?;
+                Self::change(&portdemux)?;
                 self.pair.use_newer(&mut portdemux);
                 continue;
             }
             begun += 1;
+            if closely.is_empty() && stride > 1 {
+                // From earlier on: the next upgrade finds nothing that one before it left half made, and has
+                // fewer steps.
+                closely = last_whole.saturating_sub(2 * stride) + 1..step;
+                next = closely.start;
+            }
             self.pair.use_older(&mut portdemux);
-            portdemux.fails(1, &["status"])?;
-            portdemux.fails(1, &["attach", INTERFACE])?;
+            for verb in [&["status"][..], &["attach", INTERFACE]] {
+                portdemux
+                    .fails(1, verb)
+                    .with_context(|| format!("killed before step {step}: {left:?}"))?;
+            }
             self.pair.use_newer(&mut portdemux);
             // Another upgrade finishes it, or any other change.
             if begun % 2 == 0 {
@@ -102,10 +116,20 @@ impl Case<'_> {
     fn load(&self, portdemux: &mut Portdemux, rules: &str, probe: &Probe) -> Result<u64> {
         self.pair.use_older(portdemux);
         portdemux.ok(&["attach", INTERFACE, "--mode", "generic", "--rules", rules])?;
+        // As in what goes on after a kill, so that an upgrade has as many steps.
+        Self::change(portdemux)?;
         self.pair.use_newer(portdemux);
         let mut counted = 0;
         self.judge(portdemux, probe, &mut counted)?;
         Ok(counted)
+    }
+
+    /// Changes something and takes it back.
+    fn change(portdemux: &Portdemux) -> Result<()> {
+        for verb in ["add", "remove"] {
+            portdemux.ok(&["set", verb, "banned", "192.0.2.77"])?;
+        }
+        Ok(())
     }
 
     /// The rules hold, and all packets so far are counted.
