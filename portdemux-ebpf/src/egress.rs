@@ -1,6 +1,9 @@
 //! What this host sends, seen on its way out: it makes flows, and nothing is held up.
 
+use core::{cell::Cell, hint::cold_path};
+
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
+use bytemuck::Pod;
 use portdemux_common::{
     decide::Pending,
     packet::Packet,
@@ -15,7 +18,7 @@ use crate::{
     verifier::Lookup as _,
 };
 
-/// Headers of packets lie in the first bytes of a buffer; these are brought there if they are not.
+/// How much of a packet is brought to where it can be read, if its headers are not there.
 const HEADERS: usize = 192;
 
 /// The packet that a CPU is about to send.
@@ -27,6 +30,8 @@ struct SocketBuffer {
     start: usize,
     end: usize,
     length: usize,
+    /// Whether something was to be read that lies beyond.
+    is_missing: Cell<bool>,
 }
 
 impl SocketBuffer {
@@ -36,7 +41,18 @@ impl SocketBuffer {
             start: ctx.data(),
             end: ctx.data_end(),
             length: ctx.len() as usize,
+            is_missing: Cell::new(false),
         }
+    }
+
+    #[inline(always)]
+    fn read_linear<T: Pod, const N: usize>(&self, offset: usize) -> Option<[T; N]> {
+        let read = read_linear(self.start, self.end, offset);
+        if read.is_none() && self.end.wrapping_sub(self.start) < self.length {
+            cold_path();
+            self.is_missing.set(true);
+        }
+        read
     }
 }
 
@@ -48,7 +64,7 @@ impl Packet for SocketBuffer {
 
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        read_linear(self.start, self.end, offset)
+        self.read_linear(offset)
     }
 
     #[inline(always)]
@@ -58,25 +74,42 @@ impl Packet for SocketBuffer {
 
     #[inline(always)]
     fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
-        read_linear(self.start, self.end, offset)
+        self.read_linear(offset)
     }
 }
 
 /// Notes a packet's flow.
+///
+/// Of a TCP segment nothing but the headers can be read directly, and what is sent is a clone of it. To bring more there
+/// copies the segment, so it is done only where a header is missing.
 #[inline(always)]
 pub fn notice(ctx: &TcContext) {
-    let length = ctx.len() as usize;
-    let linear = ctx.data_end().wrapping_sub(ctx.data());
-    if linear < HEADERS && linear < length {
+    let mut is_pulled = false;
+    loop {
+        let frame = SocketBuffer::new(ctx);
+        let is_read = write_down(&frame).is_some();
+        if is_pulled || !frame.is_missing.get() {
+            if is_read {
+                note(ctx);
+            }
+            return;
+        }
+        cold_path();
         // Where it fails, what can be read is read.
         #[expect(clippy::cast_possible_truncation, reason = "HEADERS fits")]
-        let _ = ctx.pull_data(length.min(HEADERS) as u32);
+        let _ = ctx.pull_data(frame.length.min(HEADERS) as u32);
+        is_pulled = true;
     }
-    let frame = SocketBuffer::new(ctx);
-    if parse::parse_sound(&frame, WriteDown) != Some(Some(())) {
-        return;
-    }
-    note(ctx);
+}
+
+/// Reads a packet and writes it down, if it is of a kind that has flows.
+#[inline(always)]
+fn write_down(frame: &SocketBuffer) -> Option<()> {
+    parse::parse_sound(frame, WriteDown)??;
+    let pending = SENDING.find(0)?;
+    // SAFETY: the value is this CPU's, and no other program uses the map.
+    unsafe { &mut *pending }.read(frame);
+    Some(())
 }
 
 /// Notes the packet that was written down.
@@ -85,7 +118,6 @@ fn note(ctx: &TcContext) -> Option<()> {
     let pending = SENDING.find(0)?;
     // SAFETY: the value is this CPU's, and no other program uses the map.
     let pending = unsafe { &mut *pending };
-    pending.read(&SocketBuffer::new(ctx));
     let (_, ruleset) = ruleset::in_force()?;
     // SAFETY: the context is a socket buffer's for as long as the program runs.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };

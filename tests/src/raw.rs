@@ -35,6 +35,20 @@ nix::setsockopt_impl!(
     sockopt::SetBool
 );
 
+/// Whether a header stands before each frame that says how it is to lie in memory.
+#[derive(Clone, Copy, Debug)]
+struct VirtioHeader;
+
+nix::setsockopt_impl!(
+    VirtioHeader,
+    libc::SOL_PACKET,
+    libc::PACKET_VNET_HDR,
+    bool,
+    sockopt::SetBool
+);
+
+/// The kernel's `struct virtio_net_hdr` (Linux `include/uapi/linux/virtio_net.h`) is 10 bytes long.
+const VIRTIO_LENGTH: usize = 10;
 /// The kernel's `struct tpacket_auxdata` (Linux `include/uapi/linux/if_packet.h`) is 20 bytes long.
 const AUXILIARY_LENGTH: usize = 20;
 /// `TP_STATUS_VLAN_VALID`.
@@ -115,6 +129,22 @@ impl RawSocket {
             bail!("{sent} of {} bytes were sent", frame.len());
         }
         Ok(())
+    }
+
+    /// Sends a frame of which only the first bytes, `linear` of them and an Ethernet header at least, lie in the buffer
+    /// itself, and the rest in pages. One shorter than a page lies in the buffer all the same (Linux
+    /// `net/packet/af_packet.c`, `packet_alloc_skb`).
+    ///
+    /// # Errors
+    ///
+    /// As of [`RawSocket::send`].
+    pub fn send_in_pages(&self, frame: &[u8], linear: u16) -> Result<()> {
+        let mut header = [0; VIRTIO_LENGTH];
+        header[2..4].copy_from_slice(&linear.to_ne_bytes());
+        setsockopt(&self.socket, VirtioHeader, &true)?;
+        let sent = self.send(&[&header[..], frame].concat());
+        setsockopt(&self.socket, VirtioHeader, &false)?;
+        sent
     }
 
     /// Sends a frame as [`RawSocket::send`] does, as soon as there is room for it.

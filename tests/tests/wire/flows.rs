@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
-    frames::{self, CLIENT_V4, CLIENT_V6},
+    frames::{self, CLIENT_V4, CLIENT_V6, With as _},
     lab::{INTERFACE, Lab},
     server::{PAGE, Server},
+    veth::Offloads,
     wait::PATIENCE,
 };
 
@@ -20,6 +21,7 @@ use crate::{Mode, SERVERS, in_both_modes, in_url};
 
 in_both_modes! {
     a_host_that_denies_by_default_serves_what_it_claims_and_hears_replies ["nginx" "curl"];
+    what_is_sent_begins_flows_wherever_its_headers_lie [];
     errors_about_what_a_host_sent_come_in_though_icmp_is_dropped [];
     a_rule_for_established_connections_lets_replies_in_and_lets_nobody_begin ["nginx" "curl"];
     a_connection_from_before_goes_on_when_everything_is_denied [];
@@ -73,6 +75,62 @@ fn a_host_that_denies_by_default_serves_what_it_claims_and_hears_replies(mode: M
     assert_eq!(unclaimed.dropped, unclaimed.received);
     assert_eq!(stats.port("80/tcp")?.dropped.packets, 0);
     Ok(())
+}
+
+fn what_is_sent_begins_flows_wherever_its_headers_lie(mode: Mode) -> Result<()> {
+    let lab = Lab::with(9000, Offloads::Off)?;
+    let portdemux = mode.attach_with_rules(&lab, &format!("{DENY}icmp = \"drop\"\n"))?;
+    let server = lab.server_socket()?;
+    // The rest of the first frames would be in one buffer.
+    let data = vec![7; 5000];
+    let mut replies = Vec::new();
+    // Ends of the headers of Ethernet, IPv4, UDP over it, IPv6, UDP over that and TCP.
+    for (number, linear) in (0..).zip([14, 34, 42, 54, 62, 74]) {
+        let port = 50_000 + number;
+        let datagram = || frames::udp(port, 53).with(|udp| udp.data.clone_from(&data));
+        let segment = frames::tcp(port, 80).with(|tcp| tcp.data.clone_from(&data));
+        let packet = frames::sctp(port, 80).with(|sctp| sctp.chunks.clone_from(&data));
+        let echo = |kind| {
+            frames::icmp(kind, 0).with(|icmp| {
+                let [high, low] = port.to_be_bytes();
+                icmp.rest = [high, low, 0, 1];
+            })
+        };
+        let request = echo(8).with(|icmp| icmp.body.clone_from(&data));
+        for sent in [
+            back(frames::ipv4(datagram())).frame(),
+            back(frames::ipv4(segment)).frame(),
+            back(frames::ipv4(packet)).frame(),
+            back(frames::ipv4(request)).frame(),
+            back_v6(frames::ipv6(datagram())).frame(),
+        ] {
+            server.send_in_pages(&sent.bytes(), linear)?;
+        }
+        replies.extend(
+            [
+                frames::ipv4(frames::udp(53, port)).frame(),
+                frames::ipv4(frames::tcp(80, port).with(|tcp| tcp.flags = 0x12)).frame(),
+                frames::ipv4(frames::sctp(80, port)).frame(),
+                frames::ipv4(echo(0)).frame(),
+                frames::ipv6(frames::udp(53, port)).frame(),
+            ]
+            .map(|frame| frame.bytes()),
+        );
+    }
+    assert_eq!(crate::deliver(&lab, &replies)?, replies);
+    let stats = portdemux.stats()?;
+    assert_eq!(stats.reason("reply")?.packets, replies.len() as u64);
+    Ok(())
+}
+
+/// From the server to the client.
+fn back(packet: frames::Ipv4) -> frames::Ipv4 {
+    packet.with(|ip| (ip.source, ip.destination) = (ip.destination, ip.source))
+}
+
+/// The same over IPv6.
+fn back_v6(packet: frames::Ipv6) -> frames::Ipv6 {
+    packet.with(|ip| (ip.source, ip.destination) = (ip.destination, ip.source))
 }
 
 fn errors_about_what_a_host_sent_come_in_though_icmp_is_dropped(mode: Mode) -> Result<()> {
