@@ -227,3 +227,25 @@ pub(super) fn remove_tree(directory: &Path) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other programs find pins there.
+    #[test]
+    fn documents_name_the_directory_of_this_abi() {
+        for document in [
+            include_str!("../../../docs/cli.md"),
+            include_str!("../../../docs/destinations.md"),
+        ] {
+            let named: Vec<u32> = document
+                .split("/abi")
+                .skip(1)
+                .filter_map(|rest| rest.split('/').next()?.parse().ok())
+                .collect();
+            assert!(!named.is_empty());
+            assert!(named.iter().all(|&abi| abi == ABI), "{named:?}");
+        }
+    }
+}
