@@ -4,7 +4,13 @@
 //! command that started it. It ends as soon as there is nothing to undo: because the change was
 //! confirmed, followed by another, never made, or because the instance is gone.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, thread, time::Duration};
+use std::{
+    fs::{self, File, Metadata, TryLockError},
+    io,
+    os::unix::fs::MetadataExt as _,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -42,9 +48,12 @@ pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
 /// It cannot stand by itself, or not see what waits.
 pub fn run(places: &Places) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
-    let Some(watched) = Identity::of(places)? else {
+    let Some(file) = open(places)? else {
         return Ok(());
     };
+    // Held for as long as this process lives: by it others see that it does.
+    file.lock_shared().context("lock what waits")?;
+    let watched = Identity::from(&file.metadata()?);
     background::say_ready()?;
     let mut tries = Tries::default();
     let mut pause = PAUSE.0;
@@ -63,6 +72,32 @@ pub fn run(places: &Places) -> Result<()> {
             }
         };
         wait(places, watched, end);
+    }
+}
+
+/// Whether a guardian stands by.
+///
+/// # Errors
+///
+/// That cannot be seen.
+pub fn stands_by(places: &Places) -> Result<bool> {
+    let Some(file) = open(places)? else {
+        return Ok(false);
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error).context("try the lock on what waits"),
+    }
+}
+
+/// Opens the file of what waits, if something does.
+fn open(places: &Places) -> Result<Option<File>> {
+    let path = super::path(places);
+    match File::open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
     }
 }
 
@@ -116,16 +151,21 @@ impl Identity {
     /// That of what waits in an instance, if something does.
     fn of(places: &Places) -> Result<Option<Self>> {
         let path = super::path(places);
-        let file = match fs::metadata(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("look at {}", path.display())),
-        };
-        Ok(Some(Self {
+        match fs::metadata(&path) {
+            Ok(file) => Ok(Some(Self::from(&file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+        }
+    }
+}
+
+impl From<&Metadata> for Identity {
+    fn from(file: &Metadata) -> Self {
+        Self {
             device: file.dev(),
             inode: file.ino(),
             seconds: file.mtime(),
             nanoseconds: file.mtime_nsec(),
-        }))
+        }
     }
 }

@@ -94,7 +94,18 @@ fn without_its_guardian_a_change_is_undone_by_the_next_command() -> Result<()> {
     let (portdemux, probe) = loaded(&lab)?;
     let orphan = || -> Result<u64> {
         portdemux.ok(&apply_for(&portdemux, "1h")?)?;
+        let waits =
+            || -> Result<_> { Ok(portdemux.json(&["status"])?["pending"]["guarded"].clone()) };
+        ensure!(waits()? == true);
         portdemux.kill_guardians()?;
+        ensure!(waits()? == false);
+        let said = portdemux.ok(&["status"])?;
+        ensure!(
+            said.stderr
+                .contains("the process is gone that would undo it"),
+            "{said:?}"
+        );
+        ensure!(!said.stdout.contains("is undone in"), "{said:?}");
         amend(&portdemux, "deadline", long_ago())?;
         let (rules, generation) = bed::in_force(&portdemux, &probe)?;
         ensure!(rules == Rules::New);

@@ -22,7 +22,7 @@ use crate::{
     },
     dataplane::{losses, maps::Maps, pins::Places},
     figures::{grouped, rate, seconds, size},
-    pending::{Pending, Standing},
+    pending::{Pending, Standing, guardian},
 };
 
 /// How long rates are measured.
@@ -70,6 +70,8 @@ struct Waiting {
     seconds_left: f64,
     /// Whether its time is over and it is still in force.
     overdue: bool,
+    /// Whether the process is there that undoes it; null if that cannot be seen.
+    guarded: Option<bool>,
     /// How often it was tried in vain to undo it, and why the last try failed.
     tries: u32,
     last_error: Option<String>,
@@ -119,6 +121,7 @@ impl Waiting {
             generation: pending.generation,
             seconds_left: left.as_secs_f64(),
             overdue: standing == Standing::Overdue,
+            guarded: guardian::stands_by(places).ok(),
             tries: tries.count,
             last_error: (tries.count > 0).then_some(tries.error),
             standing,
@@ -134,6 +137,13 @@ impl Waiting {
         let command = context.command();
         let generation = self.generation;
         match self.standing {
+            Standing::Waits(_) if self.guarded == Some(false) => output::warn(
+                format!(
+                    "generation {generation} waits for its confirmation, and the process is gone that would undo it: the next \
+                     change does, once its time is over"
+                ),
+                Some(&format!("{command} confirm, or {command} confirm --undo")),
+            ),
             Standing::Waits(left) => context.output.line(format!(
                 "generation {generation} is undone in {}, unless: {command} confirm",
                 seconds(left)
