@@ -60,10 +60,11 @@ pub(super) fn keep_in_force(context: &Context, maps: &Maps) {
     }
 }
 
-/// Whether the rules in force are those that were last in force from the file for boot, as that has a mistake.
+/// Whether the rules in force are those that were last in force from the file for boot, as that has a mistake; they
+/// are that file's again once it says the same.
 pub(super) fn fell_back(context: &Context, in_force: &InForce) -> bool {
     let last = fs::canonicalize(context.last_file()).ok();
-    last.is_some() && in_force.source == last
+    last.is_some() && in_force.source == last && !was_in_force(context, &context.boot_file())
 }
 
 /// Whether a file says what was last in force from the one for boot.

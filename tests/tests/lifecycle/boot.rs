@@ -88,13 +88,18 @@ fn a_mistake_in_the_file_for_boot_leaves_no_interface_open() -> Result<()> {
     );
     says(&kept, &good)?;
 
-    // Mended, it holds.
+    // Mended, it says what is in force.
     fs::write(&file, &good)?;
-    portdemux.ok(&["apply", &path])?;
     assert_eq!(
         manager.hears()?,
         "READY=1\nSTATUS=attached to every interface"
     );
+    let status = portdemux.json(&["status"])?;
+    ensure!(
+        status["fell_back"] == false && status["saved"] == true,
+        "{status}"
+    );
+    portdemux.ok(&["apply", &path])?;
     let status = portdemux.json(&["status"])?;
     ensure!(
         status["fell_back"] == false && status["in_sync"] == true,
