@@ -95,3 +95,23 @@ fn a_full_disk_is_a_failure() -> Result<()> {
     }
     Ok(())
 }
+
+/// As when the command before in a pipe has failed: what was denied stays denied.
+#[test]
+fn a_writer_that_writes_nothing_changes_nothing() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let (portdemux, _) = busy(&lab)?;
+    let before = portdemux.ok(&["export"])?.stdout;
+    ensure!(!before.is_empty());
+    // Standard input has nothing.
+    let (ended, said) = writing_to(portdemux.command(&["apply", "-"]), Stdio::null())?;
+    ensure!(
+        ended == Some(1) && said.contains("standard input has no rules"),
+        "{said}"
+    );
+    assert_eq!(portdemux.ok(&["export"])?.stdout, before);
+    Ok(())
+}
