@@ -76,14 +76,19 @@ pub fn upgrade(places: &Places, lock: &Lock) -> Result<Option<Upgraded>> {
 ///
 /// The kernel refuses; the next attempt goes on.
 pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
-    takeover::finish(places, lock)
+    let begun = takeover::begun(places).context("look whether an upgrade was begun")?;
+    let Some(begun) = begun else {
+        return Ok(None);
+    };
+    takeover::finish(places, &begun, lock)
         .context("finish the upgrade of the instance")
         .help(|| {
             format!(
                 "every packet is decided about meanwhile; portdemux --instance {} upgrade goes on",
                 places.instance
             )
-        })
+        })?;
+    Ok(Some(begun.abi))
 }
 
 /// Makes the newer instance and puts it in the older one's place. Returns why the text of the rules was lost, if it

@@ -5,7 +5,10 @@
 //! leaves something that another finishes: before the renames nothing has happened, after them the older directory
 //! lies in the newer one.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -204,21 +207,36 @@ fn remove_sign(sign: &Path) -> Result<()> {
     }
 }
 
-/// Does what is left of a takeover that began, and says of which ABI the older instance was; none if none
-/// began.
+/// A takeover that began and is to be finished.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The ABI of the older instance.
+    pub abi: u32,
+    older: PathBuf,
+}
+
+/// Looks whether a takeover began that is to be finished.
 ///
 /// # Errors
 ///
-/// The kernel refuses; it can be tried again.
-pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
+/// That cannot be seen, or the newer instance not get its name.
+pub fn begun(places: &Places) -> Result<Option<Begun>> {
     let own = places.with(AbiDirectory::Own);
     let staged = places.with(AbiDirectory::Staged);
     if !is_there(&own.pins())? && staged.overtaken()?.is_some() {
         rename_staged(places)?;
     }
-    let Some((abi, older)) = own.overtaken()? else {
-        return Ok(None);
-    };
+    let begun = own.overtaken()?;
+    Ok(begun.map(|(abi, older)| Begun { abi, older }))
+}
+
+/// Does what is left of a takeover that began.
+///
+/// # Errors
+///
+/// The kernel refuses; it can be tried again.
+pub fn finish(places: &Places, begun: &Begun, lock: &Lock) -> Result<()> {
+    let own = places.with(AbiDirectory::Own);
     remove_sign(&own.sign())?;
     let maps = own.open()?;
     if !is_there(&own.pins().join(CARRIED))? {
@@ -229,8 +247,7 @@ pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
     if maps.shape().is_some() {
         carry(Kind::Flows, &own.pins())?;
     }
-    remove_tree(&older)?;
-    Ok(Some(abi))
+    remove_tree(&begun.older)
 }
 
 /// Gives this binary's programs to an instance of its ABI.

@@ -19,6 +19,36 @@ use crate::bed::{self, PORTS, Rules};
 /// How often the program is replaced.
 const TIMES: usize = 20;
 
+/// Rules that begin or end to track flows exchange the program before the interface comes to its turn.
+#[test]
+fn rules_that_an_interface_is_attached_with_again_never_take_it_off() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    let rules = |are_tracking: bool| -> Result<String> {
+        let text = if are_tracking {
+            "[default]\ninbound = \"drop\"\n"
+        } else {
+            "[[rule]]\nport = \"23/tcp\"\nto = \"drop\"\n"
+        };
+        Ok(portdemux.rules_file(text)?.display().to_string())
+    };
+    portdemux.ok(&["attach", INTERFACE, "--rules", &rules(false)?])?;
+    for are_tracking in [true, false] {
+        let said = portdemux.ok(&["attach", INTERFACE, "--rules", &rules(are_tracking)?])?;
+        ensure!(said.stdout.contains("program replaced"), "{said:?}");
+        // Another interface that cannot be attached leaves this one as it was.
+        let other = rules(!are_tracking)?;
+        let words = ["attach", INTERFACE, "lo", "--mode", "native", "--rules"];
+        let said = portdemux.fails(1, &[&words[..], &[&other]].concat())?;
+        ensure!(!said.stdout.contains("detached"), "{said:?}");
+        ensure!(bed::program_on(&lab, INTERFACE)?.is_some(), "{said:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn no_packet_is_lost_and_none_slips_by_while_the_program_is_replaced() -> Result<()> {
     if !require::have(require::WIRE) {

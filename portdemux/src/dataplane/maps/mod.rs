@@ -399,5 +399,6 @@ pub fn text(padded: &[u8]) -> String {
 
 /// How many CPUs this machine can have, online or not.
 pub(super) fn possible_cpus() -> Result<usize> {
-    aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("read {path}: {error}"))
+    aya::util::nr_cpus()
+        .map_err(|(path, error)| anyhow::Error::new(error).context(format!("read {path}")))
 }
