@@ -18,7 +18,7 @@ const CLIENT_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const USUAL_CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// The flows of connected TCP and UDP sockets, and whether this host began each: a connection to a port
-/// that it listens on it did not, nor one that looks as if a client had come ([`is_served`]).
+/// that it listens on it did not, nor one that looks as if a client had come.
 ///
 /// # Errors
 ///
