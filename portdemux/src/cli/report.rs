@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 
 use super::{Context, output};
 use crate::{
@@ -107,12 +107,6 @@ fn read(path: &Path, reading: Reading) -> Result<RulesText> {
     let name = path.display().to_string();
     if name == "-" {
         let text = bounded::text(io::stdin().lock()).context("read standard input")?;
-        // As when the command before in a pipe has failed; it is not to open a host.
-        if text.trim().is_empty() {
-            return Err(anyhow!("standard input has no rules")).help(|| {
-                "to let everything pass, write it: [default] and inbound = \"pass\"".into()
-            });
-        }
         return Ok(RulesText {
             name: "standard input".into(),
             text,

@@ -18,7 +18,7 @@ fn where_nothing_is_loaded_every_command_says_so_and_ends_with_3() -> Result<()>
     let namespace = Netns::new("empty")?;
     let mut portdemux = Portdemux::new(&namespace)?;
     portdemux.set_instance("other");
-    let file = portdemux.rules_file("")?.display().to_string();
+    let file = portdemux.rules_file("[default]\n")?.display().to_string();
     let packet = ["explain", "tcp", "192.0.2.1:1024", "192.0.2.2:80"];
     for arguments in [
         &["apply", &file][..],

@@ -60,7 +60,15 @@ fn a_mistake_in_the_file_for_boot_leaves_no_interface_open() -> Result<()> {
     portdemux.ok(&["apply", &path])?;
     says(&kept, &good)?;
 
-    // As after a boot.
+    // As after a boot; a full disk leaves a file with nothing in it.
+    for text in ["", "\n"] {
+        portdemux.ok(&["detach", "--all"])?;
+        fs::write(&file, text)?;
+        portdemux.ok(&at_boot)?;
+        ensure!(bed::program_on(&lab, INTERFACE)?.is_some());
+        ensure!(portdemux.json(&["status"])?["fell_back"] == true);
+        says(&kept, &good)?;
+    }
     portdemux.ok(&["detach", "--all"])?;
     fs::write(&file, &bad)?;
     portdemux.fails(1, &at_boot[..3])?;

@@ -256,7 +256,7 @@ fn who_listens_on_loopback_or_past_the_program_is_told() -> Result<()> {
     let past = bed::listener(&portdemux, "82/tcp")?;
     assert_eq!(past["parts"][0]["interface"], "other0");
     assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Nothing);
-    portdemux.apply("")?;
+    portdemux.apply("[default]\n")?;
     assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Reset);
     assert_eq!(words("83/tcp")?, "direct");
     let table = portdemux.ok(&["listeners", "80/tcp", "82/tcp"])?.stdout;

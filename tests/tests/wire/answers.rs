@@ -142,7 +142,7 @@ fn a_connection_ends_when_its_port_is_rejected(mode: Mode) -> Result<()> {
     let _hears = Portdemux::hearing_answers(&lab)?;
     let portdemux = mode.attach(&lab)?;
     for server in SERVERS {
-        portdemux.apply("")?;
+        portdemux.apply("[default]\n")?;
         let to = SocketAddr::new(server, 1000);
         let _listener = lab.server.enter(|| Ok(TcpListener::bind(to)?))?;
         let mut client = lab

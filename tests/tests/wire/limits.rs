@@ -111,7 +111,7 @@ fn what_is_used_up_stays_so_when_other_rules_change_and_a_new_rule_begins_afresh
     portdemux.apply(&format!("{}{}", rule("dns", 53), rule("ntp", 123)))?;
     assert_eq!(deliver(&lab, &twice)?, Vec::<Vec<u8>>::new());
     // The id of the rule that is gone may be given to the one that comes.
-    portdemux.apply("")?;
+    portdemux.apply("[default]\n")?;
     portdemux.apply(&rule("names", 53))?;
     assert_eq!(deliver(&lab, &twice)?, [frame]);
     Ok(())

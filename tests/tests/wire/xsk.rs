@@ -104,7 +104,7 @@ fn a_queue_without_a_socket_falls_back_as_its_rule_says(mode: Mode) -> Result<()
         portdemux.pins().join("xsk/echo").exists(),
         "it is still named"
     );
-    portdemux.apply("")?;
+    portdemux.apply("[default]\n")?;
     ensure!(
         !portdemux.pins().join("xsk/echo").exists(),
         "nobody names it"

@@ -60,10 +60,16 @@ pub fn set(name: &str, members: &[(IpNet, Option<Until>)]) -> String {
     format!("{name} = [\n{}]\n", lines.collect::<String>())
 }
 
-/// The text of a rules file without the members of sets whose time was over at `now`, in milliseconds
-/// since 1970.
+/// What stands in a rules file for no rules: one with nothing in it is refused.
+const NO_RULES: &str = "# No rules: all that is well-formed passes and is counted.\n";
+
+/// The text of a rules file that can be applied at `now`, in milliseconds since 1970: without the members of sets whose
+/// time was over by then.
 #[must_use]
 pub fn without_ended(text: &str, now: u64) -> String {
+    if text.trim().is_empty() {
+        return NO_RULES.into();
+    }
     edited(text, now, |_, value| {
         let mut members = items(value).iter().filter_map(member);
         let has_ended = members.any(|(_, until)| until.is_some_and(|until| until.unix <= now));

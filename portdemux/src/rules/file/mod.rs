@@ -127,6 +127,12 @@ pub fn read(file: &str, text: &str, reading: Reading) -> Result<Ruleset, RulesEr
     // What follows a first mistake in the same line is as a rule its echo.
     syntax.dedup_by_key(|diagnostic| diagnostic.line());
     diagnostics.append(&mut syntax);
+    // What a full disk leaves of a file, or a command that failed of a pipe. It is not to open a host.
+    if matches!(reading, Reading::Written { .. }) && text.trim().is_empty() {
+        let diagnostic = Diagnostic::new("there is nothing in it");
+        let help = "to let everything pass, write: [default] and below it inbound = \"pass\"";
+        diagnostics.push(diagnostic.help(help));
+    }
     let parts = Parts {
         attach,
         defaults,
