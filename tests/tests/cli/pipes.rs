@@ -109,7 +109,7 @@ fn a_writer_that_writes_nothing_changes_nothing() -> Result<()> {
     // Standard input has nothing.
     let (ended, said) = writing_to(portdemux.command(&["apply", "-"]), Stdio::null())?;
     ensure!(
-        ended == Some(1) && said.contains("standard input: there is nothing in it"),
+        ended == Some(1) && said.contains("there is nothing in standard input"),
         "{said}"
     );
     assert_eq!(portdemux.ok(&["export"])?.stdout, before);

@@ -129,7 +129,7 @@ pub fn read(file: &str, text: &str, reading: Reading) -> Result<Ruleset, RulesEr
     diagnostics.append(&mut syntax);
     // What a full disk leaves of a file, or a command that failed of a pipe. It is not to open a host.
     if matches!(reading, Reading::Written { .. }) && text.trim().is_empty() {
-        let diagnostic = Diagnostic::new("there is nothing in it");
+        let diagnostic = Diagnostic::new(format!("there is nothing in {file}"));
         let help = "to let everything pass, write: [default] and below it inbound = \"pass\"";
         diagnostics.push(diagnostic.help(help));
     }
