@@ -131,7 +131,10 @@ fn malformed_frames_are_dropped_unless_they_are_to_pass(mode: Mode) -> Result<()
         (ethernet(IPV6, [0x60; 39]), "ip6_short"),
     ];
     let sent: Vec<_> = lies.iter().map(|(frame, _)| frame.bytes()).collect();
-    for (rules, arrive) in [("", false), ("[default]\nmalformed = \"pass\"\n", true)] {
+    for (rules, arrive) in [
+        ("[default]\n", false),
+        ("[default]\nmalformed = \"pass\"\n", true),
+    ] {
         let lab = Lab::new()?;
         let mut tap = Tap::open(&lab)?;
         if arrive {
