@@ -87,10 +87,10 @@ pub fn notice(ctx: &TcContext) {
     let mut is_pulled = false;
     loop {
         let frame = SocketBuffer::new(ctx);
-        let is_read = write_down(&frame).is_some();
+        let read = write_down(&frame);
         if is_pulled || !frame.is_missing.get() {
-            if is_read {
-                note(ctx);
+            if let Some(pending) = read {
+                note(ctx, pending);
             }
             return;
         }
@@ -104,20 +104,18 @@ pub fn notice(ctx: &TcContext) {
 
 /// Reads a packet and writes it down, if it is of a kind that has flows.
 #[inline(always)]
-fn write_down(frame: &SocketBuffer) -> Option<()> {
+fn write_down(frame: &SocketBuffer) -> Option<&'static mut Pending> {
     parse::parse_sound(frame, WriteDown)??;
     let pending = SENDING.find(0)?;
-    // SAFETY: the value is this CPU's, and no other program uses the map.
-    unsafe { &mut *pending }.read(frame);
-    Some(())
+    // SAFETY: the value is this CPU's, no other program uses the map, and its memory stays while the program runs.
+    let pending = unsafe { &mut *pending };
+    pending.read(frame);
+    Some(pending)
 }
 
 /// Notes the packet that was written down.
 #[inline(always)]
-fn note(ctx: &TcContext) -> Option<()> {
-    let pending = SENDING.find(0)?;
-    // SAFETY: the value is this CPU's, and no other program uses the map.
-    let pending = unsafe { &mut *pending };
+fn note(ctx: &TcContext, pending: &mut Pending) -> Option<()> {
     let (_, ruleset) = ruleset::in_force()?;
     // SAFETY: the context is a socket buffer's for as long as the program runs.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
