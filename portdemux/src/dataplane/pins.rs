@@ -513,6 +513,24 @@ pub(crate) fn is_named(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Whether a process holds the lock of a file, which it does for as long as it lives; not if there is no such file.
+///
+/// # Errors
+///
+/// That cannot be seen.
+pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    // Those who ask do not take each other for one that holds it.
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes a pin or another file, if it is there.
 ///
 /// # Errors

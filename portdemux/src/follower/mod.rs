@@ -18,10 +18,6 @@ use std::{
 use anyhow::{Context as _, Result};
 pub use need::Need;
 use portdemux_common::{state::Generation, wire::Transport};
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
 
 use crate::{
     background, change,
@@ -77,11 +73,7 @@ pub fn start_if_needed(places: &Places, maps: &Maps, ruleset: &Ruleset) -> Resul
 /// Whether one runs for an instance.
 #[must_use]
 pub fn is_running(places: &Places) -> bool {
-    let Ok(file) = File::open(lock_path(places)) else {
-        return false;
-    };
-    // It holds the lock as long as it lives; nobody else keeps it.
-    flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    pins::is_held(&lock_path(places)).unwrap_or(false)
 }
 
 /// Ends the follower of an instance, if one runs: its right goes with the name of its lock.

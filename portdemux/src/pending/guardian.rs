@@ -5,7 +5,7 @@
 //! confirmed, followed by another, never made, or because the instance is gone.
 
 use std::{
-    fs::{self, File, Metadata, TryLockError},
+    fs::{self, File, Metadata},
     io,
     os::unix::fs::MetadataExt as _,
     thread,
@@ -19,7 +19,7 @@ use crate::{
     background,
     dataplane::{
         mapped::catching,
-        pins::{Lock, Places},
+        pins::{self, Lock, Places},
     },
 };
 
@@ -48,11 +48,13 @@ pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
 /// It cannot stand by itself, or not see what waits.
 pub fn run(places: &Places) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
-    let Some(file) = open(places)? else {
-        return Ok(());
+    let path = super::path(places);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.with_context(|| format!("open {}", path.display()))?,
     };
     // Held for as long as this process lives: by it others see that it does.
-    file.lock_shared().context("lock what waits")?;
+    file.lock().context("lock what waits")?;
     let watched = Identity::from(&file.metadata()?);
     background::say_ready()?;
     let mut tries = Tries::default();
@@ -80,25 +82,8 @@ pub fn run(places: &Places) -> Result<()> {
 /// # Errors
 ///
 /// That cannot be seen.
-pub fn stands_by(places: &Places) -> Result<bool> {
-    let Some(file) = open(places)? else {
-        return Ok(false);
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error).context("try the lock on what waits"),
-    }
-}
-
-/// Opens the file of what waits, if something does.
-fn open(places: &Places) -> Result<Option<File>> {
-    let path = super::path(places);
-    match File::open(&path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
-    }
+pub fn stands_by(places: &Places) -> io::Result<bool> {
+    pins::is_held(&super::path(places))
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
