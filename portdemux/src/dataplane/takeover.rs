@@ -178,16 +178,16 @@ fn load(older: &Places, maps: &Maps, _lock: &Lock) -> Result<Staged> {
 pub fn publish(older: &Places, abi: u32, staged: Staged, lock: &Lock) -> Result<()> {
     let beside = older.with(AbiDirectory::Staged);
     let sign = older.sign();
-    remove_sign(&sign)?;
+    remove_tree(&sign)?;
     fs::create_dir(&sign).with_context(|| format!("create {}", sign.display()))?;
     // A binary of the older ABI finds its pins whole before this, and after it those of another ABI.
     let moved = fs::rename(older.pins(), beside.overtaken_at(abi));
     if moved.is_err() {
-        remove_sign(&sign)?;
+        remove_tree(&sign)?;
     }
     moved.context("move the older pins aside")?;
     rename_staged(older)?;
-    remove_sign(&sign)?;
+    remove_tree(&sign)?;
     let own = older.with(AbiDirectory::Own);
     exchange(&own, &own.open()?, staged.programs, lock)
 }
@@ -196,15 +196,6 @@ fn rename_staged(places: &Places) -> Result<()> {
     let staged = places.with(AbiDirectory::Staged);
     let own = places.with(AbiDirectory::Own);
     fs::rename(staged.pins(), own.pins()).context("move the pins to their place")
-}
-
-fn remove_sign(sign: &Path) -> Result<()> {
-    match fs::remove_dir(sign) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", sign.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// A takeover that began and is to be finished.
@@ -237,7 +228,7 @@ pub fn begun(places: &Places) -> Result<Option<Begun>> {
 /// The kernel refuses; it can be tried again.
 pub fn finish(places: &Places, begun: &Begun, lock: &Lock) -> Result<()> {
     let own = places.with(AbiDirectory::Own);
-    remove_sign(&own.sign())?;
+    remove_tree(&own.sign())?;
     let maps = own.open()?;
     if !is_there(&own.pins().join(CARRIED))? {
         let programs = links::outdated(&own, &maps)?;
