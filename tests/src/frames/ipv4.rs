@@ -56,6 +56,13 @@ pub fn ipv4(payload: impl Into<Payload>) -> Ipv4 {
 }
 
 impl Ipv4 {
+    /// The same from the other end: from the server to the client.
+    #[must_use]
+    pub fn back(mut self) -> Self {
+        std::mem::swap(&mut self.source, &mut self.destination);
+        self
+    }
+
     /// MF: more fragments follow.
     pub const MORE_FRAGMENTS: u8 = 0b001;
     /// DF: do not fragment.

@@ -132,6 +132,13 @@ pub fn atomic_fragment() -> Extension {
 }
 
 impl Ipv6 {
+    /// The same from the other end: from the server to the client.
+    #[must_use]
+    pub fn back(mut self) -> Self {
+        std::mem::swap(&mut self.source, &mut self.destination);
+        self
+    }
+
     /// Adds an extension header after those that are there.
     #[must_use]
     pub fn then(mut self, extension: Extension) -> Self {

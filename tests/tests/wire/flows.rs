@@ -98,11 +98,11 @@ fn what_is_sent_begins_flows_wherever_its_headers_lie(mode: Mode) -> Result<()> 
         };
         let request = echo(8).with(|icmp| icmp.body.clone_from(&data));
         for sent in [
-            back(frames::ipv4(datagram())).frame(),
-            back(frames::ipv4(segment)).frame(),
-            back(frames::ipv4(packet)).frame(),
-            back(frames::ipv4(request)).frame(),
-            back_v6(frames::ipv6(datagram())).frame(),
+            frames::ipv4(datagram()).back().frame(),
+            frames::ipv4(segment).back().frame(),
+            frames::ipv4(packet).back().frame(),
+            frames::ipv4(request).back().frame(),
+            frames::ipv6(datagram()).back().frame(),
         ] {
             server.send_in_pages(&sent.bytes(), linear)?;
         }
@@ -121,16 +121,6 @@ fn what_is_sent_begins_flows_wherever_its_headers_lie(mode: Mode) -> Result<()> 
     let stats = portdemux.stats()?;
     assert_eq!(stats.reason("reply")?.packets, replies.len() as u64);
     Ok(())
-}
-
-/// From the server to the client.
-fn back(packet: frames::Ipv4) -> frames::Ipv4 {
-    packet.with(|ip| (ip.source, ip.destination) = (ip.destination, ip.source))
-}
-
-/// The same over IPv6.
-fn back_v6(packet: frames::Ipv6) -> frames::Ipv6 {
-    packet.with(|ip| (ip.source, ip.destination) = (ip.destination, ip.source))
 }
 
 fn errors_about_what_a_host_sent_come_in_though_icmp_is_dropped(mode: Mode) -> Result<()> {

@@ -260,12 +260,8 @@ fn an_error_about_what_nobody_sent_does_not_come_in(mode: Mode) -> Result<()> {
     let lab = Lab::new()?;
     let portdemux = mode.attach_with_rules(&lab, DENY)?;
     let segment = || frames::tcp(50_000, 80).with(|tcp| tcp.data = vec![7; 40]);
-    let quoted4 = frames::ipv4(segment()).with(|ip| {
-        (ip.source, ip.destination) = (ip.destination, ip.source);
-    });
-    let quoted6 = frames::ipv6(segment()).with(|ip| {
-        (ip.source, ip.destination) = (ip.destination, ip.source);
-    });
+    let quoted4 = frames::ipv4(segment()).back();
+    let quoted6 = frames::ipv6(segment()).back();
     let lies = [
         // Fragmentation needed, unreachable, time exceeded.
         frames::ipv4(frames::icmp(3, 4).with(|icmp| {
