@@ -144,7 +144,6 @@ fn test(
         .envs(paths.iter().copied())
         // What was built with all the rest; otherwise each suite would ask cargo for it.
         .env("PORTDEMUX_BIN", built())
-        .env("PORTDEMUX_FAULTS", "sample")
         .stdout(Stdio::piped());
     let mut child = command::spawn(&mut cargo)?;
     if let Some(stdout) = child.stdout.take() {
