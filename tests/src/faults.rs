@@ -5,7 +5,8 @@
 //! stays the n-th when others come and go. Left out are those that cannot fail, those that only end something
 //! (`close`, `munmap`), the memory of the process itself (without it a program ends, as if it were killed),
 //! `getrandom`, which Linux does not refuse and without which the standard library has no hash map, and all before
-//! `main`.
+//! `main`. Of calls in a row that only read, those after the third are counted and not tried: the kernel's types
+//! are read in 1,500 pieces, and for each interface that there may be it is asked whether its pin is there.
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,9 @@ pub const ERRORS: [Errno; 5] = [
     Errno::ENOMEM,
 ];
 
+/// How many calls in a row that only read are tried.
+const IN_A_ROW: usize = 3;
+
 /// One call, and how it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -43,12 +47,12 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// All faults of a program that makes so many of each call.
+    /// All faults of a program that makes these calls.
     #[must_use]
     pub fn all(calls: &Calls) -> Vec<Self> {
         let each = calls
             .iter()
-            .flat_map(|(&call, &count)| (1..=count).map(move |nth| (call, nth)));
+            .flat_map(|(&call, which)| which.iter().map(move |&nth| (call, nth)));
         each.flat_map(|(call, nth)| ERRORS.map(|error| Self { call, nth, error }))
             .collect()
     }
@@ -80,8 +84,8 @@ impl FromStr for Fault {
     }
 }
 
-/// How many of each call a program made, by the place in `CALLS`.
-pub type Calls = BTreeMap<usize, usize>;
+/// Which of each call that a program made are tried, by the place in `CALLS`.
+pub type Calls = BTreeMap<usize, Vec<usize>>;
 
 /// How a program ended.
 #[derive(Clone, Debug)]
@@ -115,6 +119,8 @@ pub fn run(command: &Command, program: &Path, fault: Option<Fault>) -> Result<En
         fault,
         calls: Calls::new(),
         began: false,
+        counts: BTreeMap::new(),
+        row: None,
         failing: None,
         has_failed: false,
     };
@@ -135,6 +141,10 @@ struct Refusal {
     calls: Calls,
     /// Whether the program is in `main`.
     began: bool,
+    /// How many of each call there were, by the place in `CALLS`.
+    counts: BTreeMap<usize, usize>,
+    /// The last call if it only read, its descriptor or directory, and how many alike came in a row.
+    row: Option<(libc::c_long, u64, usize)>,
     /// The thread whose call is being refused.
     failing: Option<Pid>,
     has_failed: bool,
@@ -159,8 +169,12 @@ impl Watch for Refusal {
         let Some(call) = call.filter(|_| self.began && can_fail(number, arguments)) else {
             return Ok(());
         };
-        let count = self.calls.entry(call).or_default();
+        let is_tried = self.is_tried(number, arguments[0]);
+        let count = self.counts.entry(call).or_default();
         *count += 1;
+        if is_tried {
+            self.calls.entry(call).or_default().push(*count);
+        }
         let is_meant = self
             .fault
             .is_some_and(|fault| (fault.call, fault.nth) == (call, *count));
@@ -170,6 +184,22 @@ impl Watch for Refusal {
             self.has_failed = true;
         }
         Ok(())
+    }
+}
+
+impl Refusal {
+    /// Whether a call is tried, being none of many in a row that only read.
+    fn is_tried(&mut self, number: libc::c_long, of: u64) -> bool {
+        if ![libc::SYS_read, libc::SYS_newfstatat].contains(&number) {
+            self.row = None;
+            return true;
+        }
+        let before = self
+            .row
+            .filter(|(last, last_of, _)| (*last, *last_of) == (number, of))
+            .map_or(0, |(.., times)| times);
+        self.row = Some((number, of, before + 1));
+        before < IN_A_ROW
     }
 }
 
@@ -314,8 +344,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_calls_in_a_row_that_only_read_the_first_are_tried() {
+        let mut refusal = Refusal {
+            fault: None,
+            calls: Calls::new(),
+            began: true,
+            counts: BTreeMap::new(),
+            row: None,
+            failing: None,
+            has_failed: false,
+        };
+        let mut tried = |number, of: &[u64]| {
+            let each = of.iter().map(|&of| refusal.is_tried(number, of));
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            tried(libc::SYS_read, &[3, 3, 3, 3, 3, 4]),
+            [true, true, true, false, false, true]
+        );
+        assert_eq!(
+            tried(libc::SYS_newfstatat, &[4; 4]),
+            [true, true, true, false]
+        );
+        assert_eq!(tried(libc::SYS_unlinkat, &[4; 5]), [true; 5]);
+        assert_eq!(tried(libc::SYS_read, &[4]), [true]);
+    }
+
+    #[test]
     fn a_fault_is_read_as_it_is_written() {
-        for fault in Fault::all(&Calls::from([(0, 2), (CALLS.len() - 1, 1)])) {
+        for fault in Fault::all(&Calls::from([(0, vec![1, 2]), (CALLS.len() - 1, vec![1])])) {
             assert_eq!(fault.to_string().parse::<Fault>().unwrap(), fault);
         }
         for text in ["openat", "openat x EIO", "open 1 EIO", "openat 1 EPERM"] {

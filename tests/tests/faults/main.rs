@@ -85,6 +85,11 @@ fn each(scenario: &Scenario<'_>) -> Result<()> {
         None if choice == "sample" => sample(scenario.name, &all())?,
         None => all(),
     };
+    say(&format!(
+        "{}: {} faults to try",
+        scenario.name,
+        faults.len()
+    ));
     let mut wrong = Vec::new();
     for &fault in &faults {
         let attempt = || -> Result<()> {
