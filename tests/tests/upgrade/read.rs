@@ -178,10 +178,16 @@ fn an_older_version_refuses_what_a_newer_one_has_half_taken_over() -> Result<()>
     let rules = pair.attach_older(&mut portdemux, &[])?;
     let instance = portdemux.bpffs().join("portdemux/default");
     let [older, newer] = pair.abis;
+    let mut made = vec![format!("abi0{newer}")];
+    if older <= 6 {
+        // What a takeover makes beside it for those that do not know such a directory.
+        made.push(format!("abi+{newer}"));
+    }
     let whole = instance.join(format!("abi{older}"));
-    let staged = instance.join(format!("abi0{newer}"));
-    fs::create_dir(&staged)?;
-    let aside = staged.join(format!("older{older}"));
+    for name in &made {
+        fs::create_dir(instance.join(name))?;
+    }
+    let aside = instance.join(&made[0]).join(format!("older{older}"));
     fs::rename(&whole, &aside)?;
     for command in [
         &["status"][..],
@@ -190,14 +196,16 @@ fn an_older_version_refuses_what_a_newer_one_has_half_taken_over() -> Result<()>
         &["detach", INTERFACE],
     ] {
         let refused = portdemux.fails(1, command)?.stderr;
-        // ABI 5 calls it by the number as it stands there.
-        let names = [format!("ABI {newer}"), format!("ABI 0{newer}")];
+        // Those call it by the number as it stands there.
+        let names = ["", "0", "+"].map(|sign| format!("ABI {sign}{newer}"));
         let is_named = names.iter().any(|name| refused.contains(name));
         ensure!(is_named, "{refused}");
     }
-    ensure!(bed::directories(&portdemux)? == [format!("abi0{newer}")].into());
+    ensure!(bed::directories(&portdemux)? == made.iter().cloned().collect());
     fs::rename(&aside, &whole)?;
-    fs::remove_dir(&staged)?;
+    for name in &made {
+        fs::remove_dir(instance.join(name))?;
+    }
     portdemux.ok(&["status"])?;
     Ok(())
 }
