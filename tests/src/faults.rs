@@ -96,7 +96,7 @@ pub struct Ended {
     pub stdout: String,
     /// What it wrote to standard error.
     pub stderr: String,
-    /// The calls that it made.
+    /// The calls that it made, up to the one that failed.
     pub calls: Calls,
     /// Whether it came to the call that was to fail.
     pub has_failed: bool,
@@ -184,6 +184,10 @@ impl Watch for Refusal {
             self.has_failed = true;
         }
         Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.has_failed && self.failing.is_none()
     }
 }
 

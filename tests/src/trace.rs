@@ -28,6 +28,11 @@ pub(crate) trait Watch {
     fn leave(&mut self, _thread: Pid) -> nix::Result<()> {
         Ok(())
     }
+
+    /// Whether the rest of the program need not be watched: stopping takes longer than most calls.
+    fn is_done(&self) -> bool {
+        false
+    }
 }
 
 /// Runs a command to its end and returns its exit code; nothing if a signal ended it.
@@ -105,7 +110,7 @@ fn follow(leader: Pid, program: &Path, watch: &mut impl Watch) -> Result<Option<
             | WaitStatus::Continued(_)
             | WaitStatus::StillAlive => continue,
         };
-        let resume = if is_program {
+        let resume = if is_program && !watch.is_done() {
             ptrace::syscall
         } else {
             ptrace::cont
