@@ -7,7 +7,8 @@ use crate::{setup, test};
 
 #[derive(Args)]
 pub(crate) struct FaultsArgs {
-    /// Which: all, a sample, those of one scenario, as in apply, or one of them, as in 'apply: openat 3 EIO'
+    /// Which: all, a sample, those of one scenario, as in apply, of one of its calls, as in 'apply: openat', or one of
+    /// them, as in 'apply: openat 3 EIO'
     #[arg(value_name = "FAULT", default_value = "all")]
     fault: String,
 }

@@ -1,8 +1,8 @@
 //! Each system call of a command fails once: nothing changes, or what began is undone, or it is done and said; and
 //! the next command works without repair.
 //!
-//! `cargo xtask faults` tries all of them, CI a sample with every case that was ever wrong. One of them by itself:
-//! `cargo xtask faults 'apply: openat 3 EIO'`.
+//! `cargo xtask faults` tries all of them, CI a sample with every case that was ever wrong. Those of one call:
+//! `cargo xtask faults 'apply: openat'`; one by itself: `cargo xtask faults 'apply: openat 3 EIO'`.
 
 mod bed;
 mod boot;
@@ -29,7 +29,8 @@ const SAMPLE: usize = 6;
 /// What the sample follows from.
 const SEED: u64 = 11;
 
-/// Says which faults are tried: `all`, those of a scenario by its name, one of them, or, as without it, a `sample`.
+/// Says which faults are tried: `all`, those of a scenario by its name, those of one of its calls, one of them, or, as
+/// without it, a `sample`.
 const CHOICE: &str = "PORTDEMUX_FAULTS";
 
 /// A command, and how it comes to what it is run in.
@@ -81,7 +82,7 @@ fn each(scenario: &Scenario<'_>) -> Result<()> {
         all
     };
     let faults = match only {
-        Some((_, fault)) => vec![fault.parse()?],
+        Some((_, words)) => chosen(words, all())?,
         None if choice == "sample" => sample(scenario.name, &all())?,
         None => all(),
     };
@@ -121,6 +122,18 @@ fn each(scenario: &Scenario<'_>) -> Result<()> {
     ));
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
+}
+
+/// One fault, or all of one call.
+fn chosen(words: &str, mut all: Vec<Fault>) -> Result<Vec<Fault>> {
+    let one = words.parse();
+    if one.is_err() {
+        all.retain(|fault| fault.to_string().starts_with(&format!("{words} ")));
+        if !all.is_empty() {
+            return Ok(all);
+        }
+    }
+    Ok(vec![one?])
 }
 
 /// Some faults, others for each scenario, and those that were wrong once.
