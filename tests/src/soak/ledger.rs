@@ -224,13 +224,16 @@ impl<'l> Ledger<'l> {
         }
         let of_long = counted.remove(&long).unwrap_or_default();
         let unknown = stats.reason("fragment_unknown")?;
+        // Whole datagrams go to that port too.
+        let mut sent_to = self.sent_to.clone();
+        let whole = sent_to.remove(&long).unwrap_or_default();
         ensure!(
-            of_long.packets + unknown.packets == self.fragments.packets
-                && of_long.bytes + unknown.bytes == self.fragments.bytes,
-            "fragments {:?}, for the port {of_long:?}, unknown {unknown:?}",
+            of_long.packets + unknown.packets == self.fragments.packets + whole.packets
+                && of_long.bytes + unknown.bytes == self.fragments.bytes + whole.bytes,
+            "fragments {:?}, whole {whole:?}, for the port {of_long:?}, unknown {unknown:?}",
             self.fragments
         );
-        same(&counted, &self.sent_to).context("what was received for ports")?;
+        same(&counted, &sent_to).context("what was received for ports")?;
         same(&answered, &self.answered_from).context("what was sent from ports")
     }
 

@@ -192,7 +192,7 @@ const SHORTEST: usize = 20;
 fn any_frames(lab: &Lab, random: &mut Random, _: u64) -> Result<u64> {
     let socket = lab.client_socket()?;
     let generator = Generator {
-        ports: vec![7000, 7105, 7200, 443, 22],
+        ports: vec![7000, 7105, 7200, LONG, 443, 22],
         addresses: SERVERS.to_vec(),
         sources: CLIENTS.to_vec(),
         ..Generator::default()
