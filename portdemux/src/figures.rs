@@ -1,13 +1,35 @@
 //! Numbers and texts as people read them.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
-/// A text in at most `room` characters; what does not fit is cut off its end.
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// How many columns of a terminal a text takes: of Chinese characters two each, of accents of their own none.
+pub(crate) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// A text, and spaces behind it until it takes `width` columns.
+pub(crate) fn padded(text: &str, width: usize) -> String {
+    format!(
+        "{text}{:missing$}",
+        "",
+        missing = width.saturating_sub(self::width(text))
+    )
+}
+
+/// A text in at most `room` columns; what does not fit is cut off its end.
 pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
-    if text.chars().count() <= room {
+    if width(text) <= room {
         return text.into();
     }
-    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
+    let mut left = room.saturating_sub(1);
+    let fits = |character: &char| {
+        let rest = left.checked_sub(character.width().unwrap_or(1));
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    let kept: String = text.chars().take_while(fits).collect();
     format!("{kept}…").into()
 }
 
@@ -64,35 +86,6 @@ pub(crate) fn rate(per_second: f64) -> String {
     scaled(rounded, 1000, &["", "k", "M", "G", "T", "P", "E"], "")
 }
 
-/// A time in whole seconds, of what is left of one at least 1: `42 s`, `5 min`, `2 h 30 min`.
-pub(crate) fn seconds(time: Duration) -> String {
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let parts = [(hours, "h"), (minutes, "min"), (rest, "s")];
-    let parts = parts.iter().filter(|(number, _)| *number > 0);
-    let words: Vec<String> = parts
-        .map(|(number, unit)| format!("{number} {unit}"))
-        .collect();
-    if words.is_empty() {
-        "0 s".into()
-    } else {
-        words.join(" ")
-    }
-}
-
-/// About how long a time is, in the largest unit that leaves a number worth reading: `90s`, `5m`, `24h`,
-/// `3d`.
-pub(crate) fn brief(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let in_units = |unit: u64| (seconds + unit / 2) / unit;
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", in_units(60)),
-        7_200..172_800 => format!("{}h", in_units(3_600)),
-        172_800.. => format!("{}d", in_units(86_400)),
-    }
-}
-
 fn scaled(number: u64, step: u64, units: &[&str], space: &str) -> String {
     if number < step {
         return format!("{number}{space}{}", units[0]);
@@ -116,6 +109,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn wide_characters_take_two_columns_and_accents_none() {
+        assert_eq!(
+            [width("web"), width("网关"), width("e\u{301}te")],
+            [3, 4, 3]
+        );
+        assert_eq!(padded("网关", 6), "网关  ");
+        assert_eq!(padded("gateway", 6), "gateway");
+        assert_eq!(
+            [cut("网关机", 6), cut("网关机", 5), cut("网关机", 4)],
+            ["网关机", "网关…", "网…"]
+        );
+        assert_eq!(cut("e\u{301}te", 2), "e\u{301}…");
+    }
+
+    #[test]
     fn what_a_terminal_would_obey_is_not_shown() {
         assert_eq!(visible("it's a \"(sd-pam)\""), "it's a \"(sd-pam)\"");
         assert_eq!(visible("\u{1b}[2Jnginx\n"), "\u{fffd}[2Jnginx\u{fffd}");
@@ -128,23 +136,6 @@ mod tests {
         assert_eq!(grouped(999u16), "999");
         assert_eq!(grouped(1_000u32), "1,000");
         assert_eq!(grouped(8_214_503u64), "8,214,503");
-    }
-
-    #[test]
-    fn times_are_whole_seconds_and_never_less_than_what_is_left() {
-        assert_eq!(seconds(Duration::ZERO), "0 s");
-        assert_eq!(seconds(Duration::from_millis(1)), "1 s");
-        assert_eq!(seconds(Duration::from_secs(42)), "42 s");
-        assert_eq!(seconds(Duration::from_millis(59_001)), "1 min");
-        assert_eq!(seconds(Duration::from_secs(9_015)), "2 h 30 min 15 s");
-    }
-
-    #[test]
-    fn brief_times_have_one_unit() {
-        let brief = |seconds| brief(Duration::from_secs(seconds));
-        assert_eq!([brief(0), brief(119), brief(120)], ["0s", "119s", "2m"]);
-        assert_eq!([brief(7_199), brief(86_399)], ["120m", "24h"]);
-        assert_eq!([brief(172_799), brief(259_200)], ["48h", "3d"]);
     }
 
     #[test]

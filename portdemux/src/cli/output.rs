@@ -14,7 +14,7 @@ use streams::Stream;
 use super::visible::{except, visible};
 use crate::{
     error::{Advice, NothingLoaded},
-    figures::cut,
+    figures::{cut, padded, width},
 };
 
 /// Standard output, whole lines at a time.
@@ -243,9 +243,9 @@ pub struct Column {
     weight: u8,
 }
 
-/// To how many characters a column of words is cut before another column goes.
+/// To what width a column of words is cut before another column goes.
 const LEGIBLE: usize = 24;
-/// To how many it is cut when no other column can go.
+/// To what width it is cut when no other column can go.
 const NARROWEST: usize = 8;
 
 /// A table with aligned columns.
@@ -331,7 +331,7 @@ impl Table {
         text
     }
 
-    /// Takes so many characters from the columns of words, always from the widest.
+    /// Takes so much room from the columns of words, always from the widest.
     fn narrow(&self, widths: &mut [usize], shown: &[usize], excess: usize) {
         let words = shown.iter().copied().filter(|&at| self.has_words(at));
         let words: Vec<usize> = words.collect();
@@ -351,12 +351,14 @@ impl Table {
     fn lay_out(&self, cells: &[String], shown: &[usize], widths: &[usize]) -> String {
         let mut line = String::new();
         for &at in shown {
-            let cell = &cut(&cells[at], widths[at]);
-            let space = " ".repeat(widths[at].saturating_sub(width(cell)));
+            let cell = cut(&cells[at], widths[at]);
             let between = if line.is_empty() { "" } else { "  " };
             let _ = match self.columns[at].align {
-                Align::Left => write!(line, "{between}{cell}{space}"),
-                Align::Right => write!(line, "{between}{space}{cell}"),
+                Align::Left => write!(line, "{between}{}", padded(&cell, widths[at])),
+                Align::Right => {
+                    let missing = widths[at].saturating_sub(width(&cell));
+                    write!(line, "{between}{:missing$}{cell}", "")
+                }
             };
         }
         line.truncate(line.trim_end().len());
@@ -368,8 +370,4 @@ impl Display for Style {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code())
     }
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
 }

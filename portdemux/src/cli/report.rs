@@ -15,9 +15,10 @@ use crate::{
     clock::Clock,
     dataplane::{mapped::catching, maps::Maps},
     error::Help as _,
-    figures::{grouped, seconds},
+    figures::grouped,
     rules::{
         Attach, Destination, RulesError,
+        duration::seconds,
         file::{self, Reading},
         source::Source,
     },
@@ -29,8 +30,8 @@ const PLAN_LINES: usize = 20;
 /// What a verb that puts a rules file in force lets pass.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Strictness {
-    /// Leave out the members of sets whose time is past, rather than refuse the file: for rules that are
-    /// applied at boot
+    /// Leave out members of sets whose time is past, rather than refuse the file: for rules that are applied
+    /// at boot
     #[arg(long)]
     skip_expired: bool,
 }

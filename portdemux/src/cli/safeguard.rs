@@ -5,13 +5,13 @@ use std::{cell::RefCell, time::Duration};
 use anyhow::{Result, anyhow};
 use portdemux_common::reason::Reason;
 
-use super::output;
+use super::{output, with_help};
 use crate::{
     dataplane::{maps::Maps, pins::Places},
     error::Help as _,
-    figures::seconds,
     image::Compiled,
     lockout::{self, Cut},
+    rules::duration::{duration_text, parse_duration, seconds},
     session::Hook,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 // Verbs have it beside a group that is called after their own `Args`.
 #[group(id = "safeguard")]
 pub(super) struct Args {
-    /// Undo the change by itself after this time, as in 60s or 5m, unless portdemux confirm comes
+    /// Undo the change after this time, as in 60s or 5m, 24h at most, unless portdemux confirm comes
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) confirm: Option<Duration>,
     #[command(flatten)]
@@ -166,26 +166,21 @@ impl Safeguard {
     }
 }
 
-/// Reads a time of the command line: a number and its unit.
+/// Reads how long a change waits, and says how to write it.
 fn time(text: &str) -> Result<Duration, String> {
-    const HELP: &str = "\n help: write a number and s, m or h, as in 60s or 5m; 24h is the longest";
-    let split = text.find(|c: char| !c.is_ascii_digit());
-    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
-    let factor: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "" => return Err(format!("`{text}` has no unit{HELP}")),
-        _ => return Err(format!("`{text}` is no time{HELP}")),
-    };
-    let number: Option<u64> = number.parse().ok();
-    let seconds = number.and_then(|number| number.checked_mul(factor));
-    match seconds.map(Duration::from_secs) {
-        Some(Duration::ZERO) => Err(format!("`{text}` leaves no time to confirm it{HELP}")),
-        Some(time) if time <= LONGEST => Ok(time),
-        Some(_) => Err(format!("`{text}` is too long{HELP}")),
-        None => Err(format!("`{text}` is no time{HELP}")),
+    let time = parse_duration(text).map_err(|error| with_help(&error, &error.help()))?;
+    if time.is_zero() {
+        return Err(format!(
+            "`{text}` leaves no time to confirm it\n help: write a longer time, as in 60s"
+        ));
     }
+    if time > LONGEST {
+        return Err(format!(
+            "`{text}` is too long\n help: {} is the longest",
+            duration_text(LONGEST)
+        ));
+    }
+    Ok(time)
 }
 
 #[cfg(test)]
@@ -196,18 +191,19 @@ mod tests {
     fn a_time_is_a_number_and_a_unit() {
         assert_eq!(time("60s"), Ok(Duration::from_mins(1)));
         assert_eq!(time("5m"), Ok(Duration::from_mins(5)));
-        assert_eq!(time("24h"), Ok(LONGEST));
+        assert_eq!(time("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!([time("24h"), time("1d")], [Ok(LONGEST), Ok(LONGEST)]);
         for (text, said) in [
             ("60", "`60` has no unit\n"),
-            ("", "`` has no unit\n"),
-            ("s", "`s` is no time\n"),
-            ("1d", "`1d` is no time\n"),
-            ("-1s", "`-1s` is no time\n"),
+            ("", "`` is no duration\n"),
+            ("s", "`s` is no duration\n"),
+            ("2d", "`2d` is too long\n"),
+            ("-1s", "`-1s` is no duration\n"),
             ("0m", "`0m` leaves no time to confirm it\n"),
             ("25h", "`25h` is too long\n"),
             (
                 "9999999999999999999h",
-                "`9999999999999999999h` is no time\n",
+                "`9999999999999999999h` is too long\n",
             ),
         ] {
             let error = time(text).unwrap_err();

@@ -1,5 +1,7 @@
 //! `portdemux set`: who is in a set.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Subcommand;
 use ipnet::IpNet;
@@ -17,6 +19,7 @@ use crate::{
     members::{self, Changed},
     rules::{
         Ruleset,
+        duration::two_units,
         source::{Becomes, Set, Source, parse_prefix},
         until::Until,
     },
@@ -25,8 +28,8 @@ use crate::{
 
 /// Show and change who is in a set
 ///
-/// Rules name sets as @NAME in `from` and `deny`; they are defined in the rules file. A change holds at
-/// once for all of them, without the ruleset being built anew, and is part of its text (see export).
+/// Sets are defined in the rules file; rules name them as @NAME in `from` and `deny`. A change holds at once for
+/// all these rules, without a new ruleset, and becomes part of the text in force (see export).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,9 +48,9 @@ enum Verb {
     List(ListArgs),
 }
 
-/// Let prefixes become members of a set
+/// Add prefixes to a set
 ///
-/// A member that is there already gets the new expiry. All of them become members, or none.
+/// A member that is there already gets the new expiry. All prefixes become members, or none.
 #[derive(Debug, clap::Args)]
 struct AddArgs {
     /// The set's name, with or without @
@@ -55,8 +58,7 @@ struct AddArgs {
     /// Prefixes or addresses
     #[arg(required = true, value_name = "PREFIX", value_parser = prefix)]
     prefixes: Vec<IpNet>,
-    /// How long they are members (90s, 10m, 12h, 7d, 2w), or until when (2030-01-31T12:00:00Z); left out:
-    /// for good
+    /// How long they are members (90s, 1h30m, 7d, 2w), or until when (2030-01-31T12:00:00Z); left out: for good
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = until)]
     expires: Option<Until>,
     #[command(flatten)]
@@ -78,7 +80,7 @@ struct RemoveArgs {
 /// Show the sets, or the members of one
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// The set's name; left out: all sets and how many are in them
+    /// The set's name; left out: all sets, and how many members each has
     name: Option<String>,
     /// Print one JSON document
     #[arg(long)]
@@ -271,7 +273,10 @@ fn of_one(set: &Set, now: u64) -> Table {
         .column("LEFT", Align::Right, 1);
     for (prefix, until) in set.members(now) {
         let (until, left) = match until {
-            Some(until) => (until.to_string(), left(until.unix - now)),
+            Some(until) => (
+                until.to_string(),
+                two_units(Duration::from_millis(until.unix - now)),
+            ),
             None => ("–".into(), "–".into()),
         };
         table.row([Source::Prefix(*prefix).to_string(), until, left]);
@@ -301,7 +306,10 @@ fn of_all(ruleset: &Ruleset, sets: &[&Set], now: u64) -> Table {
             } else {
                 grouped(expiring.len() as u64)
             },
-            next.map_or_else(|| "–".into(), |&next| left(next)),
+            next.map_or_else(
+                || "–".into(),
+                |&next| two_units(Duration::from_millis(next)),
+            ),
             if rules.is_empty() {
                 "–".into()
             } else {
@@ -310,15 +318,4 @@ fn of_all(ruleset: &Ruleset, sets: &[&Set], now: u64) -> Table {
         ]);
     }
     table
-}
-
-/// A duration in its two largest units.
-fn left(milliseconds: u64) -> String {
-    let seconds = milliseconds.div_ceil(1_000);
-    match seconds {
-        ..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
-    }
 }

@@ -12,6 +12,7 @@ use portdemux_common::{
 use super::{Explained, fragments::FirstFragments};
 use crate::{
     clock::Clock,
+    figures::width,
     image::{self, Compiled},
     rules::{RulesError, Ruleset, file},
 };
@@ -99,13 +100,10 @@ impl Basis {
         }
     }
 
-    /// How many characters the longest name of a rule has.
-    pub(super) fn longest_name(&self) -> usize {
-        self.names
-            .values()
-            .map(|name| name.chars().count())
-            .max()
-            .unwrap_or(0)
+    /// How many columns the widest name of a rule takes.
+    pub(super) fn widest_name(&self) -> usize {
+        let widths = self.names.values().map(|name| width(name));
+        widths.max().unwrap_or(0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use portdemux_common::reason::{Reason, Verdict};
 
 use super::{Basis, Explained};
-use crate::figures::{cut, grouped};
+use crate::figures::{cut, grouped, padded, width};
 
 /// The widest that the column of rules' names is made; longer names stand out.
 const RULE_WIDTH: usize = 16;
@@ -14,7 +14,7 @@ const RULE_WIDTH: usize = 16;
 #[derive(Debug)]
 pub(super) struct Table {
     rule_width: usize,
-    /// How many characters a line can have.
+    /// How many columns of the terminal a line can take.
     columns: usize,
 }
 
@@ -28,7 +28,7 @@ impl Table {
     pub(super) fn new(basis: &Basis, columns: usize) -> Self {
         Self {
             columns,
-            rule_width: basis.longest_name().clamp("RULE".len(), RULE_WIDTH),
+            rule_width: basis.widest_name().clamp("RULE".len(), RULE_WIDTH),
         }
     }
 
@@ -45,15 +45,14 @@ impl Table {
     /// it, it has a line of its own. What the kernel's program logged about it stands below.
     pub(super) fn row(&self, frame: &Explained<'_>, log: Option<&[String]>, text: &mut String) {
         let outcome = format!(
-            "{:>6}  {:<7}  {:<11}  {:width$}",
+            "{:>6}  {:<7}  {:<11}  {}",
             frame.number,
             frame.decision.verdict.name(),
             frame.decision.reason.name(),
-            frame.rule.unwrap_or("–"),
-            width = self.rule_width,
+            padded(frame.rule.unwrap_or("–"), self.rule_width),
         );
         let row = format!("{outcome}  {frame}");
-        if row.chars().count() <= self.columns {
+        if width(&row) <= self.columns {
             self.line(&row, text);
         } else {
             self.line(outcome.trim_end(), text);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::figures::{padded, width};
+
 /// How many mistakes are written out; of more only the number is told.
 const SHOWN: usize = 20;
 
@@ -95,7 +97,7 @@ impl Diagnostic {
                 continue;
             }
             for (column, width) in columns.iter().zip(&widths) {
-                write!(f, " {column:width$} ")?;
+                write!(f, " {} ", padded(column, *width))?;
             }
             match of.in_force {
                 Some(last) if *line > last => f.write_str(" the rule you add")?,
@@ -114,7 +116,7 @@ impl Diagnostic {
                 if place == widths.len() {
                     widths.push(0);
                 }
-                widths[place] = widths[place].max(column.chars().count());
+                widths[place] = widths[place].max(width(column));
             }
         }
         widths

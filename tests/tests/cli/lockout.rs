@@ -173,7 +173,7 @@ fn a_change_on_trial_may_cut_the_session_and_says_when_it_is_undone() -> Result<
     let portdemux = loaded(&lab)?;
     let file = portdemux.rules_file(CLOSED)?.display().to_string();
     let cuts = "warning: this cuts the SSH session you are typing in (192.0.2.1:52341 → 22/tcp: \
-                rule_drop)\n   help: it is undone after 5 min, unless portdemux confirm comes\n";
+                rule_drop)\n   help: it is undone after 5m, unless portdemux confirm comes\n";
     let plan = "+ ssh  22/tcp  any address → drop\n= 0 unchanged\n";
     let apply = ["apply", &file, "--confirm", "5m"];
     let dry = [&apply[..], &["--dry-run"]].concat();
@@ -189,7 +189,7 @@ fn a_change_on_trial_may_cut_the_session_and_says_when_it_is_undone() -> Result<
     assert_eq!(output.stderr, cuts);
     let said = output
         .stdout
-        .strip_suffix("undone after 5 min, unless: portdemux confirm\n");
+        .strip_suffix("undone after 5m, unless: portdemux confirm\n");
     assert_eq!(
         without_time(said.unwrap_or(&output.stdout))?,
         format!("{plan}generation 1, TIME, counters kept\n")
@@ -222,21 +222,24 @@ fn a_time_that_makes_no_sense_is_wrong_usage() -> Result<()> {
     let lab = Lab::new()?;
     let portdemux = loaded(&lab)?;
     for (time, said) in [
-        ("60", "`60` has no unit"),
-        ("0s", "`0s` leaves no time to confirm it"),
-        ("2d", "`2d` is no time"),
-        ("25h", "`25h` is too long"),
+        (
+            "60",
+            "`60` has no unit\n help: write 60s for seconds, or 60m for minutes",
+        ),
+        (
+            "0s",
+            "`0s` leaves no time to confirm it\n help: write a longer time, as in 60s",
+        ),
+        (
+            "soon",
+            "`soon` is no duration\n help: write a number and its unit, as in 30s, 5m or 1h30m",
+        ),
+        ("2d", "`2d` is too long\n help: 24h is the longest"),
+        ("1d1s", "`1d1s` is too long\n help: 24h is the longest"),
     ] {
         let words = ["add", "9/sctp", "--confirm", time];
         let output = portdemux.fails(2, &words)?;
-        ensure!(
-            output.stderr.contains(said)
-                && output
-                    .stderr
-                    .contains("\n help: write a number and s, m or h, as in 60s or 5m"),
-            "{}",
-            output.stderr
-        );
+        ensure!(output.stderr.contains(said), "{}", output.stderr);
     }
     ensure!(portdemux.stats()?.generation()? == 0);
     Ok(())

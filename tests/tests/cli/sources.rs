@@ -52,7 +52,7 @@ const PLAN: &str = "\
 - @boss
 + dns     53/udp  any address → local, from @lan, deny 192.0.2.66 @guest
 ~ ssh     from @lan → from @lan 198.51.100.0/24
-~ web     deny nobody → deny @guest
+~ web     no deny → deny @guest
 = 0 unchanged
 ";
 

@@ -154,6 +154,31 @@ fn on_a_terminal_every_table_fits() -> Result<()> {
 }
 
 #[test]
+fn names_of_wide_characters_align() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let said = portdemux.apply(
+        "[[rule]]\nname = \"网关\"\nport = \"80/tcp\"\n[[rule]]\nname = \"web\"\nport = \"443/tcp\"\n",
+    )?;
+    let plan = "\
++ 网关  80/tcp   any address → local
++ web   443/tcp  any address → local
+";
+    ensure!(said.stdout.starts_with(plan), "{}", said.stdout);
+    let table = "\
+RULE  PORTS    ADDRESS  TO     LISTENER  RECEIVED  BYTES  DROPPED
+网关  80/tcp   any      local  –                0    0 B        0
+web   443/tcp  any      local  –                0    0 B        0
+";
+    assert_eq!(portdemux.ok(&["rules"])?.stdout, table);
+    Ok(())
+}
+
+#[test]
 fn there_is_colour_on_a_terminal_unless_it_is_not_wanted() -> Result<()> {
     if !require::have(require::WIRE) {
         return Ok(());

@@ -68,7 +68,7 @@ fn a_change_that_nobody_confirms_is_undone() -> Result<()> {
     let (portdemux, probe) = loaded(&lab)?;
     let said = portdemux.ok(&apply_for(&portdemux, "1s")?)?.stdout;
     ensure!(
-        said.ends_with("undone after 1 s, unless: portdemux confirm\n"),
+        said.ends_with("undone after 1s, unless: portdemux confirm\n"),
         "{said}"
     );
     wait_for_the_old_rules(&portdemux)?;

@@ -8,8 +8,9 @@ use super::rule_names;
 use crate::{
     cli::output::{Align, Output, Style, Table},
     dataplane::{flows::Flow, maps::Maps},
-    figures::{brief, cut, grouped, size},
+    figures::{cut, grouped, size},
     flows::Found,
+    rules::duration::brief,
 };
 
 /// Flows that were found, as a table.

@@ -4,7 +4,7 @@ mod document;
 mod page;
 mod watch;
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, thread, time::Duration};
 
 use anyhow::Result;
 pub(super) use document::{Lost, Traffic};
@@ -12,33 +12,40 @@ pub(super) use document::{Lost, Traffic};
 use super::Context;
 use crate::{
     listeners::Behind,
-    rules::PortRange,
+    rules::{
+        PortRange,
+        duration::{duration_text, parse_duration},
+    },
     snapshot::{PortKey, Snapshot},
 };
 
 /// How long rates are measured where nobody watches.
 const SAMPLE: Duration = Duration::from_millis(300);
 
-/// Show what came to ports, rules and for which reasons packets went where they did
+/// Show what came for ports and rules, and why packets passed or were dropped
 ///
-/// Without ports: those that saw traffic or are claimed, the busiest first. Neighbouring ports of one
-/// rule to which nothing came share a line.
+/// Without PORT it shows the ports that saw traffic or are claimed, the busiest first. Neighbouring ports of one
+/// rule that saw nothing share a line.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "portdemux stats [PORT]... [OPTIONS]",
+    after_help = "\
 Examples:
   portdemux stats
   portdemux stats 443/tcp 8000-8999/tcp
-  portdemux stats --watch           again every second, with rates
-  portdemux stats --watch 5 --json  one document every 5 seconds, one on each line")]
+  portdemux stats --watch            again every second, with rates
+  portdemux stats --watch 5s --json  one document every 5 seconds, one on each line"
+)]
 pub(super) struct Args {
-    /// Only these ports: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
+    /// Ports to show: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
     #[arg(value_name = "PORT", value_parser = super::port)]
     ports: Vec<PortRange>,
-    /// Every port, however many there are
+    /// Show every port, however many there are
     #[arg(long)]
     all: bool,
-    /// Again and again, every so many seconds, until Ctrl-C
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    /// Show it again and again until Ctrl-C, every second or every TIME: 5 for seconds, or as in 500ms or 1m; PORT
+    /// goes before it
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s", value_parser = interval)]
     watch: Option<Duration>,
     /// Print JSON: one document, with --watch one on each line
     #[arg(long)]
@@ -52,12 +59,28 @@ impl Args {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.05..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ if text.contains('/') => Err("ports stand before --watch".into()),
-        _ => Err("seconds are a number from 0.05 to 86400".into()),
+/// How long it may be from one page to the next.
+const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_hours(24);
+
+/// Reads the time from one page to the next: a number of seconds or a duration.
+fn interval(text: &str) -> Result<Duration, String> {
+    if text.contains('/') {
+        return Err("ports stand before --watch".into());
     }
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    let interval = match seconds {
+        Some(seconds) => seconds.ok(),
+        None => parse_duration(text).ok(),
+    };
+    interval
+        .filter(|time| INTERVALS.contains(time))
+        .ok_or_else(|| {
+            format!(
+                "write seconds, or a number and its unit, from {} to {}",
+                duration_text(*INTERVALS.start()),
+                duration_text(*INTERVALS.end())
+            )
+        })
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {

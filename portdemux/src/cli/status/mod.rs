@@ -21,8 +21,9 @@ use crate::{
         stats::{Lost, Traffic},
     },
     dataplane::{losses, maps::Maps, pins::Places},
-    figures::{grouped, rate, seconds, size},
+    figures::{grouped, rate, size},
     pending::{Pending, Standing, guardian},
+    rules::duration::seconds,
 };
 
 /// How long rates are measured.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, fmt::Write as _};
 
 use super::{Plan, SetChange, SettingChange};
 use crate::{
-    figures::cut,
+    figures::{cut, padded, width},
     rules::rule::{Rule, same_members},
 };
 
@@ -100,8 +100,8 @@ fn difference(old: &Rule, new: &Rule, shown: usize) -> String {
     let parts = [
         list_difference("", &old.ports, &new.ports, "", shown),
         list_difference("", &old.addresses, &new.addresses, "any address", shown),
-        list_difference("from ", &old.from, &new.from, "anyone", shown),
-        list_difference("deny ", &old.deny, &new.deny, "nobody", shown),
+        list_difference("from ", &old.from, &new.from, "from anyone", shown),
+        list_difference("deny ", &old.deny, &new.deny, "no deny", shown),
         to,
     ];
     let mut texts: Vec<_> = parts.into_iter().flatten().collect();
@@ -135,7 +135,7 @@ fn phrase_differences(old: &Rule, new: &Rule) -> Vec<String> {
     differences.collect()
 }
 
-/// How two lists differ, if they do; `none` is what an empty one is called.
+/// How two lists differ, if they do; `none` is what stands for an empty one and its key.
 fn list_difference<T: Ord + fmt::Display>(
     key: &str,
     old: &[T],
@@ -148,14 +148,14 @@ fn list_difference<T: Ord + fmt::Display>(
     }
     let text = |items: &[T]| match items {
         [] => none.into(),
-        items => joined(items, shown),
+        items => format!("{key}{}", joined(items, shown)),
     };
     let (before, after) = (text(old), text(new));
     Some(if before == after {
         // They differ in what is not written out.
         format!("{key}{}", exchanged(old, new, shown))
     } else {
-        format!("{key}{before} → {key}{after}")
+        format!("{before} → {after}")
     })
 }
 
@@ -203,7 +203,7 @@ impl<'p> Shortened<'p> {
                 return text;
             };
             text = laid_out(&line, widths);
-            if text.chars().count() <= self.width {
+            if width(&text) <= self.width {
                 return text;
             }
         }
@@ -211,13 +211,14 @@ impl<'p> Shortened<'p> {
     }
 }
 
-/// A line whose name and ports take at least so many characters.
+/// A line whose name and ports take at least so many columns.
 fn laid_out([sign, name, ports, rest]: &Line, [name_width, ports_width]: [usize; 2]) -> String {
-    let mut text = format!("{sign} {name:name_width$}  {ports}");
-    if !rest.is_empty() {
-        let missing = ports_width.saturating_sub(ports.chars().count());
-        let _ = write!(text, "{:missing$}  {rest}", "");
-    }
+    let name = padded(name, name_width);
+    let mut text = if rest.is_empty() {
+        format!("{sign} {name}  {ports}")
+    } else {
+        format!("{sign} {name}  {}  {rest}", padded(ports, ports_width))
+    };
     text.truncate(text.trim_end().len());
     text
 }
@@ -244,17 +245,15 @@ impl fmt::Display for Shortened<'_> {
             .iter()
             .filter_map(|&place| self.plan.line(place, SHOWN[0]))
             .collect();
-        let width = |column: usize, has_width: fn(&Line) -> bool| {
+        let widest = |column: usize, has_width: fn(&Line) -> bool| {
             let lines = lines.iter().filter(|line| has_width(line));
-            lines
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or_default()
+            let widths = lines.map(|line| width(&line[column]));
+            widths.max().unwrap_or_default()
         };
         // Long names and many ports do not push the rest off the screen.
         let room = self.width / 2;
-        let name_width = width(1, |_| true).min(room);
-        let ports_width = width(2, |[.., rest]| !rest.is_empty())
+        let name_width = widest(1, |_| true).min(room);
+        let ports_width = widest(2, |[.., rest]| !rest.is_empty())
             .min(40)
             .min(room / 2);
         for (at, &place) in places.iter().enumerate() {
