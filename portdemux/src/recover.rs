@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// What the set is called that holds nobody: a rule without `from` would let anyone in.
-const NOBODY: &str = "nobody";
+/// What the set without members is called: a rule without `from` would let anyone in.
+const EMPTY: &str = "none";
 
 /// What a rule claims: at any address, or at some.
 struct Claimed {
@@ -322,7 +322,7 @@ impl<'i> Lists<'i> {
         let is_lasting = members.iter().all(|(_, until)| until.is_none());
         let name = match named {
             Some(name) => name,
-            None if members.is_empty() => NOBODY.into(),
+            None if members.is_empty() => EMPTY.into(),
             None if is_lasting => {
                 let prefixes = members.into_iter().map(|(prefix, _)| prefix);
                 return prefixes.map(Source::Prefix).collect();

@@ -21,7 +21,7 @@ use crate::{
 
 /// Claim ports with one new rule
 ///
-/// The rule is added to those in force and to their text (see export).
+/// The rule is added to the rules in force and to their text (see export).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -37,19 +37,20 @@ Examples:
   portdemux add 22/tcp --from 192.0.2.0/24 --confirm 60s      undone unless portdemux confirm comes
   portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
 pub(super) struct Args {
-    /// What is claimed: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; tcp, udp or sctp
+    /// Ports to claim: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; the protocol is tcp, udp or sctp
     #[arg(required = true, value_name = "PORT", value_parser = super::port)]
     ports: Vec<PortRange>,
-    /// The rule's name; without it the rule is called by its first port
+    /// The rule's name; left out: its first port, with the first address if there is one
     #[arg(long)]
     name: Option<String>,
-    /// A destination address to claim the ports at, and only there; can be given more than once
+    /// Claim the ports at this destination address only; can be given more than once
     #[arg(long, value_name = "ADDRESS", value_parser = super::address)]
     address: Vec<IpAddr>,
-    /// Who may use the ports: a prefix, an address, or a set of the rules as @NAME; left out: anyone
+    /// Who may use the ports: prefixes, addresses, or sets of the rules as @NAME, with commas between; left out:
+    /// anyone
     #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
     from: Vec<Source>,
-    /// Who may not, whatever --from says
+    /// Who may not, whatever --from says; written like --from
     #[arg(long, value_name = "SOURCE", value_delimiter = ',', value_parser = super::source)]
     deny: Vec<Source>,
     /// Where packets go: local, drop, reject, socket:ADDRESS:PORT, socket:localhost:PORT, socket:NAME,
@@ -70,24 +71,24 @@ pub(super) struct Args {
     connections: Connections,
     /// Whose ports are claimed: destination for this host's, source for those of peers
     ///
-    /// Anyone can send from any port: --role source alone lets in whoever sends from 443, to every
-    /// port here that no rule claims. What is mostly meant are replies from there: --role source
-    /// --connections established.
+    /// Anyone can send from any port: 443/tcp --role source alone lets in whoever sends from 443, to every port
+    /// here that no rule claims. To let in replies from port 443 only, add --connections established.
     #[arg(long, value_name = "ROLE", default_value = "destination", value_parser = super::word::<Role>)]
     role: Role,
     /// How many packets may come, as in 1000/s, 10/m or 3/h
     #[arg(long, value_name = "RATE", value_parser = super::rate)]
     rate: Option<Rate>,
-    /// How many of them at once; left out: as many as the rate names
+    /// How many packets may come at once; left out: as many as the rate names
     #[arg(long, value_name = "PACKETS", value_parser = super::burst)]
     burst: Option<u64>,
     /// How many packets may begin a flow, as in 10/m
     #[arg(long, value_name = "RATE", value_parser = super::rate)]
     new_rate: Option<Rate>,
-    /// How many of them at once; left out: as many as the rate names
+    /// How many of these at once; left out: as many as the rate names
     #[arg(long, value_name = "PACKETS", value_parser = super::burst)]
     new_burst: Option<u64>,
-    /// For whom the rates hold: rule for all together, source for each address by itself
+    /// For whom the rates hold: rule for all together, source for each IPv4 address and each IPv6 network of 64
+    /// bits by itself
     #[arg(long, value_name = "WHOM", value_parser = super::word::<Per>)]
     per: Option<Per>,
     /// Only count what the rule would do; portdemux promote makes it real

@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// The rules file; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Say what would change and stop there
+    /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

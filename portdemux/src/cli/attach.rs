@@ -36,31 +36,31 @@ use crate::{
 ///
 /// Counting begins at once, and rules hold from the first packet. On an interface where it already
 /// runs, the program is replaced by this binary's without a packet going past it; rules and counters
-/// stay. Without interfaces the table [attach] of the rules says which.
+/// stay. Without IFACE it takes the interfaces that [attach] of the rules names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   portdemux attach eth0
-  portdemux attach eth0 eth1 --rules /etc/portdemux/portdemux.toml
+  portdemux attach eth0 eth1 --rules /etc/portdemux/default.toml
   portdemux attach --rules rules.toml      the interfaces that [attach] in this file names
   portdemux attach eth0 --mode native      fail rather than run in the slower generic mode")]
 pub(super) struct Args {
-    /// The interfaces
+    /// Interfaces to attach to
     #[arg(required_unless_present_any = ["rules", "wait"], value_name = "IFACE")]
     interfaces: Vec<String>,
     /// Where the program runs: in the driver (native), in the network stack (generic), or in the
-    /// driver if it can (auto); what [attach] says unless given
+    /// driver if it can (auto); left out: what [attach] says, else auto
     #[arg(long, value_enum)]
     mode: Option<ModeArg>,
     /// A rules file to apply before the program is attached
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Stay, and attach to interfaces that are not there yet, or made anew, as they come
+    /// Stay, and attach to interfaces as they come that are not there yet or are made anew
     #[arg(long)]
     wait: bool,
-    /// The rules file is the one that holds at boot: while rules are in force, it is applied only if it was
-    /// changed since it last was; where it has a mistake, the rules in force stay, and without any those
-    /// hold that were last in force from it
+    /// Treat the rules file as the one for boot: while rules are in force, apply it only if it was changed
+    /// since it was last applied. If it has a mistake, the rules in force stay; if none are in force, the
+    /// rules that were last in force from this file hold
     #[arg(long, requires = "rules")]
     boot: bool,
     #[command(flatten)]

@@ -11,8 +11,8 @@ use crate::{
 
 /// Take the program off interfaces
 ///
-/// Rules and counters stay for the next attach, until --all removes everything: programs, rules,
-/// counters, pins and records, however damaged they are.
+/// Rules and counters stay for the next attach. --all removes everything: programs, rules, counters, pins and
+/// records, however damaged they are.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -20,13 +20,13 @@ Examples:
   portdemux detach --all
   portdemux detach --all-instances")]
 pub(super) struct Args {
-    /// The interfaces
+    /// Interfaces to detach from
     #[arg(required_unless_present_any = ["all", "all_instances"], value_name = "IFACE")]
     interfaces: Vec<String>,
-    /// Every interface, and the rules and counters too
+    /// Detach from every interface, and remove rules and counters too
     #[arg(long, conflicts_with = "interfaces")]
     all: bool,
-    /// The same for every instance that there is
+    /// Do the same for every instance
     #[arg(long, conflicts_with_all = ["interfaces", "all"])]
     all_instances: bool,
 }

@@ -27,9 +27,9 @@ use crate::{
 
 /// Say what would become of a packet, and why
 ///
-/// The packet is one between two ends, or every frame of a capture. It is decided about by the very
-/// code that the network card's path runs, under the rules in force or under those of a file;
-/// with a file it takes no privileges. Nothing is sent, nothing is counted.
+/// It explains one packet between two ends, or every frame of a capture. The code that decides is the one that runs
+/// in the network card's path, under the rules in force or those of a file; with --rules and without --kernel it
+/// takes no privileges. Nothing is sent, nothing is counted.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "\
@@ -54,7 +54,7 @@ pub(super) struct Args {
     /// Where the packet comes from; an IPv6 address stands in brackets
     #[arg(value_name = "SRC:PORT", requires = "destination")]
     source: Option<Endpoint>,
-    /// Where it is for
+    /// Where the packet goes
     #[arg(value_name = "DST:PORT")]
     destination: Option<Endpoint>,
     /// A pcap or pcapng file of Ethernet frames to explain one by one; - is standard input
@@ -63,13 +63,13 @@ pub(super) struct Args {
     /// Explain under the rules of this file instead of those in force
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Give each frame to a twin of the program in the kernel, too, and fail if it disagrees
+    /// Also give each frame to a copy of the program in the kernel, the twin, and fail if it disagrees
     #[arg(long)]
     kernel: bool,
     /// With --kernel, show what the twin logs about each frame
     ///
-    /// These are the program's own words, written while it runs: what it read in the frame, and what it
-    /// decided by which rule. They stand below the frame, in JSON as a list with the key log.
+    /// The twin says what it read in the frame, and what it decided by which rule. Its lines stand below the
+    /// frame, in JSON as a list with the key log.
     #[arg(long, requires = "kernel")]
     log: bool,
     /// Print a JSON object for each frame
@@ -156,7 +156,7 @@ fn socket(context: &Context, basis: &Basis, explained: &Explained<'_>) -> Result
     let steered = steered::all(&context.open()?);
     let transport = explained.parsed.transport.as_slice();
     let found = steered.iter().find(|steered| steered.name == *name);
-    let who = found.map_or_else(|| "nobody".into(), |steered| steered.who(transport));
+    let who = found.map_or_else(|| "none".into(), |steered| steered.who(transport));
     Ok(Some(format!("socket      {name}: {who}")))
 }
 

@@ -5,12 +5,12 @@ use anyhow::Result;
 use super::Context;
 use crate::follower;
 
-/// Find sockets and interfaces of rules again that were gone
+/// Keep up with sockets and interfaces that rules name, when they are made anew
 ///
-/// Goes on until no rule needs it. Where one does, apply, add and attach start it in the background; a service
-/// manager can run it in their place. An interface that rules send to gets its packets back when it is made
-/// anew. Of TCP sockets the kernel tells by itself, where control groups of version 2 are mounted; those of
-/// UDP have to be looked for.
+/// It runs until no rule needs it. Where a rule does, apply, add and attach start it in the background; a service
+/// manager can run it instead. An interface that rules send to gets its packets back when it is made anew. The
+/// kernel announces TCP sockets that listen where control groups of version 2 are mounted; UDP sockets have to be
+/// looked for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

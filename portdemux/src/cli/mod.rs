@@ -14,7 +14,6 @@ mod explain;
 mod export;
 mod flows;
 mod follow;
-mod guard;
 mod listeners;
 pub mod output;
 mod promote;
@@ -49,7 +48,7 @@ use crate::{
         pins::{InstanceName, Lock, PATIENCE, Places},
     },
     error::{Advice, NothingLoaded},
-    pending,
+    pending::{self, guardian},
     records::Records,
     rules::{
         Destination, PortRange, Rate, Source, Word,
@@ -65,12 +64,11 @@ use crate::{
 /// How long it waits for another that takes the instance over: on an emulated machine that takes half a minute.
 const TAKEOVER: Duration = Duration::from_mins(5);
 
-/// A port dispatcher: says which port goes where, in the network card's own path, and counts.
+/// Let in, drop, redirect and count packets by port, before the network stack sees them
 #[derive(Debug, Parser)]
 #[command(
     name = "portdemux",
     version,
-    about,
     max_term_width = 100,
     after_help = "\
 Example: see what comes to the ports of eth0
@@ -82,6 +80,25 @@ Example: see what comes to the ports of eth0
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 nothing is loaded."
 )]
 struct Cli {
+    #[command(flatten)]
+    paths: Paths,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The process that undoes what is not confirmed. It is started by `--confirm` and no verb for people, who are shown
+/// every verb in messages.
+#[derive(Debug, Parser)]
+struct Guardian {
+    #[arg(value_parser = [guardian::VERB])]
+    verb: String,
+    #[command(flatten)]
+    paths: Paths,
+}
+
+/// Which instance, and where it lies.
+#[derive(Debug, clap::Args)]
+struct Paths {
     /// Which set of rules, counters and interfaces is meant
     #[arg(long, global = true, value_name = "NAME", default_value = "default")]
     instance: InstanceName,
@@ -125,8 +142,18 @@ struct Cli {
         hide = true
     )]
     kept_dir: PathBuf,
-    #[command(subcommand)]
-    command: Command,
+}
+
+impl Paths {
+    fn context(self, patience: Duration) -> Context {
+        Context {
+            places: Places::new(self.instance, self.bpffs, self.state_dir),
+            config: self.config_dir,
+            kept: self.kept_dir,
+            output: Output::new(),
+            patience,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,7 +177,6 @@ enum Command {
     Socket(socket::Args),
     Follow(follow::Args),
     Explain(explain::Args),
-    Guard(guard::Args),
 }
 
 impl Command {
@@ -175,8 +201,7 @@ impl Command {
             | Self::Stats(_)
             | Self::Listeners(_)
             | Self::Follow(_)
-            | Self::Explain(_)
-            | Self::Guard(_) => false,
+            | Self::Explain(_) => false,
         }
     }
 
@@ -213,7 +238,6 @@ impl Command {
             Self::Socket(args) => socket::run(args, context),
             Self::Follow(args) => follow::run(args, context),
             Self::Explain(args) => context.read(|context| explain::run(args, context)),
-            Self::Guard(args) => guard::run(args, context),
         }
     }
 }
@@ -437,37 +461,34 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     // What is kept of rules is nobody's business but this user's, and who may open a lock can hold it.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let Cli {
-        instance,
-        bpffs,
-        state_dir,
-        config_dir,
-        kept_dir,
-        command,
-    } = match Cli::try_parse() {
+    if let Ok(guardian) = Guardian::try_parse() {
+        let context = guardian.paths.context(PATIENCE);
+        return ended(catching(|| guardian::run(&context.places)));
+    }
+    let Cli { paths, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(said) => return usage(&said),
     };
-    let context = Context {
-        places: Places::new(instance, bpffs, state_dir),
-        config: config_dir,
-        kept: kept_dir,
-        output: Output::new(),
-        patience: command.patience(),
-    };
+    let context = paths.context(command.patience());
     if command.is_verb() {
         context.output.hold();
     }
     let result = catching(|| command.run(&context));
     // By now its lock is free, and nothing that is said can keep others from anything.
     let written = context.output.release();
-    let error = match (result, written) {
-        (Ok(()), Ok(())) => return ExitCode::SUCCESS,
-        (Err(error), _) => error,
+    ended(match (result, written) {
         (Ok(()), Err(error)) if command.is_verb() => {
-            unsaid(error).context(Advice(context.what_is_in_force()))
+            Err(unsaid(error).context(Advice(context.what_is_in_force())))
         }
-        (Ok(()), Err(error)) => unsaid(error),
+        (Ok(()), Err(error)) => Err(unsaid(error)),
+        (result, _) => result,
+    })
+}
+
+/// Says what went wrong, if anything did, and with what the process ends.
+fn ended(result: Result<()>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
     };
     output::fail(&error);
     if error.downcast_ref::<NothingLoaded>().is_some() {

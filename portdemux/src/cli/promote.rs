@@ -10,10 +10,9 @@ use super::{
 };
 use crate::rules::{RulesError, edit};
 
-/// Make shadows real: let rules do what so far they only counted
+/// Make shadows real: they do what so far they only counted
 ///
-/// The text of the rules in force loses the line shadow = true. A rule keeps its name and so its
-/// counters.
+/// The line shadow = true goes from the text of the rules in force. The rule keeps its name and its counters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

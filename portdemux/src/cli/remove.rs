@@ -10,10 +10,10 @@ use super::{
 };
 use crate::rules::{RulesError, edit};
 
-/// Give up rules, or single ports of them
+/// Remove rules, or single ports of them
 ///
-/// A name removes the rule of that name; a port removes it from the rule that claims it, and the rule
-/// with its last port.
+/// A name removes the rule of that name. A port is taken from the rule that claims it; a rule goes with its last
+/// port.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

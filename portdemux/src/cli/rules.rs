@@ -152,7 +152,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                     members.map(socket::Member::from).collect()
                 }),
                 who: is_for_socket(rule).then(|| {
-                    steered.map_or_else(|| "nobody".into(), |steered| steered.who(&transports))
+                    steered.map_or_else(|| "none".into(), |steered| steered.who(&transports))
                 }),
                 fallback: fallback.map(Word::name),
                 mac: rule.delivery.mac.map(|mac| mac.to_string()),

@@ -17,8 +17,8 @@ use crate::{
 
 /// Write the rules in force to the file that they are applied from at boot
 ///
-/// Comments stay, and so do the members of sets with their times; those whose time is past are left out.
-/// What the file said before is kept beside it, with ~ at the end of its name.
+/// Comments stay, and so do the members of sets with their times; members whose time is past are left out. The
+/// former file is kept beside it, with ~ at the end of its name.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,7 +26,7 @@ Examples:
   portdemux --instance dmz save
   portdemux save rules.toml")]
 pub(super) struct Args {
-    /// The file; /etc/portdemux/INSTANCE.toml unless given
+    /// The file [default: /etc/portdemux/INSTANCE.toml]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }

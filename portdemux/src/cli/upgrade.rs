@@ -21,15 +21,15 @@ use crate::{
 /// Take over what an older version runs, under traffic
 ///
 /// The programs are exchanged under their links, each in one step: no packet goes past the rules, and none is lost.
-/// Rules with their sets, counters, flows, sockets and a change that waits for its confirmation go on. An instance
-/// of this version gets this binary's programs. Where nothing is loaded there is nothing to do.
+/// Rules with their sets, counters, flows, sockets and an unconfirmed change stay. An instance of this version gets
+/// this binary's programs. Where nothing is loaded it does nothing and succeeds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   portdemux upgrade
   portdemux upgrade --all            every instance, as after an upgrade of the package")]
 pub(super) struct Args {
-    /// Every instance
+    /// Upgrade every instance
     #[arg(long)]
     all: bool,
 }

@@ -54,7 +54,7 @@ pub fn run(places: &Places) -> Result<()> {
         file => file.with_context(|| format!("open {}", path.display()))?,
     };
     // Held for as long as this process lives: by it others see that it does.
-    file.lock().context("lock what waits")?;
+    file.lock().context("lock the record of the change")?;
     let watched = Identity::from(&file.metadata()?);
     background::say_ready()?;
     let mut tries = Tries::default();

@@ -227,20 +227,20 @@ fn names_that_are_taken_or_long_make_no_rule_of_a_name_twice() {
 }
 
 #[test]
-fn a_list_that_holds_nobody_lets_nobody_in_when_it_is_rebuilt() {
-    let lost = "[sets]\nnone = []\n[[rule]]\nport = \"1/tcp\"\nfrom = \"@none\"\n";
+fn an_empty_list_lets_none_in_when_it_is_rebuilt() {
+    let lost = "[sets]\nempty = []\n[[rule]]\nport = \"1/tcp\"\nfrom = \"@empty\"\n";
     let (image, names) = compile(lost);
     let rebuilt = text(&image, &names, &NOW);
-    assert!(rebuilt.contains("[sets]\nnone = []\n"), "{rebuilt}");
-    assert!(rebuilt.contains("from = \"@none\"\n"), "{rebuilt}");
+    assert!(rebuilt.contains("[sets]\nempty = []\n"), "{rebuilt}");
+    assert!(rebuilt.contains("from = \"@empty\"\n"), "{rebuilt}");
     let ruleset: Ruleset = file::parse("rebuilt", &rebuilt).unwrap();
     assert_eq!(ruleset.policy(0).from, 1);
     // As an older build left it, without names.
     let mut image = image;
     image.sources[4] = 0;
     let rebuilt = text(&image, &names, &NOW);
-    assert!(rebuilt.contains("[sets]\nnobody = []\n"), "{rebuilt}");
-    assert!(rebuilt.contains("from = \"@nobody\"\n"), "{rebuilt}");
+    assert!(rebuilt.contains("[sets]\nnone = []\n"), "{rebuilt}");
+    assert!(rebuilt.contains("from = \"@none\"\n"), "{rebuilt}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub fn all(maps: &Maps) -> Vec<Steered> {
 }
 
 impl Steered {
-    /// Who is there, in a few words: the processes, or how many sockets if it cannot be seen whose.
+    /// Who is there, in a few words: none, the processes, or how many sockets if it cannot be seen whose.
     #[must_use]
     pub fn who(&self, transports: &[Transport]) -> String {
         let members = self.members.iter();
@@ -89,7 +89,7 @@ impl Steered {
             .filter(|socket| transports.contains(&socket.member.transport))
             .collect();
         if members.is_empty() {
-            return "nobody".into();
+            return "none".into();
         }
         let mut names: Vec<String> = members
             .iter()

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{cli::Portdemux, netns::Netns, require};
 
-const VERBS: [&str; 12] = [
-    "attach", "detach", "apply", "add", "remove", "promote", "confirm", "upgrade", "export",
+const VERBS: [&str; 13] = [
+    "attach", "detach", "apply", "add", "remove", "set", "promote", "confirm", "upgrade", "export",
     "save", "socket", "follow",
 ];
 const NOUNS: [&str; 6] = ["status", "rules", "stats", "flows", "listeners", "explain"];
@@ -58,6 +58,10 @@ fn the_help_of_every_verb_and_noun_has_examples_that_are_understood() -> Result<
         }
     }
     for (command, text) in texts {
+        // Neither a user's name for none, nor a process of our own.
+        for word in ["nobody", "guard"] {
+            ensure!(!text.contains(word), "{word}: {text}");
+        }
         let examples = examples(&text).with_context(|| text.clone())?;
         let is_shown = |words: &Vec<String>| words.contains(&command.to_owned());
         ensure!(

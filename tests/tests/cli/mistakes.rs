@@ -103,7 +103,7 @@ const ROWS: &[Row] = &[
     Row {
         text: "[[rule]]\nport = \"1/tcp\"\nfrom = []\n",
         said: "error: `from` is an empty list\n  from = []  FILE:3\n help: leave `from` out for \
-               anyone, or write to = \"drop\" for nobody; nothing was changed\n",
+               anyone, or write to = \"drop\" to let none in; nothing was changed\n",
     },
     Row {
         text: "[[rule]]\nport = \"1/tcp\"\nburst = 5\n",

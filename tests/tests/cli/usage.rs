@@ -113,7 +113,18 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
     let before = Told::by(&portdemux)?;
     for (arguments, said) in [
         (
-            &["frobnicate"][..],
+            &[][..],
+            "error: 'portdemux' requires a subcommand but one was not provided\n  [subcommands: attach, \
+             detach, apply, add, remove, set, promote, confirm, upgrade, export, save, status, rules, stats, \
+             flows, listeners, socket, follow, explain, help]\n\nUsage: portdemux [OPTIONS] <COMMAND>",
+        ),
+        // What --confirm starts is no verb for people.
+        (
+            &["guar"],
+            "error: unrecognized subcommand 'guar'\n\nUsage: portdemux [OPTIONS] <COMMAND>",
+        ),
+        (
+            &["frobnicate"],
             "error: unrecognized subcommand 'frobnicate'\n\nUsage: portdemux [OPTIONS] <COMMAND>",
         ),
         (
@@ -167,12 +178,17 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
         ),
         (
             &["stats", "--watch", "0"],
-            "error: invalid value '0' for '--watch [<SECONDS>]': seconds are a number from 0.05 to \
-             86400",
+            "error: invalid value '0' for '--watch [<TIME>]': write seconds, or a number and its unit, \
+             from 50ms to 24h",
+        ),
+        (
+            &["stats", "--watch", "2d"],
+            "error: invalid value '2d' for '--watch [<TIME>]': write seconds, or a number and its unit, \
+             from 50ms to 24h",
         ),
         (
             &["stats", "--watch", "443/tcp"],
-            "error: invalid value '443/tcp' for '--watch [<SECONDS>]': ports stand before --watch",
+            "error: invalid value '443/tcp' for '--watch [<TIME>]': ports stand before --watch",
         ),
         (
             &["explain", "tcp", "192.0.2.1:1024"],

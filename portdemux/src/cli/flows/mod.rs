@@ -28,13 +28,12 @@ const LISTED: u32 = 1000;
 
 /// Show the flows that are known, the busiest first
 ///
-/// Flows are tracked where the ruleset needs them (`inbound = "drop"`, `connections = "established"`) or
-/// says so (`track = true` in `[flows]`). PORT is this host's; of ICMP echo the identifier stands there.
-/// BEGAN says who began the flow: the peer, or this host (here). STATE is how far it has come: opening,
-/// answered, established, closing or closed; ½ marks those that are half-open: a peer began them and has
-/// not shown yet that it is where it says. RULE is the rule that the peer's next packet meets, WHY the
-/// reason if its last one was not let through. KNOWN is since when, LEFT in how long the flow is
-/// forgotten if no packet comes.
+/// Flows are tracked where the ruleset needs them (for example `inbound = "drop"` or `connections = "established"`)
+/// or says so (`track = true` in `[flows]`). PORT is this host's port, or the identifier of an ICMP echo. BEGAN
+/// is `peer` or `here`: who began the flow. STATE is opening, answered, established, closing or closed; ½ marks a
+/// half-open flow: a peer began it and has not shown yet that it receives the answers. RULE is the rule that the
+/// peer's next packet meets. WHY is the reason if its last packet was not let through. KNOWN is how long the flow
+/// is known. LEFT is when it is forgotten if no packet comes.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -71,10 +70,10 @@ struct Selectors {
     /// Only flows of these ports of this host: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = super::port)]
     ports: Vec<PortRange>,
-    /// Only flows with peers there: a prefix or an address
+    /// Only flows with peers in this prefix or at this address
     #[arg(long = "source", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
     sources: Vec<IpNet>,
-    /// Only flows that have come so far: opening, answered, established, closing, closed, or half-open
+    /// Only flows in this state: opening, answered, established, closing, closed, or half-open
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = super::word::<Progress>)]
     states: Vec<Progress>,
 }

@@ -18,11 +18,11 @@ use crate::{
 
 /// Show which sockets wait on ports, whose they are, and how the rules reach them
 ///
-/// TCP and SCTP sockets that listen, UDP sockets that are bound and connected to nobody, of this network
-/// namespace. ADDRESS is where the socket is bound: `0.0.0.0` is every IPv4 address, `::` every IPv6
-/// address, `any` both; behind a `%` stands the interface that it is bound to. QUEUE is how many
-/// connections wait to be accepted and how many may, of UDP the memory of what waits to be read. REACH is
-/// how packets from other hosts come to it under the rules in force, on the interfaces of the instance.
+/// It lists the TCP and SCTP sockets of this network namespace that listen, and its UDP sockets that are bound and
+/// not connected. ADDRESS is where the socket is bound: `0.0.0.0` is every IPv4 address, `::` every IPv6 address,
+/// `any` both; `%eth0` follows if it is bound to that interface. QUEUE is how many connections wait to be accepted
+/// and how many may; of UDP it is the memory of what waits to be read. REACH is how packets from other hosts come
+/// to it under the rules in force, on the interfaces of the instance.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ Examples:
   portdemux listeners 443/tcp 8000-8999/tcp
   portdemux listeners --json")]
 pub(super) struct Args {
-    /// Only these ports: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
+    /// Ports to show: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
     #[arg(value_name = "PORT", value_parser = super::port)]
     ports: Vec<PortRange>,
     /// Print one JSON document

@@ -113,7 +113,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             table.row([
                 name.clone(),
                 "–".into(),
-                "nobody".into(),
+                "none".into(),
                 "–".into(),
                 "–".into(),
                 rules.clone(),

@@ -41,10 +41,10 @@ enum Verb {
     List(list::Args),
 }
 
-/// Hand what rules send to a name to a socket of a running process
+/// Register a socket of a running process under a name that rules send to
 ///
-/// The socket stays the process's: it is one of the name until it is closed or removed, through every change
-/// of the rules. A TCP socket has to listen, a UDP socket to be bound.
+/// The socket stays the process's. It keeps the name until it is closed or removed, through every change of the
+/// rules. A TCP socket has to listen, a UDP socket to be bound.
 #[derive(Debug, clap::Args)]
 struct AddArgs {
     /// The name: letters, digits, - and _
@@ -58,16 +58,15 @@ struct AddArgs {
     descriptors: Vec<u32>,
 }
 
-/// Hand nothing more to the sockets of a name, or to one of them
+/// Take sockets of a name off, all or one: nothing new comes to them
 ///
-/// What they have is theirs to the end: connections that are open or being opened stay, and only what
-/// is new goes to others.
+/// Connections that are open or being opened stay with them; only new ones go to others.
 #[derive(Debug, clap::Args)]
 struct RemoveArgs {
     /// The name
     #[arg(value_parser = name)]
     name: String,
-    /// The process of the one that is meant; left out: all of the name
+    /// The process whose socket is meant; left out: all sockets of the name
     #[arg(long, value_name = "PID", requires = "descriptors")]
     pid: Option<u32>,
     /// The descriptor under which it has the socket; can be given more than once

@@ -99,7 +99,7 @@ impl Steering {
             .find(|&index| self.group(index).key == 0)
             .with_context(|| format!("{MAX_GROUPS} different sockets are in use already"))
             .help(|| {
-                "remove rules or names that nobody needs: portdemux socket list; nothing was changed"
+                "remove rules or names that are not needed: portdemux socket list; nothing was changed"
                     .into()
             })?;
         self.clear(index);
@@ -220,7 +220,10 @@ impl Steering {
                 },
             }
         }
-        bail!("the group has {SLOTS} {} sockets already", transport.name())
+        bail!(
+            "at most {SLOTS} {} sockets share what comes",
+            transport.name()
+        )
     }
 
     /// Takes a member out of a group. What it has is its own to the end; nothing new comes to it.

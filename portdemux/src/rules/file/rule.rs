@@ -156,8 +156,8 @@ impl<'t> Schema<'t> {
         if values.is_empty() {
             let help = match key {
                 "address" => "leave `address` out to claim the ports at any address",
-                "from" => "leave `from` out for anyone, or write to = \"drop\" for nobody",
-                "deny" => "leave `deny` out to deny nobody",
+                "from" => "leave `from` out for anyone, or write to = \"drop\" to let none in",
+                "deny" => "leave `deny` out to deny none",
                 "interface" => "leave `interface` out to name interfaces on the command line",
                 _ => "say which ports it claims, as in port = \"443/tcp\"",
             };
