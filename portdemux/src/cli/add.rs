@@ -28,14 +28,14 @@ Examples:
   portdemux add 443/tcp 443/udp --name https
   portdemux add 8000-8999/tcp --to drop
   portdemux add 53/udp --to cpu:2-5
-  portdemux add 80/tcp --to socket:127.0.0.1:8080      to what listens there
+  portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53
+  portdemux add 80/tcp --to socket:127.0.0.1:8080    to what listens there
   portdemux add 22/tcp --from 192.0.2.0/24,2001:db8:1::/48 --deny 192.0.2.66
+  portdemux add 22/tcp --from 192.0.2.0/24 --confirm 60s    undone by itself
   portdemux add 22/tcp --new-rate 10/m --per source
   portdemux add 32768-60999/udp --connections established
-  portdemux add 443/tcp --role source      wrong: lets in whoever sends from 443, to any port without a rule
-  portdemux add 443/tcp --role source --connections established      right: replies from there alone
-  portdemux add 22/tcp --from 192.0.2.0/24 --confirm 60s      undone unless portdemux confirm comes
-  portdemux add 53/udp --address 192.0.2.53 --address 2001:db8::53")]
+  portdemux add 443/tcp --role source --connections established    replies only
+  portdemux add 443/tcp --role source    wrong: lets in whoever sends from 443")]
 pub(super) struct Args {
     /// Ports to claim: PORT/PROTOCOL or FIRST-LAST/PROTOCOL; the protocol is tcp, udp or sctp
     #[arg(required = true, value_name = "PORT", value_parser = super::port)]

@@ -27,7 +27,7 @@ use crate::{
 Examples:
   portdemux apply portdemux.toml
   portdemux apply portdemux.toml --dry-run
-  portdemux apply portdemux.toml --confirm 60s      then, if all is well: portdemux confirm
+  portdemux apply portdemux.toml --confirm 60s    then: portdemux confirm
   portdemux export | sed s/local/drop/ | portdemux apply -")]
 pub(super) struct Args {
     /// The rules file; - is standard input

@@ -42,8 +42,8 @@ use crate::{
 Examples:
   portdemux attach eth0
   portdemux attach eth0 eth1 --rules /etc/portdemux/default.toml
-  portdemux attach --rules rules.toml      the interfaces that [attach] in this file names
-  portdemux attach eth0 --mode native      fail rather than run in the slower generic mode")]
+  portdemux attach --rules rules.toml    the interfaces in its [attach]
+  portdemux attach eth0 --mode native    fail rather than run in generic mode")]
 pub(super) struct Args {
     /// Interfaces to attach to
     #[arg(required_unless_present_any = ["rules", "wait"], value_name = "IFACE")]

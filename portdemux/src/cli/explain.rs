@@ -38,7 +38,7 @@ portdemux explain [OPTIONS] PROTO SRC:PORT DST:PORT
     after_help = "\
 Examples:
   portdemux explain tcp 198.51.100.7:52341 203.0.113.10:22
-  portdemux explain udp [2001:db8::7]:52341 [2001:db8::10]:53 --rules portdemux.toml
+  portdemux explain udp [2001:db8::7]:52341 [2001:db8::10]:53 --rules new.toml
   portdemux explain --pcap trace.pcap --json
   portdemux explain --pcap trace.pcap --kernel --log
   tcpdump -i eth0 -U -w - | portdemux explain --pcap -"

@@ -27,7 +27,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   portdemux upgrade
-  portdemux upgrade --all            every instance, as after an upgrade of the package")]
+  portdemux upgrade --all    every instance, as after an upgrade of the package")]
 pub(super) struct Args {
     /// Upgrade every instance
     #[arg(long)]

@@ -62,6 +62,10 @@ fn the_help_of_every_verb_and_noun_has_examples_that_are_understood() -> Result<
         for word in ["nobody", "guard"] {
             ensure!(!text.contains(word), "{word}: {text}");
         }
+        // An example that is wrapped on a terminal cannot be copied from it.
+        let (_, shown) = text.split_once("\nExample").context("no example")?;
+        let widest = shown.lines().map(|line| line.chars().count()).max();
+        ensure!(widest <= Some(80), "{widest:?}: {shown}");
         let examples = examples(&text).with_context(|| text.clone())?;
         let is_shown = |words: &Vec<String>| words.contains(&command.to_owned());
         ensure!(

@@ -33,8 +33,8 @@ const SAMPLE: Duration = Duration::from_millis(300);
 Examples:
   portdemux stats
   portdemux stats 443/tcp 8000-8999/tcp
-  portdemux stats --watch            again every second, with rates
-  portdemux stats --watch 5s --json  one document every 5 seconds, one on each line"
+  portdemux stats --watch            again every second
+  portdemux stats --watch 5s --json  a document on a line every 5 seconds"
 )]
 pub(super) struct Args {
     /// Ports to show: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
@@ -127,4 +127,33 @@ fn chosen(args: &Args, snapshot: &Snapshot) -> Vec<PortKey> {
 
 const fn is_single(range: PortRange) -> bool {
     range.first == range.last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another_after_seconds_or_a_duration() {
+        for (text, milliseconds) in [
+            ("5", 5_000),
+            ("0.05", 50),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+        ] {
+            assert_eq!(
+                interval(text),
+                Ok(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in ["0", "49ms", "2d", "86401", "-1", "inf", "NaN", "5x", ""] {
+            let error = interval(text).unwrap_err();
+            assert!(error.ends_with("from 50ms to 24h"), "{text}: {error}");
+        }
+        assert_eq!(
+            interval("443/tcp"),
+            Err("ports stand before --watch".into())
+        );
+    }
 }
