@@ -13,7 +13,7 @@ use portdemux_common::{
 
 use crate::{
     blocks::{self, Frames, Mine, Set as _},
-    verifier::within_mut,
+    verifier::{masked, within_mut},
 };
 
 const INTERFACES: usize = offset_of!(Layout, interfaces) / layout::BYTES;
@@ -21,6 +21,9 @@ const RULES: usize = offset_of!(Layout, rules) / layout::BYTES;
 const TOLD: usize = offset_of!(Layout, told) / layout::BYTES;
 const LOOKUPS: usize = offset_of!(Layout, lookups) / layout::BYTES;
 const PORTS: usize = offset_of!(Layout, ports) / layout::BYTES;
+
+/// A power of two that is greater than all indices of ports.
+const PORT_INDICES: usize = PORT_PLACES.next_power_of_two();
 
 /// Place of the interface that this copy of the program is attached to, set by the loader.
 #[unsafe(no_mangle)]
@@ -33,6 +36,12 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
     let is_dropped = decision.verdict.is_dropped();
     count_as(bytes, port, outcome, is_dropped, decision.entry);
+}
+
+/// The same of a frame with a port, of whose index nothing else is known.
+#[inline(always)]
+pub(crate) fn count_known(bytes: u64, port: usize, decision: &Decision) {
+    count(bytes, Some(masked::<PORT_INDICES>(port)), decision);
 }
 
 /// Counts a frame of which the decision is known as one word.

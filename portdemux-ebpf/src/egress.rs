@@ -116,7 +116,7 @@ fn write_down(frame: &SocketBuffer) -> Option<&'static mut Pending> {
 /// Notes the packet that was written down.
 #[inline(always)]
 fn note(ctx: &TcContext, pending: &mut Pending) -> Option<()> {
-    let (_, ruleset) = ruleset::in_force()?;
+    let ruleset = ruleset::in_force()?;
     // SAFETY: the context is a socket buffer's for as long as the program runs.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
     flows::send(pending, &ruleset, segments)
@@ -132,7 +132,7 @@ impl Continuation<SocketBuffer> for WriteDown {
     fn sound(self, frame: &SocketBuffer, parsed: &Parsed) -> Option<()> {
         parsed.version?;
         let pending = SENDING.find(0)?;
-        let (generation, _) = ruleset::in_force()?;
+        let generation = ruleset::in_force()?.generation();
         let length = frame.length() as u64;
         // SAFETY: the value is this CPU's, and no other program uses the map.
         let pending = unsafe { &mut *pending };

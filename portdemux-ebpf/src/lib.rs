@@ -9,6 +9,7 @@
     reason = "atomic operations, which the BPF target has and the atomic types do not offer for it"
 )]
 
+mod address;
 mod answer;
 mod blocks;
 mod counting;
@@ -70,7 +71,7 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
     witness: W,
 ) -> xdp_action::Type {
-    let step = decide_by_port::<FRAGS, W>(ctx, witness);
+    let step = decide_by_port::<FRAGS, FLOWS, W>(ctx, witness);
     // Not by a closure, of which the compiler may make a program of its own, with a stack of its own.
     let decided = match step.left {
         Some(left) => pending::decide::<FRAGS, FLOWS, W>(ctx, left, witness),
@@ -100,8 +101,11 @@ struct Step {
 
 /// Decides about a frame and counts it, or leaves it to [`pending`].
 #[inline(always)]
-fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -> Step {
-    let finish = Finish::<W, FRAGS> { ctx, witness };
+fn decide_by_port<const FRAGS: bool, const FLOWS: bool, W: Witness>(
+    ctx: &XdpContext,
+    witness: W,
+) -> Step {
+    let finish = Finish::<W, FRAGS, FLOWS> { ctx, witness };
     let frame = LinearFrame::new(ctx);
     if let Some(step) = parse::parse_sound(&frame, finish) {
         return step;
@@ -118,12 +122,14 @@ fn decide_by_port<const FRAGS: bool, W: Witness>(ctx: &XdpContext, witness: W) -
 }
 
 #[derive(Clone, Copy)]
-struct Finish<'a, W, const FRAGS: bool> {
+struct Finish<'a, W, const FRAGS: bool, const FLOWS: bool> {
     ctx: &'a XdpContext,
     witness: W,
 }
 
-impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, FRAGS> {
+impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Continuation<LinearFrame>
+    for Finish<'_, W, FRAGS, FLOWS>
+{
     type Output = Step;
 
     #[inline(always)]
@@ -140,7 +146,7 @@ impl<W: Witness, const FRAGS: bool> Continuation<LinearFrame> for Finish<'_, W, 
     }
 }
 
-impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
+impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Finish<'_, W, FRAGS, FLOWS> {
     #[inline(always)]
     fn with_length(self, length: usize, parsed: &Parsed, scattered: bool) -> Step {
         let mut step = Step {
@@ -148,7 +154,7 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
             left: None,
         };
         // Asked for only here, the ruleset takes no register from the parser.
-        let Some((generation, ruleset)) = ruleset::in_force() else {
+        let Some(ruleset) = ruleset::in_force() else {
             return step;
         };
         let length = length as u64;
@@ -158,7 +164,15 @@ impl<W: Witness, const FRAGS: bool> Finish<'_, W, FRAGS> {
                 cold_path();
                 self.witness
                     .see(self.ctx, parsed, &Decision::undecided(entry));
-                step.left = pending::leave(parsed, entry, (generation, ruleset), length, scattered);
+                if !FLOWS
+                    && let Some(decision) =
+                        address::decide(self.ctx, length, parsed, entry, ruleset)
+                {
+                    self.witness.see_decided(decision.outcome());
+                    step.verdict = Some(decision.verdict);
+                } else {
+                    step.left = pending::leave(parsed, entry, ruleset, length, scattered);
+                }
                 return step;
             }
         };

@@ -14,7 +14,6 @@ use portdemux_common::{
     parse::Parsed,
     reason::{Reason, Verdict},
     ruleset::Entry,
-    state::Generation,
 };
 
 use crate::{
@@ -37,14 +36,14 @@ pub(crate) struct Left {
 pub(crate) fn leave(
     parsed: &Parsed,
     entry: Entry,
-    (generation, ruleset): (Generation, Ruleset),
+    ruleset: Ruleset,
     length: u64,
     scattered: bool,
 ) -> Option<Left> {
     let pending = PENDING.find(0)?;
     // SAFETY: the value is this CPU's, and no other program uses the map.
     let pending = unsafe { &mut *pending };
-    pending.write_down(parsed, entry, generation, length, scattered);
+    pending.write_down(parsed, entry, ruleset.generation(), length, scattered);
     Some(Left { pending, ruleset })
 }
 

@@ -1,5 +1,7 @@
 //! The maps that hold the rulesets.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use bytemuck::Pod;
 use portdemux_common::{
@@ -8,14 +10,13 @@ use portdemux_common::{
     parse::Version,
     policy::{Policy, Rate},
     ruleset::{
-        Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets, Span, V4Place, V6Place,
+        AddressTables, Claim, Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets,
+        Span, V4Place, V6Place, find_v4, find_v6, near, search,
     },
-    sources::Table as _,
     state::Generation,
 };
 
 use crate::{
-    Maps,
     tables::{self, Line},
     verifier::{Elements as _, Lookup as _, within},
 };
@@ -37,28 +38,48 @@ pub(crate) fn of(generation: Generation) -> Option<Ruleset> {
     Some(Ruleset(RULESETS.find_ref(0)?.of(generation)))
 }
 
-/// The generation in force, and its ruleset, for the packet that is being looked at.
+/// The ruleset in force, for the packet that is being looked at.
 #[inline(always)]
 #[must_use]
-pub(crate) fn in_force() -> Option<(Generation, Ruleset)> {
+pub(crate) fn in_force() -> Option<Ruleset> {
     let rulesets = RULESETS.find_ref(0)?;
-    // Once: what the image is found by must be what the packet is said to be decided by.
+    // Once, as a whole: the control plane replaces it at any time.
     // SAFETY: a reference is valid for a read.
     let generation = unsafe { core::ptr::read_volatile(&raw const rulesets.generation) };
-    Some((generation, Ruleset(rulesets.of(generation))))
+    Some(Ruleset(rulesets.of(generation)))
 }
 
 impl Ruleset {
-    /// Where an element of one of its tables stands that has as many words, in words.
+    /// The ruleset that a function of its own was called for.
+    #[inline(always)]
+    pub(crate) fn given(head: *const Head) -> Option<Self> {
+        // SAFETY: the caller hands on what [`Ruleset::head`] returns or, for all that the verifier knows, null; a map's
+        // memory stays while the program runs.
+        unsafe { head.as_ref() }.map(Self)
+    }
+
+    /// Its head, for a function of its own (Linux 5.13, `kernel/bpf/btf.c`, `btf_prepare_func_args`, for the pointer).
+    #[inline(always)]
+    pub(crate) const fn head(self) -> *const Head {
+        self.0
+    }
+
+    /// Its generation.
+    #[inline(always)]
+    pub(crate) const fn generation(self) -> Generation {
+        Generation(self.0.header.generation)
+    }
+
+    /// Where an element of one of its tables stands of which as many stand in a line: a table begins at one.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "what is too large is in no map"
     )]
-    fn place(self, part: Part, at: usize, words: usize) -> u32 {
+    fn line(self, part: Part, at: usize, in_line: usize) -> u32 {
         let tables = &self.0.header.tables;
         let first = tables.begin.wrapping_add(tables.parts[part as usize]);
-        first.wrapping_add((at * words) as u32)
+        (first >> LINE.ilog2()).wrapping_add((at / in_line) as u32)
     }
 
     /// An element of one of its tables, of which as many stand in a line.
@@ -67,8 +88,7 @@ impl Ruleset {
     #[inline(always)]
     fn element<T: Pod, const IN_LINE: usize>(self, part: Part, at: usize) -> Option<&'static T> {
         const { assert!(IN_LINE * size_of::<T>() == size_of::<Line>()) };
-        let place = self.place(part, at / IN_LINE, LINE);
-        let elements: *const [T; IN_LINE] = tables::line(place)?.cast();
+        let elements: *const [T; IN_LINE] = tables::line(self.line(part, at, IN_LINE))?.cast();
         // SAFETY: a line has as many elements, of which every bit pattern is one.
         Some(within(unsafe { &*elements }, at))
     }
@@ -76,7 +96,7 @@ impl Ruleset {
     /// A word of one of its tables.
     #[inline(always)]
     fn word(self, part: Part, at: usize) -> Option<u64> {
-        Maps.word(self.place(part, at, 1))
+        tables::word(self.line(part, at, LINE), at)
     }
 }
 
@@ -108,19 +128,19 @@ pub(crate) const fn halves(word: u64) -> [u32; 2] {
     }
 }
 
-impl RulesetTables for Ruleset {
+impl AddressTables for Ruleset {
     #[inline(always)]
     fn header(&self) -> &Header {
         &self.0.header
     }
 
     #[inline(always)]
-    fn port(&self, index: usize) -> Option<Entry> {
-        self.0.ports.element(index).copied()
-    }
-
-    #[inline(always)]
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32> {
+        if self.0.header.near != 0 {
+            let entry = self.0.ports.element(near(version, bucket))?;
+            return Some(entry.bits());
+        }
+        cold_path();
         let part = match version {
             Version::V4 => Part::V4Displacements,
             Version::V6 => Part::V6Displacements,
@@ -141,6 +161,30 @@ impl RulesetTables for Ruleset {
     #[inline(always)]
     fn span(&self, at: usize) -> Option<&Span> {
         self.element::<Span, 4>(Part::Spans, at)
+    }
+
+    #[inline(always)]
+    fn at_v4(&self, address: [u8; 4], key: u32) -> Claim {
+        let address = u32::from_ne_bytes(address);
+        Claim::of_word(portdemux_claim4(self.head(), address, key))
+    }
+
+    #[inline(always)]
+    fn at_v6(&self, address: [u8; 16], key: u32) -> Claim {
+        let [upper, lower]: [u64; 2] = bytemuck::cast(address);
+        Claim::of_word(portdemux_claim6(self.head(), upper, lower, key))
+    }
+
+    #[inline(always)]
+    fn search(&self, first: u32, count: u32, key: u32) -> Claim {
+        Claim::of_word(portdemux_search(self.head(), first, count, key))
+    }
+}
+
+impl RulesetTables for Ruleset {
+    #[inline(always)]
+    fn port(&self, index: usize) -> Option<Entry> {
+        self.0.ports.element(index).copied()
     }
 
     #[inline(always)]
@@ -185,5 +229,37 @@ impl RulesetTables for Ruleset {
     #[inline(always)]
     fn cpu(&self, at: usize) -> Option<u16> {
         self.element::<u16, 32>(Part::Cpus, at).copied()
+    }
+}
+
+/// Finds the span of `count` spans from `first` on that holds a port.
+///
+/// A function of its own, as the ones below: each is verified once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_search(head: *const Head, first: u32, count: u32, key: u32) -> u64 {
+    match Ruleset::given(head) {
+        Some(ruleset) => search(&ruleset, first, count, key).word(),
+        None => Claim::NONE.word(),
+    }
+}
+
+/// Looks a port up among the claims of an IPv4 address, as it stands in the packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_claim4(head: *const Head, address: u32, key: u32) -> u64 {
+    match Ruleset::given(head) {
+        Some(ruleset) => find_v4(&ruleset, address.to_ne_bytes(), key).word(),
+        None => Claim::NONE.word(),
+    }
+}
+
+/// The same of an IPv6 address: its first and its last 8 bytes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portdemux_claim6(head: *const Head, upper: u64, lower: u64, key: u32) -> u64 {
+    match Ruleset::given(head) {
+        Some(ruleset) => find_v6(&ruleset, bytemuck::cast([upper, lower]), key).word(),
+        None => Claim::NONE.word(),
     }
 }

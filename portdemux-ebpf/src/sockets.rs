@@ -143,7 +143,7 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
 #[inline(always)]
 fn choose(ctx: &SkLookupContext) -> Option<u32> {
     let lookup = read(ctx)?;
-    let (_, ruleset) = ruleset::in_force()?;
+    let ruleset = ruleset::in_force()?;
     let ruleset = &ruleset;
     let pending = lookup.claim(ruleset)?;
     let steering = STEERING.find_ref(0)?;

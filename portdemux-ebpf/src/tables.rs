@@ -20,24 +20,30 @@ pub(crate) type Line = [u64; LINE];
 #[btf_map]
 static TABLES: Array<Line, 1, MMAPABLE> = Array::new();
 
-/// The line that a word is in.
+/// A line, by its number.
 #[inline(always)]
-pub(crate) fn line(place: u32) -> Option<*const Line> {
-    let Some(line) = TABLES.find(place >> LINE.ilog2()) else {
+pub(crate) fn line(number: u32) -> Option<*const Line> {
+    let Some(line) = TABLES.find(number) else {
         cold_path();
         return None;
     };
     Some(line)
 }
 
+/// A word of a line, which its last bits say.
+#[inline(always)]
+pub(crate) fn word(number: u32, at: usize) -> Option<u64> {
+    // SAFETY: a map's memory stays while the program runs.
+    let word = within(unsafe { &*line(number)? }, at);
+    // SAFETY: the word is one of the map's. The control plane may store another at any time, so
+    // that it is read once, as a whole.
+    Some(unsafe { core::ptr::read_volatile(word) })
+}
+
 impl Table for Maps {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
-        // SAFETY: a map's memory stays while the program runs.
-        let word = within(unsafe { &*line(place)? }, place as usize);
-        // SAFETY: the word is one of the map's. The control plane may store another at any time, so
-        // that it is read once, as a whole.
-        Some(unsafe { core::ptr::read_volatile(word) })
+        word(place >> LINE.ilog2(), place as usize)
     }
 
     #[inline(always)]

@@ -48,6 +48,8 @@ fn after_null_check<T>(value: *mut T) -> *mut T {
     let mut value = value;
     // SAFETY: a register is set to what it holds.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) };
+    // SAFETY: it was checked, and is what it was.
+    unsafe { core::hint::assert_unchecked(!value.is_null()) };
     value
 }
 

@@ -17,10 +17,10 @@ use crate::{
     fragments,
     limits::Limits,
     packet::Packet,
-    parse::{Fragment, Parsed},
+    parse::{Address, Fragment, Parsed},
     policy::Fragments,
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RuleId, RulesetTables},
+    ruleset::{Action, Entry, RuleId, RulesetTables, find_v4, find_v6, span_key},
     sources::Table,
     state::Generation,
 };
@@ -129,6 +129,9 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
         Ok(decision) => return Ok(decision),
         Err(entry) => entry,
     };
+    if let Some(decision) = by_address(packet, parsed, entry, ruleset) {
+        return Ok(decision);
+    }
     let generation = Generation(ruleset.header().generation);
     let mut pending = Pending::new(parsed, entry, generation, packet.length() as u64);
     pending.read(packet);
@@ -183,6 +186,27 @@ pub fn by_port<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Result<Decisio
     Ok(Decision::closed(entry))
 }
 
+/// Decides about a frame by its port and its destination address, if nothing else is to be asked; `open` is what
+/// [`by_port`] said about it.
+pub fn by_address<P: Packet + ?Sized, R: RulesetTables>(
+    packet: &P,
+    parsed: &Parsed,
+    open: Entry,
+    ruleset: &R,
+) -> Option<Decision> {
+    if !ruleset.header().asks_addresses_alone() {
+        return None;
+    }
+    let ports = parsed.ports()?;
+    let key = span_key(ports.transport, ports.destination);
+    let claim = match parsed.destination(packet)? {
+        Address::V4(address) => find_v4(ruleset, address, key),
+        Address::V6(address) => find_v6(ruleset, address, key),
+    };
+    let entry = claim.entry.or_else(|| open);
+    entry.is_final().then(|| Decision::closed(entry))
+}
+
 /// Whether fragments go where the first one of their packet went.
 #[inline(always)]
 fn tracks_fragments<R: RulesetTables>(ruleset: &R) -> bool {
@@ -219,9 +243,10 @@ impl Decision {
         Outcome(entry | reason << 32 | (self.verdict as u64) << 40)
     }
 
-    /// What becomes of packets with this entry, if it is the last word about their port.
+    /// What becomes of packets with this entry, if it is the last word about them.
     #[inline(always)]
-    const fn closed(entry: Entry) -> Self {
+    #[must_use]
+    pub const fn closed(entry: Entry) -> Self {
         let (verdict, reason) = match (entry.is_claimed(), entry.is_local()) {
             (true, true) => (Verdict::Pass, Reason::RuleLocal),
             (true, false) => (Verdict::Drop, Reason::RuleDrop),
@@ -230,7 +255,7 @@ impl Decision {
         Self {
             verdict,
             reason,
-            entry,
+            entry: entry.closed(),
         }
     }
 

@@ -6,9 +6,9 @@ use crate::{packet::Packet, reason::Reason, wire::IpProto};
 /// Offset of the total length.
 pub(super) const TOTAL_LENGTH: usize = 2;
 /// Offset of the source address.
-pub(crate) const SOURCE: usize = 12;
+pub const SOURCE: usize = 12;
 /// Offset of the destination address.
-pub(crate) const DESTINATION: usize = 16;
+pub const DESTINATION: usize = 16;
 
 const HEADER: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;

@@ -11,9 +11,9 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// Offset of the payload length.
 pub(super) const PAYLOAD_LENGTH: usize = 4;
 /// Offset of the source address.
-pub(crate) const SOURCE: usize = 8;
+pub const SOURCE: usize = 8;
 /// Offset of the destination address.
-pub(crate) const DESTINATION: usize = 24;
+pub const DESTINATION: usize = 24;
 
 /// Length of the header without extensions.
 pub(super) const HEADER: usize = 40;

@@ -7,8 +7,8 @@
 
 pub(crate) mod fragment;
 mod header;
-pub(crate) mod ipv4;
-pub(crate) mod ipv6;
+pub mod ipv4;
+pub mod ipv6;
 mod link;
 mod transport;
 

@@ -118,6 +118,14 @@ impl Entry {
         self.0 & Self::OPEN != 0
     }
 
+    /// Whether it is a claim by a rule that asks nothing and lets packets in, or drops them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        const FINAL: u32 = Action::Drop as u32;
+        self.0 & (Self::CLAIMED | Self::CONDITIONAL) == Self::CLAIMED && self.0 >> 24 <= FINAL
+    }
+
     /// The entry of these bits.
     #[inline(always)]
     #[must_use]

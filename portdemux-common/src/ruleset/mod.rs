@@ -14,12 +14,12 @@ use bytemuck::{Pod, Zeroable};
 
 pub use self::{
     entry::{Action, Entry},
-    tables::RulesetTables,
+    tables::{AddressTables, RulesetTables, find_v4, find_v6, search},
 };
 use crate::{
     destination::{CPU_PLACES, Target},
     hash::Hashed,
-    parse::{Address, Ports},
+    parse::{Address, Ports, Version},
     policy::{Defaults, Policy},
     sources::Sources,
     state::Generation,
@@ -74,7 +74,9 @@ pub struct Header {
     pub source_claims: u32,
     /// 1 if any rule is a shadow.
     pub shadow_claims: u32,
-    /// 1 if a table of claims is to be asked besides that of ports: of addresses, of peers' ports, of shadows.
+    /// Not 0 if a table of claims is to be asked besides that of ports: of addresses, of peers' ports, of shadows.
+    /// [`Header::ADDRESSES_ALONE`] if only that of addresses is, and nothing but claims decides about a packet with
+    /// ports, whose rule asks nothing.
     pub further_claims: u32,
     /// What happens to traffic that no rule claims.
     pub defaults: Defaults,
@@ -94,11 +96,23 @@ pub struct Header {
     pub cpus: u32,
     /// Where the tables are that only some packets ask.
     pub tables: TableIndex,
+    /// 1 if the displacements stand behind the ports, too, by [`near`].
+    pub near: u32,
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 12],
+    pub reserved: [u32; 11],
 }
 
 impl Header {
+    /// What [`Header::further_claims`] is where claims of addresses are all that is to be asked.
+    pub const ADDRESSES_ALONE: u32 = 2;
+
+    /// Whether, of a packet with ports, nothing but a claim of its address is to be asked besides its port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn asks_addresses_alone(&self) -> bool {
+        self.further_claims == Self::ADDRESSES_ALONE
+    }
+
     /// Number of places for IPv4 addresses.
     #[must_use]
     pub const fn v4_places(&self) -> usize {
@@ -249,6 +263,24 @@ impl Claim {
         entry: Entry::UNCLAIMED,
         shadow: Entry::UNCLAIMED,
     };
+
+    /// The claim of this word: the rule's entry in bits 0 to 31, the shadow's in 32 to 63.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "halves")]
+    pub const fn of_word(word: u64) -> Self {
+        Self {
+            entry: Entry::from_bits(word as u32),
+            shadow: Entry::from_bits((word >> 32) as u32),
+        }
+    }
+
+    /// It in one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.entry.bits() as u64 | (self.shadow.bits() as u64) << 32
+    }
 }
 
 /// What every packet asks of a compiled ruleset. All zeros are the ruleset without rules.
@@ -261,7 +293,21 @@ pub struct Head {
     pub rules: RuleSet,
     /// The claims of ports at any address, by [`Port::index`]. An entry is open if more is to be asked
     /// about the port: a claim of it at some address, or the terms of the rule that claims it.
+    ///
+    /// What no port has is for displacements, by [`near`]. None of them has the bit of a claim.
     pub ports: [Entry; PORT_PLACES],
+}
+
+/// Index of an address bucket's displacement in [`Head::ports`], where a packet finds it without a look-up in another
+/// map.
+#[inline(always)]
+#[must_use]
+pub const fn near(version: Version, bucket: usize) -> usize {
+    let first = match version {
+        Version::V4 => 0,
+        Version::V6 => DISPLACEMENTS,
+    };
+    (Transport::COUNT << 16) + first + bucket
 }
 
 /// A compiled ruleset as the host has it: all tables as large as they can be. The kernel has the head of it, and
@@ -339,6 +385,9 @@ const _: () = {
     assert!(size_of::<Header>() == 320 && align_of::<Header>() == 8);
     assert!(size_of::<V4Place>() == 32 && size_of::<V6Place>() == 64 && size_of::<Span>() == 16);
     assert!(size_of::<Head>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
+    // All displacements stand behind the ports, and none has the bit of a claim.
+    assert!(near(Version::V6, DISPLACEMENTS) == PORT_PLACES);
+    assert!(ADDRESS_PLACES <= Entry::RULE as usize + 1);
     // No value over 4 MiB: kernels before 6.0 refuse it (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
     assert!(size_of::<Rulesets>() <= 4 << 20);
 };
@@ -356,8 +405,7 @@ impl RulesetImage {
     #[must_use]
     pub fn lookup(&self, destination: Option<Address>, ports: Ports) -> Entry {
         let exact = match destination {
-            Some(Address::V4(address)) => self.at_v4(address, ports),
-            Some(Address::V6(address)) => self.at_v6(address, ports),
+            Some(address) => self.at_address(address, ports),
             None => Claim::NONE,
         };
         exact.entry.or_else(|| self.at_any_address(ports))

@@ -10,7 +10,7 @@ use crate::{
     destination::Target,
     hash,
     limits::Kind,
-    parse::{Ports, Version},
+    parse::{Address, Ports, Version},
     policy::{Policy, Rate},
 };
 
@@ -20,15 +20,12 @@ const SEARCH_STEPS: usize = MAX_SPANS.ilog2() as usize + 1;
 /// The places that a search can come to.
 const SEARCH_MASK: usize = MAX_SPANS - 1;
 
-/// A compiled ruleset, wherever its tables lie.
-pub trait RulesetTables {
+/// The claims of a compiled ruleset at addresses.
+pub trait AddressTables {
     /// Sizes, seeds and defaults.
     fn header(&self) -> &Header;
 
-    /// What the rules that name no address say about a port, by [`crate::wire::Port::index`].
-    fn port(&self, index: usize) -> Option<Entry>;
-
-    /// An element of [`RulesetImage::v4_displacements`] or [`RulesetImage::v6_displacements`].
+    /// An element of [`RulesetImage::v4_displacements`] or [`RulesetImage::v6_displacements`], wherever it stands.
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32>;
 
     /// An element of [`RulesetImage::v4`].
@@ -39,6 +36,40 @@ pub trait RulesetTables {
 
     /// An element of [`RulesetImage::spans`].
     fn span(&self, at: usize) -> Option<&Span>;
+
+    /// What the rules that name this IPv4 address say about a port, by its [`span_key`].
+    #[inline(always)]
+    fn at_v4(&self, address: [u8; 4], key: u32) -> Claim {
+        find_v4(self, address, key)
+    }
+
+    /// What the rules that name this IPv6 address say about a port, by its [`span_key`].
+    #[inline(always)]
+    fn at_v6(&self, address: [u8; 16], key: u32) -> Claim {
+        find_v6(self, address, key)
+    }
+
+    /// Finds the span of `count` spans from `first` on that holds a port, by its [`span_key`].
+    #[inline(always)]
+    fn search(&self, first: u32, count: u32, key: u32) -> Claim {
+        search(self, first, count, key)
+    }
+
+    /// What the rules that name this address say about a packet's ports.
+    #[inline(always)]
+    fn at_address(&self, address: Address, ports: Ports) -> Claim {
+        let key = span_key(ports.transport, ports.destination);
+        match address {
+            Address::V4(address) => self.at_v4(address, key),
+            Address::V6(address) => self.at_v6(address, key),
+        }
+    }
+}
+
+/// A compiled ruleset, wherever its tables lie.
+pub trait RulesetTables: AddressTables {
+    /// What the rules that name no address say about a port, by [`crate::wire::Port::index`].
+    fn port(&self, index: usize) -> Option<Entry>;
 
     /// An element of [`RulesetImage::source_ports`].
     fn source_port(&self, index: usize) -> Option<Entry>;
@@ -66,91 +97,86 @@ pub trait RulesetTables {
             None => Entry::UNCLAIMED,
         }
     }
+}
 
-    /// What the rules that name this IPv4 address say about a packet's ports.
-    #[inline(always)]
-    fn at_v4(&self, address: [u8; 4], ports: Ports) -> Claim {
-        let header = self.header();
-        if header.v4_mask == 0 {
-            return Claim::NONE;
-        }
-        let hashed = hash::v4(address, header.v4_seed);
-        let bucket = (hashed.bucket & header.v4_bucket_mask) as usize;
-        let Some(displacement) = self.displacement(Version::V4, bucket) else {
-            return Claim::NONE;
-        };
-        match self.v4(place(hashed, displacement, header.v4_mask)) {
-            Some(place) if place.address == address => self.claim(&place.claims, ports),
-            _ => Claim::NONE,
-        }
+/// Looks a port up among the claims of an IPv4 address.
+#[inline(always)]
+pub fn find_v4<R: AddressTables + ?Sized>(tables: &R, address: [u8; 4], key: u32) -> Claim {
+    let header = tables.header();
+    if header.v4_mask == 0 {
+        return Claim::NONE;
     }
-
-    /// What the rules that name this IPv6 address say about a packet's ports.
-    #[inline(always)]
-    fn at_v6(&self, address: [u8; 16], ports: Ports) -> Claim {
-        let header = self.header();
-        if header.v6_mask == 0 {
-            return Claim::NONE;
-        }
-        let hashed = hash::v6(address, header.v6_seed);
-        let bucket = (hashed.bucket & header.v6_bucket_mask) as usize;
-        let Some(displacement) = self.displacement(Version::V6, bucket) else {
-            return Claim::NONE;
-        };
-        match self.v6(place(hashed, displacement, header.v6_mask)) {
-            Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
-                self.claim(&place.claims, ports)
-            }
-            _ => Claim::NONE,
-        }
-    }
-
-    /// What an address claims of a packet's ports.
-    #[inline(always)]
-    fn claim(&self, claims: &Claims, ports: Ports) -> Claim {
-        let key = span_key(ports.transport, ports.destination);
-        if claims.count == 1 {
-            return claims.span.claim(key);
-        }
-        cold_path();
-        self.search(claims.first, claims.count, key)
-    }
-
-    /// Finds the span of `count` spans from `first` on that holds a port.
-    #[inline(always)]
-    fn search(&self, first: u32, count: u32, key: u32) -> Claim {
-        let mut base = first as usize & SEARCH_MASK;
-        let mut left = count as usize;
-        // The last span that begins at or before the key lies in [base, base + left).
-        for _ in 0..SEARCH_STEPS {
-            if left <= 1 {
-                break;
-            }
-            let half = left / 2;
-            // Masked, so that the verifier takes all ways to here for one: the bounds of the place are
-            // the same whichever half it is in.
-            let at = (base + half) & SEARCH_MASK;
-            match self.span(at) {
-                Some(span) if span.first <= key => base = at,
-                Some(_) => {}
-                None => return Claim::NONE,
-            }
-            left -= half;
-        }
-        match self.span(base) {
-            Some(span) if left == 1 => span.claim(key),
-            _ => Claim::NONE,
-        }
+    let hashed = hash::v4(address, header.v4_seed);
+    let bucket = (hashed.bucket & header.v4_bucket_mask) as usize;
+    let Some(displacement) = tables.displacement(Version::V4, bucket) else {
+        return Claim::NONE;
+    };
+    match tables.v4(place(hashed, displacement, header.v4_mask)) {
+        Some(place) if place.address == address => claimed(tables, &place.claims, key),
+        _ => Claim::NONE,
     }
 }
 
-impl RulesetTables for RulesetImage {
+/// Looks a port up among the claims of an IPv6 address.
+#[inline(always)]
+pub fn find_v6<R: AddressTables + ?Sized>(tables: &R, address: [u8; 16], key: u32) -> Claim {
+    let header = tables.header();
+    if header.v6_mask == 0 {
+        return Claim::NONE;
+    }
+    let hashed = hash::v6(address, header.v6_seed);
+    let bucket = (hashed.bucket & header.v6_bucket_mask) as usize;
+    let Some(displacement) = tables.displacement(Version::V6, bucket) else {
+        return Claim::NONE;
+    };
+    match tables.v6(place(hashed, displacement, header.v6_mask)) {
+        Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
+            claimed(tables, &place.claims, key)
+        }
+        _ => Claim::NONE,
+    }
+}
+
+/// What an address claims of a port.
+#[inline(always)]
+fn claimed<R: AddressTables + ?Sized>(tables: &R, claims: &Claims, key: u32) -> Claim {
+    if claims.count == 1 {
+        return claims.span.claim(key);
+    }
+    cold_path();
+    tables.search(claims.first, claims.count, key)
+}
+
+/// Finds the span of `count` spans from `first` on that holds a port.
+#[inline(always)]
+pub fn search<R: AddressTables + ?Sized>(tables: &R, first: u32, count: u32, key: u32) -> Claim {
+    let mut base = first as usize & SEARCH_MASK;
+    let mut left = count as usize;
+    // The last span that begins at or before the key lies in [base, base + left).
+    for _ in 0..SEARCH_STEPS {
+        if left <= 1 {
+            break;
+        }
+        let half = left / 2;
+        // Masked, so that the verifier takes all ways to here for one: the bounds of the place are
+        // the same whichever half it is in.
+        let at = (base + half) & SEARCH_MASK;
+        match tables.span(at) {
+            Some(span) if span.first <= key => base = at,
+            Some(_) => {}
+            None => return Claim::NONE,
+        }
+        left -= half;
+    }
+    match tables.span(base) {
+        Some(span) if left == 1 => span.claim(key),
+        _ => Claim::NONE,
+    }
+}
+
+impl AddressTables for RulesetImage {
     fn header(&self) -> &Header {
         &self.head.header
-    }
-
-    fn port(&self, index: usize) -> Option<Entry> {
-        self.ports.get(index).copied()
     }
 
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32> {
@@ -171,6 +197,12 @@ impl RulesetTables for RulesetImage {
 
     fn span(&self, at: usize) -> Option<&Span> {
         self.spans.get(at)
+    }
+}
+
+impl RulesetTables for RulesetImage {
+    fn port(&self, index: usize) -> Option<Entry> {
+        self.ports.get(index).copied()
     }
 
     fn source_port(&self, index: usize) -> Option<Entry> {

@@ -2,7 +2,8 @@
 
 use portdemux_common::{
     hash::{self, Hashed},
-    ruleset::{Claims, DISPLACEMENTS, RulesetImage, V4Place, V6Place, place},
+    parse::Version,
+    ruleset::{Claims, DISPLACEMENTS, Entry, RulesetImage, V4Place, V6Place, near, place},
 };
 
 use super::length;
@@ -39,6 +40,21 @@ pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
             claims: claims(image, first, count),
             reserved: [0; 6],
         };
+    }
+}
+
+/// Writes the displacements down a second time, where a packet finds them first.
+pub(super) fn bring_near(image: &mut RulesetImage) {
+    image.header.near = 1;
+    for (version, displacements) in [
+        (Version::V4, &image.v4_displacements),
+        (Version::V6, &image.v6_displacements),
+    ] {
+        let first = near(version, 0);
+        let places = &mut image.head.ports[first..first + DISPLACEMENTS];
+        for (entry, &displacement) in places.iter_mut().zip(displacements) {
+            *entry = Entry::from_bits(displacement);
+        }
     }
 }
 

@@ -139,9 +139,16 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
     place_v6(&mut image, &v6);
     let claims_addresses = !v4.is_empty() || !v6.is_empty();
     let header = &mut image.header;
-    header.further_claims =
-        u32::from(claims_addresses) | header.source_claims | header.shadow_claims;
+    let defaults = &header.defaults;
+    let tracks = defaults.flows != 0 || defaults.fragments == Fragments::Track as u32;
+    header.further_claims = match header.source_claims | header.shadow_claims {
+        0 if claims_addresses && !tracks => Header::ADDRESSES_ALONE,
+        others => u32::from(claims_addresses) | others,
+    };
     open(&mut image, ruleset);
+    if claims_addresses {
+        addresses::bring_near(&mut image);
+    }
     for (&policy, &id) in policies.iter().zip(ids) {
         if policy != Policy::default() {
             image.policies[id as usize] = policy;

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use portdemux_common::{
-    parse::{Address, Ports},
+    decide,
+    parse::{self, Address, Ports, Version},
     policy::Icmp,
-    ruleset::span_key,
+    ruleset::{AddressTables, near, span_key},
 };
 use proptest::prelude::*;
 
@@ -321,6 +322,92 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_the_address_alone_decides_is_decided_as_step_by_step(
+        rules in rules(),
+        plain in any::<bool>(),
+        ports in prop::collection::vec(prop_oneof![438..452u16, any::<u16>()], 6),
+    ) {
+        // Where rules of other kinds are, nothing is left to the address alone. Rates would say something else the
+        // next time.
+        let rules = rules
+            .into_iter()
+            .filter(|rule| !plain || rule.layer() == Layer::Destination)
+            .map(|rule| Rule {
+                terms: Terms::default(),
+                ..rule
+            })
+            .collect();
+        let Ok(ruleset) = Ruleset::new(Defaults::default(), rules) else {
+            return Ok(());
+        };
+        let ids: Vec<u32> = (0..).take(ruleset.rules().len()).collect();
+        let compiled = compile(&ruleset, &ids).unwrap();
+        let alone = compiled.header.further_claims == Header::ADDRESSES_ALONE;
+        let mut by_steps = compiled.image.clone();
+        by_steps.header.further_claims = u32::from(compiled.header.further_claims != 0);
+        let table = compiled.table(0);
+        for address in addresses() {
+            for &port in &ports {
+                for transport in Transport::ALL {
+                    let frame = frame(address, transport, port);
+                    let parsed = parse::parse(&frame[..]);
+                    prop_assert_eq!(parsed.transport, Some(transport));
+                    let decided = |image| decide::decide(&frame[..], &parsed, image, &table).outcome();
+                    prop_assert_eq!(decided(&*compiled.image), decided(&*by_steps));
+                    let claims = &*compiled.image;
+                    if let Err(open) = decide::by_port(&parsed, claims) {
+                        let decision = decide::by_address(&frame[..], &parsed, open, claims);
+                        prop_assert!(alone || decision.is_none());
+                        if let Some(decision) = decision {
+                            prop_assert_eq!(decision.outcome(), decided(&*by_steps));
+                        }
+                        prop_assert_eq!(decide::by_address(&frame[..], &parsed, open, &*by_steps), None);
+                    }
+                }
+            }
+        }
+        for version in [Version::V4, Version::V6] {
+            for bucket in 0..DISPLACEMENTS {
+                let near = compiled.ports[near(version, bucket)];
+                prop_assert!(!near.is_claimed());
+                let own = AddressTables::displacement(&*compiled.image, version, bucket);
+                prop_assert_eq!(Some(near.bits()), own);
+            }
+        }
+    }
+}
+
+/// A frame to a port at an address, of as few bytes as it takes.
+fn frame(address: IpAddr, transport: Transport, port: u16) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    let protocol = match transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+        Transport::Sctp => 132,
+    };
+    match address {
+        IpAddr::V4(address) => {
+            frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 1, 0, 0, 64, protocol, 0, 0]);
+            frame.extend([198, 51, 100, 1]);
+            frame.extend(address.octets());
+        }
+        IpAddr::V6(address) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, protocol, 64]);
+            frame.extend([0; 16]);
+            frame.extend(address.octets());
+        }
+    }
+    frame.extend([0x9c, 0x40]);
+    frame.extend(port.to_be_bytes());
+    // Of UDP its length; TCP's sequence number and SCTP's tag may be anything. TCP's data offset follows.
+    frame.extend([0, 20, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0]);
+    frame
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use super::{Pending, v4_bytes};
 use crate::{
-    parse::{Ports, Version},
+    parse::{Address, Ports, Version},
     ruleset::{Claim, Entry, RulesetTables},
     wire::Port,
 };
@@ -33,10 +33,11 @@ impl Pending {
             source: Port(self.source_port),
             destination: Port(self.destination_port),
         };
-        match self.version() {
-            Version::V4 => ruleset.at_v4(v4_bytes(self.destination), ports),
-            Version::V6 => ruleset.at_v6(bytemuck::cast(self.destination), ports),
-        }
+        let address = match self.version() {
+            Version::V4 => Address::V4(v4_bytes(self.destination)),
+            Version::V6 => Address::V6(bytemuck::cast(self.destination)),
+        };
+        ruleset.at_address(address, ports)
     }
 
     /// What the shadows that name no address say about its port.
