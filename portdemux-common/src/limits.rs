@@ -73,7 +73,7 @@ pub trait Limits {
     fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
 
     /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it.
-    fn forget(&self, number: u64) -> u64;
+    fn launder(&self, number: u64) -> u64;
 }
 
 /// For whom a rate holds: all, or one source.
@@ -132,11 +132,11 @@ fn of_source<L: Limits>(limits: &L, hash: u64) -> Option<&L::Word> {
     #[expect(clippy::cast_possible_truncation, reason = "masked to a place")]
     let at = (hash >> 32) as u32 & (BUCKETS as u32 - 1);
     let bucket = limits.bucket(at)?;
-    let found = forgotten(limits, bucket.find(tag));
+    let found = laundered(limits, bucket.find(tag));
     if found < NOWHERE {
         return bucket.times.get(found);
     }
-    let way = forgotten(limits, bucket.earliest());
+    let way = laundered(limits, bucket.earliest());
     let (owner, time) = (bucket.tags.get(way)?, bucket.times.get(way)?);
     // Whoever else counts on this word for the moment takes a share of the wrong one.
     if owner.replace(owner.load(), tag) {
@@ -147,8 +147,8 @@ fn of_source<L: Limits>(limits: &L, hash: u64) -> Option<&L::Word> {
 
 /// The number of a word, of which the verifier knows nothing.
 #[inline(always)]
-fn forgotten<L: Limits>(limits: &L, way: usize) -> usize {
-    usize::try_from(limits.forget(way as u64)).unwrap_or(NOWHERE)
+fn laundered<L: Limits>(limits: &L, way: usize) -> usize {
+    usize::try_from(limits.launder(way as u64)).unwrap_or(NOWHERE)
 }
 
 impl<W: Word> Bucket<W> {

@@ -8,7 +8,7 @@ use portdemux_common::{
     ruleset::{AddressTables as _, Claim, Entry, Head, find_v4, find_v6},
 };
 
-use crate::{counting, frame::LinearFrame, ruleset::Ruleset, words};
+use crate::{counting, frame::LinearFrame, ruleset::Ruleset, verifier};
 
 /// Set in a word whose lower half is the entry that decides.
 const IS_DECIDED: u64 = 1 << 32;
@@ -31,7 +31,7 @@ pub(crate) fn decide(
     let ports = parsed.ports()?;
     let packet = ports.destination.index(ports.transport) as u64 | length << 32;
     let (head, open) = (ruleset.head(), open.bits());
-    words::meet();
+    verifier::barrier();
     let frame = LinearFrame::new(ctx);
     let network = parsed.network;
     let decided = match parsed.version? {

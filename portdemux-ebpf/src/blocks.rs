@@ -6,7 +6,7 @@ use aya_ebpf::{btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_m
 use portdemux_common::blocks::{Block, COUNTERS as LENGTH, OWN, Own, RESERVED};
 
 use crate::{
-    verifier::{Lookup as _, launder, within, within_mut},
+    verifier::{Lookup as _, opaque, within, within_mut},
     words::{Half, Shared},
 };
 
@@ -46,7 +46,7 @@ impl Mine {
     #[inline(always)]
     pub(crate) fn index(self, block: usize) -> Option<usize> {
         // Nothing is known of the index but what is asked here, so that the verifier meets it where it is used.
-        let index = launder((self.number(block).load() as usize).wrapping_sub(1));
+        let index = opaque((self.number(block).load() as usize).wrapping_sub(1));
         if index < OWN { Some(index) } else { None }
     }
 

@@ -26,8 +26,8 @@ use crate::{
     frame::LinearFrame,
     ruleset::Ruleset,
     sockets, targets,
-    verifier::Lookup as _,
-    words::{Shared, forget, meet},
+    verifier::{Lookup as _, barrier, launder},
+    words::Shared,
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -102,8 +102,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, number: u64) -> u64 {
-        forget(number).unwrap_or(u64::MAX)
+    fn launder(&self, number: u64) -> u64 {
+        launder(number).unwrap_or(u64::MAX)
     }
 
     #[inline(always)]
@@ -153,7 +153,7 @@ fn quoted() -> Option<&'static mut Pending> {
 
 /// Looks for the flow of a packet that came in, if the ruleset has flows.
 ///
-/// Between the steps here, and of those below, everything is taken up from map values again ([`meet`]).
+/// Between the steps here, and of those below, everything is taken up from map values again ([`barrier`]).
 #[inline(always)]
 pub(crate) fn look(
     ctx: &XdpContext,
@@ -175,12 +175,12 @@ pub(crate) fn look(
     } else {
         *tracked = pending.received();
     }
-    meet();
+    barrier();
     if !tracked.key.is_none() {
         flows::seek(&Maps, tracked, now());
-        meet();
+        barrier();
         flows::relate(&Maps, tracked);
-        meet();
+        barrier();
         pending.is_known = u8::from(tracked.is_known != 0);
     }
     Some(tracked)
@@ -198,16 +198,16 @@ pub(crate) fn receive<W: Witness>(
     let decision = pending.decide(ruleset, &Maps, Relation::of(tracked.relation));
     let decision = sockets::settle(pending, ruleset, decision);
     tracked.outcome = decision.outcome().0;
-    meet();
+    barrier();
     let outcome = Outcome(tracked.outcome);
     let passes = !outcome.verdict().is_dropped();
     let timeouts = &ruleset.header().defaults.timeouts;
     if !tracked.key.is_none() {
         if tracked.is_error == 0 {
             flows::receive(&Maps, tracked, passes, pending.may_begin(), timeouts);
-            meet();
+            barrier();
             flows::remember(&Maps, tracked, Direction::Received, timeouts);
-            meet();
+            barrier();
         }
         if tracked.is_counted() {
             count(tracked.port, tracked.relation);
@@ -241,7 +241,7 @@ pub(crate) fn send(pending: &Pending, ruleset: &Ruleset, segments: u32) -> Optio
     const OUT: Direction = Direction::Sent;
     let sent = packet(OUT)?;
     *sent = pending.sent(segments);
-    meet();
+    barrier();
     if sent.key.is_none() {
         return None;
     }
@@ -253,13 +253,13 @@ pub(crate) fn send(pending: &Pending, ruleset: &Ruleset, segments: u32) -> Optio
         blocks::count::<Tracking>(mine, counter, [sent.packets, sent.bytes], false);
     }
     flows::seek(&Maps, sent, now());
-    meet();
+    barrier();
     let serves = match ruleset.port(place) {
         Some(entry) => entry.is_claimed(),
         None => false,
     };
     let timeouts = &ruleset.header().defaults.timeouts;
     flows::send(&Maps, sent, serves, pending.may_begin(), timeouts);
-    meet();
+    barrier();
     flows::remember(&Maps, sent, OUT, timeouts)
 }

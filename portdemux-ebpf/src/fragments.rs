@@ -16,8 +16,8 @@ use crate::{
     Maps, Witness, flows,
     ruleset::Ruleset,
     targets,
-    verifier::{Elements as _, Lookup as _},
-    words::{self, Shared},
+    verifier::{Elements as _, Lookup as _, launder},
+    words::Shared,
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -55,8 +55,8 @@ impl Table for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, number: u64) -> u64 {
-        words::forget(number).unwrap_or(u64::MAX)
+    fn launder(&self, number: u64) -> u64 {
+        launder(number).unwrap_or(u64::MAX)
     }
 }
 

@@ -8,8 +8,8 @@ use portdemux_common::{
 
 use crate::{
     Maps,
-    verifier::{Elements as _, Lookup as _},
-    words::{self, Shared},
+    verifier::{Elements as _, Lookup as _, launder},
+    words::Shared,
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -43,7 +43,7 @@ impl Limits for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, number: u64) -> u64 {
-        words::forget(number).unwrap_or(u64::MAX)
+    fn launder(&self, number: u64) -> u64 {
+        launder(number).unwrap_or(u64::MAX)
     }
 }

@@ -17,8 +17,11 @@ use portdemux_common::{
 };
 
 use crate::{
-    Maps, WholeFrame, Witness, counting, flows, fragments, frame::LinearFrame, ruleset::Ruleset,
-    sockets, targets, verifier::Lookup as _, words,
+    Maps, WholeFrame, Witness, counting, flows, fragments,
+    frame::LinearFrame,
+    ruleset::Ruleset,
+    sockets, targets,
+    verifier::{self, Lookup as _},
 };
 
 /// The packet that a CPU is busy with.
@@ -66,7 +69,7 @@ pub(crate) fn read_signal(ctx: &XdpContext) -> Option<()> {
 
 /// Decides about the packet that was left, and counts it; nothing if a map has no element.
 ///
-/// Between the steps everything is taken up from the map value again ([`words::meet`]).
+/// Between the steps everything is taken up from the map value again ([`verifier::barrier`]).
 #[inline(always)]
 pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
@@ -74,14 +77,14 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     witness: W,
 ) -> Option<Verdict> {
     let ruleset = &ruleset;
-    words::meet();
+    verifier::barrier();
     if FRAGS && pending.scattered != 0 {
         cold_path();
         read::<FLOWS, _>(pending, &WholeFrame::new(ctx));
     } else {
         read::<FLOWS, _>(pending, &LinearFrame::new(ctx));
     }
-    words::meet();
+    verifier::barrier();
     if pending.is_fragment() {
         cold_path();
         if pending.follows(ruleset) {
@@ -89,16 +92,16 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         }
     }
     pending.claim(ruleset);
-    words::meet();
+    verifier::barrier();
     if FLOWS {
         let tracked = flows::look(ctx, pending, ruleset)?;
-        words::meet();
+        verifier::barrier();
         cast_shadow(pending, ruleset, Relation::of(tracked.relation));
-        words::meet();
+        verifier::barrier();
         return flows::receive(ctx, pending, tracked, ruleset, witness);
     }
     cast_shadow(pending, ruleset, Relation::New);
-    words::meet();
+    verifier::barrier();
     let mut decision = pending.decide(ruleset, &Maps, Relation::New);
     if matches!(decision.reason, Reason::RuleSocket) {
         cold_path();

@@ -4,9 +4,17 @@
 //! index on the stack, of which it checks one and uses another. Linux 6.1 and 6.12 refuse the first, Linux
 //! 6.1 the second: before 6.9 ("Assign ID to scalars on spill") a copy knows nothing of a check of the other.
 
-use core::{arch::asm, hint::cold_path, intrinsics::is_val_statically_known};
+use core::{
+    arch::asm,
+    hint::cold_path,
+    intrinsics::is_val_statically_known,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
-use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    macros::btf_map,
+};
 
 /// Look-ups in maps, the only ones that the programs make.
 pub(crate) trait Lookup<T> {
@@ -106,7 +114,7 @@ fn bounded<const LENGTH: usize>(index: usize) -> Option<usize> {
 
 /// Gives a number back of which LLVM knows nothing, so that a bound that follows stays where it is.
 #[inline(always)]
-pub(crate) fn launder(mut number: usize) -> usize {
+pub(crate) fn opaque(mut number: usize) -> usize {
     // SAFETY: a register is set to what it holds.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
     number
@@ -125,4 +133,26 @@ pub(crate) fn masked<const POWER: usize>(number: usize) -> usize {
             options(pure, nomem, nostack));
     }
     number
+}
+
+/// A number on its way past the verifier.
+#[btf_map]
+static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Gives a number back of which neither LLVM nor the verifier knows anything: the ways on which it can have come to be
+/// meet there.
+#[inline(always)]
+pub(crate) fn launder(number: u64) -> Option<u64> {
+    let place = NUMBER.find(0)?;
+    // SAFETY: the value is this CPU's.
+    unsafe { place.write_volatile(number) };
+    // SAFETY: as above.
+    Some(unsafe { place.read_volatile() })
+}
+
+/// A barrier for the verifier, and no instruction: what was written to map values before is read from there after it,
+/// and of that the verifier knows nothing, so that all ways to here meet.
+#[inline(always)]
+pub(crate) fn barrier() {
+    compiler_fence(Ordering::SeqCst);
 }

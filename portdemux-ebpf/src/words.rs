@@ -1,19 +1,11 @@
-//! Words that programs and user space share, and numbers that the verifier forgets.
+//! Words that programs and user space share.
 
 use core::{
     cell::UnsafeCell,
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
-    sync::atomic::{Ordering, compiler_fence},
 };
 
-use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use portdemux_common::flows::table::Word;
-
-use crate::verifier::Lookup as _;
-
-/// A number on its way past the verifier.
-#[btf_map]
-static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// A word of a map's memory.
 #[repr(transparent)]
@@ -102,22 +94,4 @@ impl Half {
             )
         };
     }
-}
-
-/// Gives a number back of which the verifier knows nothing: the ways on which it can have come to be meet
-/// there.
-#[inline(always)]
-pub(crate) fn forget(number: u64) -> Option<u64> {
-    let place = NUMBER.find(0)?;
-    // SAFETY: the value is this CPU's.
-    unsafe { place.write_volatile(number) };
-    // SAFETY: as above.
-    Some(unsafe { place.read_volatile() })
-}
-
-/// A place where all ways to it meet: what was written to map values before is read from there after it, and
-/// of that the verifier knows nothing. No instruction.
-#[inline(always)]
-pub(crate) fn meet() {
-    compiler_fence(Ordering::SeqCst);
 }

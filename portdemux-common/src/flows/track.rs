@@ -23,7 +23,7 @@ pub trait Tables {
 
     /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it: all
     /// ways on which a place can be found meet there.
-    fn forget(&self, number: u64) -> u64;
+    fn launder(&self, number: u64) -> u64;
 
     /// Counts an event.
     fn count(&self, event: Event);
@@ -303,7 +303,7 @@ fn go_on<T: Tables>(
     let protocol = packet.key.protocol();
     let before = place.state();
     let next = before.next(direction, protocol, packet.heard());
-    let state = State(tables.forget(next.0));
+    let state = State(tables.launder(next.0));
     place.keep(packet.now.wrapping_add(state.timeout(protocol, timeouts)));
     place.change(before, state);
     if matches!(
@@ -343,7 +343,7 @@ pub fn remember<T: Tables>(
     };
     let bucket = bucket(tables, which, packet.hash)?;
     let (way, worth) = bucket.victim(packet.now, limit);
-    let way = forget(tables, way);
+    let way = launder(tables, way);
     let timeout = state.timeout(packet.key.protocol(), timeouts);
     let times = [packet.now, packet.now.wrapping_add(timeout)];
     if !bucket.take(way, &packet.key, packet.mark(), state, times) {
@@ -380,9 +380,9 @@ pub fn remember<T: Tables>(
 }
 
 #[inline(always)]
-fn forget<T: Tables>(tables: &T, number: u32) -> u32 {
+fn launder<T: Tables>(tables: &T, number: u32) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
-    let number = tables.forget(u64::from(number)) as u32;
+    let number = tables.launder(u64::from(number)) as u32;
     number
 }
 
@@ -392,7 +392,7 @@ fn find<T: Tables>(tables: &T, which: Which, key: &FlowKey, hash: u64, now: u32)
         return NOWHERE;
     };
     let mark = table::mark(hash);
-    let way = forget(tables, bucket.find(key, mark));
+    let way = launder(tables, bucket.find(key, mark));
     match bucket.place(way) {
         Some(place) if place.is_over(now) => {
             bucket.free(way, mark, now);

@@ -83,7 +83,7 @@ pub trait Table {
     fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
 
     /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it.
-    fn forget(&self, number: u64) -> u64;
+    fn launder(&self, number: u64) -> u64;
 }
 
 /// A fragment on its way to what is remembered of its packet.
@@ -283,11 +283,11 @@ pub fn note<T: Table>(table: &T, piece: &Piece, now: u32) {
         return;
     };
     let words = piece.words(now);
-    let way = forget(table, bucket.find(tag));
+    let way = launder(table, bucket.find(tag));
     match bucket.places.get(way as usize) {
         Some(place) if place.holds(now, piece.generation) => place.merge(words),
         Some(place) => place.store(words),
-        None => bucket.take(forget(table, bucket.victim(now)), tag, words),
+        None => bucket.take(launder(table, bucket.victim(now)), tag, words),
     }
 }
 
@@ -301,7 +301,7 @@ pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
     let Some((bucket, tag)) = bucket(table, piece) else {
         return;
     };
-    let way = forget(table, bucket.find(tag));
+    let way = launder(table, bucket.find(tag));
     let Some(place) = bucket.places.get(way as usize) else {
         return;
     };
@@ -330,9 +330,9 @@ fn bucket<'t, T: Table>(table: &'t T, piece: &Piece) -> Option<(&'t Bucket<T::Wo
 }
 
 #[inline(always)]
-fn forget<T: Table>(table: &T, number: u32) -> u32 {
+fn launder<T: Table>(table: &T, number: u32) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
-    let number = table.forget(u64::from(number)) as u32;
+    let number = table.launder(u64::from(number)) as u32;
     number
 }
 

@@ -66,7 +66,7 @@ impl Table for Host {
         self.0.get(at as usize)
     }
 
-    fn forget(&self, number: u64) -> u64 {
+    fn launder(&self, number: u64) -> u64 {
         number
     }
 }

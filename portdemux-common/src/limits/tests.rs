@@ -48,7 +48,7 @@ impl Limits for Kept {
         Some(&self.sources)
     }
 
-    fn forget(&self, number: u64) -> u64 {
+    fn launder(&self, number: u64) -> u64 {
         number
     }
 }
@@ -179,7 +179,7 @@ fn cpus_that_come_at_once_share_one_rate() {
         fn bucket(&self, _: u32) -> Option<&Bucket<AtomicU64>> {
             None
         }
-        fn forget(&self, number: u64) -> u64 {
+        fn launder(&self, number: u64) -> u64 {
             number
         }
     }

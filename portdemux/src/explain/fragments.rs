@@ -30,7 +30,7 @@ impl Table for FirstFragments {
         self.buckets.get(at as usize)
     }
 
-    fn forget(&self, number: u64) -> u64 {
+    fn launder(&self, number: u64) -> u64 {
         number
     }
 }

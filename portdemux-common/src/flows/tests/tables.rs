@@ -87,7 +87,7 @@ impl Tables for Host {
         }
     }
 
-    fn forget(&self, number: u64) -> u64 {
+    fn launder(&self, number: u64) -> u64 {
         number
     }
 

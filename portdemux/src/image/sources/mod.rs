@@ -177,7 +177,7 @@ impl Limits for Words<'_> {
         None
     }
 
-    fn forget(&self, number: u64) -> u64 {
+    fn launder(&self, number: u64) -> u64 {
         number
     }
 }
