@@ -8,7 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    decide::{Decision, Outcome, Pending},
+    decide::{Decision, Metadata, Outcome},
     reason::{Reason, Verdict},
     ruleset::{Action, Entry},
 };
@@ -125,14 +125,14 @@ pub const fn settle(outcome: Outcome, target: &Target, is_there: bool) -> Outcom
 /// the secret of the instance, which decides what flows meet on a CPU.
 #[inline(always)]
 #[must_use]
-pub fn spread(pending: &Pending, seed: u64, count: u16) -> u32 {
+pub fn spread(metadata: &Metadata, seed: u64, count: u16) -> u32 {
     let mut ends = [
-        (pending.source, pending.source_port),
-        (pending.destination, pending.destination_port),
+        (metadata.source, metadata.source_port),
+        (metadata.destination, metadata.destination_port),
     ];
-    let mut protocol = pending.protocol();
-    if pending.is_fragment() {
-        ends = [(pending.source, [0; 2]), (pending.destination, [0; 2])];
+    let mut protocol = metadata.protocol();
+    if metadata.is_fragment() {
+        ends = [(metadata.source, [0; 2]), (metadata.destination, [0; 2])];
         protocol = 0;
     }
     spread_flow(ends, protocol, seed, count)

@@ -16,13 +16,7 @@ use portdemux_common::{
     limits,
 };
 
-use crate::{
-    counting,
-    frame::LinearFrame,
-    pending::{left, read_signal},
-    verifier::Lookup as _,
-    words::Shared,
-};
+use crate::{counting, deferred, frame::LinearFrame, verifier::Lookup as _, words::Shared};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -72,12 +66,12 @@ fn answer(ctx: &XdpContext) -> Option<xdp_action::Type> {
         Some(xdp_action::XDP_DROP)
     };
     let frame = || LinearFrame::new(ctx);
-    read_signal(ctx)?;
-    let kind = Kind::of(left()?, &frame(), MAC.load());
+    deferred::read_signal(ctx)?;
+    let kind = Kind::of(deferred::current()?, &frame(), MAC.load());
     if matches!(kind, Kind::Silence) {
         return say_nothing(Told::Unanswerable);
     }
-    current()?.address(kind, left()?, &frame());
+    current()?.address(kind, deferred::current()?, &frame());
     if !admit()? {
         return say_nothing(Told::Limited);
     }
@@ -86,8 +80,8 @@ fn answer(ctx: &XdpContext) -> Option<xdp_action::Type> {
             break;
         }
     }
-    current()?.fill(left()?, &frame());
-    if !resize(ctx, current()?, left()?.length) || !current()?.write(&mut frame()) {
+    current()?.fill(deferred::current()?, &frame());
+    if !resize(ctx, current()?, deferred::current()?.length) || !current()?.write(&mut frame()) {
         return say_nothing(Told::Unanswerable);
     }
     counting::count_told(Told::Sent);

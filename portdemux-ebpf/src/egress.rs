@@ -5,7 +5,7 @@ use core::{cell::Cell, hint::cold_path};
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
 use bytemuck::Pod;
 use portdemux_common::{
-    decide::Pending,
+    decide::Metadata,
     packet::Packet,
     parse::{self, Continuation, Parsed},
     ruleset::Entry,
@@ -23,7 +23,7 @@ const HEADERS: usize = 192;
 
 /// The packet that a CPU is about to send.
 #[btf_map]
-static SENDING: PerCpuArray<Pending, 1> = PerCpuArray::new();
+static SENDING: PerCpuArray<Metadata, 1> = PerCpuArray::new();
 
 /// A packet of the host's own stack, of which the first part can be read directly.
 struct SocketBuffer {
@@ -89,8 +89,8 @@ pub fn notice(ctx: &TcContext) {
         let frame = SocketBuffer::new(ctx);
         let read = write_down(&frame);
         if is_pulled || !frame.is_missing.get() {
-            if let Some(pending) = read {
-                note(ctx, pending);
+            if let Some(metadata) = read {
+                note(ctx, metadata);
             }
             return;
         }
@@ -104,22 +104,22 @@ pub fn notice(ctx: &TcContext) {
 
 /// Reads a packet and writes it down, if it is of a kind that has flows.
 #[inline(always)]
-fn write_down(frame: &SocketBuffer) -> Option<&'static mut Pending> {
+fn write_down(frame: &SocketBuffer) -> Option<&'static mut Metadata> {
     parse::parse_sound(frame, WriteDown)??;
-    let pending = SENDING.find(0)?;
+    let metadata = SENDING.find(0)?;
     // SAFETY: the value is this CPU's, no other program uses the map, and its memory stays while the program runs.
-    let pending = unsafe { &mut *pending };
-    pending.read(frame);
-    Some(pending)
+    let metadata = unsafe { &mut *metadata };
+    metadata.read(frame);
+    Some(metadata)
 }
 
 /// Notes the packet that was written down.
 #[inline(always)]
-fn note(ctx: &TcContext, pending: &mut Pending) -> Option<()> {
+fn note(ctx: &TcContext, metadata: &mut Metadata) -> Option<()> {
     let ruleset = ruleset::in_force()?;
     // SAFETY: the context is a socket buffer's for as long as the program runs.
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
-    flows::send(pending, &ruleset, segments)
+    flows::send(metadata, &ruleset, segments)
 }
 
 /// Writes down what was read, if it is of a kind that has flows.
@@ -131,12 +131,12 @@ impl Continuation<SocketBuffer> for WriteDown {
     #[inline(always)]
     fn sound(self, frame: &SocketBuffer, parsed: &Parsed) -> Option<()> {
         parsed.version?;
-        let pending = SENDING.find(0)?;
+        let metadata = SENDING.find(0)?;
         let generation = ruleset::in_force()?.generation();
         let length = frame.length() as u64;
         // SAFETY: the value is this CPU's, and no other program uses the map.
-        let pending = unsafe { &mut *pending };
-        pending.write_down(parsed, Entry::UNCLAIMED, generation, length, false);
+        let metadata = unsafe { &mut *metadata };
+        metadata.write_down(parsed, Entry::UNCLAIMED, generation, length, false);
         Some(())
     }
 }

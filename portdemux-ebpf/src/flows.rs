@@ -12,7 +12,7 @@ use aya_ebpf::{
 use portdemux_common::{
     blocks as layout,
     counters::{BLOCKS, FlowLayout, PORT_PLACES},
-    decide::{Outcome, Pending},
+    decide::{Metadata, Outcome},
     flows::{self, Direction, Event, Relation, Shape, Tables, Tracked, Which, table::Bucket},
     policy::TICK_SHIFT,
     reason::Verdict,
@@ -141,11 +141,11 @@ fn packet(direction: Direction) -> Option<&'static mut Tracked> {
 
 /// The packet that an ICMP error quotes.
 #[btf_map]
-static QUOTED: PerCpuArray<Pending, 1> = PerCpuArray::new();
+static QUOTED: PerCpuArray<Metadata, 1> = PerCpuArray::new();
 
 /// The packet that an ICMP error quotes, taken up anew.
 #[inline(always)]
-fn quoted() -> Option<&'static mut Pending> {
+fn quoted() -> Option<&'static mut Metadata> {
     let quoted = QUOTED.find(0)?;
     // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
     Some(unsafe { &mut *quoted })
@@ -157,7 +157,7 @@ fn quoted() -> Option<&'static mut Pending> {
 #[inline(always)]
 pub(crate) fn look(
     ctx: &XdpContext,
-    pending: &mut Pending,
+    metadata: &mut Metadata,
     ruleset: &Ruleset,
 ) -> Option<&'static mut Tracked> {
     let tracked = packet(Direction::Received)?;
@@ -166,14 +166,14 @@ pub(crate) fn look(
         *tracked = Tracked::OF_NO_FLOW;
         return Some(tracked);
     }
-    if pending.is_error() {
+    if metadata.is_error() {
         cold_path();
         let frame = LinearFrame::new(ctx);
-        pending.read_quoted(&frame, quoted()?);
+        metadata.read_quoted(&frame, quoted()?);
         quoted()?.read(&frame);
         *tracked = quoted()?.quoted();
     } else {
-        *tracked = pending.received();
+        *tracked = metadata.received();
     }
     barrier();
     if !tracked.key.is_none() {
@@ -181,7 +181,7 @@ pub(crate) fn look(
         barrier();
         flows::relate(&Maps, tracked);
         barrier();
-        pending.is_known = u8::from(tracked.is_known != 0);
+        metadata.is_known = u8::from(tracked.is_known != 0);
     }
     Some(tracked)
 }
@@ -190,13 +190,13 @@ pub(crate) fn look(
 #[inline(always)]
 pub(crate) fn receive<W: Witness>(
     ctx: &XdpContext,
-    pending: &Pending,
+    metadata: &Metadata,
     tracked: &mut Tracked,
     ruleset: &Ruleset,
     witness: W,
 ) -> Option<Verdict> {
-    let decision = pending.decide(ruleset, &Maps, Relation::of(tracked.relation));
-    let decision = sockets::settle(pending, ruleset, decision);
+    let decision = metadata.decide(ruleset, &Maps, Relation::of(tracked.relation));
+    let decision = sockets::settle(metadata, ruleset, decision);
     tracked.outcome = decision.outcome().0;
     barrier();
     let outcome = Outcome(tracked.outcome);
@@ -204,7 +204,7 @@ pub(crate) fn receive<W: Witness>(
     let timeouts = &ruleset.header().defaults.timeouts;
     if !tracked.key.is_none() {
         if tracked.is_error == 0 {
-            flows::receive(&Maps, tracked, passes, pending.may_begin(), timeouts);
+            flows::receive(&Maps, tracked, passes, metadata.may_begin(), timeouts);
             barrier();
             flows::remember(&Maps, tracked, Direction::Received, timeouts);
             barrier();
@@ -215,11 +215,11 @@ pub(crate) fn receive<W: Witness>(
     }
 
     let outcome = Outcome(tracked.outcome);
-    if pending.leads(ruleset) {
+    if metadata.leads(ruleset) {
         cold_path();
-        return fragments::lead(ctx, pending, outcome, witness);
+        return fragments::lead(ctx, metadata, outcome, witness);
     }
-    let (length, port) = (pending.length, pending.port as usize);
+    let (length, port) = (metadata.length, metadata.port as usize);
     Some(targets::count(ctx, length, port, outcome, witness))
 }
 
@@ -237,15 +237,15 @@ fn count(port: u32, relation: u32) {
 
 /// Notes what this host sends; `segments` is how many packets become of it on the wire.
 #[inline(always)]
-pub(crate) fn send(pending: &Pending, ruleset: &Ruleset, segments: u32) -> Option<()> {
+pub(crate) fn send(metadata: &Metadata, ruleset: &Ruleset, segments: u32) -> Option<()> {
     const OUT: Direction = Direction::Sent;
     let sent = packet(OUT)?;
-    *sent = pending.sent(segments);
+    *sent = metadata.sent(segments);
     barrier();
     if sent.key.is_none() {
         return None;
     }
-    let place = pending.source_place() as usize;
+    let place = metadata.source_place() as usize;
     if place < PORT_PLACES
         && let Some(mine) = blocks::mine()
     {
@@ -259,7 +259,7 @@ pub(crate) fn send(pending: &Pending, ruleset: &Ruleset, segments: u32) -> Optio
         None => false,
     };
     let timeouts = &ruleset.header().defaults.timeouts;
-    flows::send(&Maps, sent, serves, pending.may_begin(), timeouts);
+    flows::send(&Maps, sent, serves, metadata.may_begin(), timeouts);
     barrier();
     flows::remember(&Maps, sent, OUT, timeouts)
 }

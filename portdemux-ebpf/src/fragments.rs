@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
-    decide::{Outcome, Pending},
+    decide::{Metadata, Outcome},
     flows::table::Word as _,
     fragments::{self, Bucket, Buckets, Piece, Table},
     reason::Verdict,
@@ -72,13 +72,13 @@ fn piece() -> Option<&'static mut Piece> {
 #[inline(always)]
 pub(crate) fn lead<W: Witness>(
     ctx: &XdpContext,
-    pending: &Pending,
+    metadata: &Metadata,
     outcome: Outcome,
     witness: W,
 ) -> Option<Verdict> {
-    *piece()? = pending.piece(outcome);
+    *piece()? = metadata.piece(outcome);
     fragments::note(&Maps, piece()?, flows::now());
-    count(ctx, pending, witness)
+    count(ctx, metadata, witness)
 }
 
 /// Decides about a later fragment as about the first one, and counts it with that. Nobody is told of one
@@ -86,22 +86,22 @@ pub(crate) fn lead<W: Witness>(
 #[inline(always)]
 pub(crate) fn follow<W: Witness>(
     ctx: &XdpContext,
-    pending: &Pending,
+    metadata: &Metadata,
     ruleset: &Ruleset,
     witness: W,
 ) -> Option<Verdict> {
-    *piece()? = pending.piece(pending.decide_later(ruleset).outcome());
+    *piece()? = metadata.piece(metadata.decide_later(ruleset).outcome());
     fragments::follow(&Maps, piece()?, flows::now());
-    Some(match count(ctx, pending, witness)? {
+    Some(match count(ctx, metadata, witness)? {
         taken @ (Verdict::Pass | Verdict::Redirect) => taken,
         Verdict::Drop | Verdict::Reject => Verdict::Drop,
     })
 }
 
 #[inline(always)]
-fn count<W: Witness>(ctx: &XdpContext, pending: &Pending, witness: W) -> Option<Verdict> {
+fn count<W: Witness>(ctx: &XdpContext, metadata: &Metadata, witness: W) -> Option<Verdict> {
     let piece = piece()?;
     let outcome = Outcome(piece.outcome);
-    let (length, port) = (pending.length, piece.port as usize);
+    let (length, port) = (metadata.length, piece.port as usize);
     Some(targets::count(ctx, length, port, outcome, witness))
 }

@@ -13,13 +13,13 @@ mod address;
 mod answer;
 mod blocks;
 mod counting;
+mod deferred;
 mod egress;
 mod flows;
 mod fragments;
 mod frame;
 mod limits;
 pub mod losses;
-mod pending;
 mod ruleset;
 mod sockets;
 mod tables;
@@ -30,10 +30,10 @@ mod words;
 use core::hint::cold_path;
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use deferred::Deferred;
 pub use egress::notice;
 use frame::LinearFrame;
 pub use frame::WholeFrame;
-use pending::Left;
 use portdemux_common::{
     decide::{self, Decision, Outcome},
     packet::Packet,
@@ -73,8 +73,8 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
 ) -> xdp_action::Type {
     let step = decide_by_port::<FRAGS, FLOWS, W>(ctx, witness);
     // Not by a closure, of which the compiler may make a program of its own, with a stack of its own.
-    let decided = match step.left {
-        Some(left) => pending::decide::<FRAGS, FLOWS, W>(ctx, left, witness),
+    let decided = match step.deferred {
+        Some(packet) => deferred::decide::<FRAGS, FLOWS, W>(ctx, packet, witness),
         None => step.verdict,
     };
     let Some(verdict) = decided else {
@@ -92,14 +92,14 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     }
 }
 
-/// How far a frame has come: it has its verdict, or it is left to [`pending`], or, if there is neither, a map
+/// How far a frame has come: it has its verdict, or it is [`deferred`], or, if there is neither, a map
 /// has no element.
 struct Step {
     verdict: Option<Verdict>,
-    left: Option<Left>,
+    deferred: Option<Deferred>,
 }
 
-/// Decides about a frame and counts it, or leaves it to [`pending`].
+/// Decides about a frame and counts it, or defers it.
 #[inline(always)]
 fn decide_by_port<const FRAGS: bool, const FLOWS: bool, W: Witness>(
     ctx: &XdpContext,
@@ -151,7 +151,7 @@ impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Finish<'_, W, FRAGS, FLOW
     fn with_length(self, length: usize, parsed: &Parsed, scattered: bool) -> Step {
         let mut step = Step {
             verdict: None,
-            left: None,
+            deferred: None,
         };
         // Asked for only here, the ruleset takes no register from the parser.
         let Some(ruleset) = ruleset::in_force() else {
@@ -171,7 +171,7 @@ impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Finish<'_, W, FRAGS, FLOW
                     self.witness.see_decided(decision.outcome());
                     step.verdict = Some(decision.verdict);
                 } else {
-                    step.left = pending::leave(parsed, entry, ruleset, length, scattered);
+                    step.deferred = deferred::defer(parsed, entry, ruleset, length, scattered);
                 }
                 return step;
             }

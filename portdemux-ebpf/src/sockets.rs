@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{SkLookupContext, SockOpsContext},
 };
 use portdemux_common::{
-    decide::{Decision, Pending},
+    decide::{Decision, Metadata},
     destination::{self, Target},
     flows::table::Word as _,
     parse::Version,
@@ -68,10 +68,10 @@ static FINDS_SOCKETS: Global<u32> = Global::new(0);
 
 /// What becomes of a packet that was decided about, if it is for a socket and none is there.
 #[inline(always)]
-pub(crate) fn settle(pending: &Pending, ruleset: &Ruleset, decision: Decision) -> Decision {
+pub(crate) fn settle(metadata: &Metadata, ruleset: &Ruleset, decision: Decision) -> Decision {
     if !matches!(decision.reason, Reason::RuleSocket)
         || FINDS_SOCKETS.load() == 0
-        || !sockets::will_ask(pending)
+        || !sockets::will_ask(metadata)
     {
         return decision;
     }
@@ -79,8 +79,8 @@ pub(crate) fn settle(pending: &Pending, ruleset: &Ruleset, decision: Decision) -
     let Some(target) = ruleset.target(decision.entry.rule()) else {
         return decision;
     };
-    let is_udp = u32::from(!matches!(pending.transport(), Some(Transport::Tcp)));
-    let is_v6 = u32::from(matches!(pending.version(), Version::V6));
+    let is_udp = u32::from(!matches!(metadata.transport(), Some(Transport::Tcp)));
+    let is_v6 = u32::from(matches!(metadata.version(), Version::V6));
     if portdemux_present(target.first, is_udp, is_v6) == 0 {
         destination::fall_back(decision.entry, target)
     } else {
@@ -145,10 +145,10 @@ fn choose(ctx: &SkLookupContext) -> Option<u32> {
     let lookup = read(ctx)?;
     let ruleset = ruleset::in_force()?;
     let ruleset = &ruleset;
-    let pending = lookup.claim(ruleset)?;
+    let metadata = lookup.claim(ruleset)?;
     let steering = STEERING.find_ref(0)?;
     let is_guarded = is_guarded(steering, interface(ctx));
-    let decision = sockets::judge(&pending, is_guarded, ruleset, &Maps);
+    let decision = sockets::judge(&metadata, is_guarded, ruleset, &Maps);
     let port = Port(lookup.destination_port).index(lookup.transport);
     if decision.verdict.is_dropped() {
         counting::count_lookup(port, &decision);

@@ -15,9 +15,8 @@ use portdemux_common::{
 };
 
 use crate::{
-    Witness, counting,
+    Witness, counting, deferred,
     frame::LinearFrame,
-    pending::left,
     ruleset,
     verifier::{Elements as _, Lookup as _},
 };
@@ -59,7 +58,7 @@ pub(crate) fn count<W: Witness>(
     settled.verdict()
 }
 
-/// Sends the packet that was left on the way to its target, or says what becomes of it where that is
+/// Sends the packet that was deferred on the way to its target, or says what becomes of it where that is
 /// missing.
 ///
 /// A function of its own, as the answer is one: only packets that are redirected pay for the call.
@@ -79,11 +78,11 @@ extern "C" fn portdemux_settle(ctx: *mut xdp_md, outcome: u64) -> u64 {
 /// What the kernel is to say of a key under which nothing is.
 const MISSING: u64 = xdp_action::XDP_ABORTED as u64;
 
-/// Sends the packet that was left on its way; whether its target takes it.
+/// Sends the packet that was deferred on its way; whether its target takes it.
 #[inline(always)]
 fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
-    let pending = left()?;
-    let ruleset = ruleset::of(pending.generation)?;
+    let metadata = deferred::current()?;
+    let ruleset = ruleset::of(metadata.generation)?;
     let entry = outcome.entry();
     let target = *ruleset.target(entry.rule())?;
     let sent = match entry.action() {
@@ -98,7 +97,7 @@ fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
         }
         Action::Cpu => {
             let seed = ruleset.header().limits_seed;
-            let place = target.first + destination::spread(pending, seed, target.count);
+            let place = target.first + destination::spread(metadata, seed, target.count);
             let cpu = ruleset.cpu(place as usize)?;
             CPUS.redirect(cpu.into(), MISSING)
         }

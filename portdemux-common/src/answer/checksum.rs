@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071), in words as the machine loads them.
 
-use crate::{decide::Pending, wire::IpProto};
+use crate::{decide::Metadata, wire::IpProto};
 
 /// A sum of words, carries kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,9 +10,9 @@ impl Sum {
     /// The sum of the pseudo-header of an answer to a packet (RFC 9293 §3.1, RFC 8200 §8.1), in which the
     /// addresses can stand in any order; `length` is that of what the checksum is for.
     #[inline(always)]
-    pub(super) fn of_pseudo_header(pending: &Pending, protocol: IpProto, length: usize) -> Self {
+    pub(super) fn of_pseudo_header(metadata: &Metadata, protocol: IpProto, length: usize) -> Self {
         let mut sum = Self::default();
-        for [high, low] in [pending.source, pending.destination] {
+        for [high, low] in [metadata.source, metadata.destination] {
             sum.double(high);
             sum.double(low);
         }

@@ -2,7 +2,7 @@
 
 use super::{IPV4_WORDS, IPV6_WORDS, MAC, RST, TCP_WORDS};
 use crate::{
-    decide::{Pending, bounded},
+    decide::{Metadata, bounded},
     packet::Packet,
     parse::{Fragment, Version},
     wire::Transport,
@@ -30,7 +30,7 @@ impl Kind {
     /// it is no whole TCP segment (RFC 1122 §3.2.2, RFC 9293 §3.10.7.1, RFC 9260 §8.4).
     #[inline(always)]
     #[must_use]
-    pub fn of<P: Packet + ?Sized>(pending: &Pending, packet: &P, own: Mac) -> Self {
+    pub fn of<P: Packet + ?Sized>(metadata: &Metadata, packet: &P, own: Mac) -> Self {
         let Some(macs) = packet.read::<{ 2 * MAC }>(0) else {
             return Self::Silence;
         };
@@ -40,28 +40,28 @@ impl Kind {
         if (to | from) & GROUP != 0 || is_for_another {
             return Self::Silence;
         }
-        let (words, is_single) = match pending.version() {
+        let (words, is_single) = match metadata.version() {
             Version::V4 => {
-                let is_single = is_host_v4(pending.source) && is_host_v4(pending.destination);
+                let is_single = is_host_v4(metadata.source) && is_host_v4(metadata.destination);
                 (IPV4_WORDS, is_single)
             }
             Version::V6 => {
-                let is_single = is_host_v6(pending.source) && is_host_v6(pending.destination);
+                let is_single = is_host_v6(metadata.source) && is_host_v6(metadata.destination);
                 (IPV6_WORDS, is_single)
             }
         };
         if !is_single {
             return Self::Silence;
         }
-        let is_whole = pending.fragment() == Fragment::None as u8;
-        let (kind, last) = match pending.transport() {
-            Some(Transport::Tcp) if is_whole && pending.flags & RST == 0 => {
+        let is_whole = metadata.fragment() == Fragment::None as u8;
+        let (kind, last) = match metadata.transport() {
+            Some(Transport::Tcp) if is_whole && metadata.flags & RST == 0 => {
                 let headers = 4 * (words + TCP_WORDS);
-                (Self::Reset, bounded(pending.network) + headers - 4)
+                (Self::Reset, bounded(metadata.network) + headers - 4)
             }
-            Some(Transport::Udp) => (Self::Unreachable, bounded(pending.payload) + 4),
-            Some(Transport::Sctp) if pending.flags != ABORT => {
-                (Self::Unreachable, bounded(pending.payload) + 4)
+            Some(Transport::Udp) => (Self::Unreachable, bounded(metadata.payload) + 4),
+            Some(Transport::Sctp) if metadata.flags != ABORT => {
+                (Self::Unreachable, bounded(metadata.payload) + 4)
             }
             Some(Transport::Tcp | Transport::Sctp) | None => return Self::Silence,
         };

@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 use self::checksum::Sum;
 pub use self::kind::{ANY_MAC, Kind, Mac, mac};
 use crate::{
-    decide::{Pending, bounded},
+    decide::{Metadata, bounded},
     packet::{Packet, PacketMut},
     parse::{self, MAX_TAGS, Version},
     policy::Rate,
@@ -122,18 +122,18 @@ impl Answer {
 
     /// The answer of this kind to a packet.
     #[must_use]
-    pub fn new<P: Packet + ?Sized>(kind: Kind, pending: &Pending, packet: &P) -> Self {
+    pub fn new<P: Packet + ?Sized>(kind: Kind, metadata: &Metadata, packet: &P) -> Self {
         let mut answer = Self::default();
-        answer.address(kind, pending, packet);
+        answer.address(kind, metadata, packet);
         while answer.sum(packet) {}
-        answer.fill(pending, packet);
+        answer.fill(metadata, packet);
         answer
     }
 
     /// Writes down where the answer of this kind to `packet` goes, and how long it is.
     #[inline(always)]
-    pub fn address<P: Packet + ?Sized>(&mut self, kind: Kind, pending: &Pending, packet: &P) {
-        let network = bounded(pending.network);
+    pub fn address<P: Packet + ?Sized>(&mut self, kind: Kind, metadata: &Metadata, packet: &P) {
+        let network = bounded(metadata.network);
         let macs: [u8; 2 * MAC] = packet.read(0).unwrap_or_default();
         let [to, from]: [[u8; MAC]; 2] = bytemuck::cast(macs);
         self.macs = bytemuck::cast([from, to]);
@@ -142,7 +142,7 @@ impl Answer {
         let last: [u8; 2] = packet.read(2 * MAC + 8).unwrap_or_default();
         let [a, b, c, d]: [[u8; 2]; 4] = bytemuck::cast(first);
         self.tags = [a, b, c, d, last];
-        let version = pending.version();
+        let version = metadata.version();
         let (ip, longest) = match version {
             Version::V4 => (IPV4_WORDS, LONGEST_V4),
             Version::V6 => (IPV6_WORDS, LONGEST_V6),
@@ -157,7 +157,7 @@ impl Answer {
                 (ICMP_WORDS, whole.min(there).min(fits))
             }
         };
-        self.network = pending.network;
+        self.network = metadata.network;
         self.is_reset = u32::from(matches!(kind, Kind::Reset));
         #[expect(clippy::cast_possible_truncation, reason = "a few dozen words")]
         let words = (ip + transport) as u32;
@@ -215,16 +215,16 @@ impl Answer {
 
     /// Fills in the headers of an answer that is addressed.
     #[inline(always)]
-    pub fn fill<P: Packet + ?Sized>(&mut self, pending: &Pending, packet: &P) {
-        let version = pending.version();
+    pub fn fill<P: Packet + ?Sized>(&mut self, metadata: &Metadata, packet: &P) {
+        let version = metadata.version();
         if self.is_reset() {
-            let words = reset(pending, packet);
-            let mut sum = Sum::of_pseudo_header(pending, IpProto::TCP, 4 * TCP_WORDS);
+            let words = reset(metadata, packet);
+            let mut sum = Sum::of_pseudo_header(metadata, IpProto::TCP, 4 * TCP_WORDS);
             sum.words(&words);
             let [ports, sequence, acknowledged, flags, _] = words;
             let [high, low] = sum.checksum();
             let words = [ports, sequence, acknowledged, flags, [high, low, 0, 0]];
-            self.put(version, IpProto::TCP, pending, words);
+            self.put(version, IpProto::TCP, metadata, words);
         } else {
             let (kind, code, protocol) = match version {
                 Version::V4 => (3, 3, IpProto::ICMP),
@@ -233,7 +233,7 @@ impl Answer {
             let quoted = self.quoted();
             let mut sum = match version {
                 Version::V4 => Sum::default(),
-                Version::V6 => Sum::of_pseudo_header(pending, protocol, 4 * ICMP_WORDS + quoted),
+                Version::V6 => Sum::of_pseudo_header(metadata, protocol, 4 * ICMP_WORDS + quoted),
             };
             sum.words(&[[kind, code, 0, 0]]);
             sum.double(self.sum);
@@ -241,7 +241,7 @@ impl Answer {
             self.put(
                 version,
                 protocol,
-                pending,
+                metadata,
                 [[kind, code, high, low], [0; 4]],
             );
         }
@@ -254,10 +254,10 @@ impl Answer {
         &mut self,
         version: Version,
         protocol: IpProto,
-        pending: &Pending,
+        metadata: &Metadata,
         transport: [[u8; 4]; N],
     ) {
-        let (source, destination) = (pending.destination, pending.source);
+        let (source, destination) = (metadata.destination, metadata.source);
         let payload = 4 * N + self.quoted();
         match version {
             Version::V4 => {
@@ -370,14 +370,14 @@ impl Answer {
 
 /// The TCP header of a reset, without its checksum (RFC 9293 §3.10.7.1).
 #[inline(always)]
-fn reset<P: Packet + ?Sized>(pending: &Pending, packet: &P) -> [[u8; 4]; TCP_WORDS] {
-    let [here, there] = [pending.destination_port, pending.source_port];
+fn reset<P: Packet + ?Sized>(metadata: &Metadata, packet: &P) -> [[u8; 4]; TCP_WORDS] {
+    let [here, there] = [metadata.destination_port, metadata.source_port];
     let ports = [here[0], here[1], there[0], there[1]];
-    let [sequence, acknowledged] = pending.numbers;
-    let (sequence, acknowledged, flags) = if pending.flags & ACK != 0 {
+    let [sequence, acknowledged] = metadata.numbers;
+    let (sequence, acknowledged, flags) = if metadata.flags & ACK != 0 {
         (acknowledged, [0; 4], RST)
     } else {
-        let next = u32::from_be_bytes(sequence).wrapping_add(segment(pending, packet));
+        let next = u32::from_be_bytes(sequence).wrapping_add(segment(metadata, packet));
         ([0; 4], next.to_be_bytes(), RST | ACK)
     };
     [
@@ -391,16 +391,16 @@ fn reset<P: Packet + ?Sized>(pending: &Pending, packet: &P) -> [[u8; 4]; TCP_WOR
 
 /// The length of a segment: its data, and SYN and FIN.
 #[inline(always)]
-fn segment<P: Packet + ?Sized>(pending: &Pending, packet: &P) -> u32 {
-    let network = bounded(pending.network);
-    let whole = parse::length(packet, pending.version(), network).unwrap_or(0);
-    let headers = bounded(pending.payload) - network + 4 * usize::from(pending.header);
+fn segment<P: Packet + ?Sized>(metadata: &Metadata, packet: &P) -> u32 {
+    let network = bounded(metadata.network);
+    let whole = parse::length(packet, metadata.version(), network).unwrap_or(0);
+    let headers = bounded(metadata.payload) - network + 4 * usize::from(metadata.header);
     #[expect(
         clippy::cast_possible_truncation,
         reason = "packets are shorter than 64 KiB"
     )]
     let data = whole.saturating_sub(headers) as u32;
-    let controls = (pending.flags & SYN) / SYN + (pending.flags & FIN);
+    let controls = (metadata.flags & SYN) / SYN + (metadata.flags & FIN);
     data + u32::from(controls)
 }
 

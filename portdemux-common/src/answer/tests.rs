@@ -111,27 +111,27 @@ impl Request {
         frame
     }
 
-    fn pending(frame: &[u8]) -> Pending {
+    fn metadata(frame: &[u8]) -> Metadata {
         let parsed = parse::parse(frame);
         assert_eq!(parsed.malformed, None);
-        let mut pending =
-            Pending::new(&parsed, Entry::UNCLAIMED, Generation(1), frame.len() as u64);
-        pending.read(frame);
-        pending
+        let mut metadata =
+            Metadata::new(&parsed, Entry::UNCLAIMED, Generation(1), frame.len() as u64);
+        metadata.read(frame);
+        metadata
     }
 
     fn kind(&self) -> Kind {
         let frame = self.frame();
-        Kind::of(&Self::pending(&frame), frame.as_slice(), ANY_MAC)
+        Kind::of(&Self::metadata(&frame), frame.as_slice(), ANY_MAC)
     }
 
     /// The whole frame that answers it.
     fn answer(&self) -> Vec<u8> {
         let frame = self.frame();
-        let pending = Self::pending(&frame);
-        let kind = Kind::of(&pending, frame.as_slice(), ANY_MAC);
+        let metadata = Self::metadata(&frame);
+        let kind = Kind::of(&metadata, frame.as_slice(), ANY_MAC);
         assert_ne!(kind, Kind::Silence);
-        composed(&Answer::new(kind, &pending, frame.as_slice()), &frame)
+        composed(&Answer::new(kind, &metadata, frame.as_slice()), &frame)
     }
 }
 
@@ -253,9 +253,9 @@ fn a_packet_is_answered_only_if_its_headers_can_be_written_over() {
         (v6(UDP, udp(30)), 14 + 40 + 8),
     ] {
         let frame = request.frame();
-        let pending = Request::pending(&frame);
+        let metadata = Request::metadata(&frame);
         for length in 0..frame.len() {
-            let kind = Kind::of(&pending, &frame[..length], ANY_MAC);
+            let kind = Kind::of(&metadata, &frame[..length], ANY_MAC);
             assert_eq!(kind != Kind::Silence, length >= needed, "{length}");
         }
     }
@@ -358,9 +358,9 @@ fn an_error_quotes_as_much_of_the_packet_as_fits() {
 #[test]
 fn of_a_packet_in_several_buffers_what_lies_in_the_first_is_quoted() {
     let frame = v4(UDP, udp(1000)).frame();
-    let pending = Request::pending(&frame);
+    let metadata = Request::metadata(&frame);
     let there = &frame[..100];
-    let answer = Answer::new(Kind::of(&pending, there, ANY_MAC), &pending, there);
+    let answer = Answer::new(Kind::of(&metadata, there, ANY_MAC), &metadata, there);
     let (_, _, message) = taken_apart(&composed(&answer, there), 14);
     assert_eq!(message[8..], there[14..]);
 }
@@ -394,8 +394,8 @@ proptest! {
 #[test]
 fn frames_for_other_hosts_are_not_answered_in_their_name() {
     let frame = v4(TCP, tcp(SYN, 0)).frame();
-    let pending = Request::pending(&frame);
-    let kind = |own| Kind::of(&pending, frame.as_slice(), own);
+    let metadata = Request::metadata(&frame);
+    let kind = |own| Kind::of(&metadata, frame.as_slice(), own);
     let (own, _) = frame.split_first_chunk::<6>().unwrap();
     let mut other = *own;
     other[5] ^= 1;

@@ -2,15 +2,15 @@
 //!
 //! Most packets are decided by their port alone ([`by_port`]): one look at one table. Where more is to
 //! be asked (claims of addresses, terms of a rule, the state of flows), what the packet says is written
-//! down as [`Pending`], and the rest is decided by that.
+//! down as [`Metadata`], and the rest is decided by that.
 
 mod icmp;
-mod pending;
+mod metadata;
 
 use core::hint::cold_path;
 
-pub use pending::Pending;
-pub(crate) use pending::bounded;
+pub use metadata::Metadata;
+pub(crate) use metadata::bounded;
 
 use crate::{
     flows::Relation,
@@ -91,7 +91,7 @@ pub fn decide<P: Packet + ?Sized, R: RulesetTables, T: Table + Limits>(
     tables: &T,
 ) -> Decision {
     decide_or_write_down(packet, parsed, ruleset)
-        .unwrap_or_else(|pending| pending.decide(ruleset, tables, Relation::New))
+        .unwrap_or_else(|metadata| metadata.decide(ruleset, tables, Relation::New))
 }
 
 /// Decides as [`decide`] does about one frame of several: fragments go where the first one of their packet
@@ -105,15 +105,15 @@ pub fn decide_next<P: Packet + ?Sized, R: RulesetTables, T: Table + Limits, F: f
     fragments: &F,
     now: u32,
 ) -> Decision {
-    let pending = match decide_or_write_down(packet, parsed, ruleset) {
+    let metadata = match decide_or_write_down(packet, parsed, ruleset) {
         Ok(decision) => return decision,
-        Err(pending) => pending,
+        Err(metadata) => metadata,
     };
-    let decision = pending.decide(ruleset, tables, Relation::New);
-    let mut piece = pending.piece(decision.outcome());
-    if pending.leads(ruleset) {
+    let decision = metadata.decide(ruleset, tables, Relation::New);
+    let mut piece = metadata.piece(decision.outcome());
+    if metadata.leads(ruleset) {
         fragments::note(fragments, &piece, now);
-    } else if pending.follows(ruleset) {
+    } else if metadata.follows(ruleset) {
         fragments::follow(fragments, &mut piece, now);
     }
     Outcome(piece.outcome).decision()
@@ -124,7 +124,7 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
     packet: &P,
     parsed: &Parsed,
     ruleset: &R,
-) -> Result<Decision, Pending> {
+) -> Result<Decision, Metadata> {
     let entry = match by_port(parsed, ruleset) {
         Ok(decision) => return Ok(decision),
         Err(entry) => entry,
@@ -133,11 +133,11 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
         return Ok(decision);
     }
     let generation = Generation(ruleset.header().generation);
-    let mut pending = Pending::new(parsed, entry, generation, packet.length() as u64);
-    pending.read(packet);
-    pending.read_extent(packet);
-    pending.claim(ruleset);
-    Err(pending)
+    let mut metadata = Metadata::new(parsed, entry, generation, packet.length() as u64);
+    metadata.read(packet);
+    metadata.read_extent(packet);
+    metadata.claim(ruleset);
+    Err(metadata)
 }
 
 /// Decides about a frame by its port.
@@ -146,7 +146,7 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
 ///
 /// # Errors
 ///
-/// More than its port decides about it: what the table of ports says, so that [`Pending`] goes on with it.
+/// More than its port decides about it: what the table of ports says, so that [`Metadata`] goes on with it.
 #[inline(always)]
 pub fn by_port<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Result<Decision, Entry> {
     if let Some(reason) = parsed.malformed {

@@ -10,7 +10,7 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    decide::{Decision, Pending},
+    decide::{Decision, Metadata},
     destination::DESTINATION_PLACES,
     flows::Relation,
     hash::mixed,
@@ -48,7 +48,7 @@ pub struct Group {
     /// Which slots were given to a socket, a bit each: of TCP and UDP, that take packets of IPv4 and of
     /// IPv6. A socket that was closed since has left its slot, and the bit stays.
     pub members: [[u64; VERSIONS]; TRANSPORTS],
-    /// The address that its sockets listen on, as that of [`crate::decide::Pending`].
+    /// The address that its sockets listen on, as that of [`crate::decide::Metadata`].
     pub address: [u64; 2],
     /// What kind of group it is and on which port its sockets listen: [`Group::listening`],
     /// [`Group::on_localhost`], [`Group::NAMED`], or 0 if there is no such group.
@@ -157,7 +157,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// A socket that listens at an address, as that of [`Pending`], on a port in big-endian.
+    /// A socket that listens at an address, as that of [`Metadata`], on a port in big-endian.
     #[inline(always)]
     #[must_use]
     pub fn new(version: Version, address: [u64; 2], port: [u8; 2]) -> Self {
@@ -228,7 +228,7 @@ impl Steering {
 /// What the kernel says when it asks for a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// Source and destination address, as in [`Pending`].
+    /// Source and destination address, as in [`Metadata`].
     pub source: [u64; 2],
     /// Likewise.
     pub destination: [u64; 2],
@@ -246,7 +246,7 @@ impl Lookup {
     /// What the rules say about it, if one of them hands it to a socket.
     #[inline(always)]
     #[must_use]
-    pub fn claim<R: RulesetTables>(&self, ruleset: &R) -> Option<Pending> {
+    pub fn claim<R: RulesetTables>(&self, ruleset: &R) -> Option<Metadata> {
         let entry = ruleset.at_any_address(Ports {
             transport: self.transport,
             source: Port(self.source_port),
@@ -269,20 +269,20 @@ impl Lookup {
             source_port: Port(self.source_port),
             destination_port: Port(self.destination_port),
         };
-        let mut pending = Pending::default();
+        let mut metadata = Metadata::default();
         let generation = Generation(ruleset.header().generation);
-        pending.write_down(&parsed, entry, generation, 0, false);
-        pending.source = self.source;
-        pending.destination = self.destination;
+        metadata.write_down(&parsed, entry, generation, 0, false);
+        metadata.source = self.source;
+        metadata.destination = self.destination;
         // Of datagrams it is not known which begin a flow.
-        pending.is_known = match self.transport {
+        metadata.is_known = match self.transport {
             Transport::Tcp => 0,
             Transport::Udp | Transport::Sctp => 1,
         };
-        pending.claim(ruleset);
+        metadata.claim(ruleset);
         let is_for_socket =
-            pending.entry.is_claimed() && matches!(pending.entry.action(), Action::Socket);
-        is_for_socket.then_some(pending)
+            metadata.entry.is_claimed() && matches!(metadata.entry.action(), Action::Socket);
+        is_for_socket.then_some(metadata)
     }
 
     /// What the choice among the members of a group depends on.
@@ -304,7 +304,7 @@ impl Lookup {
 #[inline(always)]
 #[must_use]
 pub fn judge<R: RulesetTables, T: Table + Limits>(
-    pending: &Pending,
+    metadata: &Metadata,
     is_guarded: bool,
     ruleset: &R,
     tables: &T,
@@ -313,10 +313,10 @@ pub fn judge<R: RulesetTables, T: Table + Limits>(
         return Decision {
             verdict: Verdict::Pass,
             reason: Reason::RuleSocket,
-            entry: pending.entry,
+            entry: metadata.entry,
         };
     }
-    pending.decide(ruleset, tables, Relation::New)
+    metadata.decide(ruleset, tables, Relation::New)
 }
 
 /// Whether the kernel will ask which socket a packet is for that was let in.
@@ -325,12 +325,12 @@ pub fn judge<R: RulesetTables, T: Table + Limits>(
 /// nobody sees.
 #[inline(always)]
 #[must_use]
-pub const fn will_ask(pending: &Pending) -> bool {
+pub const fn will_ask(metadata: &Metadata) -> bool {
     const SYN: u8 = 0x02;
     const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
-    match pending.transport() {
-        Some(Transport::Tcp) => pending.flags & (SYN | RST | ACK) == SYN,
+    match metadata.transport() {
+        Some(Transport::Tcp) => metadata.flags & (SYN | RST | ACK) == SYN,
         Some(Transport::Udp) => true,
         Some(Transport::Sctp) | None => false,
     }

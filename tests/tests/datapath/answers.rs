@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use portdemux::{dataplane::twin::Twin, explain::Basis};
 use portdemux_common::{
     answer::{ANY_MAC, Answer, Kind, Told},
-    decide::Pending,
+    decide::Metadata,
     parse,
     ruleset::Entry,
     state::Generation,
@@ -29,14 +29,14 @@ const ALL_REJECTED: &str = "[[rule]]\nname = \"all\"\nport = [\"0-65535/tcp\", \
 fn expected(frame: &[u8]) -> Option<Vec<u8>> {
     let parsed = parse::parse(frame);
     let length = frame.len() as u64;
-    let mut pending = Pending::new(&parsed, Entry::UNCLAIMED, Generation(1), length);
-    pending.read(frame);
+    let mut metadata = Metadata::new(&parsed, Entry::UNCLAIMED, Generation(1), length);
+    metadata.read(frame);
     let first = &frame[..frame.len().min(crate::FIRST_BUFFER)];
-    let kind = Kind::of(&pending, first, ANY_MAC);
+    let kind = Kind::of(&metadata, first, ANY_MAC);
     if parsed.ports().is_none() || parsed.malformed.is_some() || kind == Kind::Silence {
         return None;
     }
-    let answer = Answer::new(kind, &pending, first);
+    let answer = Answer::new(kind, &metadata, first);
     let mut composed = vec![0; answer.length()];
     answer.compose(frame, &mut composed).then_some(composed)
 }

@@ -27,7 +27,7 @@ use portdemux::{
 use portdemux_common::{
     blocks,
     counters::Counter,
-    decide::{self, Pending},
+    decide::{self, Metadata},
     flows::{
         self, Direction, Event, FlowKey, Relation, Shape, Tables, Tracked, Which,
         table::{self, Bucket, Place, WAYS},
@@ -132,31 +132,31 @@ impl Host {
             Err(entry) => entry,
         };
         let generation = portdemux_common::state::Generation(rules.header.generation);
-        let mut pending = Pending::new(&parsed, entry, generation, frame.len() as u64);
-        pending.read(frame);
-        pending.claim(rules);
-        let mut packet = if pending.is_error() {
-            let mut quoted = Pending::default();
-            pending.read_quoted(frame, &mut quoted);
+        let mut metadata = Metadata::new(&parsed, entry, generation, frame.len() as u64);
+        metadata.read(frame);
+        metadata.claim(rules);
+        let mut packet = if metadata.is_error() {
+            let mut quoted = Metadata::default();
+            metadata.read_quoted(frame, &mut quoted);
             quoted.read(frame);
             quoted.quoted()
         } else {
-            pending.received()
+            metadata.received()
         };
         let timeouts = &rules.header.defaults.timeouts;
         let has_flow = !packet.key.is_none();
         if has_flow {
             flows::seek(self, &mut packet, now());
             flows::relate(self, &mut packet);
-            pending.is_known = u8::from(packet.is_known != 0);
+            metadata.is_known = u8::from(packet.is_known != 0);
         }
         let table = compiled.table(0);
-        let decision = pending.decide(rules, &table, Relation::of(packet.relation));
+        let decision = metadata.decide(rules, &table, Relation::of(packet.relation));
         packet.outcome = decision.outcome().0;
         let passes = decision.verdict == Verdict::Pass;
         if has_flow {
             if packet.is_error == 0 {
-                flows::receive(self, &mut packet, passes, pending.may_begin(), timeouts);
+                flows::receive(self, &mut packet, passes, metadata.may_begin(), timeouts);
                 flows::remember(self, &packet, Direction::Received, timeouts);
             }
             if packet.is_counted() && packet.port != u32::MAX {
@@ -174,9 +174,9 @@ impl Host {
             return;
         }
         let generation = portdemux_common::state::Generation(rules.header.generation);
-        let mut pending = Pending::new(&parsed, Entry::UNCLAIMED, generation, frame.len() as u64);
-        pending.read(frame);
-        let mut packet: Tracked = pending.sent(0);
+        let mut metadata = Metadata::new(&parsed, Entry::UNCLAIMED, generation, frame.len() as u64);
+        metadata.read(frame);
+        let mut packet: Tracked = metadata.sent(0);
         if packet.key.is_none() {
             return;
         }
@@ -185,10 +185,10 @@ impl Host {
             sent.add(packet.packets, packet.bytes);
         }
         flows::seek(self, &mut packet, now());
-        let entry = rules.ports.get(pending.source_place() as usize);
+        let entry = rules.ports.get(metadata.source_place() as usize);
         let serves = entry.is_some_and(|entry| entry.is_claimed());
         let timeouts = &rules.header.defaults.timeouts;
-        flows::send(self, &mut packet, serves, pending.may_begin(), timeouts);
+        flows::send(self, &mut packet, serves, metadata.may_begin(), timeouts);
         flows::remember(self, &packet, Direction::Sent, timeouts);
     }
 

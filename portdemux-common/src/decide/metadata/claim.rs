@@ -1,13 +1,13 @@
 //! Whose a packet is: the claims that more than the port tells apart.
 
-use super::{Pending, v4_bytes};
+use super::{Metadata, v4_bytes};
 use crate::{
     parse::{Address, Ports, Version},
     ruleset::{Claim, Entry, RulesetTables},
     wire::Port,
 };
 
-impl Pending {
+impl Metadata {
     /// Finds the rule whose it is, and the shadow.
     #[inline(always)]
     pub fn claim<R: RulesetTables>(&mut self, ruleset: &R) {

@@ -2,7 +2,7 @@
 
 use core::hint::cold_path;
 
-use super::{Pending, bounded};
+use super::{Metadata, bounded};
 use crate::{
     packet::Packet,
     parse::{self, Version, fragment, ipv4, ipv6},
@@ -10,7 +10,7 @@ use crate::{
     wire::Transport,
 };
 
-impl Pending {
+impl Metadata {
     /// Reads what else matters of the packet that it was written down for.
     #[inline(always)]
     pub fn read<P: Packet + ?Sized>(&mut self, packet: &P) {

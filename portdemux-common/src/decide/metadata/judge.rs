@@ -1,6 +1,6 @@
 //! What becomes of a packet, by the terms of the rule whose it is.
 
-use super::Pending;
+use super::Metadata;
 use crate::{
     decide::{Decision, icmp, tracks_fragments},
     flows::Relation,
@@ -12,7 +12,7 @@ use crate::{
     wire::IpProto,
 };
 
-impl Pending {
+impl Metadata {
     /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]

@@ -1,13 +1,13 @@
 //! A packet on its way through its flow.
 
-use super::Pending;
+use super::Metadata;
 use crate::{
     decide::icmp,
     flows::{FlowKey, Heard, Signal, Tracked},
     parse::Fragment,
 };
 
-impl Pending {
+impl Metadata {
     /// The flow that it belongs to; none ([`FlowKey::is_none`]) if it is of a kind without flows.
     #[inline(always)]
     fn flow(&self) -> FlowKey {

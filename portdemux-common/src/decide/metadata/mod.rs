@@ -23,7 +23,7 @@ use crate::{
 /// that all ways through the parser meet there and the rest is verified once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Pending {
+pub struct Metadata {
     /// The source address as it stands in the packet; IPv4 fills the first four bytes, and zeros
     /// follow.
     pub source: [u64; 2],
@@ -33,9 +33,9 @@ pub struct Pending {
     pub generation: Generation,
     /// Length of its frame in bytes.
     pub length: u64,
-    /// What the table of ports says about its port, and after [`Pending::claim`] what all rules say.
+    /// What the table of ports says about its port, and after [`Metadata::claim`] what all rules say.
     pub entry: Entry,
-    /// The shadow that its port has, after [`Pending::claim`].
+    /// The shadow that its port has, after [`Metadata::claim`].
     pub shadow: Entry,
     /// Where its IP header begins, in bytes from the start of the frame. It shares a word with the next, as of a
     /// socket lookup both are 0, and LLVM stores them at once: the verifier takes that from the stack if it is aligned.
@@ -74,21 +74,21 @@ pub struct Pending {
     reserved: [u16; 3],
 }
 
-const _: () = assert!(size_of::<Pending>() == 104);
+const _: () = assert!(size_of::<Metadata>() == 104);
 
-impl Pending {
+impl Metadata {
     /// What `parsed` says; `length` is that of the whole frame.
     #[must_use]
     pub fn new(parsed: &Parsed, entry: Entry, generation: Generation, length: u64) -> Self {
-        let mut pending = Self::default();
-        pending.write_down(parsed, entry, generation, length, false);
-        pending
+        let mut metadata = Self::default();
+        metadata.write_down(parsed, entry, generation, length, false);
+        metadata
     }
 
     /// Writes down what `parsed` says, so that the packet can be read again by it; `length` is that of
     /// the whole frame, and `scattered` says whether its headers may lie in several buffers.
     ///
-    /// What [`Pending::read`] and its like read is left as it was.
+    /// What [`Metadata::read`] and its like read is left as it was.
     #[inline(always)]
     pub fn write_down(
         &mut self,
