@@ -16,7 +16,7 @@ use crate::{
         takeover::{self, Continued},
     },
     error::Help as _,
-    follower, image, pending,
+    follower, image, unconfirmed,
 };
 
 /// What became of an instance.
@@ -125,7 +125,7 @@ fn continued(maps: &Maps, in_force: &change::InForce) -> Result<Option<Continued
 
 /// Starts this binary's processes in the place of those of another one, which end by themselves.
 fn replace_processes(places: &Places, maps: &Maps, lock: &Lock) -> Result<Vec<(String, String)>> {
-    pending::hand_over(places, maps, lock)?;
+    unconfirmed::hand_over(places, maps, lock)?;
     follower::dismiss(places, lock)?;
     let in_force = change::in_force(places, maps)?;
     let started = follower::start_if_needed(places, maps, &in_force.ruleset);

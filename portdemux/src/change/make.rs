@@ -26,7 +26,6 @@ use crate::{
     error::{Help as _, Unavailable, Warning},
     follower,
     image::{self, Compiled},
-    pending::{self, Pending, Standing},
     records::{Kept, Record, Records, TextHash},
     rules::{
         RulesError, Ruleset,
@@ -34,6 +33,7 @@ use crate::{
         file::{self, Reading},
         plan::Plan,
     },
+    unconfirmed::{self, Standing, UnconfirmedChange},
 };
 
 /// How many bytes a text has that takes longer to read than another thread to start.
@@ -122,7 +122,7 @@ pub fn change(
     check: impl FnOnce(&Compiled) -> Result<()>,
 ) -> Result<Change> {
     let is_whole = matches!(request.reading, Reading::Written { .. });
-    if !(is_whole && pending::is_hopeless(places, maps)?) {
+    if !(is_whole && unconfirmed::is_hopeless(places, maps)?) {
         refuse_while_another_waits(places, maps)?;
     }
     let begun = Instant::now();
@@ -179,7 +179,7 @@ pub fn change(
         }
         match (request.confirm, &prepared) {
             (Some(within), Some(prepared)) => {
-                kept.push(pending::begin(
+                kept.push(unconfirmed::begin(
                     places,
                     maps,
                     lock,
@@ -190,7 +190,7 @@ pub fn change(
             }
             // Whatever waited was for a generation that is in force no more, or never was. It goes first, or the
             // change to come could be taken for it.
-            (None, Some(_)) => pending::forget(places, lock)?,
+            (None, Some(_)) => unconfirmed::discard(places, lock)?,
             (_, None) => {}
         }
         records.write(&record, &hash, ruleset, lock)?;
@@ -201,7 +201,7 @@ pub fn change(
         Err(error) => {
             if change.waits.is_some() {
                 // It would mean nothing if it stayed: the generation that it is about is not in force.
-                let _: Result<()> = pending::forget(places, lock);
+                let _: Result<()> = unconfirmed::discard(places, lock);
             }
             let _: Result<usize> = records.sweep(&[hash_in_force], lock);
             install.take_back();
@@ -429,17 +429,17 @@ impl Install<'_> {
 }
 
 pub(crate) fn refuse_while_another_waits(places: &Places, maps: &Maps) -> Result<()> {
-    let Some(pending) = Pending::read(places)? else {
+    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(());
     };
-    let left = match pending.standing(maps) {
+    let left = match unconfirmed.standing(maps) {
         Standing::Waits(left) => left,
         Standing::Overdue => Duration::ZERO,
         Standing::Undone | Standing::Void => return Ok(()),
     };
     Err(anyhow::anyhow!(
         "generation {} waits to be confirmed ({} left)",
-        pending.generation,
+        unconfirmed.generation,
         seconds(left)
     ))
     .help(|| {

@@ -6,8 +6,8 @@ use super::{Context, boot, output, report, upgrade};
 use crate::{
     dataplane::{links, maps::Maps},
     error::Help as _,
-    pending::{self, Pending, Standing},
     records::Records,
+    unconfirmed::{self, Standing, UnconfirmedChange},
 };
 
 /// Keep a change that was made with --confirm, or undo it at once
@@ -28,13 +28,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let lock = places.lock()?;
     upgrade::finish(context, &lock)?;
     let maps = places.open()?;
-    let Some(pending) = Pending::read(places)? else {
+    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return nothing_waits();
     };
-    let generation = pending.generation;
-    match pending.standing(&maps) {
+    let generation = unconfirmed.generation;
+    match unconfirmed.standing(&maps) {
         Standing::Waits(_) if !args.undo => {
-            pending::forget(places, &lock)?;
+            unconfirmed::discard(places, &lock)?;
             // The rules before were kept for the way back; what stays of them, the next change removes.
             let records = Records::new(places.records());
             let _: Result<usize> = records.sweep(&[maps.header().text_hash], &lock);
@@ -45,10 +45,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {
-            let change = pending.undo(places, &maps, &lock)?;
+            let change = unconfirmed.undo(places, &maps, &lock)?;
             report::change(context, &change);
             // What is undone is undone, whether that can be written or not.
-            if let Err(error) = pending::forget(places, &lock) {
+            if let Err(error) = unconfirmed::discard(places, &lock) {
                 output::warn(
                     format!("{error:#}"),
                     Some(
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue => {
-            let change = pending.undo(places, &maps, &lock)?;
+            let change = unconfirmed.undo(places, &maps, &lock)?;
             for (what, help) in &change.warnings {
                 output::warn(what, Some(help));
             }
@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Standing::Undone if args.undo => bail!("generation {generation} is undone already"),
         Standing::Undone => too_late(generation, &maps),
         Standing::Void => {
-            pending::forget(places, &lock)?;
+            unconfirmed::discard(places, &lock)?;
             nothing_waits()
         }
     }

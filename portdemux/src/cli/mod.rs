@@ -48,7 +48,6 @@ use crate::{
         pins::{InstanceName, Lock, PATIENCE, Places},
     },
     error::{Advice, NothingLoaded},
-    pending::{self, guardian},
     records::Records,
     rules::{
         Destination, PortRange, Rate, Source, Word,
@@ -59,6 +58,7 @@ use crate::{
         source::SourceError,
         word,
     },
+    unconfirmed::{self, guardian},
 };
 
 /// How long it waits for another that takes the instance over: on an emulated machine that takes half a minute.
@@ -352,7 +352,7 @@ impl Context {
             let records = Records::new(places.records());
             records.sweep(&[], lock)?;
             records.sweep_changes(Generation::default(), lock)?;
-            pending::forget(places, lock)?;
+            unconfirmed::discard(places, lock)?;
         }
         upgrade::take_over(self, lock)?;
         let maps = places.open_or_create(lock)?;
@@ -374,11 +374,11 @@ impl Context {
 
     /// Undoes a change that should have been undone already, and says so.
     pub(crate) fn settle(&self, maps: &Maps, lock: &Lock) -> Result<()> {
-        if pending::is_hopeless(&self.places, maps)? {
+        if unconfirmed::is_hopeless(&self.places, maps)? {
             // Whoever brings a whole file may go on, and is told why others may not.
             return Ok(());
         }
-        if let Some(undone) = pending::settle(&self.places, maps, lock)? {
+        if let Some(undone) = unconfirmed::settle(&self.places, maps, lock)? {
             output::warn(
                 format!(
                     "generation {} was not confirmed in time: the rules before it are in force again, as \

@@ -149,9 +149,9 @@ fn a_rule_s_terms_hold_for_lookups_unless_a_program_has_asked_before() {
         let lookup = lookup(transport, from, to);
         let decided = |is_guarded| {
             let image = &*compiled.image;
-            let pending = lookup.claim(image)?;
+            let metadata = lookup.claim(image)?;
             let table = compiled.table(0);
-            let decision = sockets::judge(&pending, is_guarded, image, &table);
+            let decision = sockets::judge(&metadata, is_guarded, image, &table);
             Some((decision.verdict, decision.reason, decision.entry.rule()))
         };
         assert_eq!(decided(false), expected, "{transport:?} {from} {to}");

@@ -22,8 +22,8 @@ use crate::{
     },
     dataplane::{losses, maps::Maps, pins::Places},
     figures::{grouped, rate, size},
-    pending::{Pending, Standing, guardian},
     rules::duration::seconds,
+    unconfirmed::{Standing, UnconfirmedChange, guardian},
 };
 
 /// How long rates are measured.
@@ -111,15 +111,15 @@ impl From<&AttachedInterface> for Interface {
 
 impl Waiting {
     /// What waits, or waited.
-    fn of(pending: &Pending, places: &Places, maps: &Maps) -> Self {
-        let standing = pending.standing(maps);
-        let tries = pending.tries(places);
+    fn of(unconfirmed: &UnconfirmedChange, places: &Places, maps: &Maps) -> Self {
+        let standing = unconfirmed.standing(maps);
+        let tries = unconfirmed.tries(places);
         let left = match standing {
             Standing::Waits(left) => left,
             Standing::Overdue | Standing::Undone | Standing::Void => Duration::ZERO,
         };
         Self {
-            generation: pending.generation,
+            generation: unconfirmed.generation,
             seconds_left: left.as_secs_f64(),
             overdue: standing == Standing::Overdue,
             guarded: guardian::stands_by(places).ok(),
@@ -185,8 +185,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let fell_back = known.is_some_and(|known| boot::fell_back(context, known));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
-    let pending = Pending::read(places)?;
-    let pending = pending.map(|pending| Waiting::of(&pending, places, &maps));
+    let unconfirmed = UnconfirmedChange::read(places)?;
+    let unconfirmed = unconfirmed.map(|unconfirmed| Waiting::of(&unconfirmed, places, &maps));
     let before = attached::interfaces(places, &maps)?;
     let flows = maps.flows().unwrap_or_else(|error| {
         output::warn(format!("{error:#}"), Some("apply the rules file again"));
@@ -208,11 +208,11 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             in_sync,
             saved,
             fell_back,
-            undone: pending
+            undone: unconfirmed
                 .as_ref()
                 .filter(|waiting| waiting.standing == Standing::Undone)
                 .map(|waiting| waiting.generation),
-            pending: pending.filter(Waiting::is_in_force),
+            pending: unconfirmed.filter(Waiting::is_in_force),
             interfaces: before.iter().map(Interface::from).collect(),
             flows: flows.as_ref().map(Tracked::report),
             destinations,
@@ -240,7 +240,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     } else if saved == Some(false) {
         say_what_holds_at_boot(context, known);
     }
-    if let Some(waiting) = &pending {
+    if let Some(waiting) = &unconfirmed {
         waiting.say(context);
     }
     if let Err(error) = &in_force {

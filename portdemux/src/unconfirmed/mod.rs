@@ -38,7 +38,7 @@ use crate::{
 
 /// A change that waits for its confirmation, or has been undone without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
+pub struct UnconfirmedChange {
     /// The generation that the change leads to.
     pub generation: u64,
     /// How long there is to confirm it.
@@ -83,7 +83,7 @@ pub enum Standing {
     Void,
 }
 
-impl Pending {
+impl UnconfirmedChange {
     /// What waits in an instance.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ pub(crate) fn begin(
     new: &RulesetImage,
 ) -> Result<TextHash> {
     let before = change::keep(places, maps, lock)?;
-    let pending = Pending {
+    let unconfirmed = UnconfirmedChange {
         generation: new.header.generation,
         within,
         text_hash: new.header.text_hash,
@@ -185,13 +185,13 @@ pub(crate) fn begin(
         boot: clock::boot()?,
         before: Before::Kept(before),
     };
-    let begun = pending.write(places).and_then(|()| {
+    let begun = unconfirmed.write(places).and_then(|()| {
         guardian::start(places, lock)
             .context("start the process that undoes the change")
             .help(|| "nothing was changed".into())
     });
     if begun.is_err() {
-        forget(places, lock)?;
+        discard(places, lock)?;
     }
     begun.map(|()| before)
 }
@@ -201,7 +201,7 @@ pub(crate) fn begin(
 /// # Errors
 ///
 /// The file cannot be removed.
-pub fn forget(places: &Places, _lock: &Lock) -> Result<()> {
+pub fn discard(places: &Places, _lock: &Lock) -> Result<()> {
     unpin(&path(places))?;
     // Without the other file it means nothing.
     let _: Result<()> = unpin(&tries::path(places));
@@ -215,17 +215,17 @@ pub fn forget(places: &Places, _lock: &Lock) -> Result<()> {
 ///
 /// The record cannot be read or written, or the guardian does not start.
 pub(crate) fn hand_over(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
-    let Some(mut pending) = Pending::read(places)? else {
+    let Some(mut unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(());
     };
-    match pending.standing(maps) {
+    match unconfirmed.standing(maps) {
         Standing::Waits(_) | Standing::Overdue => {
-            if let Before::Here(record) = &pending.before {
+            if let Before::Here(record) = &unconfirmed.before {
                 change::keep_record(places, record, lock)?;
                 let hash = record.hash();
-                pending.before = Before::Kept(hash);
+                unconfirmed.before = Before::Kept(hash);
             }
-            pending.write(places)?;
+            unconfirmed.write(places)?;
             guardian::start(places, lock).context("start the process that undoes the change")
         }
         Standing::Undone | Standing::Void => Ok(()),
@@ -239,13 +239,13 @@ pub(crate) fn hand_over(places: &Places, maps: &Maps, lock: &Lock) -> Result<()>
 ///
 /// That cannot be seen.
 pub(crate) fn is_hopeless(places: &Places, maps: &Maps) -> Result<bool> {
-    let Some(pending) = Pending::read(places)? else {
+    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(false);
     };
-    if pending.standing(maps) != Standing::Overdue {
+    if unconfirmed.standing(maps) != Standing::Overdue {
         return Ok(false);
     }
-    let Before::Kept(hash) = &pending.before else {
+    let Before::Kept(hash) = &unconfirmed.before else {
         return Ok(false);
     };
     let before = Records::new(places.records()).read(hash)?;
@@ -269,15 +269,15 @@ pub struct Undone {
 ///
 /// Something cannot be read or written.
 pub fn settle(places: &Places, maps: &Maps, lock: &Lock) -> Result<Option<Undone>> {
-    let Some(pending) = Pending::read(places)? else {
+    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(None);
     };
-    match pending.standing(maps) {
+    match unconfirmed.standing(maps) {
         Standing::Waits(_) | Standing::Undone => Ok(None),
-        Standing::Void => forget(places, lock).map(|()| None),
+        Standing::Void => discard(places, lock).map(|()| None),
         Standing::Overdue => {
-            let generation = pending.generation;
-            let change = pending
+            let generation = unconfirmed.generation;
+            let change = unconfirmed
                 .undo(places, maps, lock)
                 .context("undo a change that was not confirmed in time")?;
             let by = change.generation.unwrap_or_else(|| maps.generation());

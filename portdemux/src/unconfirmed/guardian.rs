@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Pending, Standing, Tries, clock};
+use super::{Standing, Tries, UnconfirmedChange, clock};
 use crate::{
     background,
     dataplane::{
@@ -100,11 +100,11 @@ fn act(places: &Places, watched: Identity) -> Result<Option<Duration>> {
         return Ok(None);
     }
     let maps = places.open()?;
-    let Some(pending) = Pending::read(places)? else {
+    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(None);
     };
-    if let Standing::Waits(_) = pending.standing(&maps) {
-        return Ok(Some(pending.deadline));
+    if let Standing::Waits(_) = unconfirmed.standing(&maps) {
+        return Ok(Some(unconfirmed.deadline));
     }
     super::settle(places, &maps, &lock)?;
     Ok(None)
