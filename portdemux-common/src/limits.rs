@@ -78,7 +78,7 @@ pub trait Limits {
 
 /// For whom a rate holds: all, or one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Payer {
+pub struct RateKey {
     /// The rule.
     pub rule: RuleId,
     /// Its rate.
@@ -91,7 +91,7 @@ pub struct Payer {
     pub seed: u64,
 }
 
-impl Payer {
+impl RateKey {
     /// Hashes rule, rate and source. Of IPv6 the upper 64 bits count: who has one address of a
     /// network has them all (RFC 4291 §2.5.4).
     #[inline(always)]

@@ -117,11 +117,11 @@ pub fn change(
     let is_on_record = in_force.lost.is_none() && in_force.changes_lost.is_none();
     // The kernel's tables know of an address faster than a walk over a million members does.
     let is_complete = is_on_record && maps.source_changes() == in_force.changes.len() as u64;
-    let is_stranger = |prefix: &IpNet| {
+    let is_non_member = |prefix: &IpNet| {
         let atom = atom.filter(|_| is_complete && prefix.prefix_len() == prefix.max_prefix_len());
         atom.and_then(|atom| maps.is_listed(atom, prefix.addr(), clock.monotonic)) == Some(false)
     };
-    let members = check(set, wishes, clock.unix, is_stranger)?;
+    let members = check(set, wishes, clock.unix, is_non_member)?;
     let steps: Vec<MemberChange> = members
         .iter()
         .filter(|member| member.was != member.is)
@@ -131,7 +131,7 @@ pub fn change(
             becomes: member.is,
         })
         .collect();
-    let come = |becomes: Becomes| usize::from(becomes != Becomes::Stranger);
+    let come = |becomes: Becomes| usize::from(becomes != Becomes::NonMember);
     let mut count = if set.until.is_empty() {
         set.prefixes.len()
     } else {
@@ -191,11 +191,11 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
             let mut sets = ruleset.sets().iter();
             let place = sets.position(|set| set.name == change.set)?;
             let becomes = match change.becomes {
-                Becomes::Stranger => Become::Stranger,
+                Becomes::NonMember => Become::NonMember,
                 Becomes::Member(None) => Become::Member(None),
                 Becomes::Member(Some(until)) => match clock.deadline(until.unix) {
                     Some(deadline) => Become::Member(Some(deadline)),
-                    None => Become::Stranger,
+                    None => Become::NonMember,
                 },
             };
             Some((ruleset.lists().atom_of(place)?, change.prefix, becomes))
@@ -235,7 +235,7 @@ fn rebuild(
 fn is_nested(set: &Set, members: &[Member], now: u64) -> bool {
     let mut known = members
         .iter()
-        .filter(|member| member.was != member.is && member.was != Becomes::Stranger);
+        .filter(|member| member.was != member.is && member.was != Becomes::NonMember);
     known.any(|Member { prefix, .. }| {
         let overlaps = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
         let overlapping = set.members(now).filter(|(other, _)| overlaps(other));
@@ -248,7 +248,7 @@ fn check(
     set: &Set,
     wishes: &[(IpNet, Becomes)],
     now: u64,
-    is_stranger: impl Fn(&IpNet) -> bool,
+    is_non_member: impl Fn(&IpNet) -> bool,
 ) -> Result<Vec<Member>> {
     let name = &set.name;
     let shown = |prefix: &IpNet| Source::Prefix(*prefix).to_string();
@@ -257,7 +257,7 @@ fn check(
         let overlaps =
             |other: &IpNet| *other != prefix && (other.contains(&prefix) || prefix.contains(other));
         if let Some(other) = members.iter().find(|member| {
-            member.prefix == prefix || is != Becomes::Stranger && overlaps(&member.prefix)
+            member.prefix == prefix || is != Becomes::NonMember && overlaps(&member.prefix)
         }) {
             return Err(anyhow::anyhow!(
                 "{} and {} overlap",
@@ -266,10 +266,10 @@ fn check(
             ))
             .help(|| "name each address once; nothing was changed".into());
         }
-        if is != Becomes::Stranger && is_stranger(&prefix) {
+        if is != Becomes::NonMember && is_non_member(&prefix) {
             members.push(Member {
                 prefix,
-                was: Becomes::Stranger,
+                was: Becomes::NonMember,
                 is,
             });
             continue;
@@ -280,7 +280,7 @@ fn check(
             .map(|(_, until)| until);
         let other = || set.members(now).find(|(other, _)| overlaps(other));
         match (is, was) {
-            (Becomes::Stranger, None) => {
+            (Becomes::NonMember, None) => {
                 return Err(anyhow::anyhow!("{} is not in @{name}", shown(&prefix))).help(|| {
                     match other() {
                         Some((other, _)) if other.contains(&prefix) => format!(
@@ -312,11 +312,11 @@ fn check(
                     });
                 }
             }
-            (Becomes::Stranger | Becomes::Member(_), Some(_)) => {}
+            (Becomes::NonMember | Becomes::Member(_), Some(_)) => {}
         }
         members.push(Member {
             prefix,
-            was: was.map_or(Becomes::Stranger, Becomes::Member),
+            was: was.map_or(Becomes::NonMember, Becomes::Member),
             is,
         });
     }

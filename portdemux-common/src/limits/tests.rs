@@ -53,8 +53,8 @@ impl Limits for Kept {
     }
 }
 
-fn payer(source: [u64; 2]) -> Payer {
-    Payer {
+fn key(source: [u64; 2]) -> RateKey {
+    RateKey {
         rule: 1,
         kind: Kind::Packets,
         source,
@@ -64,35 +64,35 @@ fn payer(source: [u64; 2]) -> Payer {
 }
 
 /// How many of `count` packets may come at once.
-fn count(kept: &Kept, payer: &Payer, rate: &Rate, is_per_source: bool, count: usize) -> usize {
+fn count(kept: &Kept, key: &RateKey, rate: &Rate, is_per_source: bool, count: usize) -> usize {
     (0..count)
-        .filter(|_| payer.may(kept, rate, is_per_source))
+        .filter(|_| key.may(kept, rate, is_per_source))
         .count()
 }
 
 #[test]
 fn a_burst_may_come_at_once_and_then_one_in_each_interval() {
     let kept = Kept::new();
-    let payer = payer([0, 0]);
-    assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+    let key = key([0, 0]);
+    assert_eq!(count(&kept, &key, &RATE, false, 10), 3);
     kept.wait(RATE.interval - 1);
-    assert_eq!(count(&kept, &payer, &RATE, false, 10), 0);
+    assert_eq!(count(&kept, &key, &RATE, false, 10), 0);
     kept.wait(1);
-    assert_eq!(count(&kept, &payer, &RATE, false, 10), 1);
+    assert_eq!(count(&kept, &key, &RATE, false, 10), 1);
     kept.wait(2 * RATE.interval);
-    assert_eq!(count(&kept, &payer, &RATE, false, 10), 2);
+    assert_eq!(count(&kept, &key, &RATE, false, 10), 2);
     kept.wait(1_000 * SECOND);
-    assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+    assert_eq!(count(&kept, &key, &RATE, false, 10), 3);
 }
 
 #[test]
 fn in_the_long_run_as_many_come_as_the_rate_says() {
     let kept = Kept::new();
-    let payer = payer([0, 0]);
+    let key = key([0, 0]);
     let mut came = 0;
     // A packet each millisecond for a minute: a hundred times too many.
     for _ in 0..60_000 {
-        came += count(&kept, &payer, &RATE, false, 1);
+        came += count(&kept, &key, &RATE, false, 1);
         kept.wait(SECOND / 1_000);
     }
     assert_eq!(came, 2 + 600);
@@ -101,68 +101,68 @@ fn in_the_long_run_as_many_come_as_the_rate_says() {
 #[test]
 fn no_rate_limits_nothing_and_touches_no_word() {
     let kept = Kept::new();
-    let payer = payer([0, 0]);
-    assert_eq!(count(&kept, &payer, &Rate::default(), false, 100), 100);
+    let key = key([0, 0]);
+    assert_eq!(count(&kept, &key, &Rate::default(), false, 100), 100);
     assert_eq!(kept.rules[1][0].load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn rules_and_kinds_have_words_of_their_own() {
     let kept = Kept::new();
-    let one = payer([0, 0]);
-    let other_rule = Payer { rule: 0, ..one };
-    let other_kind = Payer {
+    let one = key([0, 0]);
+    let other_rule = RateKey { rule: 0, ..one };
+    let other_kind = RateKey {
         kind: Kind::Flows,
         ..one
     };
-    for payer in [one, other_rule, other_kind] {
-        assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
-        assert_eq!(count(&kept, &payer, &RATE, true, 10), 3);
+    for key in [one, other_rule, other_kind] {
+        assert_eq!(count(&kept, &key, &RATE, false, 10), 3);
+        assert_eq!(count(&kept, &key, &RATE, true, 10), 3);
     }
 }
 
 #[test]
 fn each_source_has_its_own_and_one_network_of_ipv6_is_one_source() {
     let kept = Kept::new();
-    assert_eq!(count(&kept, &payer([1, 1]), &RATE, true, 10), 3);
-    assert_eq!(count(&kept, &payer([2, 1]), &RATE, true, 10), 3);
-    assert_eq!(count(&kept, &payer([1, 2]), &RATE, true, 10), 0);
+    assert_eq!(count(&kept, &key([1, 1]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &key([2, 1]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &key([1, 2]), &RATE, true, 10), 0);
 }
 
 #[test]
 fn a_full_bucket_forgets_who_has_most_left() {
     let kept = Kept::new();
     for source in 0..8 {
-        assert_eq!(count(&kept, &payer([source, 0]), &RATE, true, 3), 3);
+        assert_eq!(count(&kept, &key([source, 0]), &RATE, true, 3), 3);
         kept.wait(1);
     }
     // The first has been waiting longest, by nanoseconds.
-    assert_eq!(count(&kept, &payer([8, 0]), &RATE, true, 10), 3);
-    assert_eq!(count(&kept, &payer([7, 0]), &RATE, true, 10), 0);
-    assert_eq!(count(&kept, &payer([0, 0]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &key([8, 0]), &RATE, true, 10), 3);
+    assert_eq!(count(&kept, &key([7, 0]), &RATE, true, 10), 0);
+    assert_eq!(count(&kept, &key([0, 0]), &RATE, true, 10), 3);
 }
 
 #[test]
 fn what_is_left_of_a_slower_rate_does_not_outlive_it() {
     let kept = Kept::new();
-    let payer = payer([0, 0]);
+    let key = key([0, 0]);
     let slow = Rate {
         interval: 3_600 * SECOND,
         tolerance: 0,
     };
-    assert_eq!(count(&kept, &payer, &slow, false, 10), 1);
-    assert_eq!(count(&kept, &payer, &RATE, false, 10), 3);
+    assert_eq!(count(&kept, &key, &slow, false, 10), 1);
+    assert_eq!(count(&kept, &key, &RATE, false, 10), 3);
 }
 
 #[test]
 fn times_beyond_all_bounds_do_not_overflow() {
     let kept = Kept::new();
-    let payer = payer([0, 0]);
+    let key = key([0, 0]);
     let absurd = Rate {
         interval: u64::MAX / 4,
         tolerance: u64::MAX / 2,
     };
-    assert_eq!(count(&kept, &payer, &absurd, false, 10), 3);
+    assert_eq!(count(&kept, &key, &absurd, false, 10), 3);
 }
 
 #[test]
@@ -193,10 +193,8 @@ fn cpus_that_come_at_once_share_one_rate() {
             .map(|_| {
                 let kept = &kept;
                 scope.spawn(move || {
-                    let payer = payer([0, 0]);
-                    (0..300_000)
-                        .filter(|_| payer.may(kept, &rate, false))
-                        .count()
+                    let key = key([0, 0]);
+                    (0..300_000).filter(|_| key.may(kept, &rate, false)).count()
                 })
             })
             .collect();

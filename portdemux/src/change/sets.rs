@@ -82,7 +82,7 @@ fn between(set: &Set, members: &[(IpNet, Option<Until>)], now: u64) -> Vec<Membe
         }
     }
     let gone = before.into_keys();
-    gone.map(|prefix| become_of(prefix, Becomes::Stranger))
+    gone.map(|prefix| become_of(prefix, Becomes::NonMember))
         .chain(come)
         .collect()
 }

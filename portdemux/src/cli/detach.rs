@@ -64,7 +64,7 @@ fn detach_all_instances(context: &Context) -> Result<()> {
 
 fn detach_all(places: &Places, context: &Context) -> Result<()> {
     places.refuse_newer()?;
-    if !places.exists()? && !places.is_dying()? {
+    if !places.exists()? && !places.is_in_trash()? {
         return Err(NothingLoaded {
             instance: places.instance.to_string(),
         }

@@ -107,7 +107,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             name,
             prefixes,
             force,
-        }) => change(context, name, prefixes, Becomes::Stranger, *force),
+        }) => change(context, name, prefixes, Becomes::NonMember, *force),
         Verb::List(args) => context.read(|context| list(args, context)),
     }
 }
@@ -148,15 +148,15 @@ fn say(context: &Context, name: &str, changed: &Changed) {
     let until = |becomes: Becomes| match becomes {
         Becomes::Member(Some(until)) => format!("until {until}"),
         Becomes::Member(None) => "for good".into(),
-        Becomes::Stranger => String::new(),
+        Becomes::NonMember => String::new(),
     };
     for member in changed.members.iter().take(SHOWN) {
         let prefix = Source::Prefix(member.prefix);
         let (sign, says) = match (member.was, member.is) {
             (was, is) if was == is => ("=", until(is)),
-            (_, Becomes::Stranger) => ("-", String::new()),
-            (Becomes::Stranger, Becomes::Member(None)) => ("+", String::new()),
-            (Becomes::Stranger, is @ Becomes::Member(Some(_))) => ("+", until(is)),
+            (_, Becomes::NonMember) => ("-", String::new()),
+            (Becomes::NonMember, Becomes::Member(None)) => ("+", String::new()),
+            (Becomes::NonMember, is @ Becomes::Member(Some(_))) => ("+", until(is)),
             (was @ Becomes::Member(_), is @ Becomes::Member(_)) => {
                 ("~", format!("{} → {}", until(was), until(is)))
             }

@@ -227,11 +227,11 @@ impl Places {
             // Made beside its place and moved there whole: a crash leaves no half of an instance.
             let made = self.create_in(&root).and_then(|()| {
                 root.remove(name)?;
-                root.rename(&self.unborn(), name)
+                root.rename(&self.staging(), name)
                     .context("move the pins to their place")
             });
             if let Err(error) = made {
-                let _ = root.remove(self.unborn());
+                let _ = root.remove(self.staging());
                 return Err(error);
             }
         }
@@ -239,8 +239,8 @@ impl Places {
     }
 
     fn create_in(&self, root: &Trusted) -> Result<()> {
-        let unborn = root.make(self.unborn(), LISTED)?;
-        Maps::create(unborn.make(self.directory.name(), LISTED)?.path())
+        let staging = root.make(self.staging(), LISTED)?;
+        Maps::create(staging.make(self.directory.name(), LISTED)?.path())
     }
 
     fn open_pinned(&self) -> Result<Maps> {
@@ -285,7 +285,7 @@ impl Places {
         if let Some(root) = self.bpffs()?.child(ROOT)? {
             let name = &self.instance.0;
             // Moved away whole, then removed: a crash leaves no half of an instance in its place.
-            if root.rename(name, &self.dying()).is_err() {
+            if root.rename(name, &self.trash()).is_err() {
                 // Something stands there from a crash, or the move is refused: piece by piece, then.
                 root.remove(name)?;
             }
@@ -316,8 +316,8 @@ impl Places {
     /// # Errors
     ///
     /// They cannot be asked for.
-    pub fn is_dying(&self) -> Result<bool> {
-        is_there(&self.root().join(self.dying()))
+    pub fn is_in_trash(&self) -> Result<bool> {
+        is_there(&self.root().join(self.trash()))
     }
 
     /// Takes the right to change an instance, waiting for another writer for a while.
@@ -347,7 +347,7 @@ impl Places {
             if Instant::now() > deadline {
                 let path = self.records().join("lock");
                 let holder = Holder::of(&path);
-                if !holder.is_stranger() {
+                if !holder.is_non_member() {
                     bail!(
                         "another portdemux ({holder}) is changing this instance and does not end"
                     );
@@ -393,18 +393,18 @@ impl Places {
         Ok(Some(file))
     }
 
-    fn unborn(&self) -> String {
+    fn staging(&self) -> String {
         format!("{}~new", self.instance)
     }
 
-    fn dying(&self) -> String {
+    fn trash(&self) -> String {
         format!("{}~old", self.instance)
     }
 
     /// Removes what a writer that was killed left half made or half removed.
     fn sweep(&self, root: &Trusted) -> Result<()> {
-        root.remove(self.unborn())?;
-        root.remove(self.dying())
+        root.remove(self.staging())?;
+        root.remove(self.trash())
     }
 
     /// The directory where bpffs is mounted, which is one.
@@ -492,7 +492,7 @@ impl Holder {
     }
 
     /// Whether it is held by none of those who may write it: they said who they were, and are gone.
-    fn is_stranger(&self) -> bool {
+    fn is_non_member(&self) -> bool {
         let id = self.text.trim().strip_prefix("process ");
         let id = id.and_then(|id| Pid::from_raw(id.parse().ok()?));
         self.is_open && id.is_some_and(|id| test_kill_process(id) == Err(Errno::SRCH))

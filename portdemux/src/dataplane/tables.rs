@@ -326,12 +326,12 @@ fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
         });
     }
     let pin = maps.directory.join(TABLES);
-    let unborn = maps.directory.join(format!("{TABLES}_new"));
+    let staging = maps.directory.join(format!("{TABLES}_new"));
     // What a killed writer left.
-    let _ = fs::remove_file(&unborn);
+    let _ = fs::remove_file(&staging);
     let lines = capacity / LINE;
-    maps::create(&unborn, TABLES, LINE_BYTES, u32::try_from(lines)?)?;
-    let grown = maps::open(&unborn, LINE_BYTES, Some(lines))?;
+    maps::create(&staging, TABLES, LINE_BYTES, u32::try_from(lines)?)?;
+    let grown = maps::open(&staging, LINE_BYTES, Some(lines))?;
     let old = maps.tables();
     let mut words = vec![0; in_force.tables.words as usize];
     let begin = in_force.tables.begin as usize * WORD;
@@ -339,7 +339,7 @@ fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
     grown.write(begin, &words);
     let sources = &in_force.sources;
     grown.write(sources.begin as usize * WORD, &read(&old, sources));
-    fs::rename(&unborn, &pin).with_context(|| format!("move the new map to {}", pin.display()))?;
+    fs::rename(&staging, &pin).with_context(|| format!("move the new map to {}", pin.display()))?;
     *maps.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grown);
     renew(maps)
 }

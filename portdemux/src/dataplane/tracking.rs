@@ -61,10 +61,10 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
     refuse_other_namespaces(maps, places)?;
     // Made beside their place and moved there whole.
     let directory = flows::directory(&places.pins());
-    let unborn = beside(&directory, "new");
-    remove_tree(&unborn)?;
-    Flows::create(&unborn, new, before.is_some().then_some(&*directory))?;
-    let tables = maps.open_flows(&unborn, new)?;
+    let staging = beside(&directory, "new");
+    remove_tree(&staging)?;
+    Flows::create(&staging, new, before.is_some().then_some(&*directory))?;
+    let tables = maps.open_flows(&staging, new)?;
     let now = flows::now();
     if let Some(before) = &before {
         carry_over(before, &tables);
@@ -82,7 +82,7 @@ pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Resu
         fs::rename(&directory, &aside).context("move the old tables aside")?;
     }
     maps.set_shape(Some(new));
-    fs::rename(&unborn, &directory).context("move the tables of flows to their place")?;
+    fs::rename(&staging, &directory).context("move the tables of flows to their place")?;
     let replaced = links::replace_all(places, maps, lock);
     if let Some(before) = &before {
         // What began while the programs were on their way.

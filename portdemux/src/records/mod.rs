@@ -375,7 +375,7 @@ fn write_change(change: &MemberChange) -> String {
     match becomes {
         Becomes::Member(Some(until)) => format!("+ {set} {prefix} {}\n", until.unix),
         Becomes::Member(None) => format!("+ {set} {prefix}\n"),
-        Becomes::Stranger => format!("- {set} {prefix}\n"),
+        Becomes::NonMember => format!("- {set} {prefix}\n"),
     }
 }
 
@@ -393,7 +393,7 @@ fn read_change(line: &str) -> Option<MemberChange> {
         prefix: prefix.parse().ok()?,
         becomes: match sign {
             "+" => Becomes::Member(until),
-            "-" => Becomes::Stranger,
+            "-" => Becomes::NonMember,
             _ => return None,
         },
     })

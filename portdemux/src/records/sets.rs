@@ -151,7 +151,7 @@ mod tests {
 
     fn becomes() -> impl Strategy<Value = Becomes> {
         prop_oneof![
-            Just(Becomes::Stranger),
+            Just(Becomes::NonMember),
             Just(Becomes::Member(None)),
             time().prop_map(|until| Becomes::Member(Some(until))),
         ]

@@ -60,7 +60,7 @@ impl Set {
                     until.insert(prefix, time);
                 }
                 Becomes::Member(None) => {}
-                Becomes::Member(Some(_)) | Becomes::Stranger => continue,
+                Becomes::Member(Some(_)) | Becomes::NonMember => continue,
             }
             self.prefixes.push(prefix);
         }
@@ -82,7 +82,7 @@ pub enum Becomes {
     /// A member, until a time or for good.
     Member(Option<Until>),
     /// Not a member.
-    Stranger,
+    NonMember,
 }
 
 /// A change of who is in a set.

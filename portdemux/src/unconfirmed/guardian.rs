@@ -91,7 +91,7 @@ pub fn stands_by(places: &Places) -> io::Result<bool> {
 /// While the change is being made, this waits for the lock.
 fn act(places: &Places, watched: Identity) -> Result<Option<Duration>> {
     let lock = places.lock()?;
-    if !places.exists()? && !places.is_dying()? {
+    if !places.exists()? && !places.is_in_trash()? {
         // The instance was removed just now, and taking the lock has made its directory again.
         places.remove(&lock)?;
         return Ok(None);

@@ -4,7 +4,7 @@ use super::Metadata;
 use crate::{
     decide::{Decision, icmp, tracks_fragments},
     flows::Relation,
-    limits::{Kind, Limits, Payer},
+    limits::{Kind, Limits, RateKey},
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RulesetTables},
@@ -171,13 +171,13 @@ impl Metadata {
         let Some(rate) = ruleset.rate(entry.rule(), kind) else {
             return false;
         };
-        let payer = Payer {
+        let key = RateKey {
             rule: entry.rule(),
             kind,
             source: self.source(),
             version: self.version(),
             seed: ruleset.header().limits_seed,
         };
-        payer.may(limits, &rate, each)
+        key.may(limits, &rate, each)
     }
 }

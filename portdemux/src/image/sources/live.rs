@@ -19,7 +19,7 @@ pub(crate) enum Become {
     /// Members, until a time in units of [`portdemux_common::sources::DEADLINE_SHIFT`] or for good.
     Member(Option<u64>),
     /// Not members.
-    Stranger,
+    NonMember,
 }
 
 /// Rows that stand in the tables, and those that are added to them.
@@ -106,7 +106,7 @@ pub(crate) fn change<S: Store>(
             let mut membership: Membership = numbering.membership(class, |class| rows.row(class));
             match change {
                 Become::Member(deadline) => membership.enter(atom, deadline),
-                Become::Stranger => membership.leave(atom),
+                Become::NonMember => membership.leave(atom),
             }
             let changed = rows.class(&membership)?;
             known.insert(class, changed);

@@ -156,7 +156,7 @@ fn rewritten(text: &str, value: &Value<'_>, changes: &HashMap<IpNet, Becomes>, n
         .iter()
         .filter_map(|(prefix, becomes)| match becomes {
             Becomes::Member(until) => Some((*prefix, *until)),
-            Becomes::Stranger => None,
+            Becomes::NonMember => None,
         })
         .filter(|(_, until)| until.is_none_or(|until| until.unix > now))
         .collect();
@@ -295,7 +295,7 @@ from = [\"@one\", \"@line\", \"@lines\", \"@empty\"]
                 "one = [\"192.0.2.1\", \"192.0.2.7\"]   #",
             ),
             (
-                &[("one", "192.0.2.1", Becomes::Stranger)],
+                &[("one", "192.0.2.1", Becomes::NonMember)],
                 "one = \"192.0.2.1\"   #",
                 "one = []   #",
             ),
@@ -306,7 +306,7 @@ from = [\"@one\", \"@line\", \"@lines\", \"@empty\"]
             ),
             (
                 &[
-                    ("lines", "192.0.2.2", Becomes::Stranger),
+                    ("lines", "192.0.2.2", Becomes::NonMember),
                     ("lines", "2001:db8::/64", FOR_GOOD),
                 ],
                 "    \"192.0.2.2\" # last\n",
@@ -321,7 +321,7 @@ from = [\"@one\", \"@line\", \"@lines\", \"@empty\"]
             (
                 &[
                     ("empty", "192.0.2.7", FOR_GOOD),
-                    ("empty", "192.0.2.7", Becomes::Stranger),
+                    ("empty", "192.0.2.7", Becomes::NonMember),
                     ("empty", "192.0.2.0/25", FOR_GOOD),
                 ],
                 "empty = []",
