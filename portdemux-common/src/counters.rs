@@ -21,7 +21,7 @@ pub const VERDICT_PLACES: usize = 4;
 /// Places for events of flows: more than there are, and up to the end of a block.
 pub const EVENT_PLACES: usize = 512;
 /// Places for what became of rejected packets: more than there are, and up to the end of a block.
-pub const TOLD_PLACES: usize = 512;
+pub const REPLIED_PLACES: usize = 512;
 /// Places for ports.
 pub const PORT_PLACES: usize = Transport::COUNT << 16;
 
@@ -70,8 +70,8 @@ pub struct Layout {
     pub interfaces: [Outcomes; MAX_INTERFACES],
     /// What came for each rule, by rule id.
     pub rules: [Tallies; RULE_PLACES / TALLIES],
-    /// What became of rejected packets, by [`crate::answer::Told`].
-    pub told: [u64; TOLD_PLACES],
+    /// What became of rejected packets, by [`crate::reject::Replied`].
+    pub replied: [u64; REPLIED_PLACES],
     /// What socket lookups came to whose packets no program had decided about: by verdict, then by reason.
     /// Their bytes are not known.
     pub lookups: Outcomes,

@@ -10,7 +10,6 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
-pub mod answer;
 pub mod blocks;
 pub mod counters;
 pub mod decide;
@@ -24,6 +23,7 @@ pub mod packet;
 pub mod parse;
 pub mod policy;
 pub mod reason;
+pub mod reject;
 pub mod ruleset;
 pub mod sockets;
 pub mod sources;

@@ -4,10 +4,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    answer::Mac,
     counters::MAX_INTERFACES,
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
     flows::Shape,
+    reject::Mac,
     ruleset::RULE_PLACES,
 };
 

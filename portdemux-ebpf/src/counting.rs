@@ -4,10 +4,10 @@ use core::{hint::cold_path, mem::offset_of};
 
 use aya_ebpf::Global;
 use portdemux_common::{
-    answer::Told,
     blocks as layout,
     counters::{Layout, PORT_PLACES, REASON_PLACES, TALLIES, Tallies},
     decide::{Decision, Outcome},
+    reject::Replied,
     ruleset::Entry,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 
 const INTERFACES: usize = offset_of!(Layout, interfaces) / layout::BYTES;
 const RULES: usize = offset_of!(Layout, rules) / layout::BYTES;
-const TOLD: usize = offset_of!(Layout, told) / layout::BYTES;
+const REPLIED: usize = offset_of!(Layout, replied) / layout::BYTES;
 const LOOKUPS: usize = offset_of!(Layout, lookups) / layout::BYTES;
 const PORTS: usize = offset_of!(Layout, ports) / layout::BYTES;
 
@@ -67,9 +67,9 @@ pub(crate) fn count_lookup(port: usize, decision: &Decision) {
 
 /// Counts what became of a packet that was rejected.
 #[inline(always)]
-pub(crate) fn count_told(told: Told) {
+pub(crate) fn count_replied(replied: Replied) {
     if let Some(mine) = blocks::mine() {
-        blocks::count_half::<Frames>(mine, (TOLD, told as usize));
+        blocks::count_half::<Frames>(mine, (REPLIED, replied as usize));
     }
 }
 

@@ -10,7 +10,6 @@
 )]
 
 mod address;
-mod answer;
 mod blocks;
 mod counting;
 mod deferred;
@@ -20,6 +19,7 @@ mod fragments;
 mod frame;
 mod limits;
 pub mod losses;
+mod reject;
 mod ruleset;
 mod sockets;
 mod tables;
@@ -87,7 +87,7 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
         Verdict::Redirect => xdp_action::XDP_REDIRECT,
         Verdict::Reject => {
             cold_path();
-            answer::to_sender(ctx)
+            reject::to_sender(ctx)
         }
     }
 }

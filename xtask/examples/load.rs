@@ -25,7 +25,7 @@ const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
 /// What attached programs may call: each is verified by itself, and only what is rejected, redirected, comes for a
 /// socket, is counted where the CPU has no block, or has its address asked, pays for the call.
 const APART: [&str; 10] = [
-    "portdemux_answer",
+    "portdemux_reject",
     "portdemux_settle",
     "portdemux_present",
     "portdemux_count",

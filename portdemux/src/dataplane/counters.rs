@@ -4,12 +4,12 @@ use std::{mem::offset_of, ops::Range, sync::Arc};
 
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    answer::Told,
     counters::{
         Counter, Layout, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, TALLIES, Tallies,
         VERDICT_PLACES,
     },
     reason::{Reason, Verdict},
+    reject::Replied,
     ruleset::RuleId,
     wire::{Port, Transport},
 };
@@ -19,7 +19,7 @@ use super::{blocks::Blocks, layout::Earlier};
 const INTERFACES: usize = offset_of!(Layout, interfaces);
 const RULES: usize = offset_of!(Layout, rules);
 const PORTS: usize = offset_of!(Layout, ports);
-const TOLD: usize = offset_of!(Layout, told);
+const REPLIED: usize = offset_of!(Layout, replied);
 const LOOKUPS: usize = offset_of!(Layout, lookups);
 const COUNTER: usize = size_of::<Counter>();
 const OUTCOMES: usize = size_of::<Outcomes>();
@@ -139,11 +139,11 @@ impl Counters {
         sums
     }
 
-    /// What became of rejected packets, by [`Told`].
+    /// What became of rejected packets, by [`Replied`].
     #[must_use]
-    pub fn told(&self) -> [u64; Told::ALL.len()] {
-        let mut sums = [0; Told::ALL.len()];
-        self.sum(TOLD, &mut sums);
+    pub fn replied(&self) -> [u64; Replied::ALL.len()] {
+        let mut sums = [0; Replied::ALL.len()];
+        self.sum(REPLIED, &mut sums);
         sums
     }
 

@@ -18,10 +18,10 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    answer::Answer,
     blocks::{BYTES, OWN, Own},
     counters::BLOCKS,
     reason::Verdict,
+    reject::RejectReply,
     ruleset::{LINE, RulesetImage, Rulesets},
     state::Generation,
     trace::Trace,
@@ -203,7 +203,7 @@ impl Twin {
     /// As for [`Self::run`].
     pub fn answer(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>> {
         self.answers.write(0, &[0]);
-        let mut answer = vec![0; frame.len() + Answer::MOST_GROWTH];
+        let mut answer = vec![0; frame.len() + RejectReply::MOST_GROWTH];
         let (run, length) = self.run_to(frame, Some(&mut answer))?;
         answer.truncate(length);
         Ok((run.action == 3).then_some(answer))

@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use portdemux::{dataplane::twin::Twin, explain::Basis};
 use portdemux_common::{
-    answer::{ANY_MAC, Answer, Kind, Told},
     decide::Metadata,
     parse,
+    reject::{ANY_MAC, Kind, RejectReply, Replied},
     ruleset::Entry,
     state::Generation,
 };
@@ -36,7 +36,7 @@ fn expected(frame: &[u8]) -> Option<Vec<u8>> {
     if parsed.ports().is_none() || parsed.malformed.is_some() || kind == Kind::Silence {
         return None;
     }
-    let answer = Answer::new(kind, &metadata, first);
+    let answer = RejectReply::new(kind, &metadata, first);
     let mut composed = vec![0; answer.length()];
     answer.compose(frame, &mut composed).then_some(composed)
 }
@@ -135,7 +135,7 @@ fn the_kernel_sends_back_what_the_core_puts_together() -> Result<()> {
         sent > all / 2 && sent < all,
         "{sent} of {all} were answered"
     );
-    assert_eq!(twin.counters().told(), [sent, 0, all - sent]);
+    assert_eq!(twin.counters().replied(), [sent, 0, all - sent]);
     Ok(())
 }
 
@@ -153,7 +153,7 @@ fn every_row_is_answered_as_the_core_says() -> Result<()> {
         }
     }
     ensure!(sent > 20, "only {sent} were answered");
-    assert_eq!(twin.counters().told()[Told::Sent as usize], sent);
+    assert_eq!(twin.counters().replied()[Replied::Sent as usize], sent);
     Ok(())
 }
 
@@ -204,7 +204,7 @@ fn only_so_many_are_answered_at_once() -> Result<()> {
         twin.run(&frame)?;
     }
     let milliseconds = u64::try_from(begun.elapsed().as_millis())?;
-    let [sent, limited, unanswerable] = twin.counters().told();
+    let [sent, limited, unanswerable] = twin.counters().replied();
     assert_eq!((sent + limited, unanswerable), (1_000, 0));
     ensure!(
         (50..=50 + milliseconds + 1).contains(&sent),

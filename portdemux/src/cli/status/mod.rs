@@ -7,7 +7,7 @@ mod tracked;
 use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use anyhow::Result;
-use portdemux_common::answer::Told;
+use portdemux_common::reject::Replied;
 use serde::Serialize;
 use sockets::Sockets;
 use tracked::Tracked;
@@ -198,7 +198,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let lost = maps.lost();
     let losses_counted = ruleset.and_then(|ruleset| losses::are_counted(places, ruleset));
     let sockets = Sockets::read(places, &maps, ruleset);
-    let answers = Told::ALL.map(|told| (told.name(), maps.counters.told()[told as usize]));
+    let answers =
+        Replied::ALL.map(|replied| (replied.name(), maps.counters.replied()[replied as usize]));
     if args.json {
         let report = Report {
             instance: places.instance.to_string(),

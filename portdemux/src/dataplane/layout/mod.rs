@@ -20,7 +20,7 @@ use portdemux_common::{
     ABI, blocks,
     counters::{
         self, Counter, EVENT_PLACES, FlowLayout, MAX_INTERFACES, PORT_PLACES, REASON_PLACES,
-        TALLIES, TOLD_PLACES, Tallies, VERDICT_PLACES,
+        REPLIED_PLACES, TALLIES, Tallies, VERDICT_PLACES,
     },
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
     flows::Shape,
@@ -121,8 +121,8 @@ pub(super) struct Counters {
     pub(super) rule_places: u64,
     pub(super) ports: u64,
     pub(super) ports_dropped: u64,
-    pub(super) told: u64,
-    pub(super) told_places: u64,
+    pub(super) replied: u64,
+    pub(super) replied_places: u64,
     pub(super) lookups: u64,
     /// How many rules or ports share a block, in which what was dropped of them follows what came; 0 if all that
     /// was dropped stands apart.
@@ -172,8 +172,8 @@ pub(super) const OWN: Layout = Layout {
         rule_places: RULE_PLACES as u64,
         ports: offset_of!(counters::Layout, ports) as u64,
         ports_dropped: (offset_of!(counters::Layout, ports) + offset_of!(Tallies, dropped)) as u64,
-        told: offset_of!(counters::Layout, told) as u64,
-        told_places: TOLD_PLACES as u64,
+        replied: offset_of!(counters::Layout, replied) as u64,
+        replied_places: REPLIED_PLACES as u64,
         lookups: offset_of!(counters::Layout, lookups) as u64,
         tallies: TALLIES as u64,
     },
@@ -357,8 +357,8 @@ impl Counters {
                 index += together;
             }
         }
-        let told = self.told_places.min(own.told_places) * size_of::<u64>() as u64;
-        push(self.told, own.told, told);
+        let replied = self.replied_places.min(own.replied_places) * size_of::<u64>() as u64;
+        push(self.replied, own.replied, replied);
         runs.sorted()
     }
 }

@@ -32,8 +32,8 @@ fn a_counter_that_stands_elsewhere_is_found_there() {
         rule_places: 1 << 16,
         ports: 1_000_000,
         ports_dropped: 5_000_000,
-        told: 0,
-        told_places: 8,
+        replied: 0,
+        replied_places: 8,
         lookups: 200_000,
         tallies: 0,
     };
@@ -67,8 +67,8 @@ fn a_counter_that_stands_elsewhere_is_found_there() {
         find(own.ports_dropped + own.offset(300)),
         Some(5_000_000 + 16 * 300)
     );
-    assert_eq!(find(own.told + 7 * 8), Some(56));
-    assert_eq!(find(own.told + 8 * 8), None);
+    assert_eq!(find(own.replied + 7 * 8), Some(56));
+    assert_eq!(find(own.replied + 8 * 8), None);
 }
 
 #[test]

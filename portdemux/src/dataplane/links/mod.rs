@@ -22,8 +22,8 @@ use aya::{
     },
 };
 use portdemux_common::{
-    answer::{self, ANY_MAC},
     counters::MAX_INTERFACES,
+    reject::{self, ANY_MAC},
     state::{self, Mode, NAME_LENGTH},
 };
 
@@ -129,7 +129,7 @@ pub fn attach(
             Wish::Auto | Wish::Native => Mode::Native,
             Wish::Generic => Mode::Generic,
         } as u32,
-        mac: interface.mac.map_or(ANY_MAC, answer::mac),
+        mac: interface.mac.map_or(ANY_MAC, reject::mac),
     };
     let pinned = pinned(places)?;
     let is_attached = |place| {

@@ -1,7 +1,7 @@
 //! What the sender of a rejected packet is told: a TCP reset (RFC 9293 §3.10.7.1), or that the port cannot be
 //! reached (RFC 792, RFC 1122 §3.2.2; RFC 4443 §3.1).
 //!
-//! [`Kind::of`] says whether a packet is answered, and with what. An [`Answer`] holds the headers of the frame
+//! [`Kind::of`] says whether a packet is replied to, and with what. A [`RejectReply`] holds the headers of the frame
 //! that goes back; of an ICMP error the packet that it is about follows them, as much of it as fits. The
 //! request's own bytes stay where they are: the frame grows before them or ends earlier.
 
@@ -22,7 +22,7 @@ use crate::{
     wire::IpProto,
 };
 
-/// How many answers go out: 1,000 in a second, 50 at once.
+/// How many replies go out: 1,000 in a second, 50 at once.
 pub const RATE: Rate = Rate {
     interval: 1_000_000,
     tolerance: 49_000_000,
@@ -31,16 +31,16 @@ pub const RATE: Rate = Rate {
 /// What became of a rejected packet, one counter for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Told {
+pub enum Replied {
     /// Its sender was told.
     Sent = 0,
     /// Its sender would have been told, but there were too many.
     Limited = 1,
-    /// It is of a kind that is never answered.
+    /// It is of a kind that is never replied to.
     Unanswerable = 2,
 }
 
-impl Told {
+impl Replied {
     /// All of them, in the order of their counter indices.
     pub const ALL: [Self; 3] = [Self::Sent, Self::Limited, Self::Unanswerable];
 
@@ -67,11 +67,11 @@ const IPV4_WORDS: usize = 5;
 const IPV6_WORDS: usize = 10;
 const TCP_WORDS: usize = 5;
 const ICMP_WORDS: usize = 2;
-/// The most words that the headers of an answer have.
+/// The most words that the headers of a reply have.
 const WORDS: usize = IPV6_WORDS + TCP_WORDS;
 /// Words of a TCP header, as the header says it.
 const TCP_HEADER: u8 = 5;
-/// How far an answer goes.
+/// How far a reply goes.
 const HOPS: u8 = 64;
 /// DF in the byte that it stands in.
 const DO_NOT_FRAGMENT: u8 = 0x40;
@@ -85,10 +85,10 @@ const LONGEST_V6: usize = 1280;
 /// The most bytes that are quoted.
 const MOST_QUOTED: u32 = 1280 - 48;
 
-/// An answer: the headers of its frame, and how much of the request follows.
+/// A reply: the headers of its frame, and how much of the request follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Answer {
+pub struct RejectReply {
     /// The sum of the words that are quoted, as far as it has come.
     pub sum: u64,
     /// How many bytes that are.
@@ -111,33 +111,33 @@ pub struct Answer {
     pub headers: [[u8; 4]; WORDS],
 }
 
-const _: () = assert!(size_of::<Answer>() == 112);
+const _: () = assert!(size_of::<RejectReply>() == 112);
 
-impl Answer {
-    /// The most steps in which [`Answer::sum`] comes to its end: by chunks, by eight bytes, by two, the last.
+impl RejectReply {
+    /// The most steps in which [`RejectReply::sum`] comes to its end: by chunks, by eight bytes, by two, the last.
     pub const STEPS: u32 = MOST_QUOTED / CHUNK + CHUNK / 8 + 8 / 2 + 1;
 
     /// By how many bytes a frame can grow.
     pub const MOST_GROWTH: usize = 4 * (IPV6_WORDS + ICMP_WORDS);
 
-    /// The answer of this kind to a packet.
+    /// The reply of this kind to a packet.
     #[must_use]
     pub fn new<P: Packet + ?Sized>(kind: Kind, metadata: &Metadata, packet: &P) -> Self {
-        let mut answer = Self::default();
-        answer.address(kind, metadata, packet);
-        while answer.sum(packet) {}
-        answer.fill(metadata, packet);
-        answer
+        let mut reply = Self::default();
+        reply.address(kind, metadata, packet);
+        while reply.sum(packet) {}
+        reply.fill(metadata, packet);
+        reply
     }
 
-    /// Writes down where the answer of this kind to `packet` goes, and how long it is.
+    /// Writes down where the reply of this kind to `packet` goes, and how long it is.
     #[inline(always)]
     pub fn address<P: Packet + ?Sized>(&mut self, kind: Kind, metadata: &Metadata, packet: &P) {
         let network = bounded(metadata.network);
         let macs: [u8; 2 * MAC] = packet.read(0).unwrap_or_default();
         let [to, from]: [[u8; MAC]; 2] = bytemuck::cast(macs);
         self.macs = bytemuck::cast([from, to]);
-        // All of a frame that is answered is longer than this.
+        // All of a frame that is replied to is longer than this.
         let first: [u8; 8] = packet.read(2 * MAC).unwrap_or_default();
         let last: [u8; 2] = packet.read(2 * MAC + 8).unwrap_or_default();
         let [a, b, c, d]: [[u8; 2]; 4] = bytemuck::cast(first);
@@ -213,7 +213,7 @@ impl Answer {
         true
     }
 
-    /// Fills in the headers of an answer that is addressed.
+    /// Fills in the headers of a reply that is addressed.
     #[inline(always)]
     pub fn fill<P: Packet + ?Sized>(&mut self, metadata: &Metadata, packet: &P) {
         let version = metadata.version();
@@ -408,7 +408,7 @@ fn segment<P: Packet + ?Sized>(metadata: &Metadata, packet: &P) -> u32 {
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "an answer is shorter than 64 KiB"
+    reason = "a reply is shorter than 64 KiB"
 )]
 const fn short(number: usize) -> [u8; 2] {
     (number as u16).to_be_bytes()

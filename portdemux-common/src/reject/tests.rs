@@ -125,19 +125,19 @@ impl Request {
         Kind::of(&Self::metadata(&frame), frame.as_slice(), ANY_MAC)
     }
 
-    /// The whole frame that answers it.
-    fn answer(&self) -> Vec<u8> {
+    /// The whole frame that replies it.
+    fn reply(&self) -> Vec<u8> {
         let frame = self.frame();
         let metadata = Self::metadata(&frame);
         let kind = Kind::of(&metadata, frame.as_slice(), ANY_MAC);
         assert_ne!(kind, Kind::Silence);
-        composed(&Answer::new(kind, &metadata, frame.as_slice()), &frame)
+        composed(&RejectReply::new(kind, &metadata, frame.as_slice()), &frame)
     }
 }
 
-fn composed(answer: &Answer, request: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; answer.length()];
-    assert!(answer.compose(request, &mut frame));
+fn composed(reply: &RejectReply, request: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; reply.length()];
+    assert!(reply.compose(request, &mut frame));
     frame
 }
 
@@ -153,9 +153,9 @@ fn sum(bytes: &[u8]) -> u16 {
     u16::try_from(sum).unwrap()
 }
 
-/// The parts of an answer, all checksums checked: what lies before the IP header, the IP header, the rest.
-fn taken_apart(answer: &[u8], network: usize) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
-    let (link, packet) = answer.split_at(network);
+/// The parts of a reply, all checksums checked: what lies before the IP header, the IP header, the rest.
+fn taken_apart(reply: &[u8], network: usize) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let (link, packet) = reply.split_at(network);
     let is_v4 = packet[0] >> 4 == 4;
     let (ip, rest) = packet.split_at(if is_v4 { 20 } else { 40 });
     let (protocol, addresses, length) = if is_v4 {
@@ -265,7 +265,7 @@ fn a_packet_is_answered_only_if_its_headers_can_be_written_over() {
 fn a_reset_says_what_rfc_9293_asks_of_it() {
     const SYN_FIN: u8 = 3;
     for request in [v4, v6] {
-        for (flags, data, sequence, acknowledged, answer) in [
+        for (flags, data, sequence, acknowledged, reply) in [
             (2, 0, 0, 1_001, 0x14),
             (2, 100, 0, 1_101, 0x14),
             (1, 0, 0, 1_001, 0x14),
@@ -279,11 +279,11 @@ fn a_reset_says_what_rfc_9293_asks_of_it() {
         ] {
             for padding in [0, 6] {
                 let request = request(TCP, tcp(flags, data)).with(|to| to.padding = padding);
-                let (_, _, segment) = taken_apart(&request.answer(), 14);
+                let (_, _, segment) = taken_apart(&request.reply(), 14);
                 let mut expected = vec![0x01, 0xbb, 0x9c, 0x40];
                 expected.extend(u32::to_be_bytes(sequence));
                 expected.extend(u32::to_be_bytes(acknowledged));
-                expected.extend([0x50, answer, 0, 0]);
+                expected.extend([0x50, reply, 0, 0]);
                 assert_eq!(segment[..16], expected, "flags {flags}, {data} bytes");
                 assert_eq!(segment[18..], [0, 0]);
             }
@@ -307,7 +307,7 @@ fn an_answer_goes_back_where_the_request_came_from() {
                     to.tags.clone_from(&tags);
                     to.between = vec![1; between];
                 });
-                let (link, ip, _) = taken_apart(&request.answer(), network);
+                let (link, ip, _) = taken_apart(&request.reply(), network);
                 assert_eq!(
                     link,
                     [&[FROM, TO].concat()[..], &tags.concat(), &[8, 0]].concat()
@@ -323,7 +323,7 @@ fn an_answer_goes_back_where_the_request_came_from() {
                         to.between = vec![payload.0, 0, 1, 4, 0, 0, 0, 0];
                     }
                 });
-                let (link, ip, _) = taken_apart(&request.answer(), network);
+                let (link, ip, _) = taken_apart(&request.reply(), network);
                 assert_eq!(
                     link,
                     [&[FROM, TO].concat()[..], &tags.concat(), &[0x86, 0xdd]].concat()
@@ -347,7 +347,7 @@ fn an_error_quotes_as_much_of_the_packet_as_fits() {
         for (request, kind, fits) in requests {
             let packet = request.frame().split_off(14);
             let request = request.with(|to| to.padding = 5);
-            let (_, _, message) = taken_apart(&request.answer(), 14);
+            let (_, _, message) = taken_apart(&request.reply(), 14);
             assert_eq!(message[..2], kind);
             assert_eq!(message[4..8], [0; 4]);
             assert_eq!(message[8..], packet[..packet.len().min(fits)], "{data}");
@@ -360,8 +360,8 @@ fn of_a_packet_in_several_buffers_what_lies_in_the_first_is_quoted() {
     let frame = v4(UDP, udp(1000)).frame();
     let metadata = Request::metadata(&frame);
     let there = &frame[..100];
-    let answer = Answer::new(Kind::of(&metadata, there, ANY_MAC), &metadata, there);
-    let (_, _, message) = taken_apart(&composed(&answer, there), 14);
+    let reply = RejectReply::new(Kind::of(&metadata, there, ANY_MAC), &metadata, there);
+    let (_, _, message) = taken_apart(&composed(&reply, there), 14);
     assert_eq!(message[8..], there[14..]);
 }
 
@@ -387,7 +387,7 @@ proptest! {
         let request = if is_v4 { v4 } else { v6 };
         let request = request(if is_tcp { TCP } else { UDP }, payload)
             .with(|to| { to.source.splice(1..4, source); });
-        taken_apart(&request.answer(), 14);
+        taken_apart(&request.reply(), 14);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{decide::Metadata, wire::IpProto};
 pub(super) struct Sum(pub(super) u64);
 
 impl Sum {
-    /// The sum of the pseudo-header of an answer to a packet (RFC 9293 §3.1, RFC 8200 §8.1), in which the
+    /// The sum of the pseudo-header of a reply to a packet (RFC 9293 §3.1, RFC 8200 §8.1), in which the
     /// addresses can stand in any order; `length` is that of what the checksum is for.
     #[inline(always)]
     pub(super) fn of_pseudo_header(metadata: &Metadata, protocol: IpProto, length: usize) -> Self {

@@ -1,7 +1,7 @@
 //! What the senders of rejected packets are told.
 //!
-//! The answer takes the place of the packet: its headers are put together in a map value while the packet
-//! is whole, then the frame is given the answer's length and the headers are written over its start.
+//! The reply takes the place of the packet: its headers are put together in a map value while the packet
+//! is whole, then the frame is given the reply's length and the headers are written over its start.
 
 use aya_ebpf::{
     EbpfContext as _, Global,
@@ -12,32 +12,32 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
-    answer::{self, Answer, Kind, Mac, Told},
     limits,
+    reject::{self, Kind, Mac, RejectReply, Replied},
 };
 
 use crate::{counting, deferred, frame::LinearFrame, verifier::Lookup as _, words::Shared};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-/// When the next answer is due, in nanoseconds; all CPUs share it.
+/// When the next reply is due, in nanoseconds; all CPUs share it.
 #[btf_map]
 static ANSWERS: Array<u64, 1, MMAPABLE> = Array::new();
 
-/// The MAC address of the interface, set by the loader: frames for others are not answered in their name.
+/// The MAC address of the interface, set by the loader: frames for others are not replied to in their name.
 #[unsafe(no_mangle)]
-static MAC: Global<Mac> = Global::new(answer::ANY_MAC);
+static MAC: Global<Mac> = Global::new(reject::ANY_MAC);
 
-/// The answer that a CPU is busy with.
+/// The reply that a CPU is busy with.
 #[btf_map]
-static ANSWER: PerCpuArray<Answer, 1> = PerCpuArray::new();
+static REPLY: PerCpuArray<RejectReply, 1> = PerCpuArray::new();
 
-/// The answer that this CPU is busy with, taken up anew.
+/// The reply that this CPU is busy with, taken up anew.
 #[inline(always)]
-fn current() -> Option<&'static mut Answer> {
-    let answer = ANSWER.find(0)?;
+fn current() -> Option<&'static mut RejectReply> {
+    let reply = REPLY.find(0)?;
     // SAFETY: the value is this CPU's, and taken up once in each step.
-    Some(unsafe { &mut *answer })
+    Some(unsafe { &mut *reply })
 }
 
 /// Answers the packet that was rejected, or drops it, and returns the XDP action.
@@ -47,48 +47,48 @@ fn current() -> Option<&'static mut Answer> {
 /// what is rejected pays for the call.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn portdemux_answer(ctx: *mut xdp_md) -> xdp_action::Type {
+extern "C" fn portdemux_reject(ctx: *mut xdp_md) -> xdp_action::Type {
     // A map has no element: this cannot happen, and aborting drops.
-    answer(&XdpContext::new(ctx)).unwrap_or(xdp_action::XDP_ABORTED)
+    reply(&XdpContext::new(ctx)).unwrap_or(xdp_action::XDP_ABORTED)
 }
 
 /// Answers the packet that was rejected, or drops it.
 #[inline(always)]
 pub(crate) fn to_sender(ctx: &XdpContext) -> xdp_action::Type {
-    portdemux_answer(ctx.ctx)
+    portdemux_reject(ctx.ctx)
 }
 
 /// Each step takes everything up anew: what one has found out must not keep the ways of the next apart.
 #[inline(always)]
-fn answer(ctx: &XdpContext) -> Option<xdp_action::Type> {
+fn reply(ctx: &XdpContext) -> Option<xdp_action::Type> {
     let say_nothing = |why| {
-        counting::count_told(why);
+        counting::count_replied(why);
         Some(xdp_action::XDP_DROP)
     };
     let frame = || LinearFrame::new(ctx);
     deferred::read_signal(ctx)?;
     let kind = Kind::of(deferred::current()?, &frame(), MAC.load());
     if matches!(kind, Kind::Silence) {
-        return say_nothing(Told::Unanswerable);
+        return say_nothing(Replied::Unanswerable);
     }
     current()?.address(kind, deferred::current()?, &frame());
     if !admit()? {
-        return say_nothing(Told::Limited);
+        return say_nothing(Replied::Limited);
     }
-    for _ in 0..Answer::STEPS {
+    for _ in 0..RejectReply::STEPS {
         if !current()?.sum(&frame()) {
             break;
         }
     }
     current()?.fill(deferred::current()?, &frame());
     if !resize(ctx, current()?, deferred::current()?.length) || !current()?.write(&mut frame()) {
-        return say_nothing(Told::Unanswerable);
+        return say_nothing(Replied::Unanswerable);
     }
-    counting::count_told(Told::Sent);
+    counting::count_replied(Replied::Sent);
     Some(xdp_action::XDP_TX)
 }
 
-/// Whether one more answer may go out now.
+/// Whether one more reply may go out now.
 #[inline(always)]
 fn admit() -> Option<bool> {
     let due = ANSWERS.find(0)?;
@@ -96,13 +96,13 @@ fn admit() -> Option<bool> {
     let due: &Shared = unsafe { &*due.cast() };
     // SAFETY: the helper takes nothing and cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
-    Some(limits::take(due, &answer::RATE, now))
+    Some(limits::take(due, &reject::RATE, now))
 }
 
-/// Gives a frame of `length` bytes the length of the answer. What was read of it is void then.
+/// Gives a frame of `length` bytes the length of the reply. What was read of it is void then.
 #[inline(always)]
-fn resize(ctx: &XdpContext, answer: &Answer, length: u64) -> bool {
-    let growth = answer.growth();
+fn resize(ctx: &XdpContext, reply: &RejectReply, length: u64) -> bool {
+    let growth = reply.growth();
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
@@ -110,7 +110,7 @@ fn resize(ctx: &XdpContext, answer: &Answer, length: u64) -> bool {
     )]
     let (growth, longer) = (
         growth as i32,
-        answer.length() as i64 - (length as i64 + growth as i64),
+        reply.length() as i64 - (length as i64 + growth as i64),
     );
     // SAFETY: the helper takes the context of an XDP program (Linux 4.10, net/core/filter.c,
     // bpf_xdp_adjust_head).

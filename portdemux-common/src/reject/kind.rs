@@ -1,4 +1,4 @@
-//! Which rejected packets are answered, and with what.
+//! Which rejected packets are replied to, and with what.
 
 use super::{IPV4_WORDS, IPV6_WORDS, MAC, RST, TCP_WORDS};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 /// The type of an ABORT chunk (RFC 9260 §3.3.7).
 const ABORT: u8 = 6;
 
-/// What a rejected packet is answered with.
+/// What a rejected packet is replied to with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing.
@@ -23,7 +23,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a rejected packet is answered with; `packet` are those of its bytes that can be changed in place.
+    /// What a rejected packet is replied to with; `packet` are those of its bytes that can be changed in place.
     ///
     /// `own` is the MAC address of the interface. Nothing if the frame is for another or may be for or from more
     /// than one host, or from this one, if it is itself a refusal, or if
