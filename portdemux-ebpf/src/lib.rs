@@ -18,7 +18,7 @@ mod flows;
 mod fragments;
 mod frame;
 mod limits;
-pub mod losses;
+pub mod redirect_drops;
 mod reject;
 mod ruleset;
 mod sockets;

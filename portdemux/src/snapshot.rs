@@ -12,8 +12,8 @@ use crate::{
     dataplane::{
         counters::{Outcome, Traffic},
         flows::PortFlows,
-        losses::Lost,
         maps::Maps,
+        redirect_drops::Lost,
     },
     rules::Destination,
 };

@@ -14,28 +14,28 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 #[raw_tracepoint(tracepoint = "xdp_redirect_err")]
 #[inline(always)]
 pub fn lost_redirect(ctx: RawTracePointContext) {
-    let _ = portdemux_ebpf::losses::refused(&ctx);
+    let _ = portdemux_ebpf::redirect_drops::refused(&ctx);
 }
 
 /// Frames that an interface was given.
 #[raw_tracepoint(tracepoint = "xdp_devmap_xmit")]
 #[inline(always)]
 pub fn lost_transmit(ctx: RawTracePointContext) {
-    let _ = portdemux_ebpf::losses::transmitted(&ctx);
+    let _ = portdemux_ebpf::redirect_drops::transmitted(&ctx);
 }
 
 /// Frames that were put in the queue of a CPU.
 #[raw_tracepoint(tracepoint = "xdp_cpumap_enqueue")]
 #[inline(always)]
 pub fn lost_enqueue(ctx: RawTracePointContext) {
-    let _ = portdemux_ebpf::losses::queued(&ctx);
+    let _ = portdemux_ebpf::redirect_drops::queued(&ctx);
 }
 
 /// Frames that a CPU took from its queue.
 #[raw_tracepoint(tracepoint = "xdp_cpumap_kthread")]
 #[inline(always)]
 pub fn lost_take(ctx: RawTracePointContext) {
-    let _ = portdemux_ebpf::losses::taken(&ctx);
+    let _ = portdemux_ebpf::redirect_drops::taken(&ctx);
 }
 
 #[panic_handler]

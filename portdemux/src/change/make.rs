@@ -16,11 +16,11 @@ use portdemux_common::state::Generation;
 use super::in_force;
 use crate::{
     dataplane::{
-        destinations, losses,
+        destinations,
         mapped::catching,
         maps::{Maps, Prepared},
         pins::{Lock, Places},
-        steering,
+        redirect_drops, steering,
         tracking::{self, Wanted},
     },
     error::{Help as _, Unavailable, Warning},
@@ -381,7 +381,7 @@ impl Install<'_> {
     /// Sees to it that what targets do not take is counted, or says that it is not: where packets go does not
     /// depend on it.
     fn count_losses(&self) -> Option<Warning> {
-        let begun = || losses::begin(self.places, self.maps, self.lock, self.ruleset);
+        let begun = || redirect_drops::begin(self.places, self.maps, self.lock, self.ruleset);
         let error = catching(begun).err()?;
         Some((
             format!("what targets do not take of their packets is not counted: {error:#}"),
@@ -413,7 +413,7 @@ impl Install<'_> {
             steering::end(places, maps, lock, destinations)
         });
         tidy("losses are still counted", &|| {
-            losses::end(places, lock, self.ruleset)
+            redirect_drops::end(places, lock, self.ruleset)
         });
         if self.ruleset.flows().is_none() {
             tidy("flows are still tracked", &|| {

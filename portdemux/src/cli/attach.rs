@@ -19,11 +19,10 @@ use crate::{
     dataplane::{
         destinations,
         links::{self, Attachment, Wish},
-        losses,
         mapped::catching,
         maps::Maps,
         pins::Lock,
-        steering,
+        redirect_drops, steering,
     },
     error::{Help as _, NothingLoaded},
     follower,
@@ -344,7 +343,7 @@ fn renew(context: &Context, maps: &Maps, lock: &Lock) {
     if let Err(error) = catching(|| steering::refresh(places, maps, lock)) {
         output::warn_of("the programs for sockets are those from before", &error);
     }
-    if let Err(error) = catching(|| losses::refresh(places, maps, lock)) {
+    if let Err(error) = catching(|| redirect_drops::refresh(places, maps, lock)) {
         output::warn_of(
             "the programs that count losses are those from before",
             &error,

@@ -22,10 +22,10 @@ use super::{
     abi::{AbiDirectory, remove_tree},
     flows::{self, Flows},
     layout::{self, CARRIED, Earlier, KEPT, Kind},
-    links, losses,
+    links,
     maps::{self, Maps, Prepared},
     pins::{Lock, Places},
-    quiesce, steering,
+    quiesce, redirect_drops, steering,
     targets::XSK_DIRECTORY,
     trusted::is_there,
 };
@@ -142,7 +142,7 @@ fn pin_links(from: &Path, to: &Path) -> Result<()> {
     for name in names(from)? {
         let (old, new) = (from.join(&name), to.join(&name));
         let is_link = name.chars().next().is_some_and(char::is_lowercase);
-        if !is_link || losses::is_program(&name) || old.is_dir() {
+        if !is_link || redirect_drops::is_program(&name) || old.is_dir() {
             continue;
         }
         let link = PinnedLink::from_pin(&old).with_context(|| format!("open {}", old.display()))?;
@@ -250,7 +250,7 @@ pub fn renew(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     let programs = links::loaded(places, maps)?;
     links::exchange(places, maps, programs)?;
     steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
-    losses::refresh(places, maps, lock).context("replace the programs that count losses")
+    redirect_drops::refresh(places, maps, lock).context("replace the programs that count losses")
 }
 
 /// Exchanges the programs under their links, each in one step.
@@ -258,7 +258,8 @@ fn exchange(places: &Places, maps: &Maps, programs: Vec<(usize, Ebpf)>, lock: &L
     links::exchange(places, maps, programs)?;
     steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
     if let Some((_, older)) = places.overtaken()? {
-        losses::exchange(places, maps, &older).context("replace the programs that count losses")?;
+        redirect_drops::exchange(places, maps, &older)
+            .context("replace the programs that count losses")?;
     }
     // Programs of sockets can be interrupted where those of interfaces cannot.
     quiesce::wait_for_programs().context("wait for running programs to end")?;

@@ -20,7 +20,7 @@ use aya::{
 };
 use portdemux_common::{
     destination::{DESTINATION_PLACES, MacWords, XSK_QUEUES},
-    losses::TargetKey,
+    redirect_drops::TargetKey,
     ruleset::{Action, RulesetImage},
 };
 

@@ -154,8 +154,8 @@ fn a_limit_on_open_files_is_no_damage_and_no_loss() -> Result<()> {
 
 #[test]
 fn changes_of_sets_whose_record_is_lost_are_read_from_the_kernel() -> Result<()> {
-    type Loss = (&'static str, fn(&str) -> Option<String>);
-    const LOSSES: [Loss; 3] = [
+    type RedirectDrop = (&'static str, fn(&str) -> Option<String>);
+    const LOSSES: [RedirectDrop; 3] = [
         ("no record", |_| None),
         ("half of it", |text| {
             text.lines().next().map(|line| format!("{line}\n"))

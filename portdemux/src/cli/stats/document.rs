@@ -13,7 +13,7 @@ use super::{Args, chosen};
 use crate::{
     attached,
     cli::{Context, status::Interface},
-    dataplane::{flows::PortFlows, losses, maps::Maps},
+    dataplane::{flows::PortFlows, maps::Maps, redirect_drops},
     listeners::Behind,
     rules::{Destination, PortRange},
     snapshot::Snapshot,
@@ -101,8 +101,8 @@ pub(in crate::cli) struct Lost {
     packets: u64,
 }
 
-impl From<&losses::Lost> for Lost {
-    fn from(lost: &losses::Lost) -> Self {
+impl From<&redirect_drops::Lost> for Lost {
+    fn from(lost: &redirect_drops::Lost) -> Self {
         Self {
             to: lost.to.to_string(),
             reason: lost.loss.name(),

@@ -10,7 +10,7 @@ use crate::{
         listeners,
         output::{Align, Output, Style, Table},
     },
-    dataplane::{counters::Traffic, losses::Lost},
+    dataplane::{counters::Traffic, redirect_drops::Lost},
     figures::{cut, grouped, rate, size},
     listeners::Behind,
     rules::{Destination, PortRange},

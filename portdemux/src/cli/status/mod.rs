@@ -20,7 +20,7 @@ use crate::{
         output::{self, Align, Table},
         stats::{Lost, Traffic},
     },
-    dataplane::{losses, maps::Maps, pins::Places},
+    dataplane::{maps::Maps, pins::Places, redirect_drops},
     figures::{grouped, rate, size},
     rules::duration::seconds,
     unconfirmed::{Standing, UnconfirmedChange, guardian},
@@ -196,7 +196,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let destinations = reach::destinations(&maps)?;
     let used = reach::used(in_force.as_ref().ok());
     let lost = maps.lost();
-    let losses_counted = ruleset.and_then(|ruleset| losses::are_counted(places, ruleset));
+    let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(places, ruleset));
     let sockets = Sockets::read(places, &maps, ruleset);
     let answers =
         Replied::ALL.map(|replied| (replied.name(), maps.counters.replied()[replied as usize]));

@@ -11,8 +11,8 @@ use crate::{
     cli::{Context, output},
     dataplane::{
         destinations::{self, State},
-        losses::Lost,
         maps::Maps,
+        redirect_drops::Lost,
         targets,
     },
     figures::grouped,

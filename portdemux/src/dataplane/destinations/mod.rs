@@ -238,7 +238,7 @@ impl Maps {
     pub(super) fn enter_destinations(&self, new: &Destinations) {
         for (&place, destination) in new {
             self.ledger.write(name_offset(place), &padded(destination));
-            self.losses.reset(place);
+            self.redirect_drops.reset(place);
         }
     }
 
@@ -274,7 +274,7 @@ impl Maps {
                     .map(|key| (key, place)),
             );
         }
-        self.losses.know(&targets)
+        self.redirect_drops.know(&targets)
     }
 
     /// Whether the program runs in generic mode on any interface.

@@ -32,8 +32,8 @@ use super::{
     counters::Counters,
     flows::Flows,
     layout::{self, Earlier, Kind, Layout, Translated},
-    losses::{self, Losses},
     mapped::Mapped,
+    redirect_drops::{self, RedirectDrops},
     steering::Steering,
     tables,
     targets::{self, Targets},
@@ -57,7 +57,7 @@ pub const LEDGER: &str = "LEDGER";
 pub const LIMITS: &str = "LIMITS";
 pub use super::{
     layout::LAYOUT,
-    losses::{LOSSES, TARGET_PLACES},
+    redirect_drops::{LOSSES, TARGET_PLACES},
     steering::{SOCKETS, STEERING},
     tables::TABLES,
     targets::{CPUS, DEVICES, MACS, XSKS},
@@ -106,7 +106,7 @@ pub struct Maps {
     /// What stands at the places of destinations.
     pub targets: Targets,
     /// What those did not take.
-    pub losses: Losses,
+    pub redirect_drops: RedirectDrops,
     /// Which sockets get what comes for rules.
     pub steering: Steering,
     /// The counters.
@@ -131,7 +131,7 @@ impl Maps {
         layout::create(directory)?;
         Blocks::create(directory, possible_cpus()?)?;
         targets::create(directory)?;
-        losses::create(directory)?;
+        redirect_drops::create(directory)?;
         Steering::create(directory)?;
         let fragments = open_fragments(directory)?;
         fragments.write(offset_of!(Buckets<u64>, seed), &[random()?]);
@@ -170,7 +170,7 @@ impl Maps {
             limits: map(LIMITS, size_of::<LimitWords>(), 1)?,
             answers: map(ANSWERS, size_of::<u64>(), 1)?,
             targets: Targets::open(directory)?,
-            losses: Losses::open(directory)?,
+            redirect_drops: RedirectDrops::open(directory)?,
             steering: Steering::open(directory)?,
             counters,
             directory: directory.to_owned(),
@@ -255,7 +255,7 @@ impl Maps {
         let maps = bytes
             + self.counters.memory()
             + self.targets.memory()
-            + self.losses.memory()
+            + self.redirect_drops.memory()
             + self.steering.memory();
         maps as u64 + flows
     }

@@ -18,7 +18,7 @@ use aya::{
 };
 use portdemux_common::{
     destination::DESTINATION_PLACES,
-    losses::{Kind, Loss, Row, TargetKey, row_of_cpu, rows},
+    redirect_drops::{Kind, RedirectDrop, Row, TargetKey, row_of_cpu, rows},
     ruleset::{Action, RulesetImage},
 };
 
@@ -57,7 +57,7 @@ const BPF_MAP_TYPE_HASH: u32 = 1;
 
 /// What targets did not take, shared with the kernel and with other processes.
 #[derive(Debug)]
-pub struct Losses {
+pub struct RedirectDrops {
     directory: PathBuf,
     rows: Mapped,
 }
@@ -68,7 +68,7 @@ pub struct Lost {
     /// The target as rules name it; of several CPUs one of them.
     pub to: Destination,
     /// Why it did not take them.
-    pub loss: Loss,
+    pub loss: RedirectDrop,
     /// How many.
     pub packets: u64,
 }
@@ -84,7 +84,7 @@ pub(super) fn create(directory: &Path) -> Result<()> {
         .with_context(|| format!("pin {}", path.display()))
 }
 
-impl Losses {
+impl RedirectDrops {
     /// Opens the maps that are pinned in a directory.
     pub(super) fn open(directory: &Path) -> Result<Self> {
         let path = directory.join(TARGET_PLACES);
@@ -125,7 +125,9 @@ impl Losses {
             };
             let mut counts = Row::default();
             self.rows.read(row_offset(row), &mut counts);
-            let losses = Loss::ALL.into_iter().filter(|loss| loss.kind() == kind);
+            let losses = RedirectDrop::ALL
+                .into_iter()
+                .filter(|loss| loss.kind() == kind);
             for (loss, packets) in losses.map(|loss| (loss, counts[loss.slot()])) {
                 if packets != 0 {
                     let to = to.clone();
@@ -164,13 +166,13 @@ impl Maps {
     /// What the targets that the rules in force name did not take, most first.
     #[must_use]
     pub fn lost(&self) -> Vec<Lost> {
-        self.losses.of(&self.needed_in_force())
+        self.redirect_drops.of(&self.needed_in_force())
     }
 
     /// What those did not take that an image names which is in force.
     #[must_use]
     pub fn lost_of(&self, image: &RulesetImage) -> Vec<Lost> {
-        self.losses
+        self.redirect_drops
             .of(&Needed::of(image, &self.destinations(image)))
     }
 }

@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use portdemux_common::{
     destination::DESTINATION_PLACES,
-    losses::{Kind, Loss, Row, TargetKey, row_of_cpu},
+    redirect_drops::{Kind, RedirectDrop, Row, TargetKey, row_of_cpu},
     state::Ledger,
 };
 
@@ -47,15 +47,15 @@ static DEVICES_ID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static CPUS_ID: Global<u32> = Global::new(0);
 
-/// See `losses::Offsets`.
+/// See `redirect_drops::Offsets`.
 #[unsafe(no_mangle)]
 static DEVICE_INDEX: Global<u32> = Global::new(0);
 
-/// See `losses::Offsets`.
+/// See `redirect_drops::Offsets`.
 #[unsafe(no_mangle)]
 static DEVICE_NETNS: Global<u32> = Global::new(0);
 
-/// See `losses::Offsets`.
+/// See `redirect_drops::Offsets`.
 #[unsafe(no_mangle)]
 static NETNS_INODE: Global<u32> = Global::new(0);
 
@@ -71,7 +71,7 @@ pub fn refused(ctx: &RawTracePointContext) -> Option<()> {
     } else {
         (place(TargetKey::sockets(map))?, Kind::Xsk)
     };
-    add(row, Loss::of_redirect(kind, error), 1)
+    add(row, RedirectDrop::of_redirect(kind, error), 1)
 }
 
 /// Hears of frames that an interface was given (`xdp_devmap_xmit`: the interface that they came by, that which
@@ -97,7 +97,7 @@ pub fn transmitted(ctx: &RawTracePointContext) -> Option<()> {
     let target = TargetKey::interface(read(to, DEVICE_INDEX.load())?);
     add(
         place(target)?,
-        Loss::of_transmission(ctx.arg::<i32>(4)),
+        RedirectDrop::of_transmission(ctx.arg::<i32>(4)),
         lost,
     )
 }
@@ -110,7 +110,7 @@ pub fn queued(ctx: &RawTracePointContext) -> Option<()> {
     if lost == 0 || map != CPUS_ID.load() {
         return None;
     }
-    add(row_of_cpu(ctx.arg::<u32>(3)), Loss::CpuFull, lost)
+    add(row_of_cpu(ctx.arg::<u32>(3)), RedirectDrop::CpuFull, lost)
 }
 
 /// Hears of frames that a CPU took from its queue, on that CPU (`xdp_cpumap_kthread`: id of the map, how many
@@ -123,7 +123,7 @@ pub fn taken(ctx: &RawTracePointContext) -> Option<()> {
     }
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    add(row_of_cpu(cpu), Loss::CpuNoMemory, lost)
+    add(row_of_cpu(cpu), RedirectDrop::CpuNoMemory, lost)
 }
 
 /// The place of a target of this instance.
@@ -135,7 +135,7 @@ fn place(target: TargetKey) -> Option<u32> {
 }
 
 #[inline(always)]
-fn add(row: u32, loss: Loss, packets: u64) -> Option<()> {
+fn add(row: u32, loss: RedirectDrop, packets: u64) -> Option<()> {
     let row = LOSSES.find(row)?;
     // SAFETY: the pointer is to a row, and a slot lies in it.
     let slot = unsafe { row.cast::<u64>().add(loss.slot()) };

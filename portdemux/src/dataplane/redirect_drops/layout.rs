@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use portdemux_common::losses::Offsets;
+use portdemux_common::redirect_drops::Offsets;
 
 /// What the running kernel says about its types.
 const PATH: &str = "/sys/kernel/btf/vmlinux";

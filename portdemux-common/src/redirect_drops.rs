@@ -20,7 +20,7 @@ pub enum Kind {
 
 /// Why a target did not take a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Loss {
+pub enum RedirectDrop {
     /// The interface is down.
     InterfaceDown,
     /// Its driver takes no frames from other drivers, or not as things are: a veth whose other end has neither
@@ -51,7 +51,7 @@ pub enum Loss {
     XskRefused,
 }
 
-impl Loss {
+impl RedirectDrop {
     /// All there are.
     pub const ALL: [Self; 13] = [
         Self::InterfaceDown,
@@ -164,7 +164,7 @@ const EOPNOTSUPP: i32 = 95;
 const ENETDOWN: i32 = 100;
 const ENOBUFS: i32 = 105;
 
-/// What a target did not take, by [`Loss::slot`]: packets. All CPUs add to it.
+/// What a target did not take, by [`RedirectDrop::slot`]: packets. All CPUs add to it.
 pub type Row = [u64; SLOTS];
 
 /// How many kinds of losses a target can have.
@@ -227,9 +227,9 @@ mod tests {
 
     #[test]
     fn every_loss_has_a_slot_of_its_own_among_those_of_its_kind() {
-        for loss in Loss::ALL {
+        for loss in RedirectDrop::ALL {
             assert!(loss.slot() < SLOTS);
-            for other in Loss::ALL {
+            for other in RedirectDrop::ALL {
                 let same_place = loss.kind() == other.kind() && loss.slot() == other.slot();
                 assert_eq!(same_place, loss == other, "{loss:?} {other:?}");
                 assert_eq!(loss.name() == other.name(), loss == other);
@@ -241,15 +241,24 @@ mod tests {
     fn an_error_is_a_loss_of_the_kind_of_its_target() {
         for kind in [Kind::Interface, Kind::Cpu, Kind::Xsk] {
             for error in -4095..=0 {
-                assert_eq!(Loss::of_redirect(kind, error).kind(), kind);
+                assert_eq!(RedirectDrop::of_redirect(kind, error).kind(), kind);
             }
         }
         for error in -4095..=0 {
-            assert_eq!(Loss::of_transmission(error).kind(), Kind::Interface);
+            assert_eq!(RedirectDrop::of_transmission(error).kind(), Kind::Interface);
         }
-        assert_eq!(Loss::of_transmission(0), Loss::InterfaceNoRoom);
-        assert_eq!(Loss::of_transmission(-ENETDOWN), Loss::InterfaceDown);
-        assert_eq!(Loss::of_redirect(Kind::Xsk, -ENOMEM), Loss::XskNoBuffer);
+        assert_eq!(
+            RedirectDrop::of_transmission(0),
+            RedirectDrop::InterfaceNoRoom
+        );
+        assert_eq!(
+            RedirectDrop::of_transmission(-ENETDOWN),
+            RedirectDrop::InterfaceDown
+        );
+        assert_eq!(
+            RedirectDrop::of_redirect(Kind::Xsk, -ENOMEM),
+            RedirectDrop::XskNoBuffer
+        );
     }
 
     #[test]
