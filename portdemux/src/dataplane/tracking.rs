@@ -13,11 +13,11 @@ use portdemux_common::{flows::State, policy::Timeouts};
 
 use super::{
     damage::is_damage,
+    egress,
     flows::{self, Flows},
     links,
     maps::{Maps, text},
     pins::{Lock, Places},
-    sent,
     trusted::is_there,
 };
 use crate::{error::Help as _, interface, sockets};
@@ -129,7 +129,7 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
     for (place, _) in maps.interfaces() {
         let link = attached.iter().find(|link| link.place == place);
         let carrier = link.and_then(|link| link.carrier(&present));
-        sent::detach(places, place, carrier.map(|carrier| carrier.name.as_str()))?;
+        egress::detach(places, place, carrier.map(|carrier| carrier.name.as_str()))?;
     }
     for directory in all {
         remove_tree(&directory)?;

@@ -3,8 +3,8 @@
 mod arrival;
 mod changes;
 mod offloads;
-mod taking;
 mod watched;
+mod xmit_support;
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
@@ -16,9 +16,9 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
 pub use offloads::{Offloads, offloads};
-pub use taking::taking;
 use tokio::runtime::{Builder, Runtime};
 pub use watched::{Watched, watched};
+pub use xmit_support::xmit_support;
 
 /// An interface of this process's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -92,7 +92,7 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
     }
     let present = maps.neighbours()?;
     let known = maps.interfaces();
-    let taking = maps.taking();
+    let support = maps.xmit_support();
     let inputs = |other: &&Interface| known.iter().any(|(_, known)| known.index == other.index);
     let inputs: Vec<&Interface> = present.iter().filter(inputs).collect();
     for name in names {
@@ -111,7 +111,7 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
                 format!("ip link set {name} up"),
             ));
         }
-        if taking.get(&target.index) == Some(&false) {
+        if support.get(&target.index) == Some(&false) {
             warnings.push(takes_none(target));
         }
         if let Some(input) = inputs.iter().find(|input| input.mtu > target.mtu) {

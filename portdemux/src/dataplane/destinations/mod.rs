@@ -134,9 +134,9 @@ pub fn reached(maps: &Maps) -> Result<Vec<Reached>> {
     if all.is_empty() {
         return Ok(all);
     }
-    let (taking, has_native) = (maps.taking(), maps.has_native()?);
+    let (support, has_native) = (maps.xmit_support(), maps.has_native()?);
     for reached in &mut all {
-        let takes = reached.index.map(|index| taking.get(&index));
+        let takes = reached.index.map(|index| support.get(&index));
         // In generic mode every interface takes them.
         let is_ready = reached.state == State::Ready;
         reached.takes_frames = match takes {
@@ -299,7 +299,7 @@ impl Maps {
     }
 
     /// Which of the interfaces here take frames of other drivers, as far as that matters and is known.
-    fn taking(&self) -> BTreeMap<u32, bool> {
+    fn xmit_support(&self) -> BTreeMap<u32, bool> {
         let here = interface::namespace().ok();
         let is_here = |netns: u64| here == Some(netns);
         if !self.has_native().unwrap_or(false)
@@ -311,7 +311,7 @@ impl Maps {
             return BTreeMap::new();
         }
         // A kernel that does not answer does not say.
-        interface::taking().ok().flatten().unwrap_or_default()
+        interface::xmit_support().ok().flatten().unwrap_or_default()
     }
 
     /// Takes all CPUs off their places, before a program is attached in generic mode.

@@ -11,9 +11,9 @@ use aya::{Ebpf, EbpfLoader, programs::Xdp, util::KernelVersion};
 use portdemux_common::flows::Shape;
 
 use crate::dataplane::{
-    flows,
+    egress, flows,
     maps::{self, CPUS, Maps, possible_cpus},
-    objects, refused, sent,
+    objects, refused,
 };
 
 /// The program's name in its object.
@@ -87,8 +87,8 @@ pub(super) fn verified(maps: &Maps, place: usize) -> Result<Ebpf> {
                 let program: &mut Xdp = program.try_into()?;
                 refused::load("the program", || program.load())
             }));
-        } else if shape.is_some() && found == sent::PROGRAM {
-            works.push(Box::new(|| sent::load(program)));
+        } else if shape.is_some() && found == egress::PROGRAM {
+            works.push(Box::new(|| egress::load(program)));
         }
     }
     at_once(works)?;

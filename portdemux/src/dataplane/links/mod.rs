@@ -40,9 +40,9 @@ use self::{
 };
 use super::{
     damage::is_damage,
+    egress,
     maps::Maps,
     pins::{Lock, Places, unpin},
-    sent,
     trusted::is_there,
 };
 use crate::{
@@ -162,7 +162,7 @@ fn attach_at(
     let mut object = verified(maps, place)?;
     if shape.is_some() {
         // First, so that no flow that a packet of the peer may belong to goes unseen.
-        sent::attach(places, &mut object, place, &interface.name)?;
+        egress::attach(places, &mut object, place, &interface.name)?;
     }
     let attached = attach_received(
         (places, maps),
@@ -173,7 +173,7 @@ fn attach_at(
         shape.is_some(),
     );
     if attached.is_err() && matches!(replaceable(&places.link(place), interface), Ok(None)) {
-        sent::detach(places, place, Some(&interface.name))?;
+        egress::detach(places, place, Some(&interface.name))?;
     }
     attached
 }
@@ -260,7 +260,7 @@ pub fn detach(places: &Places, place: usize) -> Result<()> {
     let program = program_id(&pin)?;
     let present = interface::list()?;
     let carrier = carriers(&[Pinned { place, program }], &present).next();
-    sent::detach(places, place, carrier)?;
+    egress::detach(places, place, carrier)?;
     match fs::remove_file(&pin) {
         Ok(()) => wait_until_gone(program.as_slice()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -320,7 +320,7 @@ fn carriers<'a>(pinned: &[Pinned], present: &'a [Interface]) -> impl Iterator<It
 pub fn remove_instance(places: &Places, lock: &Lock) -> Result<()> {
     let (pinned, present) = (pinned(places)?, interface::list()?);
     places.remove(lock)?;
-    sent::detach_filters(carriers(&pinned, &present));
+    egress::detach_filters(carriers(&pinned, &present));
     let programs: Vec<u32> = pinned.iter().filter_map(|link| link.program).collect();
     wait_until_gone(&programs)
 }

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     dataplane::{
+        egress,
         maps::{Maps, RULESETS, text},
         pins::{Lock, Places},
-        refused, sent,
+        refused,
         tables::TABLES,
     },
     interface,
@@ -47,7 +48,7 @@ pub(in crate::dataplane) fn all_use(places: &Places, map: u32) -> Result<bool> {
         .filter(|link| link.carrier(&present).is_some())
         .all(|link| {
             let uses = link.program.is_some_and(|program| using.contains(&program));
-            uses && (places.sent(link.place).exists() || !sent::has_links())
+            uses && (places.sent(link.place).exists() || !egress::has_links())
         }))
 }
 
@@ -72,7 +73,7 @@ pub(in crate::dataplane) fn replace_all(places: &Places, maps: &Maps, _lock: &Lo
     for ((place, mut object), (_, name)) in programs.into_iter().zip(carriers) {
         let link = open_link(&places.link(place))?;
         if tracks {
-            sent::attach(places, &mut object, place, name)?;
+            egress::attach(places, &mut object, place, name)?;
         }
         received(&mut object, tracks)?
             .attach_to_link(link)
@@ -136,7 +137,7 @@ pub(in crate::dataplane) fn outdated(places: &Places, maps: &Maps) -> Result<Vec
     let map = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
     let using = programs_with(map.id());
     let is_current = |program: Option<u32>| program.is_some_and(|id| using.contains(&id));
-    let needs_sender = maps.shape().is_some() && sent::has_links();
+    let needs_sender = maps.shape().is_some() && egress::has_links();
     let mut outdated = Vec::new();
     for link in pinned(places)? {
         let sender = || program_id(&places.sent(link.place));
@@ -176,7 +177,7 @@ pub(in crate::dataplane) fn exchange(
             Ok(_) => maps.note_version(place),
         }
         if tracks {
-            sent::attach(places, &mut object, place, name)?;
+            egress::attach(places, &mut object, place, name)?;
         }
     }
     Ok(())

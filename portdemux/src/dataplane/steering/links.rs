@@ -90,7 +90,7 @@ pub fn begin(
     let mut object = None;
     // First this one: whoever begins to listen from here on is heard of, and whoever listens already is
     // found after it.
-    if !is_there(&hearing(places))? {
+    if !is_there(&sock_ops_pin(places))? {
         unavailable.judge(attach_hearing(places, maps, &mut object))?;
     }
     let names: BTreeSet<&GroupName> = wanted.values().copied().collect();
@@ -135,8 +135,8 @@ pub fn unregister(maps: &Maps, _lock: &Lock, group: u32) {
 pub fn end(places: &Places, maps: &Maps, _lock: &Lock, destinations: &Destinations) -> Result<()> {
     let wanted: BTreeSet<&GroupName> = named(destinations).into_values().collect();
     if wanted.is_empty() {
-        unpin(&looking(places))?;
-        unpin(&hearing(places))?;
+        unpin(&sk_lookup_pin(places))?;
+        unpin(&sock_ops_pin(places))?;
     }
     for (group, name) in maps.steering.groups() {
         if matches!(name, SocketName::Address(_)) && !wanted.contains(&name) {
@@ -164,13 +164,13 @@ fn named(destinations: &Destinations) -> BTreeMap<u32, &GroupName> {
 /// Whether the program that is asked for sockets is attached.
 #[must_use]
 pub fn is_steering(places: &Places) -> bool {
-    looking(places).exists()
+    sk_lookup_pin(places).exists()
 }
 
 /// How sockets are followed.
 #[must_use]
 pub fn followed(places: &Places) -> Followed {
-    if hearing(places).exists() {
+    if sock_ops_pin(places).exists() {
         Followed::ByKernel
     } else {
         Followed::No
@@ -183,9 +183,9 @@ pub fn followed(places: &Places) -> Followed {
 ///
 /// The kernel refuses.
 pub fn refresh(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
-    if is_there(&looking(places))? {
+    if is_there(&sk_lookup_pin(places))? {
         let mut object = None;
-        if is_there(&hearing(places))? {
+        if is_there(&sock_ops_pin(places))? {
             attach_hearing(places, maps, &mut object)?;
         }
         attach_looking(places, maps, &mut object)?;
@@ -200,7 +200,7 @@ pub fn refresh(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
 ///
 /// The kernel refuses.
 pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<()> {
-    let pin = maps.directory.join(LOOKING);
+    let pin = maps.directory.join(SK_LOOKUP);
     if is_there(&pin)? && !uses_sources(maps, &pin) {
         attach_at(&pin, maps, &mut None)?;
     }
@@ -209,7 +209,7 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<()> {
 
 /// Whether the program that is asked for sockets runs and uses the maps that it should.
 fn is_current(places: &Places, maps: &Maps) -> bool {
-    looking(places).exists() && uses_sources(maps, &looking(places))
+    sk_lookup_pin(places).exists() && uses_sources(maps, &sk_lookup_pin(places))
 }
 
 fn uses_sources(maps: &Maps, pin: &Path) -> bool {
@@ -222,15 +222,15 @@ fn uses_sources(maps: &Maps, pin: &Path) -> bool {
     uses().unwrap_or(false)
 }
 
-const LOOKING: &str = "looking";
-const HEARING: &str = "hearing";
+const SK_LOOKUP: &str = "looking";
+const SOCK_OPS: &str = "hearing";
 
-fn looking(places: &Places) -> PathBuf {
-    places.pins().join(LOOKING)
+fn sk_lookup_pin(places: &Places) -> PathBuf {
+    places.pins().join(SK_LOOKUP)
 }
 
-fn hearing(places: &Places) -> PathBuf {
-    places.pins().join(HEARING)
+fn sock_ops_pin(places: &Places) -> PathBuf {
+    places.pins().join(SOCK_OPS)
 }
 
 /// Sockets are those of one network namespace: that in which rules named the first of them.
@@ -238,7 +238,7 @@ fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
     let here = interface::namespace()?;
     let (_, of_instance) = maps.steering.netns();
     if of_instance != here {
-        if is_there(&looking(places))? && is_alive(places)? {
+        if is_there(&sk_lookup_pin(places))? && is_alive(places)? {
             return Err(anyhow::anyhow!(
                 "the sockets of instance {} are in another network namespace",
                 places.instance
@@ -248,8 +248,8 @@ fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
                     .into()
             });
         }
-        unpin(&looking(places))?;
-        unpin(&hearing(places))?;
+        unpin(&sk_lookup_pin(places))?;
+        unpin(&sock_ops_pin(places))?;
     }
     let cookie = take::netns_cookie();
     maps.steering.set_netns(cookie.unwrap_or(0), here);
@@ -258,7 +258,7 @@ fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
 
 /// Whether the namespace is there that the program that is asked for sockets was attached to.
 fn is_alive(places: &Places) -> Result<bool> {
-    let pin = looking(places);
+    let pin = sk_lookup_pin(places);
     let link = match syscalls::open_pin(&pin).map_err(anyhow::Error::new) {
         Err(error) if is_damage(&error) => return Ok(false),
         link => link.with_context(|| format!("open {}", pin.display()))?,
@@ -309,7 +309,7 @@ fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf>
 }
 
 fn attach_looking(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
-    attach_at(&looking(places), maps, object)
+    attach_at(&sk_lookup_pin(places), maps, object)
 }
 
 /// Attaches the program that is asked for sockets, or replaces the one that is there in one step.
@@ -343,7 +343,7 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
 ///
 /// Where they have not, TCP sockets are looked for as those of UDP are.
 fn attach_hearing(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
-    let pin = hearing(places);
+    let pin = sock_ops_pin(places);
     let Some(root) = unified_root() else {
         return Ok(());
     };

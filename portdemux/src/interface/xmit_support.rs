@@ -34,7 +34,7 @@ const TRANSMITS: u64 = 4;
 /// # Errors
 ///
 /// The kernel does not answer as documented.
-pub fn taking() -> Result<Option<BTreeMap<u32, bool>>> {
+pub fn xmit_support() -> Result<Option<BTreeMap<u32, bool>>> {
     ask().context("ask which interfaces take frames of other drivers")
 }
 
@@ -57,11 +57,11 @@ fn ask() -> Result<Option<BTreeMap<u32, bool>>> {
         return Ok(None);
     };
     ask(&question(family, DUMP, GET_DEVICES, &[]))?;
-    let mut taking = BTreeMap::new();
+    let mut support = BTreeMap::new();
     receive(&socket, |messages| {
-        read_devices(messages, family, &mut taking)
+        read_devices(messages, family, &mut support)
     })?;
-    Ok(Some(taking))
+    Ok(Some(support))
 }
 
 /// A question of a family (`struct genlmsghdr`: command, version, two bytes that fill the word).
@@ -92,7 +92,7 @@ fn read_family(mut messages: &[u8], family: &mut Option<u16>) -> Result<Option<(
 fn read_devices(
     mut messages: &[u8],
     family: u16,
-    taking: &mut BTreeMap<u32, bool>,
+    support: &mut BTreeMap<u32, bool>,
 ) -> Result<Option<()>> {
     while let Some((kind, body)) = next(&mut messages)? {
         match kind {
@@ -105,7 +105,7 @@ fn read_devices(
                 let index = value(INDEX).and_then(first::<u32>);
                 let features = value(FEATURES).and_then(first::<u64>);
                 if let (Some(index), Some(features)) = (index, features) {
-                    taking.insert(index, features & TRANSMITS != 0);
+                    support.insert(index, features & TRANSMITS != 0);
                 }
             }
             _ => {}
@@ -165,12 +165,12 @@ mod tests {
             ];
             question(0x21, 0, GET_DEVICES, &attributes.concat())
         };
-        let mut taking = BTreeMap::new();
+        let mut support = BTreeMap::new();
         let messages = [device(1, 0), device(2, 0x7f), device(3, 0x7b)].concat();
-        assert_eq!(read_devices(&messages, 0x21, &mut taking).unwrap(), None);
-        assert_eq!(taking, [(1, false), (2, true), (3, false)].into());
+        assert_eq!(read_devices(&messages, 0x21, &mut support).unwrap(), None);
+        assert_eq!(support, [(1, false), (2, true), (3, false)].into());
         let done = message(DONE, 0, &[0; 4]);
-        assert_eq!(read_devices(&done, 0x21, &mut taking).unwrap(), Some(()));
+        assert_eq!(read_devices(&done, 0x21, &mut support).unwrap(), Some(()));
         for length in 1..messages.len() {
             let _ = read_devices(&messages[..length], 0x21, &mut BTreeMap::new());
         }
@@ -179,8 +179,8 @@ mod tests {
     /// Whatever kernel this runs on, the loopback interface does not.
     #[test]
     fn the_kernel_answers() {
-        if let Some(taking) = taking().unwrap() {
-            assert_eq!(taking.get(&1), Some(&false));
+        if let Some(support) = xmit_support().unwrap() {
+            assert_eq!(support.get(&1), Some(&false));
         }
     }
 }
