@@ -7,7 +7,7 @@ use crate::{
     dataplane::{
         links,
         maps::{self, Maps},
-        pins::Places,
+        pins::InstancePaths,
     },
     interface,
 };
@@ -75,7 +75,7 @@ impl State {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn interfaces(places: &Places, maps: &Maps) -> Result<Vec<AttachedInterface>> {
+pub fn interfaces(places: &InstancePaths, maps: &Maps) -> Result<Vec<AttachedInterface>> {
     let present = interface::list()?;
     let here = interface::namespace()?;
     let pinned = links::pinned(places)?;

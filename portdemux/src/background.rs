@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::dataplane::pins::Places;
+use crate::dataplane::pins::InstancePaths;
 
 /// What it says once nothing that ends the command ends it too.
 const READY: &str = "ready\n";
@@ -25,7 +25,7 @@ const READY: &str = "ready\n";
 /// # Errors
 ///
 /// It does not start.
-pub(crate) fn start(places: &Places, words: &[&str]) -> Result<()> {
+pub(crate) fn start(places: &InstancePaths, words: &[&str]) -> Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("portdemux")

@@ -9,7 +9,7 @@ use portdemux_common::{
 
 use crate::{
     clock::Clock,
-    dataplane::{links, maps::Maps, pins::Places},
+    dataplane::{links, maps::Maps, pins::InstancePaths},
     explain::packet,
     image::Compiled,
     session::{Hook, Session},
@@ -33,14 +33,19 @@ pub struct Cut {
 /// # Errors
 ///
 /// Whether there is a session cannot be seen.
-pub fn cut(places: &Places, maps: &Maps, joining: &[Hook], new: &Compiled) -> Result<Option<Cut>> {
+pub fn cut(
+    places: &InstancePaths,
+    maps: &Maps,
+    joining: &[Hook],
+    new: &Compiled,
+) -> Result<Option<Cut>> {
     let found = Session::find()?;
     Ok(found.and_then(|session| cut_of(session, places, maps, joining, new)))
 }
 
 fn cut_of(
     session: Session,
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     joining: &[Hook],
     new: &Compiled,
@@ -62,7 +67,7 @@ fn cut_of(
 /// # Errors
 ///
 /// Whether there is a session cannot be seen.
-pub fn cut_if_new(places: &Places, maps: &Maps) -> Result<Option<Cut>> {
+pub fn cut_if_new(places: &InstancePaths, maps: &Maps) -> Result<Option<Cut>> {
     Ok(Session::find()?.and_then(|session| {
         let reason = refusal(&session, &maps.compiled())?;
         let may_come = session.may_come_by(&present(places, maps));
@@ -86,7 +91,7 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
 }
 
 /// The interfaces that the instance has a program on.
-fn present(places: &Places, maps: &Maps) -> Vec<Hook> {
+fn present(places: &InstancePaths, maps: &Maps) -> Vec<Hook> {
     let pinned = links::pinned(places);
     let interfaces = maps.interfaces().into_iter();
     // Where that cannot be seen, it may be on any of them.

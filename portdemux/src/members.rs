@@ -11,7 +11,7 @@ use crate::{
     clock::Clock,
     dataplane::{
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
     },
     error::Help as _,
     image::{
@@ -95,7 +95,7 @@ pub type Check<'c> = &'c dyn Fn(&Compiled) -> Result<()>;
 ///
 /// A prefix cannot become that, or something cannot be written.
 pub fn change(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     lock: &Lock,
     in_force: &InForce,
@@ -206,7 +206,7 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
 
 /// Writes the changes into the text, and some that are not on record, and builds the tables anew.
 fn rebuild(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     lock: &Lock,
     steps: &[MemberChange],

@@ -12,7 +12,7 @@ use crate::{
         abi::AbiDirectory,
         links,
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
         takeover::{self, Continued},
     },
     error::Help as _,
@@ -43,7 +43,7 @@ pub struct Upgraded {
 ///
 /// A newer version made it, or the kernel refuses; then the instance goes on as it was, or the next attempt
 /// finishes what this one began.
-pub fn upgrade(places: &Places, lock: &Lock) -> Result<Option<Upgraded>> {
+pub fn upgrade(places: &InstancePaths, lock: &Lock) -> Result<Option<Upgraded>> {
     let found = places.as_found()?;
     let own = places.own();
     let (from, lost) = match found.directory {
@@ -75,7 +75,7 @@ pub fn upgrade(places: &Places, lock: &Lock) -> Result<Option<Upgraded>> {
 /// # Errors
 ///
 /// The kernel refuses; the next attempt goes on.
-pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
+pub fn finish(places: &InstancePaths, lock: &Lock) -> Result<Option<u32>> {
     let begun = takeover::begun(places).context("look whether an upgrade was begun")?;
     let Some(begun) = begun else {
         return Ok(None);
@@ -93,7 +93,7 @@ pub fn finish(places: &Places, lock: &Lock) -> Result<Option<u32>> {
 
 /// Makes the newer instance and puts it in the older one's place. Returns why the text of the rules was lost, if it
 /// was.
-fn begin(older: &Places, abi: u32, lock: &Lock) -> Result<Option<String>> {
+fn begin(older: &InstancePaths, abi: u32, lock: &Lock) -> Result<Option<String>> {
     let maps = older.open()?;
     let Written { in_force, .. } = change::written(older, &maps)?;
     let ruleset = continued(&maps, &in_force)
@@ -124,7 +124,11 @@ fn continued(maps: &Maps, in_force: &change::InForce) -> Result<Option<Continued
 }
 
 /// Starts this binary's processes in the place of those of another one, which end by themselves.
-fn replace_processes(places: &Places, maps: &Maps, lock: &Lock) -> Result<Vec<(String, String)>> {
+fn replace_processes(
+    places: &InstancePaths,
+    maps: &Maps,
+    lock: &Lock,
+) -> Result<Vec<(String, String)>> {
     unconfirmed::hand_over(places, maps, lock)?;
     follower::dismiss(places, lock)?;
     let in_force = change::in_force(places, maps)?;

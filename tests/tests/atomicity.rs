@@ -27,7 +27,7 @@ use portdemux::{
         counters::Outcome,
         links,
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
     },
     image,
     rules::{Ruleset, file},
@@ -97,7 +97,7 @@ impl Instance {
     fn new() -> Result<Self> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = Places::new(
+        let places = InstancePaths::new(
             "atomicity".parse().map_err(anyhow::Error::msg)?,
             bpffs.path().into(),
             state.path().into(),

@@ -19,7 +19,7 @@ use crate::{
         destinations,
         mapped::catching,
         maps::{Maps, Prepared},
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
         redirect_drops, steering,
         tracking::{self, Wanted},
     },
@@ -88,13 +88,13 @@ impl Change {
     /// # Errors
     ///
     /// As [`return_to`]; the change stays in force.
-    pub(crate) fn undo(&self, places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+    pub(crate) fn undo(&self, places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
         let before = self.before.context("the rules before were not kept")?;
         return_to(places, maps, lock, &before).map(drop)
     }
 
     /// Lets go of the ruleset before: nobody returns to it.
-    pub(crate) fn settle(&mut self, places: &Places, maps: &Maps, lock: &Lock) {
+    pub(crate) fn settle(&mut self, places: &InstancePaths, maps: &Maps, lock: &Lock) {
         if self.before.take().is_some() {
             // What stays of it, the next change removes.
             let records = Records::new(places.records());
@@ -114,7 +114,7 @@ impl Change {
 /// Another change waits for its confirmation, the text does not hold together, `check` objects or
 /// something cannot be written; the ruleset in force stays.
 pub fn change(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     lock: &Lock,
     old: impl FnOnce() -> Option<Ruleset> + Send,
@@ -238,7 +238,7 @@ fn old_and_new(
 /// # Errors
 ///
 /// It cannot be read or written.
-pub(crate) fn keep(places: &Places, maps: &Maps, lock: &Lock) -> Result<TextHash> {
+pub(crate) fn keep(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<TextHash> {
     let written = super::written(places, maps)?;
     let record = Record {
         source: written.in_force.source,
@@ -258,7 +258,7 @@ pub(crate) fn keep(places: &Places, maps: &Maps, lock: &Lock) -> Result<TextHash
 /// # Errors
 ///
 /// It cannot be understood or written.
-pub(crate) fn keep_record(places: &Places, record: &Record, lock: &Lock) -> Result<()> {
+pub(crate) fn keep_record(places: &InstancePaths, record: &Record, lock: &Lock) -> Result<()> {
     let ruleset = file::parse("the rules before", &record.text)
         .context("understand the text of the rules before")?;
     Records::new(places.records()).write(record, &record.hash(), &ruleset, lock)
@@ -273,7 +273,7 @@ pub(crate) fn keep_record(places: &Places, record: &Record, lock: &Lock) -> Resu
 ///
 /// The record cannot be read, or the kernel refuses what the rules cannot do without; what is in force stays.
 pub(crate) fn return_to(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     lock: &Lock,
     before: &TextHash,
@@ -330,7 +330,7 @@ fn prepare(maps: &Maps, ruleset: &Ruleset, hash: TextHash) -> Result<Prepared> {
 
 /// The steps in which a ruleset is put in force.
 struct Install<'a> {
-    places: &'a Places,
+    places: &'a InstancePaths,
     maps: &'a Maps,
     lock: &'a Lock,
     ruleset: &'a Ruleset,
@@ -428,7 +428,7 @@ impl Install<'_> {
     }
 }
 
-pub(crate) fn refuse_while_another_waits(places: &Places, maps: &Maps) -> Result<()> {
+pub(crate) fn refuse_while_another_waits(places: &InstancePaths, maps: &Maps) -> Result<()> {
     let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(());
     };

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     dataplane::{
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
     },
     records::{Kept, Record, Records},
     recover,
@@ -53,7 +53,7 @@ pub struct Written {
 /// # Errors
 ///
 /// As [`written`].
-pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
+pub fn in_force(places: &InstancePaths, maps: &Maps) -> Result<InForce> {
     let records = Records::new(places.records());
     let header = maps.header();
     let generation = Generation(header.generation);
@@ -86,7 +86,7 @@ pub fn in_force(places: &Places, maps: &Maps) -> Result<InForce> {
 /// # Errors
 ///
 /// A record cannot be read, or the text not be understood.
-pub fn written(places: &Places, maps: &Maps) -> Result<Written> {
+pub fn written(places: &InstancePaths, maps: &Maps) -> Result<Written> {
     let records = Records::new(places.records());
     loop {
         let header = maps.header();
@@ -138,7 +138,7 @@ pub fn written(places: &Places, maps: &Maps) -> Result<Written> {
 /// Whether the file that a ruleset in force came from still says the same; none if it came from no file, or the
 /// file cannot be read.
 #[must_use]
-pub fn is_in_sync(places: &Places, maps: &Maps, in_force: &InForce) -> Option<bool> {
+pub fn is_in_sync(places: &InstancePaths, maps: &Maps, in_force: &InForce) -> Option<bool> {
     says_the_same(places, maps, in_force, in_force.source.as_ref()?)
 }
 
@@ -146,7 +146,7 @@ pub fn is_in_sync(places: &Places, maps: &Maps, in_force: &InForce) -> Option<bo
 /// cannot be read.
 #[must_use]
 pub fn says_the_same(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     in_force: &InForce,
     file: &Path,
@@ -169,7 +169,7 @@ pub fn says_the_same(
 /// # Errors
 ///
 /// Its record cannot be read or written.
-pub fn came_from(places: &Places, maps: &Maps, lock: &Lock, file: &Path) -> Result<()> {
+pub fn came_from(places: &InstancePaths, maps: &Maps, lock: &Lock, file: &Path) -> Result<()> {
     let file = file
         .canonicalize()
         .with_context(|| format!("find {}", file.display()))?;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Context, output};
 use crate::{
-    dataplane::{links, maps, pins::Places, steering},
+    dataplane::{links, maps, pins::InstancePaths, steering},
     error::{Help as _, NothingLoaded},
     interface,
 };
@@ -62,7 +62,7 @@ fn detach_all_instances(context: &Context) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn detach_all(places: &Places, context: &Context) -> Result<()> {
+fn detach_all(places: &InstancePaths, context: &Context) -> Result<()> {
     places.refuse_newer()?;
     if !places.exists()? && !places.is_in_trash()? {
         return Err(NothingLoaded {

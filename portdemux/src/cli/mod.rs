@@ -45,7 +45,7 @@ use crate::{
         destinations, links,
         mapped::catching,
         maps::Maps,
-        pins::{InstanceName, Lock, PATIENCE, Places},
+        pins::{InstanceName, InstancePaths, Lock, PATIENCE},
     },
     error::{Advice, NothingLoaded},
     records::Records,
@@ -147,7 +147,7 @@ struct Paths {
 impl Paths {
     fn context(self, patience: Duration) -> Context {
         Context {
-            places: Places::new(self.instance, self.bpffs, self.state_dir),
+            places: InstancePaths::new(self.instance, self.bpffs, self.state_dir),
             config: self.config_dir,
             kept: self.kept_dir,
             output: Output::new(),
@@ -246,7 +246,7 @@ impl Command {
 #[derive(Debug)]
 pub struct Context {
     /// Which instance, and where it lies.
-    pub places: Places,
+    pub places: InstancePaths,
     /// Where rules files lie that are applied at boot.
     pub config: PathBuf,
     /// Where the rules are kept that were last in force from those files.
@@ -288,7 +288,7 @@ impl Context {
     }
 
     /// The same for an instance that lies elsewhere.
-    pub(crate) fn at(&self, places: Places) -> Self {
+    pub(crate) fn at(&self, places: InstancePaths) -> Self {
         Self {
             places,
             config: self.config.clone(),
@@ -428,7 +428,7 @@ impl Context {
 
     /// The options that say where this instance lies.
     pub(crate) fn words(&self) -> Vec<String> {
-        let Places {
+        let InstancePaths {
             instance,
             bpffs,
             state,

@@ -7,7 +7,7 @@ use portdemux_common::reason::Reason;
 
 use super::{output, with_help};
 use crate::{
-    dataplane::{maps::Maps, pins::Places},
+    dataplane::{maps::Maps, pins::InstancePaths},
     error::Help as _,
     image::Compiled,
     lockout::{self, Cut},
@@ -93,7 +93,7 @@ impl Safeguard {
     /// A dry run goes on to say what would change, and ends in [`Self::finish`].
     pub(super) fn check(
         &self,
-        places: &Places,
+        places: &InstancePaths,
         maps: &Maps,
         joining: &[Hook],
         new: &Compiled,

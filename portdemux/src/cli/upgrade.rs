@@ -12,7 +12,7 @@ use crate::{
     dataplane::{
         abi::AbiDirectory,
         links,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
     },
     figures::grouped,
     upgrade::{self, Upgraded},
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Upgrades one instance, and says whether there is one.
-fn one(context: &Context, places: &Places) -> Result<bool> {
+fn one(context: &Context, places: &InstancePaths) -> Result<bool> {
     if !places.is_loaded()? {
         return Ok(false);
     }
@@ -79,7 +79,7 @@ fn one(context: &Context, places: &Places) -> Result<bool> {
 }
 
 /// Says what became of an instance.
-pub(super) fn say(context: &Context, places: &Places, upgraded: &Upgraded) {
+pub(super) fn say(context: &Context, places: &InstancePaths, upgraded: &Upgraded) {
     let counted = |count: usize, one: &str| match count {
         1 => format!("1 {one}"),
         count => format!("{} {one}s", grouped(count as u64)),

@@ -8,7 +8,7 @@ use portdemux_common::ABI;
 
 use super::{
     layout::OLDEST,
-    pins::Places,
+    pins::InstancePaths,
     trusted::{Trusted, is_there},
 };
 use crate::error::Help as _;
@@ -42,7 +42,7 @@ impl AbiDirectory {
     }
 }
 
-impl Places {
+impl InstancePaths {
     /// The same instance, with another of its directories of pins.
     #[must_use]
     pub(super) fn with(&self, directory: AbiDirectory) -> Self {

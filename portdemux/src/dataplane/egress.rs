@@ -15,7 +15,7 @@ use aya::{
 
 use super::{
     damage::is_damage,
-    pins::{Places, unpin},
+    pins::{InstancePaths, unpin},
 };
 use crate::{dataplane::refused, error::Help as _};
 
@@ -38,7 +38,12 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 /// # Errors
 ///
 /// The kernel refuses.
-pub(super) fn attach(places: &Places, object: &mut Ebpf, place: usize, name: &str) -> Result<()> {
+pub(super) fn attach(
+    places: &InstancePaths,
+    object: &mut Ebpf,
+    place: usize,
+    name: &str,
+) -> Result<()> {
     let program: &mut SchedClassifier = object
         .program_mut(PROGRAM)
         .context("the object has no program for what is sent")?
@@ -121,7 +126,7 @@ fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
 /// # Errors
 ///
 /// The pin cannot be removed.
-pub(super) fn detach(places: &Places, place: usize, carrier: Option<&str>) -> Result<()> {
+pub(super) fn detach(places: &InstancePaths, place: usize, carrier: Option<&str>) -> Result<()> {
     detach_filters(carrier);
     unpin(&places.sent(place))
 }

@@ -67,7 +67,7 @@ impl std::fmt::Display for InstanceName {
 
 /// Where the pins and records of an instance are.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct InstancePaths {
     /// Its name.
     pub instance: InstanceName,
     /// Where bpffs is mounted.
@@ -84,7 +84,7 @@ pub struct Lock {
     _file: File,
 }
 
-impl Places {
+impl InstancePaths {
     /// The places of an instance; the last two are where bpffs is mounted, and the directory of all records.
     #[must_use]
     pub const fn new(instance: InstanceName, bpffs: PathBuf, state: PathBuf) -> Self {

@@ -21,7 +21,7 @@ use portdemux_common::{
 };
 
 use super::{
-    layout::Places,
+    layout::AddressLayout,
     links,
     mapped::Mapped,
     maps::{self, Maps},
@@ -114,7 +114,7 @@ pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
 
 /// Reads the tables of an image whose head is known; `older` says how places of addresses look in it, if not as in
 /// this binary's.
-pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<Places>) {
+pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<AddressLayout>) {
     const PLACES: [usize; 2] = [Part::V4 as usize, Part::V6 as usize];
     let (index, [_, tables @ ..]) = (image.header.tables, image::parts(&image.header));
     let begin = index

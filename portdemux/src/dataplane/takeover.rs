@@ -24,7 +24,7 @@ use super::{
     layout::{self, CARRIED, Earlier, KEPT, Kind},
     links,
     maps::{self, Maps, Prepared},
-    pins::{Lock, Places},
+    pins::{InstancePaths, Lock},
     quiesce, redirect_drops, steering,
     targets::XSK_DIRECTORY,
     trusted::is_there,
@@ -56,7 +56,11 @@ impl std::fmt::Debug for Staged {
 /// # Errors
 ///
 /// The kernel refuses; the older instance is as it was.
-pub fn stage(older: (&Places, &Maps), ruleset: Option<&Continued>, lock: &Lock) -> Result<Staged> {
+pub fn stage(
+    older: (&InstancePaths, &Maps),
+    ruleset: Option<&Continued>,
+    lock: &Lock,
+) -> Result<Staged> {
     let (places, before) = older;
     let staged = places.with(AbiDirectory::Staged);
     let directory = staged.pins();
@@ -162,7 +166,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 /// Loads the programs for what an older instance is attached to, so that the kernel has taken them before
 /// anything changes.
-fn load(older: &Places, maps: &Maps, _lock: &Lock) -> Result<Staged> {
+fn load(older: &InstancePaths, maps: &Maps, _lock: &Lock) -> Result<Staged> {
     let programs = links::loaded(older, maps)?;
     if steering::is_steering(older) {
         steering::check(maps).context("load the programs for sockets")?;
@@ -175,7 +179,7 @@ fn load(older: &Places, maps: &Maps, _lock: &Lock) -> Result<Staged> {
 /// # Errors
 ///
 /// Something cannot be moved, or the kernel refuses; [`finish`] does the rest.
-pub fn publish(older: &Places, abi: u32, staged: Staged, lock: &Lock) -> Result<()> {
+pub fn publish(older: &InstancePaths, abi: u32, staged: Staged, lock: &Lock) -> Result<()> {
     let beside = older.with(AbiDirectory::Staged);
     let sign = older.sign();
     remove_tree(&sign)?;
@@ -192,7 +196,7 @@ pub fn publish(older: &Places, abi: u32, staged: Staged, lock: &Lock) -> Result<
     exchange(&own, &own.open()?, staged.programs, lock)
 }
 
-fn rename_staged(places: &Places) -> Result<()> {
+fn rename_staged(places: &InstancePaths) -> Result<()> {
     let staged = places.with(AbiDirectory::Staged);
     let own = places.with(AbiDirectory::Own);
     fs::rename(staged.pins(), own.pins()).context("move the pins to their place")
@@ -211,7 +215,7 @@ pub struct Begun {
 /// # Errors
 ///
 /// That cannot be seen, or the newer instance not get its name.
-pub fn begun(places: &Places) -> Result<Option<Begun>> {
+pub fn begun(places: &InstancePaths) -> Result<Option<Begun>> {
     let own = places.with(AbiDirectory::Own);
     let staged = places.with(AbiDirectory::Staged);
     if !is_there(&own.pins())? && staged.overtaken()?.is_some() {
@@ -226,7 +230,7 @@ pub fn begun(places: &Places) -> Result<Option<Begun>> {
 /// # Errors
 ///
 /// The kernel refuses; it can be tried again.
-pub fn finish(places: &Places, begun: &Begun, lock: &Lock) -> Result<()> {
+pub fn finish(places: &InstancePaths, begun: &Begun, lock: &Lock) -> Result<()> {
     let own = places.with(AbiDirectory::Own);
     remove_tree(&own.sign())?;
     let maps = own.open()?;
@@ -246,7 +250,7 @@ pub fn finish(places: &Places, begun: &Begun, lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The kernel refuses one; those before it are replaced.
-pub fn renew(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+pub fn renew(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
     let programs = links::loaded(places, maps)?;
     links::exchange(places, maps, programs)?;
     steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
@@ -254,7 +258,12 @@ pub fn renew(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
 }
 
 /// Exchanges the programs under their links, each in one step.
-fn exchange(places: &Places, maps: &Maps, programs: Vec<(usize, Ebpf)>, lock: &Lock) -> Result<()> {
+fn exchange(
+    places: &InstancePaths,
+    maps: &Maps,
+    programs: Vec<(usize, Ebpf)>,
+    lock: &Lock,
+) -> Result<()> {
     links::exchange(places, maps, programs)?;
     steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
     if let Some((_, older)) = places.overtaken()? {

@@ -17,7 +17,7 @@ use super::{
     flows::{self, Flows},
     links,
     maps::{Maps, text},
-    pins::{Lock, Places},
+    pins::{InstancePaths, Lock},
     trusted::is_there,
 };
 use crate::{error::Help as _, interface, sockets};
@@ -41,7 +41,7 @@ pub struct Wanted {
 /// # Errors
 ///
 /// The kernel refuses; whatever ruleset is in force stays, and the programs that obey it.
-pub fn begin(places: &Places, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Result<()> {
+pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Result<()> {
     let new = flows::shape(wanted.flows, wanted.half_open)?;
     let old = maps.shape();
     let is_same = old.is_some_and(|old| (old.known, old.half_open) == (new.known, new.half_open));
@@ -108,7 +108,7 @@ fn carry_over(before: &Flows, tables: &Flows) {
 /// # Errors
 ///
 /// A program cannot be replaced or a pin not be removed.
-pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+pub fn end(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
     let directory = flows::directory(&places.pins());
     let all = [
         beside(&directory, "new"),
@@ -138,7 +138,7 @@ pub fn end(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
 }
 
 /// The program on the way out is attached by a name in this network namespace.
-fn refuse_other_namespaces(maps: &Maps, places: &Places) -> Result<()> {
+fn refuse_other_namespaces(maps: &Maps, places: &InstancePaths) -> Result<()> {
     let here = interface::namespace()?;
     let attached = links::pinned(places)?;
     let elsewhere = maps.interfaces().into_iter().find(|(place, interface)| {

@@ -25,7 +25,7 @@ use crate::{
         destinations,
         mapped::catching,
         maps::Maps,
-        pins::{self, Lock, Places},
+        pins::{self, InstancePaths, Lock},
         steering,
         trusted::is_there,
     },
@@ -60,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// It does not start. Says what does not happen without it.
-pub fn start_if_needed(places: &Places, maps: &Maps, ruleset: &Ruleset) -> Result<()> {
+pub fn start_if_needed(places: &InstancePaths, maps: &Maps, ruleset: &Ruleset) -> Result<()> {
     let Some(lack) = Need::of(places, maps, ruleset).lack() else {
         return Ok(());
     };
@@ -72,7 +72,7 @@ pub fn start_if_needed(places: &Places, maps: &Maps, ruleset: &Ruleset) -> Resul
 
 /// Whether one runs for an instance.
 #[must_use]
-pub fn is_running(places: &Places) -> bool {
+pub fn is_running(places: &InstancePaths) -> bool {
     pins::is_held(&lock_path(places)).unwrap_or(false)
 }
 
@@ -81,7 +81,7 @@ pub fn is_running(places: &Places) -> bool {
 /// # Errors
 ///
 /// The lock cannot be removed.
-pub(crate) fn dismiss(places: &Places, _lock: &Lock) -> Result<()> {
+pub(crate) fn dismiss(places: &InstancePaths, _lock: &Lock) -> Result<()> {
     pins::unpin(&lock_path(places))
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn dismiss(places: &Places, _lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// Another one runs, or nothing is loaded.
-pub fn run(places: &Places, in_background: bool) -> Result<()> {
+pub fn run(places: &InstancePaths, in_background: bool) -> Result<()> {
     let maps = places.open()?;
     drop(maps);
     if in_background {
@@ -115,7 +115,7 @@ pub fn run(places: &Places, in_background: bool) -> Result<()> {
     Ok(())
 }
 
-fn lock_path(places: &Places) -> PathBuf {
+fn lock_path(places: &InstancePaths) -> PathBuf {
     places.records().join(LOCK)
 }
 
@@ -133,7 +133,7 @@ impl Right {
 }
 
 /// Takes the right; none if another process has it.
-fn only_one(places: &Places) -> Result<Option<Right>> {
+fn only_one(places: &InstancePaths) -> Result<Option<Right>> {
     let path = lock_path(places);
     let begun = Instant::now();
     loop {
@@ -147,7 +147,7 @@ fn only_one(places: &Places) -> Result<Option<Right>> {
 }
 
 /// Takes the right once more if something needs it; what fails is tried again for as long as it does.
-fn again(places: &Places) -> Option<Right> {
+fn again(places: &InstancePaths) -> Option<Right> {
     let is_needed = || -> Result<bool> {
         let maps = places.open()?;
         let in_force = change::in_force(places, &maps)?;
@@ -166,7 +166,7 @@ fn again(places: &Places) -> Option<Right> {
     None
 }
 
-fn another_runs(places: &Places) -> anyhow::Error {
+fn another_runs(places: &InstancePaths) -> anyhow::Error {
     let holder = fs::read_to_string(lock_path(places)).unwrap_or_default();
     let error = anyhow::anyhow!(
         "another portdemux follow ({}) runs for instance {}",
@@ -176,7 +176,7 @@ fn another_runs(places: &Places) -> anyhow::Error {
     error.context(Advice("one is enough".into()))
 }
 
-fn follow(places: &Places, right: &Right) {
+fn follow(places: &InstancePaths, right: &Right) {
     let changes = Changes::listen();
     let mut known: Option<(Generation, Ruleset)> = None;
     // When it looked at everything, and whether an interface changed since.
@@ -230,7 +230,7 @@ fn follow(places: &Places, right: &Right) {
 
 /// Makes interfaces that have returned destinations again, and tells socket lookups of those that stand on
 /// attached ones.
-fn tend_interfaces(places: &Places, maps: &Maps, need: &Need) -> Result<()> {
+fn tend_interfaces(places: &InstancePaths, maps: &Maps, need: &Need) -> Result<()> {
     let is_any_back = need.interfaces && destinations::is_any_stale(maps)?;
     let is_stale = need.guarded && !steering::is_guard_current(places, maps)?;
     if !is_any_back && !is_stale {
@@ -250,7 +250,7 @@ fn tend_interfaces(places: &Places, maps: &Maps, need: &Need) -> Result<()> {
 }
 
 /// Taking a lock of an instance that was just removed has made its directory again.
-fn remove_records(places: &Places, lock: &Lock) -> Result<()> {
+fn remove_records(places: &InstancePaths, lock: &Lock) -> Result<()> {
     if places.exists()? {
         return Ok(());
     }
@@ -271,7 +271,7 @@ fn is_any_missing(maps: &Maps, need: &Need) -> bool {
 /// Looks for sockets at all addresses that are wanted, and makes those that are there members.
 ///
 /// Whoever changes something meanwhile looks himself, and is waited for.
-fn look(places: &Places, generation: Generation, need: &Need) {
+fn look(places: &InstancePaths, generation: Generation, need: &Need) {
     let groups = |maps: &Maps| -> Vec<(u32, ListenAddress)> {
         let wanted = need.sockets.iter().map(|&(address, _)| address);
         wanted

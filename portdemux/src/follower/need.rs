@@ -5,7 +5,7 @@ use portdemux_common::wire::Transport;
 use crate::{
     dataplane::{
         maps::Maps,
-        pins::Places,
+        pins::InstancePaths,
         steering::{self, Followed},
     },
     rules::{
@@ -28,7 +28,7 @@ pub struct Need {
 impl Need {
     /// That of a ruleset in force.
     #[must_use]
-    pub fn of(places: &Places, maps: &Maps, ruleset: &Ruleset) -> Self {
+    pub fn of(places: &InstancePaths, maps: &Maps, ruleset: &Ruleset) -> Self {
         Self::with(ruleset, steering::followed(places), maps.is_attached())
     }
 

@@ -23,7 +23,7 @@ use crate::{
     dataplane::{
         destinations::{self, State as DestinationState},
         maps::Maps,
-        pins::Places,
+        pins::InstancePaths,
         steering::Member,
     },
     explain::packet,
@@ -80,7 +80,7 @@ impl Judge {
     /// # Errors
     ///
     /// The kernel does not list interfaces or addresses.
-    pub fn new(places: &Places, maps: &Maps, rules: Option<&Ruleset>) -> Result<Self> {
+    pub fn new(places: &InstancePaths, maps: &Maps, rules: Option<&Ruleset>) -> Result<Self> {
         let attached = attached::interfaces(places, maps)?.into_iter();
         let attached = attached.filter(|interface| interface.state == State::Attached);
         let watched = watched(&attached.map(|interface| interface.index).collect())?;

@@ -19,7 +19,7 @@ use crate::{
     background,
     dataplane::{
         mapped::catching,
-        pins::{self, Lock, Places},
+        pins::{self, InstancePaths, Lock},
     },
 };
 
@@ -37,7 +37,7 @@ pub const VERB: &str = "guard";
 /// # Errors
 ///
 /// It does not start.
-pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
+pub(crate) fn start(places: &InstancePaths, _lock: &Lock) -> Result<()> {
     background::start(places, &[VERB])
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn start(places: &Places, _lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// It cannot stand by itself, or not see what waits.
-pub fn run(places: &Places) -> Result<()> {
+pub fn run(places: &InstancePaths) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
     let path = super::path(places);
     let file = match File::open(&path) {
@@ -82,14 +82,14 @@ pub fn run(places: &Places) -> Result<()> {
 /// # Errors
 ///
 /// That cannot be seen.
-pub fn stands_by(places: &Places) -> io::Result<bool> {
+pub fn stands_by(places: &InstancePaths) -> io::Result<bool> {
     pins::is_held(&super::path(places))
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
 ///
 /// While the change is being made, this waits for the lock.
-fn act(places: &Places, watched: Identity) -> Result<Option<Duration>> {
+fn act(places: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
     let lock = places.lock()?;
     if !places.exists()? && !places.is_in_trash()? {
         // The instance was removed just now, and taking the lock has made its directory again.
@@ -111,7 +111,7 @@ fn act(places: &Places, watched: Identity) -> Result<Option<Duration>> {
 }
 
 /// Waits until a time, or until something else waits or nothing does.
-fn wait(places: &Places, watched: Identity, end: Duration) {
+fn wait(places: &InstancePaths, watched: Identity, end: Duration) {
     // What cannot be seen is still there.
     while Identity::of(places).map_or(true, |now| now == Some(watched)) {
         let left = end.saturating_sub(clock::now());
@@ -134,7 +134,7 @@ struct Identity {
 
 impl Identity {
     /// That of what waits in an instance, if something does.
-    fn of(places: &Places) -> Result<Option<Self>> {
+    fn of(places: &InstancePaths) -> Result<Option<Self>> {
         let path = super::path(places);
         match fs::metadata(&path) {
             Ok(file) => Ok(Some(Self::from(&file))),

@@ -30,7 +30,7 @@ use crate::{
     change::{self, Change},
     dataplane::{
         maps::Maps,
-        pins::{Lock, Places, unpin},
+        pins::{InstancePaths, Lock, unpin},
     },
     error::{Help as _, Warning},
     records::{Kept, Record, Records, TextHash},
@@ -89,7 +89,7 @@ impl UnconfirmedChange {
     /// # Errors
     ///
     /// It cannot be read.
-    pub fn read(places: &Places) -> Result<Option<Self>> {
+    pub fn read(places: &InstancePaths) -> Result<Option<Self>> {
         let path = path(places);
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -127,7 +127,7 @@ impl UnconfirmedChange {
 
     /// How often it was tried in vain to undo it.
     #[must_use]
-    pub fn tries(&self, places: &Places) -> Tries {
+    pub fn tries(&self, places: &InstancePaths) -> Tries {
         Tries::read(places)
     }
 
@@ -138,7 +138,7 @@ impl UnconfirmedChange {
     }
 
     /// Writes it down, in the place of what was there.
-    fn write(&self, places: &Places) -> Result<()> {
+    fn write(&self, places: &InstancePaths) -> Result<()> {
         let path = path(places);
         // Under another name first: it is there whole or not at all.
         let unfinished = path.with_extension("new");
@@ -155,7 +155,7 @@ impl UnconfirmedChange {
     /// # Errors
     ///
     /// Its record cannot be read, or the kernel refuses; the change stays in force and on record.
-    pub fn undo(&self, places: &Places, maps: &Maps, lock: &Lock) -> Result<Change> {
+    pub fn undo(&self, places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Change> {
         if let Before::Here(record) = &self.before {
             change::keep_record(places, record, lock)?;
         }
@@ -170,7 +170,7 @@ impl UnconfirmedChange {
 ///
 /// The text before cannot be kept, something cannot be written or no process started; nothing waits.
 pub(crate) fn begin(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     lock: &Lock,
     within: Duration,
@@ -201,7 +201,7 @@ pub(crate) fn begin(
 /// # Errors
 ///
 /// The file cannot be removed.
-pub fn discard(places: &Places, _lock: &Lock) -> Result<()> {
+pub fn discard(places: &InstancePaths, _lock: &Lock) -> Result<()> {
     unpin(&path(places))?;
     // Without the other file it means nothing.
     let _: Result<()> = unpin(&tries::path(places));
@@ -214,7 +214,7 @@ pub fn discard(places: &Places, _lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The record cannot be read or written, or the guardian does not start.
-pub(crate) fn hand_over(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+pub(crate) fn hand_over(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
     let Some(mut unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(());
     };
@@ -238,7 +238,7 @@ pub(crate) fn hand_over(places: &Places, maps: &Maps, lock: &Lock) -> Result<()>
 /// # Errors
 ///
 /// That cannot be seen.
-pub(crate) fn is_hopeless(places: &Places, maps: &Maps) -> Result<bool> {
+pub(crate) fn is_hopeless(places: &InstancePaths, maps: &Maps) -> Result<bool> {
     let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(false);
     };
@@ -268,7 +268,7 @@ pub struct Undone {
 /// # Errors
 ///
 /// Something cannot be read or written.
-pub fn settle(places: &Places, maps: &Maps, lock: &Lock) -> Result<Option<Undone>> {
+pub fn settle(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Option<Undone>> {
     let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return Ok(None);
     };
@@ -291,6 +291,6 @@ pub fn settle(places: &Places, maps: &Maps, lock: &Lock) -> Result<Option<Undone
     }
 }
 
-fn path(places: &Places) -> PathBuf {
+fn path(places: &InstancePaths) -> PathBuf {
     places.records().join("pending.json")
 }

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::pins::Places;
+use crate::dataplane::pins::InstancePaths;
 
 /// How much room there is, in bytes.
 const ROOM: usize = 1024;
@@ -28,18 +28,18 @@ pub struct Tries {
 
 impl Tries {
     /// Those of what waits in an instance; none where nothing could be written about them.
-    pub(super) fn read(places: &Places) -> Self {
+    pub(super) fn read(places: &InstancePaths) -> Self {
         let text = fs::read_to_string(path(places)).unwrap_or_default();
         serde_json::from_str(text.trim_end()).unwrap_or_default()
     }
 
     /// Takes the room for them.
-    pub(super) fn reserve(places: &Places) -> io::Result<()> {
+    pub(super) fn reserve(places: &InstancePaths) -> io::Result<()> {
         fs::write(path(places), Self::default().padded()?)
     }
 
     /// Writes them down, into the room that there is.
-    pub(super) fn write(&self, places: &Places) -> io::Result<()> {
+    pub(super) fn write(&self, places: &InstancePaths) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(path(places))?;
         file.write_all_at(self.padded()?.as_bytes(), 0)
     }
@@ -56,7 +56,7 @@ impl Tries {
     }
 }
 
-pub(super) fn path(places: &Places) -> PathBuf {
+pub(super) fn path(places: &InstancePaths) -> PathBuf {
     places.records().join("pending.tries")
 }
 

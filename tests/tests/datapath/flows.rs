@@ -18,7 +18,7 @@ use portdemux::{
     dataplane::{
         links,
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
         tracking::{self, Wanted},
     },
     image::{self, Compiled},
@@ -261,7 +261,7 @@ impl Kernel {
     fn new(text: &str) -> Result<(Self, Compiled)> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = Places::new(
+        let places = InstancePaths::new(
             "agree".parse().map_err(anyhow::Error::msg)?,
             bpffs.path().into(),
             state.path().into(),

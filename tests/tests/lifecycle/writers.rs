@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use portdemux::{
     dataplane::{
         links::{self, Attachment, Wish},
-        pins::Places,
+        pins::InstancePaths,
     },
     interface,
 };
@@ -284,8 +284,8 @@ fn a_program_that_was_exchanged_since_interfaces_were_listed_is_not_taken_off() 
     Ok(())
 }
 
-fn places(portdemux: &Portdemux) -> Result<Places> {
-    Ok(Places::new(
+fn places(portdemux: &Portdemux) -> Result<InstancePaths> {
+    Ok(InstancePaths::new(
         "default".parse().map_err(anyhow::Error::msg)?,
         portdemux.bpffs().into(),
         portdemux.state().into(),

@@ -20,7 +20,7 @@ use crate::{
         output::{self, Align, Table},
         stats::{Lost, Traffic},
     },
-    dataplane::{maps::Maps, pins::Places, redirect_drops},
+    dataplane::{maps::Maps, pins::InstancePaths, redirect_drops},
     figures::{grouped, rate, size},
     rules::duration::seconds,
     unconfirmed::{Standing, UnconfirmedChange, guardian},
@@ -111,7 +111,7 @@ impl From<&AttachedInterface> for Interface {
 
 impl Waiting {
     /// What waits, or waited.
-    fn of(unconfirmed: &UnconfirmedChange, places: &Places, maps: &Maps) -> Self {
+    fn of(unconfirmed: &UnconfirmedChange, places: &InstancePaths, maps: &Maps) -> Self {
         let standing = unconfirmed.standing(maps);
         let tries = unconfirmed.tries(places);
         let left = match standing {

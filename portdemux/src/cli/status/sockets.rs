@@ -6,7 +6,7 @@ use crate::{
     cli::{Context, output},
     dataplane::{
         maps::Maps,
-        pins::Places,
+        pins::InstancePaths,
         steering::{self, Features, Followed},
     },
     figures::grouped,
@@ -32,7 +32,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn read(places: &Places, maps: &Maps, ruleset: Option<&Ruleset>) -> Self {
+    pub(super) fn read(places: &InstancePaths, maps: &Maps, ruleset: Option<&Ruleset>) -> Self {
         let groups = maps.steering.groups();
         let members = groups
             .iter()

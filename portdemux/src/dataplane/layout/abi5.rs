@@ -7,7 +7,9 @@ use portdemux_common::{
     state::Generation,
 };
 
-use super::{Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks, Places, Tables};
+use super::{
+    AddressLayout, Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks, Tables,
+};
 use crate::{dataplane::mapped::Mapped, image};
 
 /// Its number.
@@ -28,7 +30,7 @@ const TABLES: [usize; Part::COUNT] = [
 ];
 const V4: usize = Part::V4 as usize;
 const V6: usize = Part::V6 as usize;
-const PLACES: Places = Places {
+const PLACES: AddressLayout = AddressLayout {
     v4: (12, 4),
     v6: (24, 16),
 };

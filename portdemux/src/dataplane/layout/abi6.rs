@@ -1,6 +1,6 @@
 //! ABI 6, whose instances do not say how the blocks of a CPU and the tables of rulesets are made up.
 
-use super::{OwnBlocks, Places, Tables};
+use super::{AddressLayout, OwnBlocks, Tables};
 
 /// Its number.
 pub(super) const ABI: u32 = 6;
@@ -13,7 +13,7 @@ pub(super) const OWN_BLOCKS: OwnBlocks = OwnBlocks {
 
 pub(super) const TABLES: Tables = Tables { value_bytes: 8 };
 
-pub(super) const PLACES: Places = Places {
+pub(super) const PLACES: AddressLayout = AddressLayout {
     v4: (16, 8),
     v6: (24, 16),
 };

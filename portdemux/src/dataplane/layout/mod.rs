@@ -30,7 +30,7 @@ use portdemux_common::{
 
 pub(super) use self::{
     earlier::{CARRIED, Earlier, Kind, write_carried},
-    places::Places,
+    places::AddressLayout,
     runs::Runs,
     translated::Translated,
 };
@@ -260,7 +260,7 @@ impl Layout {
     }
 
     /// How places of addresses look in those tables, if not as in this binary's.
-    pub(super) fn older_places(&self) -> Option<Places> {
+    pub(super) fn older_places(&self) -> Option<AddressLayout> {
         (self.abi == u64::from(abi6::ABI)).then_some(abi6::PLACES)
     }
 

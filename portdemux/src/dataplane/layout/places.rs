@@ -9,12 +9,12 @@ const HALF: usize = size_of::<u32>();
 /// How many bytes a place of each version has, and how far into it the index of the first span stands, which the
 /// number of spans follows. It begins with the address.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::dataplane) struct Places {
+pub(in crate::dataplane) struct AddressLayout {
     pub(super) v4: (usize, usize),
     pub(super) v6: (usize, usize),
 }
 
-impl Places {
+impl AddressLayout {
     /// Reads those of an image into it, all else of which is there; `v4` and `v6` say where in the map they begin, in
     /// bytes.
     pub(in crate::dataplane) fn read(

@@ -42,7 +42,7 @@ use super::{
     damage::is_damage,
     egress,
     maps::Maps,
-    pins::{Lock, Places, unpin},
+    pins::{InstancePaths, Lock, unpin},
     trusted::is_there,
 };
 use crate::{
@@ -110,7 +110,7 @@ impl Pinned {
 ///
 /// Another XDP program is on the interface, the mode cannot be had, the kernel refuses.
 pub fn attach(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     interface: &Interface,
     netns: u64,
@@ -152,7 +152,7 @@ pub fn attach(
 }
 
 fn attach_at(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     interface: &Interface,
     place: usize,
@@ -180,7 +180,7 @@ fn attach_at(
 
 /// Attaches the program that sees what an interface receives.
 fn attach_received(
-    (places, maps): (&Places, &Maps),
+    (places, maps): (&InstancePaths, &Maps),
     object: &mut Ebpf,
     interface: &Interface,
     place: usize,
@@ -255,7 +255,7 @@ fn open_link(pin: &Path) -> Result<XdpLink> {
 /// # Errors
 ///
 /// The pin cannot be removed, or something else holds the link.
-pub fn detach(places: &Places, place: usize) -> Result<()> {
+pub fn detach(places: &InstancePaths, place: usize) -> Result<()> {
     let pin = places.link(place);
     let program = program_id(&pin)?;
     let present = interface::list()?;
@@ -317,7 +317,7 @@ fn carriers<'a>(pinned: &[Pinned], present: &'a [Interface]) -> impl Iterator<It
 /// # Errors
 ///
 /// A pin or a record cannot be removed; something else holds a link.
-pub fn remove_instance(places: &Places, lock: &Lock) -> Result<()> {
+pub fn remove_instance(places: &InstancePaths, lock: &Lock) -> Result<()> {
     let (pinned, present) = (pinned(places)?, interface::list()?);
     places.remove(lock)?;
     egress::detach_filters(carriers(&pinned, &present));
@@ -330,7 +330,7 @@ pub fn remove_instance(places: &Places, lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// They cannot be asked for.
-pub fn pinned(places: &Places) -> Result<Vec<Pinned>> {
+pub fn pinned(places: &InstancePaths) -> Result<Vec<Pinned>> {
     let mut pinned = Vec::new();
     for place in 0..MAX_INTERFACES {
         let pin = places.link(place);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
-    dataplane::{pins::Places, refused},
+    dataplane::{pins::InstancePaths, refused},
     error::{Advice, Help as _},
     interface::{self, Interface},
 };
@@ -49,7 +49,7 @@ pub fn check_capabilities() -> Result<()> {
 ///
 /// One that can be on its way off the interface is waited for: a program of portdemux that no
 /// instance in this bpffs has, or one that is not there any more when it is asked for its name.
-pub(super) fn refuse_foreign_program(places: &Places, interface: &Interface) -> Result<()> {
+pub(super) fn refuse_foreign_program(places: &InstancePaths, interface: &Interface) -> Result<()> {
     let deadline = Instant::now() + PARTING;
     let (program, name) = loop {
         let present = interface::list()?;
@@ -99,7 +99,7 @@ fn is_our_name(name: &str) -> bool {
 }
 
 /// Whether an instance in this bpffs has the link of a program.
-fn is_pinned(places: &Places, program: u32) -> bool {
+fn is_pinned(places: &InstancePaths, program: u32) -> bool {
     let links = places.all_links();
     // What cannot be asked may be it.
     links

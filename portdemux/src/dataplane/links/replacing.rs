@@ -18,7 +18,7 @@ use crate::{
     dataplane::{
         egress,
         maps::{Maps, RULESETS, text},
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
         refused,
         tables::TABLES,
     },
@@ -40,7 +40,7 @@ pub(in crate::dataplane) fn programs_with(map: u32) -> Vec<u32> {
 }
 
 /// Whether the programs on all interfaces use a map, and each has one beside it that sees what is sent.
-pub(in crate::dataplane) fn all_use(places: &Places, map: u32) -> Result<bool> {
+pub(in crate::dataplane) fn all_use(places: &InstancePaths, map: u32) -> Result<bool> {
     let using = programs_with(map);
     let present = interface::list()?;
     Ok(pinned(places)?
@@ -59,7 +59,11 @@ pub(in crate::dataplane) fn all_use(places: &Places, map: u32) -> Result<bool> {
 /// # Errors
 ///
 /// The kernel refuses one, before any is replaced; or it does not exchange one, and those before it are replaced.
-pub(in crate::dataplane) fn replace_all(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
+pub(in crate::dataplane) fn replace_all(
+    places: &InstancePaths,
+    maps: &Maps,
+    _lock: &Lock,
+) -> Result<()> {
     let tracks = maps.shape().is_some();
     let present = interface::list()?;
     let links = pinned(places)?;
@@ -122,7 +126,10 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
 /// # Errors
 ///
 /// The kernel refuses one.
-pub(in crate::dataplane) fn loaded(places: &Places, maps: &Maps) -> Result<Vec<(usize, Ebpf)>> {
+pub(in crate::dataplane) fn loaded(
+    places: &InstancePaths,
+    maps: &Maps,
+) -> Result<Vec<(usize, Ebpf)>> {
     let links = pinned(places)?;
     all_verified(maps, links.iter().map(|link| link.place))
 }
@@ -132,7 +139,10 @@ pub(in crate::dataplane) fn loaded(places: &Places, maps: &Maps) -> Result<Vec<(
 /// # Errors
 ///
 /// The kernel refuses one.
-pub(in crate::dataplane) fn outdated(places: &Places, maps: &Maps) -> Result<Vec<(usize, Ebpf)>> {
+pub(in crate::dataplane) fn outdated(
+    places: &InstancePaths,
+    maps: &Maps,
+) -> Result<Vec<(usize, Ebpf)>> {
     let pin = maps.directory.join(RULESETS);
     let map = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
     let using = programs_with(map.id());
@@ -154,7 +164,7 @@ pub(in crate::dataplane) fn outdated(places: &Places, maps: &Maps) -> Result<Vec
 ///
 /// The kernel refuses one; those before it are replaced.
 pub(in crate::dataplane) fn exchange(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     programs: Vec<(usize, Ebpf)>,
 ) -> Result<()> {

@@ -26,7 +26,7 @@ use super::{
     mapped::Mapped,
     maps::{self, CPUS, DEVICES, Maps, possible_cpus},
     objects,
-    pins::{Lock, Places, unpin},
+    pins::{InstancePaths, Lock, unpin},
     targets::Needed,
     trusted::is_there,
 };
@@ -211,7 +211,7 @@ fn needed(ruleset: &Ruleset) -> impl Iterator<Item = (&'static str, &'static str
 
 /// Whether what the targets of a ruleset do not take is counted; nothing if it names none.
 #[must_use]
-pub fn are_counted(places: &Places, ruleset: &Ruleset) -> Option<bool> {
+pub fn are_counted(places: &InstancePaths, ruleset: &Ruleset) -> Option<bool> {
     let pins: Vec<PathBuf> = needed(ruleset)
         .map(|(program, _)| pin(places, program))
         .collect();
@@ -223,7 +223,7 @@ pub fn are_counted(places: &Places, ruleset: &Ruleset) -> Option<bool> {
 /// # Errors
 ///
 /// The kernel refuses a program. Packets go to their targets all the same.
-pub fn begin(places: &Places, maps: &Maps, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
+pub fn begin(places: &InstancePaths, maps: &Maps, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
     let mut missing = Vec::new();
     for (program, tracepoint) in needed(ruleset) {
         if !is_there(&pin(places, program))? {
@@ -238,7 +238,7 @@ pub fn begin(places: &Places, maps: &Maps, _lock: &Lock, ruleset: &Ruleset) -> R
 /// # Errors
 ///
 /// A pin cannot be removed.
-pub fn end(places: &Places, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
+pub fn end(places: &InstancePaths, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
     let needed: Vec<&str> = needed(ruleset).map(|(program, _)| program).collect();
     for (program, ..) in PROGRAMS {
         if !needed.contains(&program) {
@@ -253,7 +253,7 @@ pub fn end(places: &Places, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
 /// # Errors
 ///
 /// The kernel refuses one.
-pub fn refresh(places: &Places, maps: &Maps, _lock: &Lock) -> Result<()> {
+pub fn refresh(places: &InstancePaths, maps: &Maps, _lock: &Lock) -> Result<()> {
     let mut running = Vec::new();
     for (program, tracepoint, _) in PROGRAMS {
         if is_there(&pin(places, program))? {
@@ -269,7 +269,7 @@ pub(super) fn is_program(name: &str) -> bool {
 }
 
 /// Attaches this binary's programs in the place of those that an older instance has pinned in a directory.
-pub(super) fn exchange(places: &Places, maps: &Maps, older: &Path) -> Result<()> {
+pub(super) fn exchange(places: &InstancePaths, maps: &Maps, older: &Path) -> Result<()> {
     for (program, tracepoint, _) in PROGRAMS {
         if older.join(program).try_exists()? {
             attach(places, maps, vec![(program, tracepoint)])?;
@@ -281,7 +281,11 @@ pub(super) fn exchange(places: &Places, maps: &Maps, older: &Path) -> Result<()>
 }
 
 /// Attaches programs; those that are there are taken off when the new ones count.
-fn attach(places: &Places, maps: &Maps, programs: Vec<(&'static str, &'static str)>) -> Result<()> {
+fn attach(
+    places: &InstancePaths,
+    maps: &Maps,
+    programs: Vec<(&'static str, &'static str)>,
+) -> Result<()> {
     let mut object = None;
     for (name, tracepoint) in programs {
         let object = match &mut object {
@@ -330,6 +334,6 @@ fn load(pins: &Path) -> Result<Ebpf> {
     maps::prepared(object, "the program that counts losses")
 }
 
-fn pin(places: &Places, program: &str) -> PathBuf {
+fn pin(places: &InstancePaths, program: &str) -> PathBuf {
     places.pins().join(program)
 }

@@ -6,7 +6,7 @@ use crate::{
     dataplane::{
         links,
         maps::Maps,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
     },
     interface::{self, Interface},
 };
@@ -16,7 +16,7 @@ use crate::{
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn guard(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+pub fn guard(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
     guard_without(places, maps, lock, &[])
 }
 
@@ -25,7 +25,7 @@ pub fn guard(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn is_guard_current(places: &Places, maps: &Maps) -> Result<bool> {
+pub fn is_guard_current(places: &InstancePaths, maps: &Maps) -> Result<bool> {
     if maps.steering.netns().1 != interface::namespace()? {
         return Ok(true);
     }
@@ -40,7 +40,12 @@ pub fn is_guard_current(places: &Places, maps: &Maps) -> Result<bool> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn guard_without(places: &Places, maps: &Maps, _lock: &Lock, leaving: &[usize]) -> Result<()> {
+pub fn guard_without(
+    places: &InstancePaths,
+    maps: &Maps,
+    _lock: &Lock,
+    leaving: &[usize],
+) -> Result<()> {
     if maps.steering.netns().1 != interface::namespace()? {
         // What is attached here matters nothing to the other namespace; what leaves may be there.
         if !leaving.is_empty() {
@@ -55,7 +60,7 @@ pub fn guard_without(places: &Places, maps: &Maps, _lock: &Lock, leaving: &[usiz
 }
 
 /// The interfaces that the program runs on, but for those at some places.
-fn carriers(places: &Places, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
+fn carriers(places: &InstancePaths, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
     let attached = links::pinned(places)?.into_iter();
     let attached = attached.filter(|link| !leaving.contains(&link.place));
     Ok(attached

@@ -27,7 +27,7 @@ use crate::{
         links::programs_with,
         maps::{self, CPUS, Maps, TABLES, possible_cpus},
         objects,
-        pins::{Lock, Places, unpin},
+        pins::{InstancePaths, Lock, unpin},
         refused, syscalls,
         trusted::is_there,
     },
@@ -62,7 +62,7 @@ pub enum Followed {
 /// The kernel lacks what it takes or refuses, and that is not to count as missing; whatever ruleset is in force
 /// stays, and what it names.
 pub fn begin(
-    places: &Places,
+    places: &InstancePaths,
     maps: &Maps,
     lock: &Lock,
     destinations: &Destinations,
@@ -115,7 +115,7 @@ pub fn begin(
 /// # Errors
 ///
 /// The kernel lacks what it takes, or there are too many groups.
-pub fn register(places: &Places, maps: &Maps, _lock: &Lock, name: &str) -> Result<u32> {
+pub fn register(places: &InstancePaths, maps: &Maps, _lock: &Lock, name: &str) -> Result<u32> {
     require()?;
     enter_namespace(places, maps)?;
     maps.steering.enter(&SocketName::Name(name.into()))
@@ -132,7 +132,12 @@ pub fn unregister(maps: &Maps, _lock: &Lock, group: u32) {
 /// # Errors
 ///
 /// A pin cannot be removed.
-pub fn end(places: &Places, maps: &Maps, _lock: &Lock, destinations: &Destinations) -> Result<()> {
+pub fn end(
+    places: &InstancePaths,
+    maps: &Maps,
+    _lock: &Lock,
+    destinations: &Destinations,
+) -> Result<()> {
     let wanted: BTreeSet<&GroupName> = named(destinations).into_values().collect();
     if wanted.is_empty() {
         unpin(&sk_lookup_pin(places))?;
@@ -163,13 +168,13 @@ fn named(destinations: &Destinations) -> BTreeMap<u32, &GroupName> {
 
 /// Whether the program that is asked for sockets is attached.
 #[must_use]
-pub fn is_steering(places: &Places) -> bool {
+pub fn is_steering(places: &InstancePaths) -> bool {
     sk_lookup_pin(places).exists()
 }
 
 /// How sockets are followed.
 #[must_use]
-pub fn followed(places: &Places) -> Followed {
+pub fn followed(places: &InstancePaths) -> Followed {
     if sock_ops_pin(places).exists() {
         Followed::ByKernel
     } else {
@@ -182,7 +187,7 @@ pub fn followed(places: &Places) -> Followed {
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn refresh(places: &Places, maps: &Maps, lock: &Lock) -> Result<()> {
+pub fn refresh(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
     if is_there(&sk_lookup_pin(places))? {
         let mut object = None;
         if is_there(&sock_ops_pin(places))? {
@@ -208,7 +213,7 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<()> {
 }
 
 /// Whether the program that is asked for sockets runs and uses the maps that it should.
-fn is_current(places: &Places, maps: &Maps) -> bool {
+fn is_current(places: &InstancePaths, maps: &Maps) -> bool {
     sk_lookup_pin(places).exists() && uses_sources(maps, &sk_lookup_pin(places))
 }
 
@@ -225,16 +230,16 @@ fn uses_sources(maps: &Maps, pin: &Path) -> bool {
 const SK_LOOKUP: &str = "looking";
 const SOCK_OPS: &str = "hearing";
 
-fn sk_lookup_pin(places: &Places) -> PathBuf {
+fn sk_lookup_pin(places: &InstancePaths) -> PathBuf {
     places.pins().join(SK_LOOKUP)
 }
 
-fn sock_ops_pin(places: &Places) -> PathBuf {
+fn sock_ops_pin(places: &InstancePaths) -> PathBuf {
     places.pins().join(SOCK_OPS)
 }
 
 /// Sockets are those of one network namespace: that in which rules named the first of them.
-fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
+fn enter_namespace(places: &InstancePaths, maps: &Maps) -> Result<()> {
     let here = interface::namespace()?;
     let (_, of_instance) = maps.steering.netns();
     if of_instance != here {
@@ -257,7 +262,7 @@ fn enter_namespace(places: &Places, maps: &Maps) -> Result<()> {
 }
 
 /// Whether the namespace is there that the program that is asked for sockets was attached to.
-fn is_alive(places: &Places) -> Result<bool> {
+fn is_alive(places: &InstancePaths) -> Result<bool> {
     let pin = sk_lookup_pin(places);
     let link = match syscalls::open_pin(&pin).map_err(anyhow::Error::new) {
         Err(error) if is_damage(&error) => return Ok(false),
@@ -308,7 +313,7 @@ fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf>
     object.as_mut().context("the programs for sockets")
 }
 
-fn attach_looking(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
+fn attach_looking(places: &InstancePaths, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
     attach_at(&sk_lookup_pin(places), maps, object)
 }
 
@@ -342,7 +347,7 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
 /// Attaches the program that hears of sockets, if the kernel and its control groups have what it takes.
 ///
 /// Where they have not, TCP sockets are looked for as those of UDP are.
-fn attach_hearing(places: &Places, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
+fn attach_hearing(places: &InstancePaths, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
     let pin = sock_ops_pin(places);
     let Some(root) = unified_root() else {
         return Ok(());

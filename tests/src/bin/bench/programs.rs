@@ -15,7 +15,7 @@ use portdemux::{
         flows, links,
         maps::{COUNTERS, Maps, OWN_COUNTERS, RULESETS, TABLES},
         objects,
-        pins::{Lock, Places},
+        pins::{InstancePaths, Lock},
     },
     image,
     members::{self, Changed},
@@ -31,7 +31,7 @@ use tempfile::TempDir;
 /// An instance of portdemux that is attached to nothing, on a bpffs of its own.
 pub(crate) struct Bench {
     pub(crate) maps: Maps,
-    pub(crate) places: Places,
+    pub(crate) places: InstancePaths,
     pub(crate) lock: Lock,
     _bpffs: Bpffs,
     _state: TempDir,
@@ -200,7 +200,7 @@ impl Bench {
     pub(crate) fn new() -> Result<Self> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = Places::new(
+        let places = InstancePaths::new(
             "bench".parse().map_err(anyhow::Error::msg)?,
             bpffs.path().into(),
             state.path().into(),
