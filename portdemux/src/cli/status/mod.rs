@@ -198,8 +198,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let lost = maps.lost();
     let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(places, ruleset));
     let sockets = Sockets::read(places, &maps, ruleset);
-    let answers =
-        Replied::ALL.map(|replied| (replied.name(), maps.counters.replied()[replied as usize]));
+    let answers = answers(&maps);
     if args.json {
         let report = Report {
             instance: places.instance.to_string(),
@@ -276,6 +275,12 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         versions(&after)
     ));
     Ok(())
+}
+
+/// What became of rejected packets, and of how many.
+fn answers(maps: &Maps) -> [(&'static str, u64); Replied::ALL.len()] {
+    let counts = maps.counters.replied();
+    Replied::ALL.map(|replied| (replied.name(), counts[replied as usize]))
 }
 
 /// The file that the rules came from, and whether it says the same still.
