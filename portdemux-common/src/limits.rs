@@ -26,7 +26,7 @@ const ATTEMPTS: u32 = 4;
 /// Which of a rule's rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Kind {
+pub enum RateKind {
     /// That of all packets.
     Packets = 0,
     /// That of packets that begin flows.
@@ -37,7 +37,7 @@ pub enum Kind {
 #[derive(Debug)]
 #[repr(C)]
 pub struct LimitWords {
-    /// Of each rule, by rule id and [`Kind`].
+    /// Of each rule, by rule id and [`RateKind`].
     pub rules: [[u64; 2]; RULE_PLACES],
     /// Of the sources of rules with rates for each.
     pub sources: [Bucket<u64>; BUCKETS],
@@ -47,7 +47,7 @@ pub struct LimitWords {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Bucket<W> {
-    /// Whose they are: hashes of rule, [`Kind`] and source; 0 for nobody's.
+    /// Whose they are: hashes of rule, [`RateKind`] and source; 0 for nobody's.
     pub tags: [W; WAYS],
     /// The words.
     pub times: [W; WAYS],
@@ -67,7 +67,7 @@ pub trait Limits {
     fn instant(&self) -> u64;
 
     /// The word of a rule.
-    fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&Self::Word>;
+    fn of_rule(&self, rule: RuleId, kind: RateKind) -> Option<&Self::Word>;
 
     /// A bucket of the table of sources.
     fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
@@ -82,7 +82,7 @@ pub struct RateKey {
     /// The rule.
     pub rule: RuleId,
     /// Its rate.
-    pub kind: Kind,
+    pub kind: RateKind,
     /// The source address: its upper and lower 64 bits; of IPv4 the address and 0.
     pub source: [u64; 2],
     /// Its version.

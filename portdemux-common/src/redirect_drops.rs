@@ -9,7 +9,7 @@ use crate::destination::DESTINATION_PLACES;
 
 /// Which kind of target a frame was on its way to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TargetKind {
     /// An interface.
     Interface,
     /// A CPU.
@@ -91,19 +91,19 @@ impl RedirectDrop {
 
     /// Of which kind the targets are that can have it.
     #[must_use]
-    pub const fn kind(self) -> Kind {
+    pub const fn kind(self) -> TargetKind {
         match self {
             Self::InterfaceDown
             | Self::InterfaceTakesNone
             | Self::InterfaceTooLong
             | Self::InterfaceNoRoom
-            | Self::InterfaceRefused => Kind::Interface,
-            Self::CpuFull | Self::CpuNoMemory | Self::CpuRefused => Kind::Cpu,
+            | Self::InterfaceRefused => TargetKind::Interface,
+            Self::CpuFull | Self::CpuNoMemory | Self::CpuRefused => TargetKind::Cpu,
             Self::XskFull
             | Self::XskNoBuffer
             | Self::XskTooLong
             | Self::XskElsewhere
-            | Self::XskRefused => Kind::Xsk,
+            | Self::XskRefused => TargetKind::Xsk,
         }
     }
 
@@ -125,18 +125,18 @@ impl RedirectDrop {
     /// `xsk_rcv`).
     #[inline(always)]
     #[must_use]
-    pub const fn of_redirect(kind: Kind, error: i32) -> Self {
+    pub const fn of_redirect(kind: TargetKind, error: i32) -> Self {
         match (kind, error.wrapping_neg()) {
-            (Kind::Interface, ENETDOWN) => Self::InterfaceDown,
-            (Kind::Interface, EOPNOTSUPP) => Self::InterfaceTakesNone,
-            (Kind::Interface, EMSGSIZE) => Self::InterfaceTooLong,
-            (Kind::Interface, _) => Self::InterfaceRefused,
-            (Kind::Cpu, _) => Self::CpuRefused,
-            (Kind::Xsk, ENOBUFS) => Self::XskFull,
-            (Kind::Xsk, ENOMEM) => Self::XskNoBuffer,
-            (Kind::Xsk, ENOSPC) => Self::XskTooLong,
-            (Kind::Xsk, EINVAL) => Self::XskElsewhere,
-            (Kind::Xsk, _) => Self::XskRefused,
+            (TargetKind::Interface, ENETDOWN) => Self::InterfaceDown,
+            (TargetKind::Interface, EOPNOTSUPP) => Self::InterfaceTakesNone,
+            (TargetKind::Interface, EMSGSIZE) => Self::InterfaceTooLong,
+            (TargetKind::Interface, _) => Self::InterfaceRefused,
+            (TargetKind::Cpu, _) => Self::CpuRefused,
+            (TargetKind::Xsk, ENOBUFS) => Self::XskFull,
+            (TargetKind::Xsk, ENOMEM) => Self::XskNoBuffer,
+            (TargetKind::Xsk, ENOSPC) => Self::XskTooLong,
+            (TargetKind::Xsk, EINVAL) => Self::XskElsewhere,
+            (TargetKind::Xsk, _) => Self::XskRefused,
         }
     }
 
@@ -149,7 +149,7 @@ impl RedirectDrop {
             0 | ENOSPC | ENOBUFS => Self::InterfaceNoRoom,
             // A veth has nobody at its other end that polls (drivers/net/veth.c, `veth_xdp_xmit`).
             ENXIO => Self::InterfaceTakesNone,
-            _ => Self::of_redirect(Kind::Interface, error),
+            _ => Self::of_redirect(TargetKind::Interface, error),
         }
     }
 }
@@ -239,13 +239,16 @@ mod tests {
 
     #[test]
     fn an_error_is_a_loss_of_the_kind_of_its_target() {
-        for kind in [Kind::Interface, Kind::Cpu, Kind::Xsk] {
+        for kind in [TargetKind::Interface, TargetKind::Cpu, TargetKind::Xsk] {
             for error in -4095..=0 {
                 assert_eq!(RedirectDrop::of_redirect(kind, error).kind(), kind);
             }
         }
         for error in -4095..=0 {
-            assert_eq!(RedirectDrop::of_transmission(error).kind(), Kind::Interface);
+            assert_eq!(
+                RedirectDrop::of_transmission(error).kind(),
+                TargetKind::Interface
+            );
         }
         assert_eq!(
             RedirectDrop::of_transmission(0),
@@ -256,7 +259,7 @@ mod tests {
             RedirectDrop::InterfaceDown
         );
         assert_eq!(
-            RedirectDrop::of_redirect(Kind::Xsk, -ENOMEM),
+            RedirectDrop::of_redirect(TargetKind::Xsk, -ENOMEM),
             RedirectDrop::XskNoBuffer
         );
     }

@@ -7,7 +7,7 @@ use crate::{
     counters::MAX_INTERFACES,
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
     flows::Shape,
-    reject::Mac,
+    reject::MacWord,
     ruleset::RULE_PLACES,
 };
 
@@ -53,7 +53,7 @@ pub struct Interface {
     /// [`Mode`].
     pub mode: u32,
     /// Its MAC address when it was attached.
-    pub mac: Mac,
+    pub mac: MacWord,
 }
 
 /// Where on the way of a frame an XDP program runs.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_ns, macros::btf_map};
 use portdemux_common::{
-    limits::{Bucket, Kind, LimitWords, Limits},
+    limits::{Bucket, LimitWords, Limits, RateKind},
     ruleset::RuleId,
 };
 
@@ -28,7 +28,7 @@ impl Limits for Maps {
     }
 
     #[inline(always)]
-    fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&Shared> {
+    fn of_rule(&self, rule: RuleId, kind: RateKind) -> Option<&Shared> {
         let limits = LIMITS.find_ref(0)?;
         let word: *const u64 = limits.rules.element(rule as usize)?.get(kind as usize)?;
         // SAFETY: it is a word of a map's memory, which stays while the program runs.

@@ -19,7 +19,7 @@ use aya_ebpf::{
 };
 use portdemux_common::{
     destination::DESTINATION_PLACES,
-    redirect_drops::{Kind, RedirectDrop, Row, TargetKey, row_of_cpu},
+    redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu},
     state::Ledger,
 };
 
@@ -65,11 +65,11 @@ static NETNS_INODE: Global<u32> = Global::new(0);
 pub fn refused(ctx: &RawTracePointContext) -> Option<()> {
     let (error, map, key) = (ctx.arg::<i32>(3), ctx.arg::<u32>(5), ctx.arg::<u32>(6));
     let (row, kind) = if map == DEVICES_ID.load() {
-        (key, Kind::Interface)
+        (key, TargetKind::Interface)
     } else if map == CPUS_ID.load() {
-        (row_of_cpu(key), Kind::Cpu)
+        (row_of_cpu(key), TargetKind::Cpu)
     } else {
-        (place(TargetKey::sockets(map))?, Kind::Xsk)
+        (place(TargetKey::sockets(map))?, TargetKind::Xsk)
     };
     add(row, RedirectDrop::of_redirect(kind, error), 1)
 }

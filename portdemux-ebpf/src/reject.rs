@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use portdemux_common::{
     limits,
-    reject::{self, Kind, Mac, RejectReply, Replied},
+    reject::{self, MacWord, RejectReply, Replied, ReplyKind},
 };
 
 use crate::{counting, deferred, frame::LinearFrame, verifier::Lookup as _, words::Shared};
@@ -26,7 +26,7 @@ static ANSWERS: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// The MAC address of the interface, set by the loader: frames for others are not replied to in their name.
 #[unsafe(no_mangle)]
-static MAC: Global<Mac> = Global::new(reject::ANY_MAC);
+static MAC: Global<MacWord> = Global::new(reject::ANY_MAC);
 
 /// The reply that a CPU is busy with.
 #[btf_map]
@@ -67,8 +67,8 @@ fn reply(ctx: &XdpContext) -> Option<xdp_action::Type> {
     };
     let frame = || LinearFrame::new(ctx);
     deferred::read_signal(ctx)?;
-    let kind = Kind::of(deferred::current()?, &frame(), MAC.load());
-    if matches!(kind, Kind::Silence) {
+    let kind = ReplyKind::of(deferred::current()?, &frame(), MAC.load());
+    if matches!(kind, ReplyKind::Silence) {
         return say_nothing(Replied::Unanswerable);
     }
     current()?.address(kind, deferred::current()?, &frame());

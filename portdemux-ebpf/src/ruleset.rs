@@ -6,7 +6,7 @@ use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use bytemuck::Pod;
 use portdemux_common::{
     destination::Target,
-    limits::Kind,
+    limits::RateKind,
     parse::Version,
     policy::{Policy, Rate},
     ruleset::{
@@ -212,7 +212,7 @@ impl RulesetTables for Ruleset {
     }
 
     #[inline(always)]
-    fn rate(&self, rule: RuleId, kind: Kind) -> Option<Rate> {
+    fn rate(&self, rule: RuleId, kind: RateKind) -> Option<Rate> {
         const WORDS: usize = size_of::<Policy>() / size_of::<u64>();
         let first = WORDS * rule as usize + 1 + 2 * kind as usize;
         Some(Rate {

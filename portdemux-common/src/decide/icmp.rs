@@ -4,7 +4,7 @@ use crate::{policy::Icmp, wire::IpProto};
 
 /// What an ICMP message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Category {
     /// It says that a packet did not get through.
     Error,
     /// IPv6 does not work without it: neighbours, routers, multicast listeners.
@@ -13,7 +13,7 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
+impl Category {
     /// The kind of a message of this type; nothing if it is not ICMP.
     #[inline(always)]
     pub(super) const fn of(protocol: u8, kind: u8) -> Option<Self> {

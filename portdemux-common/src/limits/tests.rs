@@ -40,7 +40,7 @@ impl Limits for Kept {
         self.now.get()
     }
 
-    fn of_rule(&self, rule: RuleId, kind: Kind) -> Option<&AtomicU64> {
+    fn of_rule(&self, rule: RuleId, kind: RateKind) -> Option<&AtomicU64> {
         self.rules.get(rule as usize)?.get(kind as usize)
     }
 
@@ -56,7 +56,7 @@ impl Limits for Kept {
 fn key(source: [u64; 2]) -> RateKey {
     RateKey {
         rule: 1,
-        kind: Kind::Packets,
+        kind: RateKind::Packets,
         source,
         version: Version::V6,
         seed: 7,
@@ -112,7 +112,7 @@ fn rules_and_kinds_have_words_of_their_own() {
     let one = key([0, 0]);
     let other_rule = RateKey { rule: 0, ..one };
     let other_kind = RateKey {
-        kind: Kind::Flows,
+        kind: RateKind::Flows,
         ..one
     };
     for key in [one, other_rule, other_kind] {
@@ -173,7 +173,7 @@ fn cpus_that_come_at_once_share_one_rate() {
         fn instant(&self) -> u64 {
             SECOND
         }
-        fn of_rule(&self, _: RuleId, _: Kind) -> Option<&AtomicU64> {
+        fn of_rule(&self, _: RuleId, _: RateKind) -> Option<&AtomicU64> {
             Some(&self.0)
         }
         fn bucket(&self, _: u32) -> Option<&Bucket<AtomicU64>> {

@@ -13,7 +13,7 @@ const ABORT: u8 = 6;
 
 /// What a rejected packet is replied to with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ReplyKind {
     /// Nothing.
     Silence,
     /// A TCP segment with RST.
@@ -22,7 +22,7 @@ pub enum Kind {
     Unreachable,
 }
 
-impl Kind {
+impl ReplyKind {
     /// What a rejected packet is replied to with; `packet` are those of its bytes that can be changed in place.
     ///
     /// `own` is the MAC address of the interface. Nothing if the frame is for another or may be for or from more
@@ -30,7 +30,7 @@ impl Kind {
     /// it is no whole TCP segment (RFC 1122 §3.2.2, RFC 9293 §3.10.7.1, RFC 9260 §8.4).
     #[inline(always)]
     #[must_use]
-    pub fn of<P: Packet + ?Sized>(metadata: &Metadata, packet: &P, own: Mac) -> Self {
+    pub fn of<P: Packet + ?Sized>(metadata: &Metadata, packet: &P, own: MacWord) -> Self {
         let Some(macs) = packet.read::<{ 2 * MAC }>(0) else {
             return Self::Silence;
         };
@@ -74,16 +74,16 @@ impl Kind {
 }
 
 /// A MAC address as it stands in a frame, and two bytes of zeros.
-pub type Mac = u64;
+pub type MacWord = u64;
 
 /// Whatever MAC address it is.
-pub const ANY_MAC: Mac = 0;
+pub const ANY_MAC: MacWord = 0;
 
 /// A MAC address in one word.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::many_single_char_names, reason = "bytes of an address")]
-pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> Mac {
+pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> MacWord {
     u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }
 

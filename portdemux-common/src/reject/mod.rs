@@ -1,7 +1,7 @@
 //! What the sender of a rejected packet is told: a TCP reset (RFC 9293 §3.10.7.1), or that the port cannot be
 //! reached (RFC 792, RFC 1122 §3.2.2; RFC 4443 §3.1).
 //!
-//! [`Kind::of`] says whether a packet is replied to, and with what. A [`RejectReply`] holds the headers of the frame
+//! [`ReplyKind::of`] says whether a packet is replied to, and with what. A [`RejectReply`] holds the headers of the frame
 //! that goes back; of an ICMP error the packet that it is about follows them, as much of it as fits. The
 //! request's own bytes stay where they are: the frame grows before them or ends earlier.
 
@@ -13,7 +13,7 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use self::checksum::Sum;
-pub use self::kind::{ANY_MAC, Kind, Mac, mac};
+pub use self::kind::{ANY_MAC, MacWord, ReplyKind, mac};
 use crate::{
     decide::{Metadata, bounded},
     packet::{Packet, PacketMut},
@@ -122,7 +122,7 @@ impl RejectReply {
 
     /// The reply of this kind to a packet.
     #[must_use]
-    pub fn new<P: Packet + ?Sized>(kind: Kind, metadata: &Metadata, packet: &P) -> Self {
+    pub fn new<P: Packet + ?Sized>(kind: ReplyKind, metadata: &Metadata, packet: &P) -> Self {
         let mut reply = Self::default();
         reply.address(kind, metadata, packet);
         while reply.sum(packet) {}
@@ -132,7 +132,12 @@ impl RejectReply {
 
     /// Writes down where the reply of this kind to `packet` goes, and how long it is.
     #[inline(always)]
-    pub fn address<P: Packet + ?Sized>(&mut self, kind: Kind, metadata: &Metadata, packet: &P) {
+    pub fn address<P: Packet + ?Sized>(
+        &mut self,
+        kind: ReplyKind,
+        metadata: &Metadata,
+        packet: &P,
+    ) {
         let network = bounded(metadata.network);
         let macs: [u8; 2 * MAC] = packet.read(0).unwrap_or_default();
         let [to, from]: [[u8; MAC]; 2] = bytemuck::cast(macs);
@@ -148,9 +153,9 @@ impl RejectReply {
             Version::V6 => (IPV6_WORDS, LONGEST_V6),
         };
         let (transport, quoted) = match kind {
-            Kind::Silence => (0, 0),
-            Kind::Reset => (TCP_WORDS, 0),
-            Kind::Unreachable => {
+            ReplyKind::Silence => (0, 0),
+            ReplyKind::Reset => (TCP_WORDS, 0),
+            ReplyKind::Unreachable => {
                 let there = packet.length().saturating_sub(network);
                 let fits = longest - 4 * (ip + ICMP_WORDS);
                 let whole = parse::length(packet, version, network).unwrap_or(0);
@@ -158,7 +163,7 @@ impl RejectReply {
             }
         };
         self.network = metadata.network;
-        self.is_reset = u32::from(matches!(kind, Kind::Reset));
+        self.is_reset = u32::from(matches!(kind, ReplyKind::Reset));
         #[expect(clippy::cast_possible_truncation, reason = "a few dozen words")]
         let words = (ip + transport) as u32;
         self.words = words;

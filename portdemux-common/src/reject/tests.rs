@@ -120,17 +120,17 @@ impl Request {
         metadata
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> ReplyKind {
         let frame = self.frame();
-        Kind::of(&Self::metadata(&frame), frame.as_slice(), ANY_MAC)
+        ReplyKind::of(&Self::metadata(&frame), frame.as_slice(), ANY_MAC)
     }
 
     /// The whole frame that replies it.
     fn reply(&self) -> Vec<u8> {
         let frame = self.frame();
         let metadata = Self::metadata(&frame);
-        let kind = Kind::of(&metadata, frame.as_slice(), ANY_MAC);
-        assert_ne!(kind, Kind::Silence);
+        let kind = ReplyKind::of(&metadata, frame.as_slice(), ANY_MAC);
+        assert_ne!(kind, ReplyKind::Silence);
         composed(&RejectReply::new(kind, &metadata, frame.as_slice()), &frame)
     }
 }
@@ -198,13 +198,13 @@ fn what_is_never_answered_is_not() {
             ("GRE", request(47, vec![0; 40])),
         ];
         for (what, request) in silent {
-            assert_eq!(request.kind(), Kind::Silence, "{what}");
+            assert_eq!(request.kind(), ReplyKind::Silence, "{what}");
         }
-        assert_eq!(syn().kind(), Kind::Reset);
-        assert_eq!(request(UDP, udp(0)).kind(), Kind::Unreachable);
-        assert_eq!(request(SCTP, sctp(1)).kind(), Kind::Unreachable);
+        assert_eq!(syn().kind(), ReplyKind::Reset);
+        assert_eq!(request(UDP, udp(0)).kind(), ReplyKind::Unreachable);
+        assert_eq!(request(SCTP, sctp(1)).kind(), ReplyKind::Unreachable);
         let first = request(UDP, udp(30)).with(|to| to.more_fragments = true);
-        assert_eq!(first.kind(), Kind::Unreachable);
+        assert_eq!(first.kind(), ReplyKind::Unreachable);
     }
 }
 
@@ -222,7 +222,7 @@ fn only_a_packet_from_one_host_to_one_host_is_answered() {
         let source = v4(UDP, udp(1)).with(|to| to.source = address.to_vec());
         let destination = v4(UDP, udp(1)).with(|to| to.destination = address.to_vec());
         for request in [source, destination] {
-            assert_eq!(request.kind() != Kind::Silence, is_host, "{address:?}");
+            assert_eq!(request.kind() != ReplyKind::Silence, is_host, "{address:?}");
         }
     }
     for (address, is_host) in [
@@ -239,7 +239,7 @@ fn only_a_packet_from_one_host_to_one_host_is_answered() {
         let source = v6(TCP, tcp(2, 0)).with(|to| to.source = bytes.to_vec());
         let destination = v6(TCP, tcp(2, 0)).with(|to| to.destination = bytes.to_vec());
         for request in [source, destination] {
-            assert_eq!(request.kind() != Kind::Silence, is_host, "{address}");
+            assert_eq!(request.kind() != ReplyKind::Silence, is_host, "{address}");
         }
     }
 }
@@ -255,8 +255,8 @@ fn a_packet_is_answered_only_if_its_headers_can_be_written_over() {
         let frame = request.frame();
         let metadata = Request::metadata(&frame);
         for length in 0..frame.len() {
-            let kind = Kind::of(&metadata, &frame[..length], ANY_MAC);
-            assert_eq!(kind != Kind::Silence, length >= needed, "{length}");
+            let kind = ReplyKind::of(&metadata, &frame[..length], ANY_MAC);
+            assert_eq!(kind != ReplyKind::Silence, length >= needed, "{length}");
         }
     }
 }
@@ -360,7 +360,7 @@ fn of_a_packet_in_several_buffers_what_lies_in_the_first_is_quoted() {
     let frame = v4(UDP, udp(1000)).frame();
     let metadata = Request::metadata(&frame);
     let there = &frame[..100];
-    let reply = RejectReply::new(Kind::of(&metadata, there, ANY_MAC), &metadata, there);
+    let reply = RejectReply::new(ReplyKind::of(&metadata, there, ANY_MAC), &metadata, there);
     let (_, _, message) = taken_apart(&composed(&reply, there), 14);
     assert_eq!(message[8..], there[14..]);
 }
@@ -395,11 +395,11 @@ proptest! {
 fn frames_for_other_hosts_are_not_answered_in_their_name() {
     let frame = v4(TCP, tcp(SYN, 0)).frame();
     let metadata = Request::metadata(&frame);
-    let kind = |own| Kind::of(&metadata, frame.as_slice(), own);
+    let kind = |own| ReplyKind::of(&metadata, frame.as_slice(), own);
     let (own, _) = frame.split_first_chunk::<6>().unwrap();
     let mut other = *own;
     other[5] ^= 1;
-    assert_eq!(kind(mac(*own)), Kind::Reset);
-    assert_eq!(kind(mac(other)), Kind::Silence);
-    assert_eq!(kind(ANY_MAC), Kind::Reset);
+    assert_eq!(kind(mac(*own)), ReplyKind::Reset);
+    assert_eq!(kind(mac(other)), ReplyKind::Silence);
+    assert_eq!(kind(ANY_MAC), ReplyKind::Reset);
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     destination::Target,
     hash,
-    limits::Kind,
+    limits::RateKind,
     parse::{Address, Ports, Version},
     policy::{Policy, Rate},
 };
@@ -81,7 +81,7 @@ pub trait RulesetTables: AddressTables {
     fn terms(&self, rule: RuleId) -> Option<Policy>;
 
     /// A rate of an element of [`RulesetImage::policies`].
-    fn rate(&self, rule: RuleId, kind: Kind) -> Option<Rate>;
+    fn rate(&self, rule: RuleId, kind: RateKind) -> Option<Rate>;
 
     /// An element of [`RulesetImage::targets`].
     fn target(&self, rule: RuleId) -> Option<&Target>;
@@ -221,10 +221,10 @@ impl RulesetTables for RulesetImage {
         })
     }
 
-    fn rate(&self, rule: RuleId, kind: Kind) -> Option<Rate> {
+    fn rate(&self, rule: RuleId, kind: RateKind) -> Option<Rate> {
         self.policies.get(rule as usize).map(|policy| match kind {
-            Kind::Packets => policy.rate,
-            Kind::Flows => policy.new_rate,
+            RateKind::Packets => policy.rate,
+            RateKind::Flows => policy.new_rate,
         })
     }
 

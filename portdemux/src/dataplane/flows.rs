@@ -22,7 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     blocks::Blocks,
-    layout::{CARRIED, Earlier, Kind},
+    layout::{CARRIED, CounterSet, Earlier},
     mapped::Mapped,
     maps::{self, random},
     trusted::is_there,
@@ -160,8 +160,8 @@ impl Flows {
         blocks: Option<Arc<Blocks>>,
     ) -> Result<Self> {
         let earlier = match blocks {
-            None => Earlier::of(Kind::Flows, pins)?,
-            Some(_) => Earlier::beside(Kind::Flows, pins)?,
+            None => Earlier::of(CounterSet::Flows, pins)?,
+            Some(_) => Earlier::beside(CounterSet::Flows, pins)?,
         };
         Self::open_with(&directory(pins), shape, blocks, earlier)
     }

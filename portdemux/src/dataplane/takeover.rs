@@ -21,7 +21,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use super::{
     abi::{AbiDirectory, remove_tree},
     flows::{self, Flows},
-    layout::{self, CARRIED, Earlier, KEPT, Kind},
+    layout::{self, CARRIED, CounterSet, Earlier, KEPT},
     links,
     maps::{self, Maps, Prepared},
     pins::{InstancePaths, Lock},
@@ -238,9 +238,9 @@ pub fn finish(places: &InstancePaths, begun: &Begun, lock: &Lock) -> Result<()> 
         let programs = links::outdated(&own, &maps)?;
         exchange(&own, &maps, programs, lock)?;
     }
-    carry(Kind::Traffic, &own.pins())?;
+    carry(CounterSet::Traffic, &own.pins())?;
     if maps.shape().is_some() {
-        carry(Kind::Flows, &own.pins())?;
+        carry(CounterSet::Flows, &own.pins())?;
     }
     remove_tree(&begun.older)
 }
@@ -277,7 +277,7 @@ fn exchange(
 }
 
 /// Writes down what was counted before, once no program counts there any more.
-fn carry(kind: Kind, pins: &Path) -> Result<()> {
+fn carry(kind: CounterSet, pins: &Path) -> Result<()> {
     let path = kind.directory(pins).join(CARRIED);
     if is_there(&path)? {
         return Ok(());

@@ -7,7 +7,7 @@ use portdemux::{dataplane::twin::Twin, explain::Basis};
 use portdemux_common::{
     decide::Metadata,
     parse,
-    reject::{ANY_MAC, Kind, RejectReply, Replied},
+    reject::{ANY_MAC, RejectReply, Replied, ReplyKind},
     ruleset::Entry,
     state::Generation,
 };
@@ -32,8 +32,8 @@ fn expected(frame: &[u8]) -> Option<Vec<u8>> {
     let mut metadata = Metadata::new(&parsed, Entry::UNCLAIMED, Generation(1), length);
     metadata.read(frame);
     let first = &frame[..frame.len().min(crate::FIRST_BUFFER)];
-    let kind = Kind::of(&metadata, first, ANY_MAC);
-    if parsed.ports().is_none() || parsed.malformed.is_some() || kind == Kind::Silence {
+    let kind = ReplyKind::of(&metadata, first, ANY_MAC);
+    if parsed.ports().is_none() || parsed.malformed.is_some() || kind == ReplyKind::Silence {
         return None;
     }
     let answer = RejectReply::new(kind, &metadata, first);

@@ -30,8 +30,8 @@ impl Metadata {
     #[must_use]
     pub fn is_error(&self) -> bool {
         let is_whole = self.fragment() == Fragment::None as u8;
-        let kind = icmp::Kind::of(self.protocol(), self.flags);
-        is_whole && self.transport().is_none() && matches!(kind, Some(icmp::Kind::Error))
+        let kind = icmp::Category::of(self.protocol(), self.flags);
+        is_whole && self.transport().is_none() && matches!(kind, Some(icmp::Category::Error))
     }
 
     /// The error as a packet of the flow of the packet that it quotes, which was written down here.

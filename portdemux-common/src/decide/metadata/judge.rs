@@ -4,7 +4,7 @@ use super::Metadata;
 use crate::{
     decide::{Decision, icmp, tracks_fragments},
     flows::Relation,
-    limits::{Kind, Limits, RateKey},
+    limits::{Limits, RateKey, RateKind},
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RulesetTables},
@@ -77,7 +77,7 @@ impl Metadata {
             Relation::Reply => return Decision::pass(Reason::Reply),
             Relation::New | Relation::Established => {}
         }
-        let Some(kind) = icmp::Kind::of(self.protocol(), self.flags) else {
+        let Some(kind) = icmp::Category::of(self.protocol(), self.flags) else {
             return Decision::pass(Reason::NoPorts);
         };
         if kind.is_let_in(ruleset.header().defaults.icmp) {
@@ -154,8 +154,8 @@ impl Metadata {
     ) -> bool {
         let each = policy.is_per_source();
         let begins = self.is_known == 0;
-        (!begins || self.is_within((entry, Kind::Flows, each), ruleset, limits))
-            && self.is_within((entry, Kind::Packets, each), ruleset, limits)
+        (!begins || self.is_within((entry, RateKind::Flows, each), ruleset, limits))
+            && self.is_within((entry, RateKind::Packets, each), ruleset, limits)
     }
 
     /// Whether a rate of a rule lets it in, each source by itself or all together; takes its share if so.
@@ -164,7 +164,7 @@ impl Metadata {
     #[inline(always)]
     fn is_within<R: RulesetTables, T: Limits>(
         &self,
-        (entry, kind, each): (Entry, Kind, bool),
+        (entry, kind, each): (Entry, RateKind, bool),
         ruleset: &R,
         limits: &T,
     ) -> bool {

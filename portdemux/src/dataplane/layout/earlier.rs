@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 5;
 
 /// Which counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::dataplane) enum Kind {
+pub(in crate::dataplane) enum CounterSet {
     /// Of ports, rules and reasons.
     Traffic,
     /// Of flows.
@@ -60,7 +60,7 @@ enum Storage {
     Sparse,
 }
 
-impl Kind {
+impl CounterSet {
     fn name(self) -> &'static str {
         match self {
             Self::Traffic => COUNTERS,
@@ -102,7 +102,7 @@ impl Earlier {
     /// # Errors
     ///
     /// A map is damaged.
-    pub(in crate::dataplane) fn beside(kind: Kind, pins: &Path) -> Result<Self> {
+    pub(in crate::dataplane) fn beside(kind: CounterSet, pins: &Path) -> Result<Self> {
         before(kind, pins).map(Self)
     }
 
@@ -111,7 +111,7 @@ impl Earlier {
     /// # Errors
     ///
     /// A map is damaged.
-    pub(in crate::dataplane) fn of(kind: Kind, pins: &Path) -> Result<Self> {
+    pub(in crate::dataplane) fn of(kind: CounterSet, pins: &Path) -> Result<Self> {
         all(kind, pins).map(Self)
     }
 
@@ -188,7 +188,7 @@ impl Source {
 }
 
 /// All counters of an instance, as sources.
-fn all(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
+fn all(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
     let layout = of(pins)?;
     let path = kind.directory(pins).join(kind.name());
     let mut sources = Vec::new();
@@ -207,8 +207,8 @@ fn all(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
                 storage: Storage::Blocks {
                     own: Blocks::open_of(pins, count, &layout)?,
                     first: match kind {
-                        Kind::Traffic => 0,
-                        Kind::Flows => layout.counter_blocks(),
+                        CounterSet::Traffic => 0,
+                        CounterSet::Flows => layout.counter_blocks(),
                     },
                 },
                 runs,
@@ -220,7 +220,7 @@ fn all(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
 }
 
 /// What an instance has from before it was taken over.
-fn before(kind: Kind, pins: &Path) -> Result<Vec<Source>> {
+fn before(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
     let carried = kind.directory(pins).join(CARRIED);
     let mut attempt = 1;
     loop {

@@ -29,7 +29,7 @@ use portdemux_common::{
 };
 
 pub(super) use self::{
-    earlier::{CARRIED, Earlier, Kind, write_carried},
+    earlier::{CARRIED, CounterSet, Earlier, write_carried},
     places::AddressLayout,
     runs::Runs,
     translated::Translated,

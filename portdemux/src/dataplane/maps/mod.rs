@@ -31,7 +31,7 @@ use super::{
     blocks::Blocks,
     counters::Counters,
     flows::Flows,
-    layout::{self, Earlier, Kind, Layout, Translated},
+    layout::{self, CounterSet, Earlier, Layout, Translated},
     mapped::Mapped,
     redirect_drops::{self, RedirectDrops},
     steering::Steering,
@@ -147,12 +147,12 @@ impl Maps {
         let counters = if layout.is_own() {
             Counters {
                 own: Some(Arc::new(Blocks::open(directory, possible_cpus()?)?)),
-                earlier: Earlier::beside(Kind::Traffic, directory)?,
+                earlier: Earlier::beside(CounterSet::Traffic, directory)?,
             }
         } else {
             Counters {
                 own: None,
-                earlier: Earlier::of(Kind::Traffic, directory)?,
+                earlier: Earlier::of(CounterSet::Traffic, directory)?,
             }
         };
         let (size, count) = layout.ledger_values();

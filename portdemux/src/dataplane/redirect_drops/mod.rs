@@ -18,7 +18,7 @@ use aya::{
 };
 use portdemux_common::{
     destination::DESTINATION_PLACES,
-    redirect_drops::{Kind, RedirectDrop, Row, TargetKey, row_of_cpu, rows},
+    redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu, rows},
     ruleset::{Action, RulesetImage},
 };
 
@@ -42,15 +42,15 @@ pub const TARGET_PLACES: &str = "TARGET_PLACES";
 
 /// The programs, each under the name that its link is pinned by, the tracepoint that it is on, and the kinds of
 /// targets that need it.
-const PROGRAMS: [(&str, &str, &[Kind]); 4] = [
+const PROGRAMS: [(&str, &str, &[TargetKind]); 4] = [
     (
         "lost_redirect",
         "xdp_redirect_err",
-        &[Kind::Interface, Kind::Cpu, Kind::Xsk],
+        &[TargetKind::Interface, TargetKind::Cpu, TargetKind::Xsk],
     ),
-    ("lost_transmit", "xdp_devmap_xmit", &[Kind::Interface]),
-    ("lost_enqueue", "xdp_cpumap_enqueue", &[Kind::Cpu]),
-    ("lost_take", "xdp_cpumap_kthread", &[Kind::Cpu]),
+    ("lost_transmit", "xdp_devmap_xmit", &[TargetKind::Interface]),
+    ("lost_enqueue", "xdp_cpumap_enqueue", &[TargetKind::Cpu]),
+    ("lost_take", "xdp_cpumap_kthread", &[TargetKind::Cpu]),
 ];
 
 const BPF_MAP_TYPE_HASH: u32 = 1;
@@ -178,11 +178,11 @@ impl Maps {
 }
 
 /// Of which kind the targets of rules with this action are.
-const fn kind(action: Action) -> Option<Kind> {
+const fn kind(action: Action) -> Option<TargetKind> {
     match action {
-        Action::Interface => Some(Kind::Interface),
-        Action::Cpu => Some(Kind::Cpu),
-        Action::Xsk => Some(Kind::Xsk),
+        Action::Interface => Some(TargetKind::Interface),
+        Action::Cpu => Some(TargetKind::Cpu),
+        Action::Xsk => Some(TargetKind::Xsk),
         Action::Local | Action::Drop | Action::Reject | Action::Socket => None,
     }
 }
@@ -193,7 +193,7 @@ const fn row_offset(row: u32) -> usize {
 
 /// The programs that a ruleset needs.
 fn needed(ruleset: &Ruleset) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let mut kinds: Vec<Kind> = Vec::new();
+    let mut kinds: Vec<TargetKind> = Vec::new();
     for kind in ruleset
         .rules()
         .iter()

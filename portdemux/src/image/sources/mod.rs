@@ -15,7 +15,7 @@ use std::{collections::HashMap, net::Ipv4Addr, sync::atomic::AtomicU64};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use portdemux_common::{
-    limits::{Bucket, Kind, Limits},
+    limits::{Bucket, Limits, RateKind},
     ruleset::RuleId,
     sources::{CONTROL_WORDS, Class, DIRECT, ENDS, Sources, Table, is_in_direct, tree::Target},
 };
@@ -169,7 +169,7 @@ impl Limits for Words<'_> {
         self.now
     }
 
-    fn of_rule(&self, _rule: RuleId, _kind: Kind) -> Option<&AtomicU64> {
+    fn of_rule(&self, _rule: RuleId, _kind: RateKind) -> Option<&AtomicU64> {
         None
     }
 
