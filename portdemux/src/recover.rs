@@ -13,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 use portdemux_common::{
     policy::{Defaults, Fragments, Icmp, Policy},
-    ruleset::{Action, Entry, PORT_PLACES, RuleId, RulesetImage},
+    ruleset::{Action, Entry, PORT_SLOTS, RuleId, RulesetImage},
     wire::{Port, Transport},
 };
 
@@ -396,7 +396,7 @@ fn rule<'r>(
 }
 
 /// The claimed ports of a protocol, neighbours with the same entry together.
-fn runs(transport: Transport, table: &[Entry; PORT_PLACES]) -> Vec<(PortRange, Entry)> {
+fn runs(transport: Transport, table: &[Entry; PORT_SLOTS]) -> Vec<(PortRange, Entry)> {
     let mut runs: Vec<(PortRange, Entry)> = Vec::new();
     for port in 0..=u16::MAX {
         let here = table[Port::new(port).index(transport)].closed();

@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use changes::Changes;
 use ledger::Ledger;
-use portdemux_common::ruleset::PORT_PLACES;
+use portdemux_common::ruleset::PORT_SLOTS;
 use traffic::Traffic;
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 
 /// How many bytes the tables of the largest ruleset made here take: a number for each source port and for each port with
 /// a shadow, and little else.
-const LARGEST: u64 = 2 * 4 * PORT_PLACES as u64 + (64 << 10);
+const LARGEST: u64 = 2 * 4 * PORT_SLOTS as u64 + (64 << 10);
 
 /// How many bytes the map of tables can come to take: a ruleset in force that begins behind the room for another, and
 /// two more.

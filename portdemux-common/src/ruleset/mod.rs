@@ -40,7 +40,7 @@ pub const DISPLACEMENTS: usize = MAX_ADDRESSES / 2;
 /// How many spans of ports the claims of all addresses can have.
 pub const MAX_SPANS: usize = 1 << 18;
 /// Places for ports: four protocols' worth, so that an image's parts are aligned to pages.
-pub const PORT_PLACES: usize = 4 << 16;
+pub const PORT_SLOTS: usize = 4 << 16;
 
 /// The id of a rule, which is the index of its counters, below [`RULE_PLACES`].
 pub type RuleId = u32;
@@ -295,7 +295,7 @@ pub struct Head {
     /// about the port: a claim of it at some address, or the terms of the rule that claims it.
     ///
     /// What no port has is for displacements, by [`near`]. None of them has the bit of a claim.
-    pub ports: [Entry; PORT_PLACES],
+    pub ports: [Entry; PORT_SLOTS],
 }
 
 /// Index of an address bucket's displacement in [`Head::ports`], where a packet finds it without a look-up in another
@@ -328,9 +328,9 @@ pub struct RulesetImage {
     /// The claims of ports at one address.
     pub spans: [Span; MAX_SPANS],
     /// The claims of ports by the peer's port, by [`Port::index`].
-    pub source_ports: [Entry; PORT_PLACES],
+    pub source_ports: [Entry; PORT_SLOTS],
     /// The claims of ports at any address by shadows, by [`Port::index`].
-    pub shadow_ports: [Entry; PORT_PLACES],
+    pub shadow_ports: [Entry; PORT_SLOTS],
     /// What rules ask, by rule id.
     pub policies: [Policy; RULE_PLACES],
     /// Which destinations rules have, by rule id.
@@ -386,7 +386,7 @@ const _: () = {
     assert!(size_of::<V4Place>() == 32 && size_of::<V6Place>() == 64 && size_of::<Span>() == 16);
     assert!(size_of::<Head>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
     // All displacements stand behind the ports, and none has the bit of a claim.
-    assert!(near(Version::V6, DISPLACEMENTS) == PORT_PLACES);
+    assert!(near(Version::V6, DISPLACEMENTS) == PORT_SLOTS);
     assert!(ADDRESS_PLACES <= Entry::RULE as usize + 1);
     // No value over 4 MiB: kernels before 6.0 refuse it (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
     assert!(size_of::<Rulesets>() <= 4 << 20);

@@ -21,7 +21,7 @@ use portdemux_common::{
     destination::{CPU_PLACES, Target},
     policy::{self, Fragments, Icmp, Policy},
     ruleset::{
-        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Head, Header, LINE, MAX_SPANS, PORT_PLACES,
+        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Head, Header, LINE, MAX_SPANS, PORT_SLOTS,
         Part, RULE_PLACES, RuleId, RulesetImage, Span, TableIndex, V4Place, V6Place,
     },
     wire::{Port, Transport},
@@ -191,7 +191,7 @@ fn defaults(ruleset: &Ruleset) -> policy::Defaults {
 }
 
 /// Writes down the claims of ports at any address.
-fn place_ports(table: &mut [Entry; PORT_PLACES], claims: &Claims, entries: &[Entry]) {
+fn place_ports(table: &mut [Entry; PORT_SLOTS], claims: &Claims, entries: &[Entry]) {
     for segment in claims.any() {
         for port in segment.first..=segment.last {
             table[Port::new(port).index(segment.transport)] = entries[segment.rule as usize];
@@ -287,14 +287,14 @@ pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
         part(
             offset_of!(RulesetImage, source_ports),
             size_of::<Entry>(),
-            header.source_claims as usize * PORT_PLACES,
-            PORT_PLACES,
+            header.source_claims as usize * PORT_SLOTS,
+            PORT_SLOTS,
         ),
         part(
             offset_of!(RulesetImage, shadow_ports),
             size_of::<Entry>(),
-            header.shadow_claims as usize * PORT_PLACES,
-            PORT_PLACES,
+            header.shadow_claims as usize * PORT_SLOTS,
+            PORT_SLOTS,
         ),
         part(
             offset_of!(RulesetImage, policies),
