@@ -125,7 +125,7 @@ impl Request {
         ReplyKind::of(&Self::metadata(&frame), frame.as_slice(), ANY_MAC)
     }
 
-    /// The whole frame that replies it.
+    /// The whole frame that replies to it.
     fn reply(&self) -> Vec<u8> {
         let frame = self.frame();
         let metadata = Self::metadata(&frame);
