@@ -5,7 +5,7 @@ use portdemux_common::{
     decide::Decision,
     packet::Packet as _,
     parse::{Parsed, Version, ipv4, ipv6},
-    ruleset::{AddressTables as _, Claim, Entry, Head, find_v4, find_v6},
+    ruleset::{Claim, Entry, Head, RulesetTables as _, find_v4, find_v6},
 };
 
 use crate::{counting, frame::LinearFrame, ruleset::Ruleset, verifier};

@@ -16,7 +16,7 @@ use portdemux_common::{
     flows::{self, Direction, Event, Relation, Shape, Tables, Tracked, Which, table::Bucket},
     policy::TICK_SHIFT,
     reason::Verdict,
-    ruleset::{AddressTables as _, RulesetTables as _},
+    ruleset::RulesetTables as _,
 };
 
 use crate::{

@@ -10,8 +10,8 @@ use portdemux_common::{
     parse::Version,
     policy::{Policy, Rate},
     ruleset::{
-        AddressTables, Claim, Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets,
-        Span, V4Place, V6Place, find_v4, find_v6, near, search,
+        Claim, Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets, Span, V4Place,
+        V6Place, find_v4, find_v6, near, search,
     },
     state::Generation,
 };
@@ -128,7 +128,7 @@ pub(crate) const fn halves(word: u64) -> [u32; 2] {
     }
 }
 
-impl AddressTables for Ruleset {
+impl RulesetTables for Ruleset {
     #[inline(always)]
     fn header(&self) -> &Header {
         &self.0.header
@@ -179,9 +179,7 @@ impl AddressTables for Ruleset {
     fn search(&self, first: u32, count: u32, key: u32) -> Claim {
         Claim::of_word(portdemux_search(self.head(), first, count, key))
     }
-}
 
-impl RulesetTables for Ruleset {
     #[inline(always)]
     fn port(&self, index: usize) -> Option<Entry> {
         self.0.ports.element(index).copied()

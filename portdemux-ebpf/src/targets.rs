@@ -11,7 +11,7 @@ use portdemux_common::{
     destination::{self, DESTINATION_PLACES, MacWords, Target, XSK_QUEUES},
     packet::PacketMut as _,
     reason::Verdict,
-    ruleset::{Action, AddressTables as _, RulesetTables as _},
+    ruleset::{Action, RulesetTables as _},
 };
 
 use crate::{

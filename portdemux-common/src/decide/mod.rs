@@ -17,10 +17,10 @@ use crate::{
     fragments,
     limits::Limits,
     packet::Packet,
-    parse::{Address, Fragment, Parsed},
+    parse::{Fragment, Parsed},
     policy::Fragments,
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RuleId, RulesetTables, find_v4, find_v6, span_key},
+    ruleset::{Action, Entry, RuleId, RulesetTables},
     sources::Table,
     state::Generation,
 };
@@ -197,12 +197,7 @@ pub fn by_address<P: Packet + ?Sized, R: RulesetTables>(
     if !ruleset.header().asks_addresses_alone() {
         return None;
     }
-    let ports = parsed.ports()?;
-    let key = span_key(ports.transport, ports.destination);
-    let claim = match parsed.destination(packet)? {
-        Address::V4(address) => find_v4(ruleset, address, key),
-        Address::V6(address) => find_v6(ruleset, address, key),
-    };
+    let claim = ruleset.at_address(parsed.destination(packet)?, parsed.ports()?);
     let entry = claim.entry.or_else(|| open);
     entry.is_final().then(|| Decision::closed(entry))
 }

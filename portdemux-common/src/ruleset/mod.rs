@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 
 pub use self::{
     entry::{Action, Entry},
-    tables::{AddressTables, RulesetTables, find_v4, find_v6, search},
+    tables::{RulesetTables, find_v4, find_v6, search},
 };
 use crate::{
     destination::{CPU_PLACES, Target},

@@ -20,8 +20,8 @@ const SEARCH_STEPS: usize = MAX_SPANS.ilog2() as usize + 1;
 /// The places that a search can come to.
 const SEARCH_MASK: usize = MAX_SPANS - 1;
 
-/// The claims of a compiled ruleset at addresses.
-pub trait AddressTables {
+/// A compiled ruleset, wherever its tables lie.
+pub trait RulesetTables {
     /// Sizes, seeds and defaults.
     fn header(&self) -> &Header;
 
@@ -64,10 +64,7 @@ pub trait AddressTables {
             Address::V6(address) => self.at_v6(address, key),
         }
     }
-}
 
-/// A compiled ruleset, wherever its tables lie.
-pub trait RulesetTables: AddressTables {
     /// What the rules that name no address say about a port, by [`crate::wire::Port::index`].
     fn port(&self, index: usize) -> Option<Entry>;
 
@@ -101,7 +98,7 @@ pub trait RulesetTables: AddressTables {
 
 /// Looks a port up among the claims of an IPv4 address.
 #[inline(always)]
-pub fn find_v4<R: AddressTables + ?Sized>(tables: &R, address: [u8; 4], key: u32) -> Claim {
+pub fn find_v4<R: RulesetTables + ?Sized>(tables: &R, address: [u8; 4], key: u32) -> Claim {
     let header = tables.header();
     if header.v4_mask == 0 {
         return Claim::NONE;
@@ -119,7 +116,7 @@ pub fn find_v4<R: AddressTables + ?Sized>(tables: &R, address: [u8; 4], key: u32
 
 /// Looks a port up among the claims of an IPv6 address.
 #[inline(always)]
-pub fn find_v6<R: AddressTables + ?Sized>(tables: &R, address: [u8; 16], key: u32) -> Claim {
+pub fn find_v6<R: RulesetTables + ?Sized>(tables: &R, address: [u8; 16], key: u32) -> Claim {
     let header = tables.header();
     if header.v6_mask == 0 {
         return Claim::NONE;
@@ -139,7 +136,7 @@ pub fn find_v6<R: AddressTables + ?Sized>(tables: &R, address: [u8; 16], key: u3
 
 /// What an address claims of a port.
 #[inline(always)]
-fn claimed<R: AddressTables + ?Sized>(tables: &R, claims: &Claims, key: u32) -> Claim {
+fn claimed<R: RulesetTables + ?Sized>(tables: &R, claims: &Claims, key: u32) -> Claim {
     if claims.count == 1 {
         return claims.span.claim(key);
     }
@@ -149,7 +146,7 @@ fn claimed<R: AddressTables + ?Sized>(tables: &R, claims: &Claims, key: u32) -> 
 
 /// Finds the span of `count` spans from `first` on that holds a port.
 #[inline(always)]
-pub fn search<R: AddressTables + ?Sized>(tables: &R, first: u32, count: u32, key: u32) -> Claim {
+pub fn search<R: RulesetTables + ?Sized>(tables: &R, first: u32, count: u32, key: u32) -> Claim {
     let mut base = first as usize & SEARCH_MASK;
     let mut left = count as usize;
     // The last span that begins at or before the key lies in [base, base + left).
@@ -174,7 +171,7 @@ pub fn search<R: AddressTables + ?Sized>(tables: &R, first: u32, count: u32, key
     }
 }
 
-impl AddressTables for RulesetImage {
+impl RulesetTables for RulesetImage {
     fn header(&self) -> &Header {
         &self.head.header
     }
@@ -198,9 +195,7 @@ impl AddressTables for RulesetImage {
     fn span(&self, at: usize) -> Option<&Span> {
         self.spans.get(at)
     }
-}
 
-impl RulesetTables for RulesetImage {
     fn port(&self, index: usize) -> Option<Entry> {
         self.ports.get(index).copied()
     }

@@ -6,7 +6,7 @@ use portdemux_common::{
     decide,
     parse::{self, Address, Ports, Version},
     policy::Icmp,
-    ruleset::{AddressTables, near, span_key},
+    ruleset::{RulesetTables, near, span_key},
 };
 use proptest::prelude::*;
 
@@ -376,7 +376,7 @@ proptest! {
             for bucket in 0..DISPLACEMENTS {
                 let near = compiled.ports[near(version, bucket)];
                 prop_assert!(!near.is_claimed());
-                let own = AddressTables::displacement(&*compiled.image, version, bucket);
+                let own = RulesetTables::displacement(&*compiled.image, version, bucket);
                 prop_assert_eq!(Some(near.bits()), own);
             }
         }
