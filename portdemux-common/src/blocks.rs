@@ -6,6 +6,8 @@
 //! blocks as to plain memory. When none is left for it, it counts in a set that all CPUs share, by atomic additions:
 //! so every packet is counted, whatever is exhausted. A reader sums the shared block and those of all CPUs.
 
+use core::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::counters::Counter;
@@ -17,8 +19,9 @@ pub const BYTES: usize = COUNTERS * size_of::<Counter>();
 /// Entries of a directory: more than there are blocks, and a power of two, so that a mask is a bound for the
 /// verifier.
 pub const ENTRIES: usize = 1 << 13;
-/// How many blocks of its own each CPU can have: with the shared set, 128 CPUs take less than 128 MiB.
-pub const OWN: usize = 224;
+/// How many blocks of its own each CPU can have: as many as make [`Own`] a mebibyte, a power of two, by which a look-up
+/// finds a CPU's with a shift and a mask bounds an offset.
+pub const OWN: usize = 247;
 /// How many of them are for what rules and interfaces count, and for ports that rules claim: whoever sends to every
 /// port must not make those count in the shared set.
 pub const RESERVED: u32 = 64;
@@ -36,13 +39,29 @@ pub struct Own {
     pub count: u32,
     /// Fills the page.
     pub reserved: [u64; 511],
-    /// The blocks. They stand near the beginning: the offset in an instruction reaches 32 KiB.
+    /// Where its block begins, by the number of the block that it stands for: in bytes from the beginning of this, or 0
+    /// if none was given. They stand near the beginning: the offset in an instruction reaches 32 KiB.
+    pub directory: [u32; ENTRIES],
+    /// The blocks.
     pub blocks: [Block; OWN],
-    /// Its block by the number of the block that it stands for: its index plus 1, or 0 if none was given.
-    pub numbers: [u32; ENTRIES],
 }
 
 const _: () = {
-    assert!(BYTES == 4096 && size_of::<Own>().is_multiple_of(BYTES));
+    assert!(BYTES == 4096 && size_of::<Own>() == 1 << 20);
+    assert!(offset_of!(Own, blocks).is_multiple_of(BYTES));
     assert!(crate::counters::BLOCKS + crate::counters::FLOW_BLOCKS <= ENTRIES);
 };
+
+impl Own {
+    /// The bits that an offset in the directory can have.
+    pub const OFFSET_MASK: usize = size_of::<Self>() - BYTES;
+
+    /// What stands in the directory for a block of this index, which is below [`OWN`].
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "both are below a mebibyte")]
+    pub const fn offset(index: u32) -> u32 {
+        const FIRST: u32 = offset_of!(Own, blocks) as u32;
+        FIRST.wrapping_add(index.wrapping_mul(BYTES as u32))
+    }
+}

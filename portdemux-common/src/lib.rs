@@ -32,4 +32,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = if cfg!(feature = "next-layout") { 8 } else { 7 };
+pub const ABI: u32 = if cfg!(feature = "next-layout") { 9 } else { 8 };

@@ -3,10 +3,10 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map};
-use portdemux_common::blocks::{Block, COUNTERS as LENGTH, OWN, Own, RESERVED};
+use portdemux_common::blocks::{Block, COUNTERS as LENGTH, Own, RESERVED};
 
 use crate::{
-    verifier::{Lookup as _, opaque, within, within_mut},
+    verifier::{Lookup as _, within, within_mut},
     words::{Half, Shared},
 };
 
@@ -42,32 +42,28 @@ pub(crate) fn mine() -> Option<Mine> {
 }
 
 impl Mine {
-    /// The index of the block that stands for another; none if the CPU was not given one.
+    /// The block of its own that stands for another; none if the CPU was not given one.
     #[inline(always)]
-    pub(crate) fn index(self, block: usize) -> Option<usize> {
-        // Nothing is known of the index but what is asked here, so that the verifier meets it where it is used.
-        let index = opaque((self.number(block).load() as usize).wrapping_sub(1));
-        if index < OWN { Some(index) } else { None }
+    pub(crate) fn block(self, block: usize) -> Option<&'static mut Block> {
+        let offset = self.entry(block).load() as usize;
+        if offset == 0 {
+            return None;
+        }
+        // SAFETY: a block begins there, or, for all that the verifier knows, at any page of a power of two of them. Only
+        // this CPU's programs write its blocks, and no other program runs on the CPU before this one returns, save that
+        // a socket lookup for a process can be interrupted: what it adds may then be lost. The control plane reads them
+        // as they stand, and resets only those of a place that no program uses.
+        Some(unsafe { &mut *self.0.byte_add(offset & Own::OFFSET_MASK).cast() })
     }
 
-    /// A block of its own, by its index, which is below [`OWN`].
+    /// Where the directory says which block of its own stands for another.
     #[inline(always)]
-    pub(crate) fn block(self, index: usize) -> &'static mut Block {
-        // SAFETY: only this CPU's programs write its blocks, and no other program runs on the CPU before this one
-        // returns, save that a socket lookup for a process can be interrupted: what it adds may then be lost. The
-        // control plane reads them as they stand, and resets only those of a place that no program uses.
-        let blocks = unsafe { &mut (*self.0).blocks };
-        // SAFETY: the index is below their number.
-        unsafe { blocks.get_unchecked_mut(index) }
-    }
-
-    #[inline(always)]
-    fn number(self, block: usize) -> &'static Half {
+    fn entry(self, block: usize) -> &'static Half {
         // SAFETY: a map's memory stays while the program runs.
-        let numbers = unsafe { &(*self.0).numbers };
-        let number: *const u32 = within(numbers, block);
+        let directory = unsafe { &(*self.0).directory };
+        let entry: *const u32 = within(directory, block);
         // SAFETY: both are the same half of a word.
-        unsafe { &*number.cast() }
+        unsafe { &*entry.cast() }
     }
 
     /// Gives the CPU a block, if one is left.
@@ -90,9 +86,9 @@ impl Mine {
         }
         let index = given.take();
         if index < count {
-            self.number(block).fill(index + 1);
+            self.entry(block).fill(Own::offset(index));
         }
-        Some(self.block(self.index(block)?))
+        self.block(block)
     }
 }
 
@@ -165,8 +161,8 @@ pub(crate) fn count<S: Set>(
     [packets, bytes]: [u64; 2],
     is_reserved: bool,
 ) {
-    if let Some(own) = mine.index(S::FIRST + block) {
-        within_mut(mine.block(own), index).add(packets, bytes);
+    if let Some(own) = mine.block(S::FIRST + block) {
+        within_mut(own, index).add(packets, bytes);
     } else {
         cold_path();
         S::count_apart((block, index), [packets, bytes], is_reserved);

@@ -122,8 +122,8 @@ fn count_tally(
     is_reserved: bool,
 ) {
     let block = first + index / TALLIES;
-    if let Some(own) = mine.index(block) {
-        let tallies: &mut Tallies = bytemuck::cast_mut(mine.block(own));
+    if let Some(own) = mine.block(block) {
+        let tallies: &mut Tallies = bytemuck::cast_mut(own);
         within_mut(&mut tallies.received, index).count(bytes);
         if is_dropped {
             within_mut(&mut tallies.dropped, index).count(bytes);

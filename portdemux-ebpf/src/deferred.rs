@@ -78,6 +78,15 @@ pub(crate) fn decide<const FRAGS: bool, const FLOWS: bool, W: Witness>(
 ) -> Option<Verdict> {
     let ruleset = &ruleset;
     verifier::barrier();
+    if !FLOWS
+        && metadata.scattered == 0
+        && let Some(decision) = metadata.decide_by_address(&LinearFrame::new(ctx), ruleset)
+    {
+        witness.see_decided(decision.outcome());
+        counting::count_known(metadata.length, metadata.port as usize, &decision);
+        return Some(decision.verdict);
+    }
+    verifier::barrier();
     if FRAGS && metadata.scattered != 0 {
         cold_path();
         read::<FLOWS, _>(metadata, &WholeFrame::new(ctx));

@@ -9,7 +9,6 @@
     reason = "atomic operations, which the BPF target has and the atomic types do not offer for it"
 )]
 
-mod address;
 mod blocks;
 mod counting;
 mod deferred;
@@ -164,15 +163,7 @@ impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Finish<'_, W, FRAGS, FLOW
                 cold_path();
                 self.witness
                     .see(self.ctx, parsed, &Decision::undecided(entry));
-                if !FLOWS
-                    && let Some(decision) =
-                        address::decide(self.ctx, length, parsed, entry, ruleset)
-                {
-                    self.witness.see_decided(decision.outcome());
-                    step.verdict = Some(decision.verdict);
-                } else {
-                    step.deferred = deferred::defer(parsed, entry, ruleset, length, scattered);
-                }
+                step.deferred = deferred::defer(parsed, entry, ruleset, length, scattered);
                 return step;
             }
         };

@@ -1,7 +1,5 @@
 //! The maps that hold the rulesets.
 
-use core::hint::cold_path;
-
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use bytemuck::Pod;
 use portdemux_common::{
@@ -77,9 +75,7 @@ impl Ruleset {
         reason = "what is too large is in no map"
     )]
     fn line(self, part: Part, at: usize, in_line: usize) -> u32 {
-        let tables = &self.0.header.tables;
-        let first = tables.begin.wrapping_add(tables.parts[part as usize]);
-        (first >> LINE.ilog2()).wrapping_add((at / in_line) as u32)
+        self.0.header.lines[part as usize].wrapping_add((at / in_line) as u32)
     }
 
     /// An element of one of its tables, of which as many stand in a line.
@@ -136,16 +132,7 @@ impl RulesetTables for Ruleset {
 
     #[inline(always)]
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32> {
-        if self.0.header.near != 0 {
-            let entry = self.0.ports.element(near(version, bucket))?;
-            return Some(entry.bits());
-        }
-        cold_path();
-        let part = match version {
-            Version::V4 => Part::V4Displacements,
-            Version::V6 => Part::V6Displacements,
-        };
-        self.element::<u32, 16>(part, bucket).copied()
+        Some(within(&self.0.ports, near(version, bucket)).bits())
     }
 
     #[inline(always)]

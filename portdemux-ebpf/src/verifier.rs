@@ -112,14 +112,6 @@ fn bounded<const LENGTH: usize>(index: usize) -> Option<usize> {
     Some(index)
 }
 
-/// Gives a number back of which LLVM knows nothing, so that a bound that follows stays where it is.
-#[inline(always)]
-pub(crate) fn opaque(mut number: usize) -> usize {
-    // SAFETY: a register is set to what it holds.
-    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
-    number
-}
-
 /// A number below a power of two, in a register of which the verifier knows that too.
 #[inline(always)]
 pub(crate) fn masked<const POWER: usize>(number: usize) -> usize {

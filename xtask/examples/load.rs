@@ -24,14 +24,12 @@ const TAIL_CALL: i32 = 12;
 const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
 /// What attached programs may call: each is verified by itself, and only what is rejected, redirected, comes for a
 /// socket, is counted where the CPU has no block, or has its address asked, pays for the call.
-const APART: [&str; 10] = [
+const APART: [&str; 8] = [
     "portdemux_reject",
     "portdemux_settle",
     "portdemux_present",
     "portdemux_count",
     "portdemux_count_flow",
-    "portdemux_address4",
-    "portdemux_address6",
     "portdemux_claim4",
     "portdemux_claim6",
     "portdemux_search",

@@ -129,11 +129,11 @@ fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
         Ok(decision) => return Ok(decision),
         Err(entry) => entry,
     };
-    if let Some(decision) = by_address(packet, parsed, entry, ruleset) {
-        return Ok(decision);
-    }
     let generation = Generation(ruleset.header().generation);
     let mut metadata = Metadata::new(parsed, entry, generation, packet.length() as u64);
+    if let Some(decision) = metadata.decide_by_address(packet, ruleset) {
+        return Ok(decision);
+    }
     metadata.read(packet);
     metadata.read_extent(packet);
     metadata.claim(ruleset);
@@ -184,22 +184,6 @@ pub fn by_port<R: RulesetTables>(parsed: &Parsed, ruleset: &R) -> Result<Decisio
         return Err(entry.open());
     }
     Ok(Decision::closed(entry))
-}
-
-/// Decides about a frame by its port and its destination address, if nothing else is to be asked; `open` is what
-/// [`by_port`] said about it.
-pub fn by_address<P: Packet + ?Sized, R: RulesetTables>(
-    packet: &P,
-    parsed: &Parsed,
-    open: Entry,
-    ruleset: &R,
-) -> Option<Decision> {
-    if !ruleset.header().asks_addresses_alone() {
-        return None;
-    }
-    let claim = ruleset.at_address(parsed.destination(packet)?, parsed.ports()?);
-    let entry = claim.entry.or_else(|| open);
-    entry.is_final().then(|| Decision::closed(entry))
 }
 
 /// Whether fragments go where the first one of their packet went.

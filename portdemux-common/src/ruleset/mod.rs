@@ -96,10 +96,10 @@ pub struct Header {
     pub cpus: u32,
     /// Where the tables are that only some packets ask.
     pub tables: TableIndex,
-    /// 1 if the displacements stand behind the ports, too, by [`near`].
-    pub near: u32,
+    /// In which line of that map each of them begins, by [`Part`]: what a look-up needs, in one load.
+    pub lines: [u32; Part::COUNT],
     /// Fills the header up to a multiple of 64 bytes.
-    pub reserved: [u32; 11],
+    pub reserved: [u32; 2],
 }
 
 impl Header {

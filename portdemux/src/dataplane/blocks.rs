@@ -30,23 +30,35 @@ pub(super) struct Blocks {
 #[derive(Clone, Copy, Debug)]
 struct Each {
     bytes: usize,
-    numbers: usize,
+    directory: usize,
     blocks: usize,
+    has_offsets: bool,
 }
 
 impl Each {
     fn of(layout: &Layout) -> Self {
         let OwnBlocks {
             bytes,
-            numbers,
+            directory,
             blocks,
         } = layout.own_blocks;
-        let [bytes, numbers, blocks] = [bytes, numbers, blocks].map(layout::usize_of);
+        let [bytes, directory, blocks] = [bytes, directory, blocks].map(layout::usize_of);
         Self {
             bytes,
-            numbers,
+            directory,
             blocks,
+            has_offsets: layout.directory.has_offsets != 0,
         }
+    }
+
+    /// Where the block begins of which the directory says this, if it is one.
+    fn block(self, entry: u32) -> Option<usize> {
+        let entry = usize::try_from(entry).ok()?;
+        if self.has_offsets {
+            let end = entry.checked_add(BYTES)?;
+            return (entry >= self.blocks && end <= self.bytes).then_some(entry);
+        }
+        Some(self.blocks + entry.checked_sub(1)? * BYTES)
     }
 }
 
@@ -137,28 +149,28 @@ impl Blocks {
         let end = byte + words * WORD;
         let blocks = byte / BYTES..end.div_ceil(BYTES);
         (0..self.cpus).flat_map(move |cpu| {
-            let numbers = self.numbers(cpu, first + blocks.start, blocks.len());
-            let own = cpu * self.each.bytes + self.each.blocks;
+            let entries = self.entries(cpu, first + blocks.start, blocks.len());
+            let own = cpu * self.each.bytes;
             blocks
                 .clone()
-                .zip(numbers)
-                .filter_map(move |(block, number)| {
-                    let index = usize::try_from(number).ok()?.checked_sub(1)?;
+                .zip(entries)
+                .filter_map(move |(block, entry)| {
+                    let begin = own + self.each.block(entry)?;
                     let part = (block * BYTES).max(byte)..((block + 1) * BYTES).min(end);
-                    let begin = own + index * BYTES + part.start % BYTES;
+                    let begin = begin + part.start % BYTES;
                     Some((part, begin))
                 })
         })
     }
 
-    /// The numbers of the blocks that a CPU was given for `count` blocks from `first` on.
-    fn numbers(&self, cpu: usize, first: usize, count: usize) -> Vec<u32> {
+    /// What a CPU's directory says for `count` blocks from `first` on.
+    fn entries(&self, cpu: usize, first: usize, count: usize) -> Vec<u32> {
         const HALF: usize = size_of::<u32>();
         let skipped = first % 2;
         let mut words = vec![0_u64; (skipped + count).div_ceil(2)];
-        let at = cpu * self.each.bytes + self.each.numbers + (first - skipped) * HALF;
+        let at = cpu * self.each.bytes + self.each.directory + (first - skipped) * HALF;
         self.own.read(at, &mut words);
-        let numbers: &[u32] = bytemuck::cast_slice(&words);
-        numbers[skipped..][..count].to_vec()
+        let entries: &[u32] = bytemuck::cast_slice(&words);
+        entries[skipped..][..count].to_vec()
     }
 }

@@ -93,13 +93,23 @@ pub(super) fn place(
         }
         end
     };
-    header.tables.begin = u32::try_from(place)?;
     header.tables.capacity = u32::try_from(capacity)?;
+    begin_at(header, place)?;
     header.sources.begin = u32::try_from(place + tables)?;
     header.sources.words = u32::try_from(room)?;
     let map = maps.tables();
     write(&map, &header.tables, image);
     map.write((place + tables) * WORD, sources);
+    Ok(())
+}
+
+/// Says that the tables of the ruleset with this header, which are measured, lie from this word on, which begins a line.
+pub(super) fn begin_at(header: &mut Header, place: usize) -> Result<()> {
+    let tables = &mut header.tables;
+    tables.begin = u32::try_from(place)?;
+    header.lines = tables
+        .parts
+        .map(|first| (tables.begin + first) >> LINE.ilog2());
     Ok(())
 }
 

@@ -170,7 +170,7 @@ impl Twin {
         );
         let end = self.tables.bytes() / size_of::<u64>();
         let begin = end - (1 + generation.half() as usize) * self.room;
-        header.tables.begin = u32::try_from(begin)?;
+        tables::begin_at(&mut header, begin)?;
         tables::write(&self.tables, &header.tables, image);
         write_head(&self.rulesets, half(generation), &image.head, &header);
         self.rulesets

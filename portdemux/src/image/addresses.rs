@@ -43,9 +43,8 @@ pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
     }
 }
 
-/// Writes the displacements down a second time, where a packet finds them first.
+/// Writes the displacements down a second time, where programs find them.
 pub(super) fn bring_near(image: &mut RulesetImage) {
-    image.header.near = 1;
     for (version, displacements) in [
         (Version::V4, &image.v4_displacements),
         (Version::V6, &image.v6_displacements),

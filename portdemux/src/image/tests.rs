@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use portdemux_common::{
-    decide,
+    decide::{self, Metadata},
     parse::{self, Address, Ports, Version},
     policy::Icmp,
     ruleset::{RulesetTables, near, span_key},
+    state::Generation,
 };
 use proptest::prelude::*;
 
@@ -362,12 +363,13 @@ proptest! {
                     prop_assert_eq!(decided(&*compiled.image), decided(&*by_steps));
                     let claims = &*compiled.image;
                     if let Err(open) = decide::by_port(&parsed, claims) {
-                        let decision = decide::by_address(&frame[..], &parsed, open, claims);
+                        let metadata = Metadata::new(&parsed, open, Generation(0), frame.len() as u64);
+                        let decision = metadata.decide_by_address(&frame[..], claims);
                         prop_assert!(alone || decision.is_none());
                         if let Some(decision) = decision {
                             prop_assert_eq!(decision.outcome(), decided(&*by_steps));
                         }
-                        prop_assert_eq!(decide::by_address(&frame[..], &parsed, open, &*by_steps), None);
+                        prop_assert_eq!(metadata.decide_by_address(&frame[..], &*by_steps), None);
                     }
                 }
             }

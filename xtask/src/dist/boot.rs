@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{roots, wire::Wire};
 use crate::{
     command::{self, Command, Stdio},
-    say,
+    say, setup,
 };
 
 /// What runs in the machine, and rules of every kind.
@@ -119,14 +119,9 @@ fn boot(base: &Path, image: &Path) -> Result<()> {
     let wire = Wire::begin()?;
     let mut machine = command::spawn(
         Command::new("timeout")
-            .args([
-                PATIENCE,
-                "qemu-system-x86_64",
-                "-nographic",
-                "-nodefaults",
-                "-serial",
-                "stdio",
-            ])
+            .arg(PATIENCE)
+            .arg(setup::qemu()?)
+            .args(["-nographic", "-nodefaults", "-serial", "stdio"])
             .args([
                 "-accel",
                 "tcg,thread=multi",

@@ -10,13 +10,12 @@ const TOOLS: [(&str, &str); 2] = [("cargo-cyclonedx", "0.5.9"), ("cargo-deb", "3
 /// The one that looks at dependencies.
 const DENY: (&str, &str) = ("cargo-deny", "0.20.2");
 /// Programs, with Debian's packages for them.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("debootstrap", "debootstrap"),
     ("dpkg-deb", "dpkg"),
     ("lintian", "lintian"),
     ("man", "man-db"),
     ("mke2fs", "e2fsprogs"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
     ("readelf", "binutils"),
     ("systemd-analyze", "systemd"),
 ];

@@ -7,6 +7,7 @@ mod dist;
 mod linker;
 mod nightly;
 mod programs;
+mod qemu;
 mod rust;
 
 use anyhow::{Result, bail};
@@ -15,6 +16,7 @@ use clap::Args;
 pub(crate) use self::{
     aarch64::Aarch64,
     apt::{apart, mirror, unpack_in},
+    qemu::program as qemu,
     rust::Rust,
 };
 use crate::say;
@@ -88,7 +90,8 @@ pub(crate) fn deny() -> Result<()> {
 
 /// Makes sure that packages can be made and checked.
 pub(crate) fn dist() -> Result<()> {
-    dist::install()
+    dist::install()?;
+    qemu::install()
 }
 
 /// Makes sure that namespaces can be made and entered, which nearly every machine is able to do as it is.
@@ -98,7 +101,8 @@ pub(crate) fn lab() -> Result<()> {
 
 /// Makes sure that other kernels can be booted. The kernels themselves are got when they are asked for.
 pub(crate) fn vm() -> Result<()> {
-    programs::install_vm()
+    programs::install_vm()?;
+    qemu::install()
 }
 
 fn ready() -> Result<Rust> {

@@ -30,9 +30,8 @@ const PROGRAMS: [(&str, &str); 18] = [
 ];
 /// Those that make namespaces and enter them.
 const LAB: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux")];
-/// What boots other kernels, unpacks them, and is put into the machines.
-const VM: [(&str, &str); 7] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
+/// What unpacks other kernels, and is put into the machines.
+const VM: [(&str, &str); 6] = [
     ("dpkg-deb", "dpkg"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
@@ -93,13 +92,13 @@ pub(super) fn install_lab() -> Result<()> {
     install_all("what makes network namespaces", &LAB)
 }
 
-/// Installs what boots other kernels, and what is put into the machines.
+/// Installs what unpacks other kernels, and what is put into the machines.
 ///
 /// # Errors
 ///
 /// If some are missing and cannot be installed.
 pub(super) fn install_vm() -> Result<()> {
-    install_all("what boots other kernels", &VM)
+    install_all("what other kernels run with", &VM)
 }
 
 fn install_all(what: &str, programs: &[(&str, &str)]) -> Result<()> {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use super::kernels::Kernel;
 use crate::{
     command::{self, Command, Stdio},
-    say,
+    say, setup,
 };
 
 /// How long all checks of one kernel may take: far more than they need where nothing else runs.
@@ -118,7 +118,7 @@ pub(super) fn run(machine: &Machine) -> Result<Outcome> {
     let begin = Instant::now();
     let mut log =
         File::create(machine.log).with_context(|| format!("write {}", machine.log.display()))?;
-    let mut child = command::spawn(&mut qemu(machine))?;
+    let mut child = command::spawn(&mut qemu(machine)?)?;
     let stdout = child.stdout.take().context("QEMU has no output")?;
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -159,7 +159,7 @@ pub(super) fn run(machine: &Machine) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn qemu(machine: &Machine) -> Command {
+fn qemu(machine: &Machine) -> Result<Command> {
     let cpus = match machine.cpus {
         // Each a socket of its own: CPUs of one socket that come later have no place in its cache's maps. One is there
         // and comes later.
@@ -178,7 +178,7 @@ fn qemu(machine: &Machine) -> Command {
     // Not as arguments: a kernel hands those of its own on that it does not know.
     append.push_str(" PORTDEMUX_GUEST_CHECKS=");
     append.push_str(&machine.checks.join(","));
-    let mut qemu = Command::new("qemu-system-x86_64");
+    let mut qemu = Command::new(setup::qemu()?);
     // Without -cx16 guests crash at random under emulation.
     qemu.args([
         "-M",
@@ -205,7 +205,7 @@ fn qemu(machine: &Machine) -> Command {
     .args(["-append", &append])
     .stdin(Stdio::null())
     .stdout(Stdio::piped());
-    qemu
+    Ok(qemu)
 }
 
 #[cfg(test)]

@@ -1,13 +1,50 @@
 //! Whose a packet is: the claims that more than the port tells apart.
 
-use super::{Metadata, v4_bytes};
+use super::{Metadata, bounded, v4_bytes};
 use crate::{
-    parse::{Address, Ports, Version},
-    ruleset::{Claim, Entry, RulesetTables},
+    decide::Decision,
+    packet::Packet,
+    parse::{Address, Ports, Version, ipv4, ipv6},
+    ruleset::{Claim, Entry, RulesetTables, find_v4, find_v6},
     wire::Port,
 };
 
 impl Metadata {
+    /// Decides about the packet by its port and its destination address, if nothing else is to be asked.
+    ///
+    /// It reads the address where it stands, before anything else is read of the packet.
+    #[inline(always)]
+    pub fn decide_by_address<P: Packet + ?Sized, R: RulesetTables>(
+        &self,
+        packet: &P,
+        ruleset: &R,
+    ) -> Option<Decision> {
+        if !ruleset.header().asks_addresses_alone() || !self.has_ports() {
+            return None;
+        }
+        let (network, key) = (bounded(self.network), self.span_key());
+        let claim = match self.version() {
+            Version::V4 => {
+                let address = packet.read(network + ipv4::DESTINATION)?;
+                find_v4(ruleset, address, key)
+            }
+            Version::V6 => {
+                let [_, _, upper, lower] = packet.read_words(network + ipv6::SOURCE)?;
+                find_v6(ruleset, bytemuck::cast([upper, lower]), key)
+            }
+        };
+        let entry = claim.entry.or_else(|| self.entry);
+        entry.is_final().then(|| Decision::closed(entry))
+    }
+
+    /// The [`span_key`](crate::ruleset::span_key) of its destination port. Other than in its index, the port's number
+    /// is in host byte order.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the port's number")]
+    const fn span_key(&self) -> u32 {
+        self.port & !0xffff | u16::from_be(self.port as u16) as u32
+    }
+
     /// Finds the rule whose it is, and the shadow.
     #[inline(always)]
     pub fn claim<R: RulesetTables>(&mut self, ruleset: &R) {

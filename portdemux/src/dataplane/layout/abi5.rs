@@ -8,7 +8,8 @@ use portdemux_common::{
 };
 
 use super::{
-    AddressLayout, Counters, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks, Tables,
+    AddressLayout, Counters, Directory, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks,
+    Tables,
 };
 use crate::{dataplane::mapped::Mapped, image};
 
@@ -109,10 +110,11 @@ pub(super) const LAYOUT: Layout = Layout {
     kept: kept(),
     own_blocks: OwnBlocks {
         bytes: 0,
-        numbers: 0,
+        directory: 0,
         blocks: 0,
     },
     tables: Tables { value_bytes: 8 },
+    directory: Directory { has_offsets: 0 },
 };
 
 const LEDGER_BYTES: u64 = 8_392_192 + 8_192 * 64 + 16;

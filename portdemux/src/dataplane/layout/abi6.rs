@@ -7,7 +7,7 @@ pub(super) const ABI: u32 = 6;
 
 pub(super) const OWN_BLOCKS: OwnBlocks = OwnBlocks {
     bytes: 954_368,
-    numbers: 0,
+    directory: 0,
     blocks: 36_864,
 };
 

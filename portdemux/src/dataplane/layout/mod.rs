@@ -89,6 +89,8 @@ pub(super) struct Layout {
     pub(super) own_blocks: OwnBlocks,
     /// Of the tables of rulesets.
     pub(super) tables: Tables,
+    /// Of the directory of the blocks of a CPU.
+    pub(super) directory: Directory,
 }
 
 /// Where things stand among the blocks of a CPU.
@@ -96,8 +98,17 @@ pub(super) struct Layout {
 #[repr(C)]
 pub(super) struct OwnBlocks {
     pub(super) bytes: u64,
-    pub(super) numbers: u64,
+    pub(super) directory: u64,
     pub(super) blocks: u64,
+}
+
+/// What a CPU's directory says of a block that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Directory {
+    /// 1 if it says where the block begins, in bytes from the beginning of what the CPU has; 0 if it says the index of
+    /// the block and 1.
+    pub(super) has_offsets: u64,
 }
 
 /// What the map of the tables of rulesets consists of.
@@ -201,12 +212,13 @@ pub(super) const OWN: Layout = Layout {
     kept: contents(),
     own_blocks: OwnBlocks {
         bytes: size_of::<blocks::Own>() as u64,
-        numbers: offset_of!(blocks::Own, numbers) as u64,
+        directory: offset_of!(blocks::Own, directory) as u64,
         blocks: offset_of!(blocks::Own, blocks) as u64,
     },
     tables: Tables {
         value_bytes: super::tables::LINE_BYTES as u64,
     },
+    directory: Directory { has_offsets: 1 },
 };
 
 const fn contents() -> [u64; KEPT_PLACES] {
