@@ -49,11 +49,12 @@ impl Mine {
         if offset == 0 {
             return None;
         }
-        // SAFETY: a block begins there, or, for all that the verifier knows, at any page of a power of two of them. Only
-        // this CPU's programs write its blocks, and no other program runs on the CPU before this one returns, save that
-        // a socket lookup for a process can be interrupted: what it adds may then be lost. The control plane reads them
-        // as they stand, and resets only those of a place that no program uses.
-        Some(unsafe { &mut *self.0.byte_add(offset & Own::OFFSET_MASK).cast() })
+        // SAFETY: with any of the mask's bits it is a whole block before the end of what the CPU has.
+        let block = unsafe { self.0.byte_add(offset & Own::OFFSET_MASK) };
+        // SAFETY: a block begins there. Only this CPU's programs write its blocks, and no other program runs on the CPU
+        // before this one returns, save that a socket lookup for a process can be interrupted: what it adds may then be
+        // lost. The control plane reads them as they stand, and resets only those of a place that no program uses.
+        Some(unsafe { &mut *block.cast() })
     }
 
     /// Where the directory says which block of its own stands for another.
