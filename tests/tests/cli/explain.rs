@@ -4,11 +4,11 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux_tests::{
-    cli::Portdemux,
+    cli::{self, Portdemux},
     frames::{self, ARP, TCP, UDP, VLAN, With as _},
     lab::Lab,
     netns::Netns,
-    require,
+    require, run,
 };
 use serde_json::Value;
 
@@ -166,5 +166,31 @@ fn the_words_of_the_kernel_stand_with_each_frame() -> Result<()> {
          kernel      62 bytes: IPv6, protocol 17, port 53 to port 22\n\
          \x20           no rule: pass, unclaimed\n"
     );
+    Ok(())
+}
+
+/// The addresses and ports of a packet of DHCP, before the client has an address.
+const DHCP: [[&str; 2]; 2] = [
+    ["192.0.2.1:67", "255.255.255.255:68"],
+    ["[fe80::1]:547", "[fe80::2]:546"],
+];
+
+#[test]
+fn the_example_lets_in_what_gives_a_host_its_address() -> Result<()> {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/example.toml");
+    let explain = |protocol: &str, [source, destination]: [&str; 2]| {
+        let mut command = std::process::Command::new(cli::binary()?);
+        command.args(["explain", protocol, source, destination, "--rules", example]);
+        run::run(command)?.success()
+    };
+    for ends in DHCP {
+        let said = explain("udp", ends)?.stdout;
+        ensure!(
+            said.contains("entry point dhcp") && said.contains("verdict     pass"),
+            "{said}"
+        );
+    }
+    let said = explain("tcp", ["192.0.2.1:1024", "192.0.2.2:23"])?.stdout;
+    ensure!(said.contains("verdict     drop, unclaimed"), "{said}");
     Ok(())
 }
