@@ -15,6 +15,7 @@ use portdemux_common::state::Generation;
 
 use super::in_force;
 use crate::{
+    clock::Clock,
     dataplane::{
         destinations,
         mapped::catching,
@@ -132,7 +133,7 @@ pub fn change(
     let (old, ruleset) = old_and_new(old, &request)?;
     let ruleset = ruleset?;
     destinations::check(&ruleset)?;
-    let plan = Plan::between(old.unwrap_or_default(), ruleset);
+    let plan = Plan::between(old.unwrap_or_default(), ruleset, Clock::now().unix);
     let record = Record {
         source: request.source,
         text: request.text,
@@ -295,7 +296,7 @@ pub(crate) fn return_to(
     };
     // What changes is only said.
     let old = in_force(places, maps).map(|old| old.ruleset);
-    let plan = Plan::between(old.unwrap_or_default(), ruleset);
+    let plan = Plan::between(old.unwrap_or_default(), ruleset, Clock::now().unix);
     let ruleset = plan.new_ruleset();
     let prepared = prepare(maps, ruleset, *before)?;
     let install = Install {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use portdemux::rules::until::Until;
 use portdemux_tests::{
     cli::Portdemux,
@@ -321,7 +321,14 @@ fn a_member_whose_time_is_past_is_refused_or_told_of_and_is_in_no_set() -> Resul
              2 errors; nothing was changed\n"
         )
     );
+    let dry = portdemux.ok(&["apply", &file, "--skip-expired", "--dry-run"])?;
+    ensure!(
+        dry.stdout.starts_with("+ @a       1 prefix\n"),
+        "{}",
+        dry.stdout
+    );
     let told = portdemux.ok(&["attach", INTERFACE, "--rules", &file, "--skip-expired"])?;
+    assert_eq!(told.stderr, dry.stderr);
     assert_eq!(
         told.stderr,
         "warning: 192.0.2.0/24 is not in @a: its time ended 2020-01-02T00:00:00Z and one more like it\n   \

@@ -51,9 +51,10 @@ struct SetChange {
 }
 
 impl Plan {
-    /// What it takes to get from one ruleset to another.
+    /// What it takes to get from one ruleset to another at a time in milliseconds since 1970: members of sets whose
+    /// time is past are members no more.
     #[must_use]
-    pub fn between(old: Ruleset, new: Ruleset) -> Self {
+    pub fn between(old: Ruleset, new: Ruleset, now: u64) -> Self {
         let (mut added, mut changed, mut unchanged) = (Vec::new(), Vec::new(), 0);
         let mut stays = vec![false; old.rules().len()];
         // Most rules follow the one that they followed before; only where one does not the others
@@ -84,7 +85,7 @@ impl Plan {
             }
         }
         let removed = (0..stays.len()).filter(|&place| !stays[place]).collect();
-        let sets = changed_sets(old.sets(), new.sets());
+        let sets = changed_sets(old.sets(), new.sets(), now);
         let settings = changed_settings(&old, &new);
         Self {
             old,
@@ -153,29 +154,29 @@ fn changed_settings(old: &Ruleset, new: &Ruleset) -> Vec<SettingChange> {
         .collect()
 }
 
-/// The sets of which one side has none of the name, or other prefixes; those of the new side first.
-fn changed_sets(old: &[Set], new: &[Set]) -> Vec<SetChange> {
+/// The sets of which one side has none of the name, or other members; those of the new side first.
+fn changed_sets(old: &[Set], new: &[Set], now: u64) -> Vec<SetChange> {
     let find = |sets: &'_ [Set], name: &str| sets.iter().position(|set| set.name == name);
     let members = |set: &Set| -> BTreeSet<(IpNet, Option<Until>)> {
-        let until = |prefix: &IpNet| set.until.get(prefix).copied();
-        let members = set.prefixes.iter();
-        members.map(|prefix| (*prefix, until(prefix))).collect()
+        let members = set.members(now);
+        members.map(|(prefix, until)| (*prefix, until)).collect()
     };
+    let count = |set: &Set| set.members(now).count();
     let mut changes = Vec::new();
     for set in new {
         let before = find(old, &set.name).map(|place| &old[place]);
         if before.is_none_or(|before| members(before) != members(set)) {
             changes.push(SetChange {
                 name: set.name.clone(),
-                old: before.map(|set| set.prefixes.len()),
-                new: Some(set.prefixes.len()),
+                old: before.map(count),
+                new: Some(count(set)),
             });
         }
     }
     let gone = old.iter().filter(|set| find(new, &set.name).is_none());
     changes.extend(gone.map(|set| SetChange {
         name: set.name.clone(),
-        old: Some(set.prefixes.len()),
+        old: Some(count(set)),
         new: None,
     }));
     changes

@@ -5,8 +5,11 @@ use serde_json::json;
 use super::Plan;
 use crate::rules::file::parse;
 
+/// In March 2030.
+const NOW: u64 = 1_900_000_000_000;
+
 fn between(old: &str, new: &str) -> Plan {
-    Plan::between(parse("old", old).unwrap(), parse("new", new).unwrap())
+    Plan::between(parse("old", old).unwrap(), parse("new", new).unwrap(), NOW)
 }
 
 const OLD: &str = "[[rule]]\nname = \"telnet\"\nport = \"23/tcp\"\n[[rule]]\nname = \
@@ -17,6 +20,27 @@ const NEW: &str = "[default]\nmalformed = \"pass\"\n[[rule]]\nname = \"same\"\np
                    [\"443/tcp\", \"443/udp\"]\nto = \"drop\"\n[[rule]]\nname = \"dns\"\nport = \
                    [\"53/udp\", \"53/tcp\"]\n[[rule]]\nport = \"22/tcp\"\naddress = \
                    \"203.0.113.10\"\n";
+
+#[test]
+fn a_member_whose_time_is_past_is_in_no_plan() {
+    let set = |members: &str| {
+        format!("sets.a = [{members}]\n[[rule]]\nport = \"1/tcp\"\nfrom = \"@a\"\n")
+    };
+    let ended = "{ prefix = \"192.0.2.1\", until = \"2030-01-31T12:00:00Z\" }";
+    let lasting = "{ prefix = \"192.0.2.2\", until = \"2031-01-31T12:00:00Z\" }";
+    let line = |old: &str, new: &str| {
+        let text = between(old, new).to_string();
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let both = format!("{ended}, {lasting}");
+    assert_eq!(line("", &set(ended)), "+ @a     0 prefixes");
+    assert_eq!(line("", &set(&both)), "+ @a     1 prefix");
+    assert_eq!(
+        line(&set(ended), &set(&both)),
+        "~ @a  0 prefixes → 1 prefix"
+    );
+    assert_eq!(line(&set(&both), &set(lasting)), "= 1 unchanged");
+}
 
 #[test]
 fn a_plan_has_a_line_for_each_rule_that_differs() {
