@@ -63,6 +63,11 @@ pub struct Member {
 ///
 /// There is none; says which there are.
 pub fn find<'r>(ruleset: &'r Ruleset, name: &str) -> Result<&'r Set> {
+    find_or(ruleset, name, "")
+}
+
+/// The same; what there is to do about it ends like this.
+fn find_or<'r>(ruleset: &'r Ruleset, name: &str, end: &str) -> Result<&'r Set> {
     let mut sets = ruleset.sets().iter();
     if let Some(set) = sets.find(|set| set.name == name) {
         return Ok(set);
@@ -73,12 +78,11 @@ pub fn find<'r>(ruleset: &'r Ruleset, name: &str) -> Result<&'r Set> {
         name.escape_debug()
     ))
     .help(|| match nearest(name, &names) {
-        Some(nearest) => format!("did you mean {nearest}"),
-        None if names.is_empty() => {
-            "the rules in force have no sets: define it in a rules file, [sets], and apply it"
-                .into()
-        }
-        None => format!("the rules in force have {}", names.join(", ")),
+        Some(nearest) => format!("did you mean {nearest}{end}"),
+        None if names.is_empty() => format!(
+            "the rules in force have no sets: define it in a rules file, [sets], and apply it{end}"
+        ),
+        None => format!("the rules in force have {}{end}", names.join(", ")),
     })
 }
 
@@ -106,7 +110,7 @@ pub fn change(
     let begun = Instant::now();
     let clock = Clock::now();
     change::refuse_while_another_waits(places, maps)?;
-    let set = find(&in_force.ruleset, name)?;
+    let set = find_or(&in_force.ruleset, name, "; nothing was changed")?;
     let place = in_force
         .ruleset
         .sets()

@@ -32,7 +32,10 @@ mod visible;
 use std::{io, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{
+    CommandFactory as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
 use output::Output;
 use portdemux_common::state::Generation;
 use rustix::fs::Mode;
@@ -53,6 +56,7 @@ use crate::{
         Destination, PortRange, Rate, Source, Word,
         destination::{DestinationError, Mac, MacError, check_queue},
         port::PortError,
+        nearest::nearest,
         rate::{RateError, check_burst},
         rule,
         source::SourceError,
@@ -467,7 +471,7 @@ pub fn main() -> ExitCode {
     }
     let Cli { paths, command } = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(said) => return usage(&said),
+        Err(said) => return usage(said),
     };
     let context = paths.context(command.patience());
     if command.is_verb() {
@@ -498,8 +502,17 @@ fn ended(result: Result<()>) -> ExitCode {
     }
 }
 
-/// Says what clap has to say: help, or what is wrong with the arguments.
-fn usage(said: &clap::Error) -> ExitCode {
+/// Says what clap has to say: help, or what is wrong with the arguments. Of values it compares less strictly than this
+/// command does, and takes icmp for tcp.
+fn usage(mut said: clap::Error) -> ExitCode {
+    let text = |kind| match said.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        Some(_) | None => "",
+    };
+    let [wrong, near] = [ContextKind::InvalidValue, ContextKind::SuggestedValue].map(text);
+    if nearest(wrong, &[near]).is_none() {
+        said.remove(ContextKind::SuggestedValue);
+    }
     match said.print() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             output::fail(&unsaid(error));

@@ -135,13 +135,13 @@ fn a_change_of_a_set_that_makes_no_sense_is_told_with_a_way_out_and_changes_noth
         (
             &["add", "baned", "192.0.2.1"][..],
             1,
-            "error: no set is called `baned`\n help: did you mean banned\n".to_owned(),
+            "error: no set is called `baned`\n help: did you mean banned; nothing was changed\n".to_owned(),
         ),
         (
             &["remove", "nobody-knows", "192.0.2.1"],
             1,
             "error: no set is called `nobody-knows`\n help: the rules in force have lan, banned, \
-             spare\n"
+             spare; nothing was changed\n"
                 .into(),
         ),
         (

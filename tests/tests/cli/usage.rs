@@ -1,7 +1,10 @@
 //! Command lines that make no sense.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use portdemux_tests::{
+    cli,
     lab::{INTERFACE, Lab},
     require, run,
 };
@@ -200,6 +203,22 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
     ] {
         // The flag is the harness's.
         let told = refused(&portdemux, &before, 2, arguments)?.replace(" --instance <NAME>", "");
+#[test]
+fn a_value_is_proposed_only_where_it_is_near() -> Result<()> {
+    for (value, is_near) in [("icmp", false), ("tcpp", true)] {
+        let mut command = Command::new(cli::binary()?);
+        command.args(["explain", value, "192.0.2.1:1024", "192.0.2.2:80"]);
+        let said = run::run(command)?.stderr;
+        let tip = "\n  tip: a similar value exists: 'tcp'\n";
+        ensure!(
+            said.contains("\n  [possible values: tcp, udp, sctp]\n")
+                && said.contains(tip) == is_near,
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
         assert_eq!(told.strip_suffix(MORE), Some(said), "{arguments:?}: {told}");
     }
     Ok(())
