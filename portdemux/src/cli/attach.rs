@@ -23,6 +23,7 @@ use crate::{
         maps::Maps,
         pins::Lock,
         redirect_drops, steering,
+        trusted::is_there,
     },
     error::{Help as _, NothingLoaded},
     follower,
@@ -35,17 +36,18 @@ use crate::{
 ///
 /// Counting begins at once, and rules hold from the first packet. On an interface where it already
 /// runs, the program is replaced by this binary's without a packet going past it; rules and counters
-/// stay. Without IFACE it takes the interfaces that [attach] of the rules names.
+/// stay. Without IFACE it takes the interfaces that [attach] names: of the rules file, or of the rules in force.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   portdemux attach eth0
   portdemux attach eth0 eth1 --rules /etc/portdemux/default.toml
   portdemux attach --rules rules.toml    the interfaces in its [attach]
+  portdemux attach                       those in [attach] of the rules in force
   portdemux attach eth0 --mode native    fail rather than run in generic mode")]
 pub(super) struct Args {
     /// Interfaces to attach to
-    #[arg(required_unless_present_any = ["rules", "wait"], value_name = "IFACE")]
+    #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
     /// Where the program runs: in the driver (native), in the network stack (generic), or in the
     /// driver if it can (auto); left out: what [attach] says, else auto
@@ -104,19 +106,26 @@ struct Wanted {
     may_come: bool,
 }
 
+/// Neither the command line nor the rules name an interface.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no interface is named: {0}")]
+struct NoInterface(&'static str);
+
 impl Wanted {
     /// What the command line says; what that leaves open, the rules say.
-    fn new(args: &Args, said: &Attach) -> Result<Self> {
+    fn new(args: &Args, said: &Attach, context: &Context) -> Result<Self> {
         let names = if args.interfaces.is_empty() {
             &said.interfaces
         } else {
             &args.interfaces
         };
         if names.is_empty() {
-            return Err(anyhow!("no interface is named: the rules have no [attach]")).help(|| {
-                "write interface = \"eth0\" under [attach] in the rules file, or: portdemux attach eth0; \
-                 nothing was changed"
-                    .into()
+            return Err(NoInterface("the rules have no [attach]")).help(|| {
+                format!(
+                    "write interface = \"eth0\" under [attach] in the rules file, or: {} attach eth0; nothing was \
+                     changed",
+                    context.command()
+                )
             });
         }
         Ok(Self {
@@ -180,17 +189,33 @@ fn take_at_boot(args: &Args, context: &Context, file: &Path) -> Result<Wanted> {
         Err(error) => error,
         taken => return taken,
     };
-    output::fail(&error);
     let last = context.last_file();
     let (rules, hold) = if has_rules(context)? {
         (None, "the rules in force stay")
-    } else {
+    } else if is_there(&last)? {
         (
             Some(last.as_path()),
             "the rules hold that were in force last",
         )
+    } else {
+        output::fail(&error);
+        return Err(anyhow!(
+            "no rules were kept from before: nothing was attached"
+        ))
+        .help(|| format!("mend {}, then attach again", file.display()));
     };
-    let wanted = take(args, context, rules)?;
+    let names_none = error.is::<NoInterface>();
+    if !names_none {
+        output::fail(&error);
+    }
+    let taken = take(args, context, rules);
+    match taken {
+        // It is the same mistake.
+        Err(again) if names_none && again.is::<NoInterface>() => return Err(again),
+        Ok(_) | Err(_) if names_none => output::fail(&error),
+        Ok(_) | Err(_) => {}
+    }
+    let wanted = taken?;
     let file = file.display();
     output::warn(
         format!("{file} was not put in force: {hold}"),
@@ -228,11 +253,18 @@ fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> 
             }
             // One that an older version made is taken over first.
             let (_lock, maps, _) = context.open_or_create()?;
-            context.in_force(&maps)?.ruleset.attach().clone()
+            let in_force = context.in_force(&maps)?;
+            if in_force.generation.0 == 0 {
+                return Err(NoInterface("no rules are in force")).help(|| {
+                    let command = context.command();
+                    format!("{command} attach IFACE; nothing was changed")
+                });
+            }
+            in_force.ruleset.attach().clone()
         }
         Some(_) | None => Attach::default(),
     };
-    let wanted = Wanted::new(args, &said)?;
+    let wanted = Wanted::new(args, &said, context)?;
     wanted.find()?;
     links::check_capabilities()?;
 

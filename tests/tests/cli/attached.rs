@@ -55,6 +55,36 @@ fn attach_goes_where_the_rules_say_and_the_command_line_has_the_last_word() -> R
 }
 
 #[test]
+fn without_an_interface_attach_goes_where_the_rules_in_force_say() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    let said = portdemux.fails(3, &["attach"])?.stderr;
+    assert_eq!(
+        said,
+        "error: instance default is not loaded\n help: portdemux attach IFACE loads it\n"
+    );
+    portdemux.ok(&["attach", "lo"])?;
+    let said = portdemux.fails(1, &["attach"])?.stderr;
+    assert_eq!(
+        said,
+        "error: no interface is named: no rules are in force\n help: portdemux attach IFACE; nothing was changed\n"
+    );
+    portdemux.apply("[[rule]]\nport = \"9/tcp\"\n")?;
+    let said = portdemux.fails(1, &["attach"])?.stderr;
+    ensure!(
+        said.starts_with("error: no interface is named: the rules have no [attach]\n help: "),
+        "{said}"
+    );
+    portdemux.apply(RULES)?;
+    let said = portdemux.ok(&["attach"])?.stdout;
+    ensure!(said.starts_with("wire0  attached  xdp generic"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn rules_that_name_no_interface_attach_to_none() -> Result<()> {
     if !require::have(require::WIRE) {
         return Ok(());

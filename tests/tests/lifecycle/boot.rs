@@ -50,6 +50,13 @@ fn a_mistake_in_the_file_for_boot_leaves_no_interface_open() -> Result<()> {
     fs::write(&file, &bad)?;
     let refused = portdemux.fails(1, &at_boot)?.stderr;
     ensure!(refused.contains("nonsense"), "{refused}");
+    let end = format!(
+        "error: no rules were kept from before: nothing was attached\n help: mend {path}, then attach again\n"
+    );
+    ensure!(
+        refused.ends_with(&end) && refused.matches("error: ").count() == 2,
+        "{refused}"
+    );
     ensure!(bed::program_on(&lab, INTERFACE)?.is_none());
 
     fs::write(&file, RULES)?;
@@ -115,6 +122,52 @@ fn a_mistake_in_the_file_for_boot_leaves_no_interface_open() -> Result<()> {
     );
     waiting.signal(Signal::SIGTERM)?;
     waiting.wait(PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn a_file_for_boot_without_an_interface_is_told_of_once() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    let (file, kept) = files(&portdemux)?;
+    let path = file.display().to_string();
+    let at_boot = ["attach", "--rules", &path, "--boot"];
+    let told = |more: &str| -> Result<()> {
+        let refused = portdemux.fails(1, &at_boot)?.stderr;
+        assert_eq!(
+            refused,
+            format!(
+                "error: no interface is named: the rules have no [attach]\n help: write interface = \"eth0\" under \
+                 [attach] in the rules file, or: portdemux attach eth0; nothing was changed\n{more}"
+            )
+        );
+        ensure!(bed::program_on(&lab, INTERFACE)?.is_none());
+        Ok(())
+    };
+    fs::write(&file, MORE)?;
+    told(&format!(
+        "error: no rules were kept from before: nothing was attached\n help: mend {path}, then attach again\n"
+    ))?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.ok(&["apply", &path])?;
+    says(&kept, MORE)?;
+    portdemux.ok(&["detach", "--all"])?;
+    told("")?;
+    fs::write(&file, format!("{MORE}# changed\n"))?;
+    told("")?;
+
+    // Rules that were kept and say where hold; what is wrong with the file is said all the same.
+    fs::write(&kept, RULES)?;
+    let said = portdemux.ok(&at_boot)?.stderr;
+    ensure!(
+        said.starts_with("error: no interface is named")
+            && said.contains("was not put in force: the rules hold that were in force last\n"),
+        "{said}"
+    );
+    ensure!(bed::program_on(&lab, INTERFACE)?.is_some());
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub(super) fn run(
             if args.interfaces.is_empty() && (is_changed || fell_back) {
                 let in_force = context.in_force(&maps)?;
                 fell_back = boot::fell_back(context, &in_force);
-                wanted = Wanted::new(args, in_force.ruleset.attach()).unwrap_or(wanted);
+                wanted = Wanted::new(args, in_force.ruleset.attach(), context).unwrap_or(wanted);
             }
             drop(maps);
             // What is said is said once the lock is free.
