@@ -3,9 +3,11 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt},
     path::{Path, PathBuf},
 };
+
+use crate::bounded;
 
 /// What becomes of the text before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,20 +18,30 @@ pub(crate) enum Before {
     Gone,
 }
 
+/// Refuses what is there and is no regular file: [`replace`] would put a file in the place of a device.
+///
+/// # Errors
+///
+/// Says what it is; that cannot be seen.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        found => bounded::check(found?.file_type()),
+    }
+}
+
 /// Gives a file another text and keeps its mode, `mode` if there is none. Says whether there was one with another text.
 ///
 /// # Errors
 ///
-/// It cannot be read or written; it says what it said before, or the whole new text.
+/// It cannot be read or written, or is no regular file; it says what it said before, or the whole new text.
 pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: Before) -> io::Result<bool> {
-    let old = match fs::read(path) {
-        Ok(old) => Some((old, fs::metadata(path)?.permissions())),
+    let old = match bounded::says(path, text.as_bytes()) {
+        Ok(true) => return Ok(false),
+        Ok(false) => Some(fs::metadata(path)?.permissions()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    if old.as_ref().is_some_and(|(old, _)| old == text.as_bytes()) {
-        return Ok(false);
-    }
     let beside = |ending: &str| {
         let mut path = path.as_os_str().to_owned();
         path.push(ending);
@@ -44,7 +56,7 @@ pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: Before) -> io:
     let unfinished = beside(".new");
     let write = || -> io::Result<()> {
         remove(&unfinished)?;
-        let mode = old.as_ref().map_or(mode, |(_, old)| old.mode());
+        let mode = old.as_ref().map_or(mode, PermissionsExt::mode);
         let mut file = File::options()
             .write(true)
             .create_new(true)

@@ -151,7 +151,7 @@ pub fn says_the_same(
     in_force: &InForce,
     file: &Path,
 ) -> Option<bool> {
-    let there = bounded::file(file).ok()?;
+    let there = bounded::kept(file).ok()?;
     let header = maps.header();
     let is_its_text = header.generation == in_force.generation.0
         && header.text_hash == Record::hash_of(&there)

@@ -10,9 +10,15 @@ use std::{
 
 use super::{Context, output, report};
 use crate::{
+    attached, bounded,
     change::{self, InForce},
+    clock::Clock,
     dataplane::{mapped::catching, maps::Maps},
     durable::{self, Before},
+    rules::{
+        Attach,
+        file::{self, Reading},
+    },
 };
 
 impl Context {
@@ -69,12 +75,76 @@ pub(super) fn fell_back(context: &Context, in_force: &InForce) -> bool {
 
 /// Whether a file says what was last in force from the one for boot.
 pub(super) fn was_in_force(context: &Context, file: &Path) -> bool {
-    let last = fs::read(context.last_file());
-    last.is_ok_and(|last| fs::read(file).is_ok_and(|now| now == last))
+    let last = bounded::bytes(&context.last_file());
+    last.is_ok_and(|last| bounded::says(file, &last).unwrap_or(false))
 }
 
-/// Whether the file for boot cannot be put in force.
-pub(super) fn has_mistake(context: &Context) -> bool {
-    report::read_rules_to_apply(&context.boot_file(), report::Strictness::AT_BOOT)
-        .is_ok_and(|rules| rules.attach().is_err())
+/// Why the file for boot protects nothing at the next boot.
+#[derive(Debug)]
+pub(super) enum Flaw {
+    /// It cannot be put in force, as it is no text of rules.
+    Unfit(io::Error),
+    /// It has a mistake.
+    Mistake,
+    /// It does not say where it is attached.
+    NoInterface,
+}
+
+/// What is wrong with the file for boot, if it is there and can be read; `saved` is what is in force, if the file says
+/// the same.
+pub(super) fn flaw(context: &Context, saved: Option<&InForce>) -> Option<Flaw> {
+    let names_none = |attach: &Attach| attach.interfaces.is_empty().then_some(Flaw::NoInterface);
+    if let Some(saved) = saved {
+        return names_none(saved.ruleset.attach());
+    }
+    let file = context.boot_file();
+    let text = match bounded::kept(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Some(Flaw::Unfit(error));
+        }
+        Err(_) => return None,
+    };
+    let reading = Reading::Written {
+        now: Clock::now().unix,
+        skip_expired: true,
+    };
+    match file::read(&file.display().to_string(), &text, reading) {
+        Ok(ruleset) => names_none(ruleset.attach()),
+        Err(_) => Some(Flaw::Mistake),
+    }
+}
+
+/// Whether this file, if it is there, is the one for boot.
+pub(super) fn is_boot_file(context: &Context, file: &Path) -> bool {
+    let found = |path: &Path| report::canonical(path).ok().flatten();
+    found(file).is_some_and(|file| found(&context.boot_file()) == Some(file))
+}
+
+/// Warns that the file for boot does not say where it is attached, and says what to write.
+pub(super) fn warn_of_no_interface(context: &Context, maps: &Maps) {
+    let attached = catching(|| attached::interfaces(&context.places, maps)).unwrap_or_default();
+    let attached = attached
+        .into_iter()
+        .filter(|interface| interface.state.is_attached());
+    let names: Vec<String> = attached
+        .map(|interface| format!("{:?}", interface.renamed.unwrap_or(interface.name)))
+        .collect();
+    let names = match &names[..] {
+        [] => "\"eth0\"".into(),
+        [name] => name.clone(),
+        names => format!("[{}]", names.join(", ")),
+    };
+    let file = context.boot_file();
+    let (file, command) = (file.display(), context.command());
+    output::warn(
+        format!(
+            "{file} has no [attach]: at boot its rules are put in force on no interface, and the host is open"
+        ),
+        Some(&format!(
+            "add these lines to it, then: {command} apply {file}\n\
+             \x20        [attach]\n\
+             \x20        interface = {names}"
+        )),
+    );
 }

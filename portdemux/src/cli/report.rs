@@ -36,11 +36,6 @@ pub(super) struct Strictness {
     skip_expired: bool,
 }
 
-impl Strictness {
-    /// How the file for boot is read.
-    pub(super) const AT_BOOT: Self = Self { skip_expired: true };
-}
-
 /// A rules file that was read.
 #[derive(Debug)]
 pub(super) struct RulesText {

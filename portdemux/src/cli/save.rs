@@ -1,12 +1,12 @@
 //! `portdemux save`: write the rules in force to a file.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{Context, boot, output, report};
 use crate::{
-    change,
+    bounded, change,
     clock::Clock,
     dataplane::mapped::catching,
     durable::{self, Before},
@@ -33,6 +33,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let file = args.file.clone().unwrap_or_else(|| context.boot_file());
+    durable::check(&file)
+        .with_context(|| format!("write {}", file.display()))
+        .help(|| {
+            let command = context.command();
+            format!("{command} export writes to standard output; nothing was written")
+        })?;
     let (lock, maps) = context.open_to_change()?;
     let places = &context.places;
     // Nobody has said yet that it stays.
@@ -53,7 +59,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let replaced = durable::replace(&file, &text, 0o644, Before::Kept)
         .with_context(|| format!("write {}", file.display()))
         .help(|| {
-            if fs::read(&file).is_ok_and(|now| now == text.as_bytes()) {
+            if bounded::says(&file, text.as_bytes()).unwrap_or(false) {
                 "the file says so now, but a loss of power may undo that".into()
             } else {
                 "the file says what it said before".into()
@@ -73,6 +79,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let file = file.display();
     let generation = written.in_force.generation.0;
+    let is_for_boot = boot::is_boot_file(context, &file);
+    let names_none = written.in_force.ruleset.attach().interfaces.is_empty();
     let kept = if replaced {
         format!("; what it said before is in {file}~")
     } else {
@@ -83,3 +91,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .line(format!("{file}  generation {generation}, {rules}{kept}"));
     Ok(())
 }
+    if is_for_boot && names_none {
+        boot::warn_of_no_interface(context, &maps);
+    }

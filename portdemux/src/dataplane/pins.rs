@@ -24,7 +24,10 @@ use super::{
     maps::Maps,
     trusted::{LISTED, PRIVATE, Trusted, is_there},
 };
-use crate::error::{Help as _, NothingLoaded};
+use crate::{
+    bounded,
+    error::{Help as _, NothingLoaded},
+};
 
 /// The directory of bpffs in which all instances are.
 const ROOT: &str = "portdemux";
@@ -484,9 +487,9 @@ struct Holder {
 
 impl Holder {
     fn of(path: &Path) -> Self {
-        let is_open = File::open(path).and_then(|file| is_open_to_others(&file));
+        let is_open = bounded::regular(path).and_then(|file| is_open_to_others(&file));
         Self {
-            text: fs::read_to_string(path).unwrap_or_default(),
+            text: bounded::kept(path).unwrap_or_default(),
             is_open: is_open.unwrap_or(false),
         }
     }
@@ -519,7 +522,7 @@ pub(crate) fn is_named(file: &File, path: &Path) -> bool {
 ///
 /// That cannot be seen.
 pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
+    let file = match bounded::regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
     };

@@ -9,7 +9,7 @@
 mod need;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ pub use need::Need;
 use portdemux_common::{state::Generation, wire::Transport};
 
 use crate::{
-    background, change,
+    background, bounded, change,
     dataplane::{
         destinations,
         mapped::catching,
@@ -167,7 +167,7 @@ fn again(places: &InstancePaths) -> Option<Right> {
 }
 
 fn another_runs(places: &InstancePaths) -> anyhow::Error {
-    let holder = fs::read_to_string(lock_path(places)).unwrap_or_default();
+    let holder = bounded::kept(&lock_path(places)).unwrap_or_default();
     let error = anyhow::anyhow!(
         "another portdemux follow ({}) runs for instance {}",
         holder.trim(),

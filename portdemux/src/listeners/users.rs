@@ -1,6 +1,8 @@
 //! The names of users.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, path::Path};
+
+use crate::bounded;
 
 /// The users of this host, as `/etc/passwd` lists them.
 #[derive(Clone, Debug, Default)]
@@ -10,7 +12,7 @@ impl Users {
     /// Reads the list; nobody has a name if it is not there.
     #[must_use]
     pub fn read() -> Self {
-        Self::parse(&fs::read("/etc/passwd").unwrap_or_default())
+        Self::parse(&bounded::bytes(Path::new("/etc/passwd")).unwrap_or_default())
     }
 
     /// The name of a user, if the list has it.

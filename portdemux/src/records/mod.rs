@@ -10,7 +10,7 @@
 mod sets;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -21,6 +21,7 @@ use portdemux_common::state::Generation;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bounded,
     dataplane::pins::{Lock, unpin},
     error::Advice,
     rules::{
@@ -133,7 +134,7 @@ impl Records {
         };
         let path = self.path(hash, TEXT);
         let mut line = String::new();
-        let first_line = File::open(&path).and_then(|record| {
+        let first_line = bounded::regular(&path).and_then(|record| {
             let mut record = BufReader::new(record).take(LONGEST_SOURCE);
             record.read_line(&mut line)
         });
@@ -248,12 +249,9 @@ impl Records {
     ) -> Result<()> {
         let path = self.changes_path(generation);
         let append = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)?;
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            let mut file = bounded::open(&path, &mut options)?;
             let mut end = file.seek(SeekFrom::End(0))?;
             let mut last = [b'\n'];
             while end > 0 {
@@ -329,7 +327,7 @@ fn source(line: &str) -> Option<Option<PathBuf>> {
 
 /// What stands in a file, if there is one.
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match bounded::bytes(path) {
         Ok(kept) => Ok(Some(kept)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(error, path)),
@@ -356,7 +354,7 @@ fn unreadable(error: io::Error, path: &Path) -> anyhow::Error {
 fn whole(path: &Path, parts: &[&[u8]]) -> Result<()> {
     let unfinished = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = File::create(&unfinished)?;
+        let mut file = bounded::create(&unfinished)?;
         for part in parts {
             file.write_all(part)?;
         }

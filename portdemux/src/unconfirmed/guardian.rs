@@ -5,7 +5,7 @@
 //! confirmed, followed by another, never made, or because the instance is gone.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io,
     os::unix::fs::MetadataExt as _,
     thread,
@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Standing, Tries, UnconfirmedChange, clock};
 use crate::{
-    background,
+    background, bounded,
     dataplane::{
         mapped::catching,
         pins::{self, InstancePaths, Lock},
@@ -49,7 +49,7 @@ pub(crate) fn start(places: &InstancePaths, _lock: &Lock) -> Result<()> {
 pub fn run(places: &InstancePaths) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
     let path = super::path(places);
-    let file = match File::open(&path) {
+    let file = match bounded::regular(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.with_context(|| format!("open {}", path.display()))?,
     };

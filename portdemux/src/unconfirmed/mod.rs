@@ -12,7 +12,7 @@ pub mod guardian;
 mod tries;
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write as _},
     path::PathBuf,
     time::Duration,
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use tries::Tries;
 
 use crate::{
+    bounded,
     change::{self, Change},
     dataplane::{
         maps::Maps,
@@ -91,7 +92,7 @@ impl UnconfirmedChange {
     /// It cannot be read.
     pub fn read(places: &InstancePaths) -> Result<Option<Self>> {
         let path = path(places);
-        let text = match fs::read_to_string(&path) {
+        let text = match bounded::kept(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("read {}", path.display()))?,
         };
@@ -143,7 +144,7 @@ impl UnconfirmedChange {
         // Under another name first: it is there whole or not at all.
         let unfinished = path.with_extension("new");
         let write = || -> io::Result<()> {
-            File::create(&unfinished)?.write_all(&serde_json::to_vec(self)?)?;
+            bounded::create(&unfinished)?.write_all(&serde_json::to_vec(self)?)?;
             Tries::reserve(places)?;
             fs::rename(&unfinished, &path)
         };

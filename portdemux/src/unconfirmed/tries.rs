@@ -4,15 +4,15 @@
 //! is what has to be said.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
+    fs::File,
+    io::{self, Write as _},
     os::unix::fs::FileExt as _,
     path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::pins::InstancePaths;
+use crate::{bounded, dataplane::pins::InstancePaths};
 
 /// How much room there is, in bytes.
 const ROOM: usize = 1024;
@@ -29,18 +29,18 @@ pub struct Tries {
 impl Tries {
     /// Those of what waits in an instance; none where nothing could be written about them.
     pub(super) fn read(places: &InstancePaths) -> Self {
-        let text = fs::read_to_string(path(places)).unwrap_or_default();
+        let text = bounded::kept(&path(places)).unwrap_or_default();
         serde_json::from_str(text.trim_end()).unwrap_or_default()
     }
 
     /// Takes the room for them.
     pub(super) fn reserve(places: &InstancePaths) -> io::Result<()> {
-        fs::write(path(places), Self::default().padded()?)
+        bounded::create(&path(places))?.write_all(Self::default().padded()?.as_bytes())
     }
 
     /// Writes them down, into the room that there is.
     pub(super) fn write(&self, places: &InstancePaths) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(path(places))?;
+        let file = bounded::open(&path(places), File::options().write(true))?;
         file.write_all_at(self.padded()?.as_bytes(), 0)
     }
 

@@ -16,7 +16,8 @@ use crate::{
     attached::{self, AttachedInterface, State},
     change::{self, InForce},
     cli::{
-        Context, boot,
+        Context,
+        boot::{self, Flaw},
         output::{self, Align, Table},
         stats::{Lost, Traffic},
     },
@@ -237,8 +238,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     ));
     if fell_back {
         warn_of_fallback(context);
-    } else if saved == Some(false) {
-        say_what_holds_at_boot(context, known);
+    } else {
+        say_what_holds_at_boot(context, &maps, known, saved);
     }
     if let Some(waiting) = &unconfirmed {
         waiting.say(context);
@@ -315,21 +316,41 @@ fn warn_of_fallback(context: &Context) {
     );
 }
 
-/// Says that other rules hold at boot, unless it was said of the file that the rules came from.
-fn say_what_holds_at_boot(context: &Context, known: Option<&InForce>) {
+/// Says that the file for boot protects nothing, or that other rules hold at boot, unless it was said of the file that
+/// the rules came from.
+fn say_what_holds_at_boot(
+    context: &Context,
+    maps: &Maps,
+    known: Option<&InForce>,
+    saved: Option<bool>,
+) {
     let file = context.boot_file();
-    if boot::has_mistake(context) {
-        output::warn(
-            format!(
-                "{} has a mistake, and is not put in force at boot",
-                file.display()
-            ),
-            Some(&format!(
-                "{} apply --dry-run {} says which",
-                context.command(),
-                file.display()
-            )),
-        );
+    match boot::flaw(context, known.filter(|_| saved == Some(true))) {
+        Some(Flaw::Mistake) => {
+            output::warn(
+                format!(
+                    "{} has a mistake, and is not put in force at boot",
+                    file.display()
+                ),
+                Some(&format!(
+                    "{} apply --dry-run {} says which",
+                    context.command(),
+                    file.display()
+                )),
+            );
+            return;
+        }
+        Some(Flaw::Unfit(error)) => {
+            output::warn(
+                format!("{} is not put in force at boot: {error}", file.display()),
+                Some(&format!("{} save, after moving it away", context.command())),
+            );
+            return;
+        }
+        Some(Flaw::NoInterface) => boot::warn_of_no_interface(context, maps),
+        None => {}
+    }
+    if saved != Some(false) {
         return;
     }
     let path = fs::canonicalize(&file).ok();
