@@ -10,6 +10,14 @@ pub struct NothingLoaded {
     pub instance: String,
 }
 
+/// The command for an instance, as a user writes it: typed literally, what a message names means this one.
+pub(crate) fn command(instance: &str) -> String {
+    match instance {
+        "default" => "portdemux".into(),
+        name => format!("portdemux --instance {name}"),
+    }
+}
+
 /// What to do about an error, as a link in its chain of causes.
 #[derive(Debug)]
 pub struct Advice(pub String);

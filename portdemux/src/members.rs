@@ -125,7 +125,7 @@ pub fn change(
         let atom = atom.filter(|_| is_complete && prefix.prefix_len() == prefix.max_prefix_len());
         atom.and_then(|atom| maps.is_listed(atom, prefix.addr(), clock.monotonic)) == Some(false)
     };
-    let members = check(set, wishes, clock.unix, is_non_member)?;
+    let members = check(places, set, wishes, clock.unix, is_non_member)?;
     let steps: Vec<MemberChange> = members
         .iter()
         .filter(|member| member.was != member.is)
@@ -249,6 +249,7 @@ fn is_nested(set: &Set, members: &[Member], now: u64) -> bool {
 
 /// What becomes of each prefix, if that can be.
 fn check(
+    places: &InstancePaths,
     set: &Set,
     wishes: &[(IpNet, Becomes)],
     now: u64,
@@ -296,7 +297,8 @@ fn check(
                             shown(other)
                         ),
                         None => {
-                            format!("portdemux set list {name} shows who is; nothing was changed")
+                            let command = places.command();
+                            format!("{command} set list {name} shows who is; nothing was changed")
                         }
                     }
                 });
@@ -310,7 +312,8 @@ fn check(
                     ))
                     .help(|| {
                         format!(
-                            "portdemux set remove {name} {} first; nothing was changed",
+                            "{} set remove {name} {} first; nothing was changed",
+                            places.command(),
                             shown(other)
                         )
                     });

@@ -8,7 +8,16 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::{self, Write as _},
     process,
+    sync::OnceLock,
 };
+
+/// The command for the instance that is meant.
+static COMMAND: OnceLock<String> = OnceLock::new();
+
+/// Says how the command for the instance is written, while there is memory.
+pub(crate) fn know_command(command: String) {
+    let _: Result<(), String> = COMMAND.set(command);
+}
 
 /// The system's memory, which says when there is no more.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,11 +50,12 @@ unsafe impl GlobalAlloc for Memory {
 
 fn had(place: *mut u8, size: usize) -> *mut u8 {
     if place.is_null() {
-        let mut text = [0; 160];
+        let command = COMMAND.get().map_or("portdemux", String::as_str);
+        let mut text = [0; 200];
         let mut rest = &mut text[..];
         let _ = writeln!(
             rest,
-            "error: {size} bytes of memory cannot be had\n help: portdemux status says what is in force"
+            "error: {size} bytes of memory cannot be had\n help: {command} status says what is in force"
         );
         let left = rest.len();
         let said = &text[..text.len() - left];

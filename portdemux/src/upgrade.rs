@@ -84,8 +84,8 @@ pub fn finish(places: &InstancePaths, lock: &Lock) -> Result<Option<u32>> {
         .context("finish the upgrade of the instance")
         .help(|| {
             format!(
-                "every packet is decided about meanwhile; portdemux --instance {} upgrade goes on",
-                places.instance
+                "every packet is decided about meanwhile; {} upgrade goes on",
+                places.command()
             )
         })?;
     Ok(Some(begun.abi))
@@ -133,11 +133,8 @@ fn replace_processes(
     follower::dismiss(places, lock)?;
     let in_force = change::in_force(places, maps)?;
     let started = follower::start_if_needed(places, maps, &in_force.ruleset);
-    let warning = started.err().map(|error| {
-        (
-            format!("{error:#}"),
-            format!("portdemux --instance {} follow", places.instance),
-        )
-    });
+    let warning = started
+        .err()
+        .map(|error| (format!("{error:#}"), format!("{} follow", places.command())));
     Ok(warning.into_iter().collect())
 }

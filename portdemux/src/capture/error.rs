@@ -75,15 +75,15 @@ impl CaptureError {
         }
     }
 
-    /// What to do about it, if there is something.
+    /// What to do about it, if there is something; `command` is the one for the instance.
     #[must_use]
-    pub fn help(&self) -> Option<String> {
+    pub fn help(&self, command: &str) -> Option<String> {
         match &self.problem {
             Problem::NotACapture { .. } | Problem::Empty => {
                 Some("pcap and pcapng are read, as tcpdump -w and dumpcap write them".into())
             }
             Problem::Compressed { unpacker, .. } => Some(format!(
-                "{unpacker} {} | portdemux explain --pcap -",
+                "{unpacker} {} | {command} explain --pcap -",
                 self.file
             )),
             Problem::LinkType(link_type) | Problem::InterfaceLinkType { link_type, .. }

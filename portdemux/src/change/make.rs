@@ -143,7 +143,7 @@ pub fn change(
         took: Duration::ZERO,
         repaired,
         waits: None,
-        warnings: destinations::warnings(maps, plan.new_ruleset())?,
+        warnings: destinations::warnings(places, maps, plan.new_ruleset())?,
         before: None,
         plan,
     };
@@ -290,7 +290,7 @@ pub(crate) fn return_to(
                 return Err(anyhow::anyhow!(
                     "the text of the rules before is lost ({why})"
                 ))
-                .help(|| "portdemux apply FILE puts others in force".into());
+                .help(|| format!("{} apply FILE puts others in force", places.command()));
             }
         },
     };
@@ -424,7 +424,7 @@ impl Install<'_> {
         // Nothing but how soon something is found again depends on it.
         let started = catching(|| follower::start_if_needed(places, maps, self.ruleset));
         if let Err(error) = started {
-            warnings.push((format!("{error:#}"), "portdemux follow".into()));
+            warnings.push((format!("{error:#}"), format!("{} follow", places.command())));
         }
     }
 }
@@ -444,9 +444,10 @@ pub(crate) fn refuse_while_another_waits(places: &InstancePaths, maps: &Maps) ->
         seconds(left)
     ))
     .help(|| {
-        "portdemux confirm keeps it, portdemux confirm --undo returns to the rules before; nothing was \
-         changed"
-            .into()
+        let command = places.command();
+        format!(
+            "{command} confirm keeps it, {command} confirm --undo returns to the rules before; nothing was changed"
+        )
     })
 }
 

@@ -347,7 +347,8 @@ fn attach_all(
     match change {
         Some(mut change) => {
             // Some of what is to be known depends on where the program runs; by now nothing depends on it.
-            let warnings = catching(|| destinations::warnings(maps, change.plan.new_ruleset()));
+            let warnings =
+                catching(|| destinations::warnings(places, maps, change.plan.new_ruleset()));
             for warning in warnings.unwrap_or_default() {
                 if !change.warnings.contains(&warning) {
                     change.warnings.push(warning);

@@ -51,9 +51,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             if let Err(error) = unconfirmed::discard(places, &lock) {
                 output::warn(
                     format!("{error:#}"),
-                    Some(
-                        "until the next change, portdemux status says that it was not confirmed in time",
-                    ),
+                    Some(&format!(
+                        "until the next change, {} status says that it was not confirmed in time",
+                        context.command()
+                    )),
                 );
             }
             Ok(())

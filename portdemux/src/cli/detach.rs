@@ -130,7 +130,10 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
         let place = place
             .filter(|place| pinned.iter().any(|link| link.place == *place))
             .with_context(|| format!("{name} is not attached to instance {}", places.instance))
-            .help(|| "portdemux status shows what is; nothing was changed".into())?;
+            .help(|| {
+                let command = context.command();
+                format!("{command} status shows what is; nothing was changed")
+            })?;
         found.push((name, place));
     }
     let leaving: Vec<usize> = found.iter().map(|&(_, place)| place).collect();
@@ -141,9 +144,10 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
     }
     // By now it is done, and this only says so.
     if links::pinned(places).is_ok_and(|left| left.is_empty()) {
-        context.output.line(
-            "Rules and counters are kept for the next attach; portdemux detach --all removes them",
-        );
+        context.output.line(format!(
+            "Rules and counters are kept for the next attach; {} detach --all removes them",
+            context.command()
+        ));
     }
     Ok(())
 }

@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     if let Some(path) = &args.pcap {
         // First, as it is the more likely one to be wrong.
-        let mut capture = Capture::open(path).map_err(with_help)?;
+        let mut capture = Capture::open(path).map_err(|error| with_help(error, context))?;
         return explain_capture(args, context, &mut capture);
     }
     let (Some(protocol), Some(source), Some(destination)) =
@@ -201,7 +201,7 @@ fn explain_capture(
     };
     match (agreed, error) {
         (Ok(()), None) => Ok(()),
-        (Ok(()), Some(error)) => Err(with_help(error)),
+        (Ok(()), Some(error)) => Err(with_help(error, context)),
         (Err(disagreement), error) => {
             if let Some(error) = error {
                 output::warn(error, None);
@@ -251,7 +251,8 @@ fn basis(args: &Args, context: &Context) -> Result<Basis> {
     let maps = match context.open() {
         Err(error) if error.is::<NothingLoaded>() => {
             return Err(error).help(|| {
-                "portdemux attach IFACE loads it, or name a rules file: --rules FILE".into()
+                let command = context.command();
+                format!("{command} attach IFACE loads it, or name a rules file: --rules FILE")
             });
         }
         opened => opened?,
@@ -303,15 +304,19 @@ fn warn_of_other_versions(context: &Context, maps: &Maps) -> Result<()> {
                     "the program on {} is of version {}, its twin of version {OWN}",
                     interface.name, interface.version
                 ),
-                Some(&format!("portdemux attach {} replaces it", interface.name)),
+                Some(&format!(
+                    "{} attach {} replaces it",
+                    context.command(),
+                    interface.name
+                )),
             );
         }
     }
     Ok(())
 }
 
-fn with_help(error: CaptureError) -> anyhow::Error {
-    match error.help() {
+fn with_help(error: CaptureError, context: &Context) -> anyhow::Error {
+    match error.help(&context.command()) {
         Some(help) => anyhow::Error::new(error).context(Advice(help)),
         None => error.into(),
     }

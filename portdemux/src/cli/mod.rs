@@ -51,12 +51,13 @@ use crate::{
         pins::{InstanceName, InstancePaths, Lock, PATIENCE},
     },
     error::{Advice, NothingLoaded},
+    memory,
     records::Records,
     rules::{
         Destination, PortRange, Rate, Source, Word,
         destination::{DestinationError, Mac, MacError, check_queue},
-        port::PortError,
         nearest::nearest,
+        port::PortError,
         rate::{RateError, check_burst},
         rule,
         source::SourceError,
@@ -150,8 +151,10 @@ struct Paths {
 
 impl Paths {
     fn context(self, patience: Duration) -> Context {
+        let places = InstancePaths::new(self.instance, self.bpffs, self.state_dir);
+        memory::know_command(places.command());
         Context {
-            places: InstancePaths::new(self.instance, self.bpffs, self.state_dir),
+            places,
             config: self.config_dir,
             kept: self.kept_dir,
             output: Output::new(),
@@ -447,10 +450,7 @@ impl Context {
 
     /// The command for this instance, as a user writes it.
     pub(crate) fn command(&self) -> String {
-        match self.places.instance.to_string().as_str() {
-            "default" => "portdemux".into(),
-            name => format!("portdemux --instance {name}"),
-        }
+        self.places.command()
     }
 }
 

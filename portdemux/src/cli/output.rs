@@ -13,7 +13,7 @@ use streams::Stream;
 
 use super::visible::{except, visible};
 use crate::{
-    error::{Advice, NothingLoaded},
+    error::{Advice, NothingLoaded, command},
     figures::{cut, padded, width},
 };
 
@@ -206,8 +206,8 @@ fn told(error: &anyhow::Error) -> (String, Option<String>) {
             causes.push(cause);
         }
     }
-    if error.downcast_ref::<NothingLoaded>().is_some() {
-        advice.get_or_insert_with(|| "portdemux attach IFACE loads it".into());
+    if let Some(NothingLoaded { instance }) = error.downcast_ref() {
+        advice.get_or_insert_with(|| format!("{} attach IFACE loads it", command(instance)));
     }
     (causes.join(": "), advice)
 }

@@ -30,8 +30,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let (lock, maps) = context.open_to_change()?;
     let old = context.written(&maps)?;
-    let text =
-        edit::remove(NAME, &old.text, &args.rules).map_err(RulesError::of_the_ruleset_in_force)?;
+    let text = edit::remove(NAME, &context.command(), &old.text, &args.rules)
+        .map_err(RulesError::of_the_ruleset_in_force)?;
     let edited = Edited {
         old: old.in_force,
         text,

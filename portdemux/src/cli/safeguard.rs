@@ -120,7 +120,8 @@ impl Safeguard {
             output::warn(
                 what("cuts"),
                 Some(&format!(
-                    "it is undone after {within}, unless portdemux confirm comes"
+                    "it is undone after {within}, unless {} confirm comes",
+                    places.command()
                 )),
             );
             return Ok(());

@@ -45,8 +45,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     change::refuse_while_another_waits(places, &maps)?;
     let written = change::written(places, &maps)?;
     if written.in_force.generation.0 == 0 {
-        return Err(anyhow!("no rules are in force"))
-            .help(|| "portdemux apply FILE puts some in force; nothing was written".into());
+        return Err(anyhow!("no rules are in force")).help(|| {
+            let command = context.command();
+            format!("{command} apply FILE puts some in force; nothing was written")
+        });
     }
     if let Some(why) = written.in_force.lost {
         return Err(anyhow!("the text of the ruleset in force is lost ({why})"))
@@ -77,10 +79,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         1 => "1 rule".into(),
         count => format!("{} rules", grouped(count as u64)),
     };
-    let file = file.display();
-    let generation = written.in_force.generation.0;
     let is_for_boot = boot::is_boot_file(context, &file);
     let names_none = written.in_force.ruleset.attach().interfaces.is_empty();
+    let file = file.display();
+    let generation = written.in_force.generation.0;
     let kept = if replaced {
         format!("; what it said before is in {file}~")
     } else {
@@ -89,8 +91,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     context
         .output
         .line(format!("{file}  generation {generation}, {rules}{kept}"));
-    Ok(())
-}
     if is_for_boot && names_none {
         boot::warn_of_no_interface(context, &maps);
     }
+    Ok(())
+}

@@ -169,18 +169,14 @@ impl InstancePaths {
 
     /// What to do about pins of another ABI.
     fn way_from(&self, other: u32) -> String {
-        let instance = &self.instance;
+        let command = self.command();
         if other > ABI {
             "use that version; nothing was changed".into()
         } else if other < OLDEST {
-            format!(
-                "use that version, or remove it with portdemux --instance {instance} detach --all and \
-                 attach again"
-            )
+            format!("use that version, or remove it with {command} detach --all and attach again")
         } else {
             format!(
-                "portdemux --instance {instance} upgrade takes it over with its rules, counters and flows; \
-                 nothing was changed"
+                "{command} upgrade takes it over with its rules, counters and flows; nothing was changed"
             )
         }
     }

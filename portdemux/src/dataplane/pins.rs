@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     bounded,
-    error::{Help as _, NothingLoaded},
+    error::{Help as _, NothingLoaded, command},
 };
 
 /// The directory of bpffs in which all instances are.
@@ -97,6 +97,12 @@ impl InstancePaths {
             state,
             directory: AbiDirectory::Own,
         }
+    }
+
+    /// The command for the instance, as a user writes it.
+    #[must_use]
+    pub fn command(&self) -> String {
+        command(&self.instance.0)
     }
 
     /// The directory of everything that is pinned.
@@ -265,10 +271,7 @@ impl InstancePaths {
             return Err(self.nothing_loaded());
         }
         let advice = if is_damage(&error) {
-            format!(
-                "portdemux --instance {} detach --all removes it",
-                self.instance
-            )
+            format!("{} detach --all removes it", self.command())
         } else if is_permission_denied(&error) {
             FORBIDDEN.into()
         } else {

@@ -46,8 +46,8 @@ fn where_nothing_is_loaded_every_command_says_so_and_ends_with_3() -> Result<()>
         assert_eq!(
             output.stderr,
             format!(
-                "error: instance other is not loaded\n help: portdemux attach IFACE loads \
-                 it{way_out}\n"
+                "error: instance other is not loaded\n help: portdemux --instance other attach IFACE \
+                 loads it{way_out}\n"
             ),
             "{arguments:?}"
         );

@@ -7,6 +7,7 @@ mod explain;
 mod failures;
 mod flows;
 mod help;
+mod instance;
 mod json;
 mod lockout;
 mod memory;

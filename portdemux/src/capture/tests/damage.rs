@@ -91,7 +91,7 @@ fn a_file_of_another_kind_is_named_for_what_it_is() {
     assert_eq!(
         read(&[0x1f, 0x8b, 8, 0])
             .1
-            .and_then(|error| error.help())
+            .and_then(|error| error.help("portdemux"))
             .unwrap(),
         "gunzip -c trace.pcap | portdemux explain --pcap -"
     );

@@ -78,8 +78,8 @@ fn name(text: &str) -> Result<String, String> {
     match format!("socket:{text}").parse() {
         Ok(Destination::Socket(SocketName::Name(name))) => Ok(name),
         Ok(_) => Err(format!(
-            "`{}` is an address\n help: what listens at an address is found without being added: \
-             portdemux add 80/tcp --to socket:{text}",
+            "`{}` is an address\n help: what listens at an address is found without being added, as in add 80/tcp \
+             --to socket:{text}",
             text.escape_debug()
         )),
         Err(error) => Err(super::with_help(&error, &error.help(str::to_owned))),
@@ -146,7 +146,8 @@ fn enter(
                     steering::unregister(maps, lock, group);
                 }
                 return Err(error).help(|| {
-                    format!("portdemux socket list shows who is in {name}; nothing was changed")
+                    let command = context.command();
+                    format!("{command} socket list shows who is in {name}; nothing was changed")
                 });
             }
         }
@@ -168,7 +169,10 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<()> {
         .steering
         .find(&SocketName::Name(name.clone()))
         .with_context(|| format!("no socket is called {name}"))
-        .help(|| "portdemux socket list shows the names; nothing was changed".into())?;
+        .help(|| {
+            let command = context.command();
+            format!("{command} socket list shows the names; nothing was changed")
+        })?;
     let removed = if let Some(pid) = args.pid {
         let cookies: Vec<u64> = take_all(pid, &args.descriptors)?
             .iter()

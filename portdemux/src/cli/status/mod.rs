@@ -258,7 +258,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             .write(&table(&before, &after, seconds).render(&context.output));
     }
     for interface in &after {
-        warn_of_absence(interface);
+        warn_of_absence(context, interface);
     }
     for destination in &destinations {
         destination.warn(context);
@@ -424,8 +424,8 @@ fn table(before: &[AttachedInterface], after: &[AttachedInterface], seconds: f64
     table
 }
 
-fn warn_of_absence(interface: &AttachedInterface) {
-    let name = &interface.name;
+fn warn_of_absence(context: &Context, interface: &AttachedInterface) {
+    let (name, command) = (&interface.name, context.command());
     match interface.state {
         State::Attached => {
             if let Some(today) = &interface.renamed {
@@ -437,12 +437,12 @@ fn warn_of_absence(interface: &AttachedInterface) {
         State::Vanished => output::warn(
             format!("{name} is gone, and the program with it; its counters are kept"),
             Some(&format!(
-                "portdemux attach {name} once it is back, or portdemux detach {name}"
+                "{command} attach {name} once it is back, or {command} detach {name}"
             )),
         ),
         State::Returned => output::warn(
             format!("{name} was removed and made again: the program does not run on it"),
-            Some(&format!("portdemux attach {name}")),
+            Some(&format!("{command} attach {name}")),
         ),
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use portdemux_common::ruleset::Action;
 
 use crate::{
-    dataplane::{maps::Maps, targets},
+    dataplane::{maps::Maps, pins::InstancePaths, targets},
     error::Help as _,
     interface::Interface,
     rules::{Destination, Ruleset, destination::Cpus},
@@ -70,7 +70,11 @@ fn online_cpus() -> Result<Vec<u16>> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>> {
+pub fn warnings(
+    places: &InstancePaths,
+    maps: &Maps,
+    ruleset: &Ruleset,
+) -> Result<Vec<(String, String)>> {
     let (mut names, mut has_cpus) = (BTreeSet::new(), false);
     for rule in ruleset.rules() {
         has_cpus |= rule.to.cpus().is_some();
@@ -101,7 +105,10 @@ pub fn warnings(maps: &Maps, ruleset: &Ruleset) -> Result<Vec<(String, String)>>
                 format!(
                     "{name} is not there: packets for it fall back as its rules say (no_interface)"
                 ),
-                "once it is there, it gets them: portdemux follow hears of it".into(),
+                format!(
+                    "once it is there, it gets them: {} follow hears of it",
+                    places.command()
+                ),
             ));
             continue;
         };

@@ -196,7 +196,7 @@ fn attach_received(
                 interface.name,
                 mode_name(mode)
             ))
-            .help(|| format!("portdemux detach {} first", interface.name));
+            .help(|| format!("{} detach {} first", places.command(), interface.name));
         }
         program
             .attach_to_link(open_link(&pin)?)
@@ -234,7 +234,7 @@ fn attach_received(
             }
         },
     };
-    let id = id.map_err(|error| refusal(&error, interface, mode))?;
+    let id = id.map_err(|error| refusal(places, &error, interface, mode))?;
     let link: FdLink = program
         .take_link(id)?
         .try_into()

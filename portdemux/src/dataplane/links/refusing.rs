@@ -108,19 +108,25 @@ fn is_pinned(places: &InstancePaths, program: u32) -> bool {
 }
 
 /// Says why a program cannot be attached, and what to do about it.
-pub(super) fn refusal(error: &ProgramError, interface: &Interface, mode: Mode) -> anyhow::Error {
+pub(super) fn refusal(
+    places: &InstancePaths,
+    error: &ProgramError,
+    interface: &Interface,
+    mode: Mode,
+) -> anyhow::Error {
+    let command = places.command();
     let name = &interface.name;
     let failure = anyhow::anyhow!("{}", reason(error))
         .context(format!("attach to {name} in {} mode", mode_name(mode)));
     let advice = match (mode, os_error(error)) {
         (_, Some(EBUSY)) => {
-            format!("another program came first: portdemux status, bpftool net show dev {name}")
+            format!("another program came first: {command} status, bpftool net show dev {name}")
         }
         (_, Some(EPERM)) => {
             "it takes the capabilities CAP_BPF and CAP_NET_ADMIN: run it as root".into()
         }
         (Mode::Native, _) => {
-            format!("portdemux attach {name} --mode generic works on every driver, slower")
+            format!("{command} attach {name} --mode generic works on every driver, slower")
         }
         (Mode::Generic, _) => format!("ip -d link show {name} says what kind of interface it is"),
     };

@@ -19,7 +19,7 @@ use portdemux_common::{
 
 use super::{Steering, group_offset};
 use crate::{
-    dataplane::{maps::text, syscalls},
+    dataplane::{maps::text, pins::InstancePaths, syscalls},
     error::Help as _,
     rules::destination::{ListenAddress, SocketName},
     sockets::words,
@@ -90,7 +90,11 @@ impl Steering {
     /// # Errors
     ///
     /// There are too many.
-    pub(in crate::dataplane) fn enter(&self, wanted: &GroupName) -> Result<u32> {
+    pub(in crate::dataplane) fn enter(
+        &self,
+        places: &InstancePaths,
+        wanted: &GroupName,
+    ) -> Result<u32> {
         if let Some(index) = self.find(wanted) {
             return Ok(index);
         }
@@ -99,8 +103,10 @@ impl Steering {
             .find(|&index| self.group(index).key == 0)
             .with_context(|| format!("{MAX_GROUPS} different sockets are in use already"))
             .help(|| {
-                "remove rules or names that are not needed: portdemux socket list; nothing was changed"
-                    .into()
+                format!(
+                    "remove rules or names that are not needed: {} socket list; nothing was changed",
+                    places.command()
+                )
             })?;
         self.clear(index);
         let group = group(wanted);

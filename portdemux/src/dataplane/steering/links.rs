@@ -77,7 +77,7 @@ pub fn begin(
     let steering = &maps.steering;
     for (&place, &name) in &wanted {
         let group = if is_ready {
-            unavailable.judge(steering.enter(name))?
+            unavailable.judge(steering.enter(places, name))?
         } else {
             steering.find(name)
         };
@@ -118,7 +118,7 @@ pub fn begin(
 pub fn register(places: &InstancePaths, maps: &Maps, _lock: &Lock, name: &str) -> Result<u32> {
     require()?;
     enter_namespace(places, maps)?;
-    maps.steering.enter(&SocketName::Name(name.into()))
+    maps.steering.enter(places, &SocketName::Name(name.into()))
 }
 
 /// Takes a group away whose sockets were given by hand.

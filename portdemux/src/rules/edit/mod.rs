@@ -154,7 +154,8 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Removes what each selector names from the text of a rules file; `file` is its name in errors.
+/// Removes what each selector names from the text of a rules file; in errors `file` is its name, and `command`
+/// the one for the instance.
 ///
 /// A selector is a port as it is written in the file, or the name of a rule. A port is taken from the
 /// rule that claims it; a rule that claims nothing else goes whole, with the comment directly above
@@ -165,6 +166,7 @@ fn quoted(text: &str) -> String {
 /// Names every selector that matches nothing or more than one thing, or every mistake in the text.
 pub fn remove<S: AsRef<str>>(
     file: &str,
+    command: &str,
     text: &str,
     selectors: &[S],
 ) -> Result<String, RulesError> {
@@ -173,7 +175,7 @@ pub fn remove<S: AsRef<str>>(
     // The places of the ports to remove, by the place of their rule.
     let mut removed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     for selector in selectors {
-        match select(selector.as_ref(), &ruleset, &layout) {
+        match select(command, selector.as_ref(), &ruleset, &layout) {
             Ok((rule, ports)) => removed.entry(rule).or_default().extend(ports),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
@@ -208,6 +210,7 @@ fn read(file: &str, text: &str) -> Result<(Ruleset, Layout), RulesError> {
 
 /// Finds the rule that a selector is about, and which of its ports.
 fn select(
+    command: &str,
     selector: &str,
     ruleset: &Ruleset,
     layout: &Layout,
@@ -247,7 +250,9 @@ fn select(
     let Ok(ports) = ports else {
         let diagnostic =
             Diagnostic::new(format!("no rule is called `{}`", selector.escape_debug()));
-        return Err(diagnostic.help("portdemux rules lists them; ports are written as in 443/tcp"));
+        return Err(diagnostic.help(format!(
+            "{command} rules lists them; ports are written as in 443/tcp"
+        )));
     };
     let around = ruleset.rules().iter().find_map(|rule| {
         let range = rule.ports.iter().find(|range| range.contains(ports))?;
@@ -260,6 +265,6 @@ fn select(
                 "remove {range}, split it in the file, or claim {ports} with another rule"
             )),
         None => Diagnostic::new(format!("no rule claims {ports}"))
-            .help("portdemux rules lists what is claimed"),
+            .help(format!("{command} rules lists what is claimed")),
     })
 }

@@ -11,19 +11,24 @@ use crate::rules::{
 const NAMED: usize = 10;
 
 /// Makes shadows real in the text of a rules file: takes the line `shadow = true` out of the rules of
-/// these names. `file` is the text's name in errors.
+/// these names. `file` is the text's name in errors, `command` the one for the instance.
 ///
 /// Whether the rules still hold together, [`crate::rules::file::parse`] says.
 ///
 /// # Errors
 ///
 /// Names every rule that does not exist or is no shadow, or every mistake in the text.
-pub fn promote<S: AsRef<str>>(file: &str, text: &str, names: &[S]) -> Result<String, RulesError> {
+pub fn promote<S: AsRef<str>>(
+    file: &str,
+    command: &str,
+    text: &str,
+    names: &[S],
+) -> Result<String, RulesError> {
     let (ruleset, layout) = read(file, text)?;
     let mut cuts = Vec::new();
     let mut diagnostics = Vec::new();
     for name in names.iter().map(AsRef::as_ref) {
-        match find(&ruleset, name) {
+        match find(&ruleset, command, name) {
             Ok(place) => cuts.extend(layout.blocks[place].shadow_line(text)),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
@@ -38,7 +43,7 @@ pub fn promote<S: AsRef<str>>(file: &str, text: &str, names: &[S]) -> Result<Str
 }
 
 /// The place of the shadow of this name.
-fn find(ruleset: &Ruleset, name: &str) -> Result<usize, Diagnostic> {
+fn find(ruleset: &Ruleset, command: &str, name: &str) -> Result<usize, Diagnostic> {
     let rules = ruleset.rules();
     let place = rules.iter().position(|rule| rule.name == name);
     if let Some(place) = place {
@@ -54,9 +59,9 @@ fn find(ruleset: &Ruleset, name: &str) -> Result<usize, Diagnostic> {
     let shadows: Vec<&str> = shadows.map(|rule| &*rule.name).collect();
     let help = match (nearest(name, &shadows), &shadows[..]) {
         (Some(near), _) => format!("did you mean {near}"),
-        (None, []) => "there are no shadows; portdemux add --shadow adds one".into(),
+        (None, []) => format!("there are no shadows; {command} add --shadow adds one"),
         (None, few) if few.len() <= NAMED => format!("the shadows are {}", few.join(", ")),
-        (None, _) => "portdemux rules lists them".into(),
+        (None, _) => format!("{command} rules lists them"),
     };
     let message = format!("no shadow is called `{}`", name.escape_debug());
     Err(Diagnostic::new(message).help(help))

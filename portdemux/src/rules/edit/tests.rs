@@ -34,13 +34,15 @@ to = "drop"
 "#;
 
 fn cut(selectors: &[&str]) -> String {
-    let text = remove("f.toml", FILE, selectors).unwrap();
+    let text = remove("f.toml", "portdemux", FILE, selectors).unwrap();
     parse("f.toml", &text).unwrap();
     text
 }
 
 fn refusal(selectors: &[&str]) -> String {
-    remove("f.toml", FILE, selectors).unwrap_err().to_string()
+    remove("f.toml", "portdemux", FILE, selectors)
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn a_list_of_ports_shrinks_in_its_layout() {
 #[test]
 fn a_list_that_cannot_keep_its_layout_keeps_its_ports() {
     let text = "[[rule]]\nport = [\"1/tcp\"\n  , \"2/tcp\"\n  , \"3/tcp\"]\n";
-    let edited = remove("f.toml", text, &["1/tcp"]).unwrap();
+    let edited = remove("f.toml", "portdemux", text, &["1/tcp"]).unwrap();
     assert_eq!(edited, "[[rule]]\nport = [\"2/tcp\", \"3/tcp\"]\n");
 }
 
@@ -137,7 +139,7 @@ fn what_matches_nothing_changes_nothing_and_says_so() {
 fn a_port_that_several_rules_claim_is_asked_about() {
     let text = "[[rule]]\nport = \"443/tcp\"\n[[rule]]\nport = \"443/tcp\"\naddress = \
                 \"203.0.113.10\"\n";
-    let told = remove("f.toml", text, &["443/tcp"])
+    let told = remove("f.toml", "portdemux", text, &["443/tcp"])
         .unwrap_err()
         .to_string();
     assert!(
@@ -148,14 +150,16 @@ fn a_port_that_several_rules_claim_is_asked_about() {
         told.contains("443/tcp@203.0.113.10  203.0.113.10  f.toml:3"),
         "{told}"
     );
-    let edited = remove("f.toml", text, &["443/tcp@203.0.113.10"]).unwrap();
+    let edited = remove("f.toml", "portdemux", text, &["443/tcp@203.0.113.10"]).unwrap();
     assert_eq!(edited, "[[rule]]\nport = \"443/tcp\"\n");
 }
 
 #[test]
 fn a_list_of_rules_is_left_to_its_author() {
     let text = "rule = [{ port = \"1/tcp\" }]\n";
-    let told = remove("f.toml", text, &["1/tcp"]).unwrap_err().to_string();
+    let told = remove("f.toml", "portdemux", text, &["1/tcp"])
+        .unwrap_err()
+        .to_string();
     assert!(told.contains("cannot be edited"), "{told}");
 }
 
@@ -229,9 +233,9 @@ fn an_appended_rule_says_what_it_asks_and_reads_as_it_was_meant() {
 fn a_shadow_becomes_real_and_the_rest_of_the_text_stays() {
     let text = "# Who\n[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\n  shadow = true # try it\nfrom = \
                 \"::1\"\n\n[[rule]]\nport = \"23/tcp\"\nshadow = true";
-    let real = promote("f.toml", text, &["ssh", "ssh"]).unwrap();
+    let real = promote("f.toml", "portdemux", text, &["ssh", "ssh"]).unwrap();
     assert_eq!(real, text.replace("  shadow = true # try it\n", ""));
-    let real = promote("f.toml", text, &["23/tcp", "ssh"]).unwrap();
+    let real = promote("f.toml", "portdemux", text, &["23/tcp", "ssh"]).unwrap();
     assert_eq!(
         real,
         "# Who\n[[rule]]\nname = \"ssh\"\nport = \"22/tcp\"\nfrom = \"::1\"\n\n[[rule]]\nport = \
@@ -266,7 +270,9 @@ fn a_shadow_becomes_real_and_the_rest_of_the_text_stays() {
             "write each as [[rule]]",
         ),
     ] {
-        let told = promote("f.toml", text, &[name]).unwrap_err().to_string();
+        let told = promote("f.toml", "portdemux", text, &[name])
+            .unwrap_err()
+            .to_string();
         assert!(told.contains(message) && told.contains(help), "{told}");
     }
 }
@@ -279,7 +285,7 @@ proptest! {
         let with = append(FILE, &rule);
         let ruleset = parse("f.toml", &with).unwrap();
         prop_assert_eq!(&ruleset.rules().last().unwrap().name, &name);
-        prop_assert_eq!(remove("f.toml", &with, &[range.to_string()]).unwrap(), FILE);
+        prop_assert_eq!(remove("f.toml", "portdemux", &with, &[range.to_string()]).unwrap(), FILE);
     }
 
     #[test]
@@ -287,7 +293,7 @@ proptest! {
         let before = parse("f.toml", FILE).unwrap();
         let ports: Vec<_> = before.rules().iter().flat_map(|rule| rule.ports.clone()).collect();
         let selectors: Vec<_> = places.iter().map(|&place| ports[place].to_string()).collect();
-        let edited = remove("f.toml", FILE, &selectors).unwrap();
+        let edited = remove("f.toml", "portdemux", FILE, &selectors).unwrap();
         let after = parse("f.toml", &edited).unwrap();
         let left: Vec<_> = after.rules().iter().flat_map(|rule| rule.ports.clone()).collect();
         let expected: Vec<_> =
