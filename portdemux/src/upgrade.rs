@@ -11,9 +11,11 @@ use crate::{
     dataplane::{
         abi::AbiDirectory,
         links,
+        mapped::catching,
         maps::Maps,
         pins::{InstancePaths, Lock},
         takeover::{self, Continued},
+        tracking::{self, UNRESUMED},
     },
     error::Help as _,
     follower, image, unconfirmed,
@@ -55,10 +57,15 @@ pub fn upgrade(places: &InstancePaths, lock: &Lock) -> Result<Option<Upgraded>> 
         return Ok(None);
     }
     let maps = own.open()?;
+    let resumed = catching(|| tracking::resume(&own, &maps, lock));
     if from == ABI {
         takeover::renew(&own, &maps, lock)?;
     }
-    let warnings = replace_processes(&own, &maps, lock)?;
+    let mut warnings = replace_processes(&own, &maps, lock)?;
+    if let Err(error) = resumed {
+        let help = "the next change tries it again".into();
+        warnings.push((format!("{UNRESUMED}: {error:#}"), help));
+    }
     let in_force = change::in_force(&own, &maps)?;
     Ok(Some(Upgraded {
         from,

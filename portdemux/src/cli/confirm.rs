@@ -28,6 +28,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let lock = places.lock()?;
     upgrade::finish(context, &lock)?;
     let maps = places.open()?;
+    context.resume(&maps, &lock);
     let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
         return nothing_waits();
     };

@@ -49,6 +49,7 @@ use crate::{
         mapped::catching,
         maps::Maps,
         pins::{InstanceName, InstancePaths, Lock, PATIENCE},
+        tracking::{self, UNRESUMED},
     },
     error::{Advice, NothingLoaded},
     memory,
@@ -325,6 +326,7 @@ impl Context {
         let lock = self.places.lock_within(self.patience)?;
         upgrade::finish(self, &lock)?;
         let maps = self.places.open()?;
+        self.resume(&maps, &lock);
         self.settle(&maps, &lock)?;
         for destination in destinations::reconcile(&maps, &lock)? {
             output::note(format!("{destination} is there again and gets its packets"));
@@ -363,6 +365,7 @@ impl Context {
         }
         upgrade::take_over(self, lock)?;
         let maps = places.open_or_create(lock)?;
+        self.resume(&maps, lock);
         self.settle(&maps, lock)?;
         Ok(maps)
     }
@@ -377,6 +380,14 @@ impl Context {
         }
         let (lock, maps) = self.open_to_change()?;
         Ok((lock, maps, false))
+    }
+
+    /// Finishes or takes back a change of what tracks flows that was interrupted. Whatever else the command does
+    /// can be done without.
+    pub(crate) fn resume(&self, maps: &Maps, lock: &Lock) {
+        if let Err(error) = catching(|| tracking::resume(&self.places, maps, lock)) {
+            output::warn_of(UNRESUMED, &error);
+        }
     }
 
     /// Undoes a change that should have been undone already, and says so.

@@ -8,7 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapData;
+use aya::maps::{MapData, MapInfo};
+use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::BYTES,
     counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
@@ -22,6 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     blocks::Blocks,
+    damage::is_damage,
     layout::{CARRIED, CounterSet, Earlier},
     mapped::Mapped,
     maps::{self, random},
@@ -120,10 +122,62 @@ pub fn now() -> u32 {
     u32::try_from((nanoseconds >> TICK_SHIFT) & u128::from(u32::MAX)).unwrap_or_default()
 }
 
-/// Where the maps are pinned, below the pins of an instance.
+/// A directory of tables below the pins of an instance. A dot cannot stand in a name in bpffs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Directory {
+    /// Those in force.
+    InForce,
+    /// Those that are to follow them.
+    Staging,
+    /// Those that were in force before, until all programs have the new ones.
+    Before,
+}
+
+impl Directory {
+    /// Its path.
+    pub(super) fn path(self, pins: &Path) -> PathBuf {
+        pins.join(match self {
+            Self::InForce => "flows",
+            Self::Staging => "flows~new",
+            Self::Before => "flows~old",
+        })
+    }
+}
+
+/// Where the maps are pinned, below the pins of an instance. Whoever was killed while they were replaced can have
+/// left them under another name; what is counted is the same map in all of them.
 #[must_use]
 pub fn directory(pins: &Path) -> PathBuf {
-    pins.join("flows")
+    let all = [Directory::InForce, Directory::Before, Directory::Staging];
+    let mut all = all.into_iter().map(|directory| directory.path(pins));
+    all.find(|path| is_there(path).is_ok_and(|is_there| is_there))
+        .unwrap_or_else(|| Directory::InForce.path(pins))
+}
+
+/// Where tables of this shape are pinned: under another name if whoever replaced them was killed.
+#[must_use]
+pub fn directory_of(pins: &Path, shape: &Shape) -> PathBuf {
+    let in_force = Directory::InForce.path(pins);
+    if is_there(&in_force).unwrap_or(true) {
+        return in_force;
+    }
+    let others = [Directory::Staging, Directory::Before];
+    let mut others = others.into_iter().map(|directory| directory.path(pins));
+    others
+        .find(|path| {
+            pinned_shape(path).is_ok_and(|pinned| pinned == (shape.known, shape.half_open))
+        })
+        .unwrap_or(in_force)
+}
+
+/// How large the tables in a directory are: [`Shape::known`] and [`Shape::half_open`].
+fn pinned_shape(directory: &Path) -> Result<(u32, u32)> {
+    let mask = |name: &str| -> Result<u32> {
+        let pin = directory.join(name);
+        let info = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+        Ok(info.max_entries().saturating_sub(1))
+    };
+    Ok((mask(FLOWS)?, mask(HALF_OPEN)?))
 }
 
 impl Flows {
@@ -163,7 +217,25 @@ impl Flows {
             None => Earlier::of(CounterSet::Flows, pins)?,
             Some(_) => Earlier::beside(CounterSet::Flows, pins)?,
         };
-        Self::open_with(&directory(pins), shape, blocks, earlier)
+        Self::open_with(&directory_of(pins, &shape), shape, blocks, earlier)
+    }
+
+    /// The tables that whoever replaced them left beside those in force, to read flows from; none if there are none
+    /// that are whole.
+    pub(super) fn before(pins: &Path) -> Result<Option<Self>> {
+        let directory = Directory::Before.path(pins);
+        let opened = pinned_shape(&directory).and_then(|(known, half_open)| {
+            let shape = Shape {
+                known,
+                half_open,
+                ..Shape::zeroed()
+            };
+            Self::open(&directory, shape, None)
+        });
+        match opened {
+            Err(error) if is_damage(&error) => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     /// Opens the tables pinned in a directory.

@@ -27,6 +27,7 @@ use super::{
     pins::{InstancePaths, Lock},
     quiesce, redirect_drops, steering,
     targets::XSK_DIRECTORY,
+    tracking,
     trusted::is_there,
 };
 
@@ -89,10 +90,17 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
     if let Some(shape) = before.shape() {
         let tables = flows::directory(directory);
         Flows::create(&tables, shape, None)?;
-        keep(before, &flows::directory(old), &tables)?;
+        keep(before, &flows::directory_of(old, &shape), &tables)?;
     }
     let maps = Maps::open(directory)?;
     maps.adopt_ledger(before);
+    if before.keeps(flows::FLOWS)
+        && let Some(tables) = maps.flows()?
+        && let Some(others) = Flows::before(old)?
+    {
+        // The programs of an older instance still have them where whoever replaced them was killed.
+        tracking::carry_over(&others, &tables);
+    }
     if let Some(ruleset) = ruleset {
         maps.adopt(before, &ruleset.prepared, ruleset.changes)?;
     }

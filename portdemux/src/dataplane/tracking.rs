@@ -3,10 +3,7 @@
 //! A ruleset that needs flows is put in force only when the tables are there and the programs that keep
 //! them run on every interface; one that does not need them leaves nothing of it behind.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use portdemux_common::{flows::State, policy::Timeouts};
@@ -14,13 +11,16 @@ use portdemux_common::{flows::State, policy::Timeouts};
 use super::{
     damage::is_damage,
     egress,
-    flows::{self, Flows},
+    flows::{self, Directory, Flows},
     links,
     maps::{Maps, text},
     pins::{InstancePaths, Lock},
     trusted::is_there,
 };
 use crate::{error::Help as _, interface, sockets};
+
+/// What is wrong if [`resume`] fails.
+pub const UNRESUMED: &str = "a change of what tracks flows was interrupted, and is not finished";
 
 /// What a ruleset wants of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub struct Wanted {
 ///
 /// The kernel refuses; whatever ruleset is in force stays, and the programs that obey it.
 pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Result<()> {
+    resume(places, maps, lock)?;
     let new = flows::shape(wanted.flows, wanted.half_open)?;
     let old = maps.shape();
     let is_same = old.is_some_and(|old| (old.known, old.half_open) == (new.known, new.half_open));
@@ -60,8 +61,9 @@ pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) 
     }
     refuse_other_namespaces(maps, places)?;
     // Made beside their place and moved there whole.
-    let directory = flows::directory(&places.pins());
-    let staging = beside(&directory, "new");
+    let pins = places.pins();
+    let directory = Directory::InForce.path(&pins);
+    let staging = Directory::Staging.path(&pins);
     remove_tree(&staging)?;
     Flows::create(&staging, new, before.is_some().then_some(&*directory))?;
     let tables = maps.open_flows(&staging, new)?;
@@ -76,28 +78,78 @@ pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) 
             let _ = tables.remember(&key, state, until);
         }
     }
-    let aside = beside(&directory, "old");
+    // It stands there until all programs have the new tables: whoever finds it goes on from here.
+    let aside = Directory::Before.path(&pins);
     remove_tree(&aside)?;
     if is_there(&directory)? {
         fs::rename(&directory, &aside).context("move the old tables aside")?;
+    } else {
+        fs::create_dir(&aside).with_context(|| format!("create {}", aside.display()))?;
     }
     maps.set_shape(Some(new));
-    fs::rename(&staging, &directory).context("move the tables of flows to their place")?;
-    let replaced = links::replace_all(places, maps, lock);
-    if let Some(before) = &before {
-        // What began while the programs were on their way.
-        carry_over(before, &tables);
-    }
-    if replaced.is_err() && old.is_none() {
+    let finished = finish(places, maps, lock);
+    if finished.is_err() && old.is_none() {
         // The programs that run do without.
         end(places, maps, lock)?;
     }
-    remove_tree(&aside)?;
-    replaced
+    finished
+}
+
+/// Does what is left of a change of the tables that was interrupted, or takes it back: then tables stand in their
+/// place, and all programs have them. Without such a change it does nothing.
+///
+/// # Errors
+///
+/// As [`begin`] and [`end`]; the next writer tries it again.
+pub fn resume(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
+    if maps.header().defaults.flows == 0 {
+        // It was begun for rules that did not come in force, or ends with those before.
+        return end(places, maps, lock);
+    }
+    let pins = places.pins();
+    let beside = [Directory::Staging, Directory::Before].map(|directory| directory.path(&pins));
+    if !is_there(&beside[0])? && !is_there(&beside[1])? {
+        return Ok(());
+    }
+    finish(places, maps, lock)
+}
+
+/// Puts the tables that the instance says it has in their place, and gives them to all programs.
+fn finish(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
+    let pins = places.pins();
+    let directory = Directory::InForce.path(&pins);
+    let found = maps
+        .shape()
+        .map(|shape| flows::directory_of(&pins, &shape))
+        .filter(|found| *found != directory);
+    if let Some(found) = found {
+        fs::rename(found, &directory).context("move the tables of flows to their place")?;
+    }
+    let tables = match maps.flows() {
+        // They are made anew for the next ruleset.
+        Err(error) if is_damage(&error) => None,
+        tables => tables?,
+    };
+    if let Some(tables) = &tables
+        && !links::all_use(places, tables.id)?
+    {
+        refuse_other_namespaces(maps, places)?;
+        let before = Flows::before(&pins)?;
+        let carry_over = || before.iter().for_each(|before| carry_over(before, tables));
+        carry_over();
+        let replaced = links::replace_all(places, maps, lock);
+        // What began while the programs were on their way.
+        carry_over();
+        replaced?;
+    }
+    for directory in [Directory::Staging, Directory::Before] {
+        remove_tree(&directory.path(&pins))?;
+    }
+    Ok(())
 }
 
 /// Remembers in new tables the flows of old ones that are complete and not there yet.
-fn carry_over(before: &Flows, tables: &Flows) {
+pub(super) fn carry_over(before: &Flows, tables: &Flows) {
     for flow in before.all().filter(|flow| !flow.is_half_open) {
         let _ = tables.remember(&flow.key, flow.state, flow.until);
     }
@@ -109,12 +161,10 @@ fn carry_over(before: &Flows, tables: &Flows) {
 ///
 /// A program cannot be replaced or a pin not be removed.
 pub fn end(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    let directory = flows::directory(&places.pins());
-    let all = [
-        beside(&directory, "new"),
-        beside(&directory, "old"),
-        directory,
-    ];
+    let pins = places.pins();
+    // What begins a change goes last: whoever is killed here leaves something to go on from.
+    let all = [Directory::Staging, Directory::InForce, Directory::Before];
+    let all = all.map(|directory| directory.path(&pins));
     let mut is_any_there = maps.shape().is_some();
     for directory in &all {
         is_any_there |= is_there(directory)?;
@@ -152,14 +202,6 @@ fn refuse_other_namespaces(maps: &Maps, places: &InstancePaths) -> Result<()> {
         "{name} is in another network namespace, and to track flows a program must be attached there"
     ))
     .help(|| format!("run this in the network namespace of {name}; nothing was changed"))
-}
-
-/// A directory that is on its way to the place of another, or away from it. A dot cannot stand in a name
-/// in bpffs.
-fn beside(directory: &Path, what: &str) -> PathBuf {
-    let mut name = directory.as_os_str().to_owned();
-    name.push(format!("~{what}"));
-    name.into()
 }
 
 fn remove_tree(directory: &Path) -> Result<()> {

@@ -64,6 +64,145 @@ fn an_apply_killed_while_it_begins_to_track_flows_never_cuts_off_replies() -> Re
     anyhow::bail!("apply did not end within {MANY} steps");
 }
 
+#[test]
+fn an_apply_killed_while_it_replaces_the_tables_of_flows_is_gone_on_with_by_every_command()
+-> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    lab.server.ip(&[
+        "link", "add", OTHER, "type", "veth", "peer", "name", "peer0",
+    ])?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let [small, large] = [("small", 1024), ("large", 8192)].map(|(name, size)| {
+        let text = format!("{DENY}[flows]\nsize = {size}\n");
+        (portdemux.state().join(format!("{name}.toml")), text)
+    });
+    for (file, text) in [&small, &large] {
+        fs::write(file, text)?;
+    }
+    let restore = || portdemux.ok(&["apply".as_ref(), small.0.as_os_str()]);
+    restore()?;
+    let (mut begun, mut missing) = (0, 0);
+    // Each step is tried from where the new tables begin to be made to where they are in their place.
+    let (mut last_clean, mut step, mut stride) = (0, 0, STRIDE);
+    while step < MANY {
+        step += stride;
+        let apply = portdemux.command(&["apply".as_ref(), large.0.as_os_str()]);
+        let course = steps::run(&apply, cli::binary()?, Kill::Before(step))?;
+        let context = || format!("killed before step {step}: {course:?}");
+        if course.code.is_some() {
+            ensure!(course.code == Some(0), "{}", context());
+            ensure!(begun > 5 && missing > 0, "{begun} {missing}");
+            return Ok(());
+        }
+        let left = tables(&portdemux)?;
+        if left == ["flows"] {
+            last_clean = step;
+            continue;
+        }
+        if begun == 0 && stride > 1 {
+            restore().with_context(context)?;
+            (step, stride) = (last_clean, 1);
+            continue;
+        }
+        begun += 1;
+        if left.contains(&"flows".into()) {
+            stride = if missing > 0 { STRIDE } else { 1 };
+        } else {
+            missing += 1;
+        }
+        is_whole(&portdemux).with_context(context)?;
+        let (_, writer) = WRITERS[begun % WRITERS.len()];
+        goes_on(&lab, &portdemux, writer).with_context(context)?;
+        restore().with_context(context)?;
+    }
+    anyhow::bail!("apply did not end within {MANY} steps");
+}
+
+/// A kill can come where no system call is: between the move of the old tables and the note of how large the new ones
+/// are.
+#[test]
+fn tables_of_flows_that_were_moved_aside_are_found_by_every_command() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    lab.server.ip(&[
+        "link", "add", OTHER, "type", "veth", "peer", "name", "peer0",
+    ])?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.apply(DENY)?;
+    hears_replies(&lab)?;
+    for (verb, writer) in WRITERS {
+        let known = portdemux.json(&["flows"])?["matching"].clone();
+        let pins = portdemux.pins();
+        fs::rename(pins.join("flows"), pins.join("flows~old"))?;
+        is_whole(&portdemux).context(verb)?;
+        ensure!(
+            portdemux.json(&["flows"])?["matching"] == known,
+            "before {verb}"
+        );
+        goes_on(&lab, &portdemux, writer).context(verb)?;
+    }
+    Ok(())
+}
+
+/// Another interface of the server.
+const OTHER: &str = "other0";
+
+/// Commands that write, each in its own way.
+const WRITERS: [(&str, &[&str]); 4] = [
+    ("attach", &["attach", OTHER]),
+    ("upgrade", &["upgrade"]),
+    ("add", &["add", "7/sctp", "--name", "further"]),
+    ("detach", &["detach", OTHER]),
+];
+
+/// A command that writes works, and leaves nothing half done.
+fn goes_on(lab: &Lab, portdemux: &Portdemux, writer: &[&str]) -> Result<()> {
+    if writer[0] == "detach" {
+        portdemux.ok(&["attach", OTHER])?;
+    }
+    let said = portdemux.ok(writer)?.stderr;
+    // The interface is down, and that is said.
+    ensure!(
+        !said.contains("flows") && !said.contains("interrupted"),
+        "{said}"
+    );
+    let left = tables(portdemux)?;
+    ensure!(left == ["flows"], "{left:?} after {writer:?}");
+    is_whole(portdemux)?;
+    hears_replies(lab)
+}
+
+/// Every command that reads finds the tables.
+fn is_whole(portdemux: &Portdemux) -> Result<()> {
+    for verb in [&["status"][..], &["flows"], &["stats"], &["rules"]] {
+        let said = portdemux.ok(verb)?.stderr;
+        ensure!(said.is_empty(), "{verb:?}: {said}");
+    }
+    let flows = portdemux.json(&["status"])?["flows"].clone();
+    ensure!(!flows.is_null(), "status has no flows");
+    Ok(())
+}
+
+/// The directories of tables of flows that are there.
+fn tables(portdemux: &Portdemux) -> Result<Vec<String>> {
+    let names = fs::read_dir(portdemux.pins())?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    let mut names: Vec<String> = names
+        .into_iter()
+        .filter(|name| name.starts_with("flows"))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
 /// The server asks the client something and hears the answer.
 fn hears_replies(lab: &Lab) -> Result<()> {
     let peer = lab

@@ -41,7 +41,6 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
     let mac = instance.interface(place).mac;
     let place = u32::try_from(place)?;
     let cpus = u32::try_from(possible_cpus()?)?;
-    let tables = flows::directory(pins);
     let mut loader = EbpfLoader::new();
     // An object has all maps, whatever its programs use, and those that are not found would be made for nothing.
     for name in maps::ALL {
@@ -54,6 +53,7 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
         .override_global("FINDS_SOCKETS", &1_u32, true);
     let shape_or_none = shape.unwrap_or_default();
     let object = if let Some(shape) = shape {
+        let tables = flows::directory_of(pins, &shape);
         for name in flows::ALL {
             loader.map_pin_path(name, tables.join(name));
         }
