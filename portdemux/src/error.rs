@@ -18,6 +18,27 @@ pub(crate) fn command(instance: &str) -> String {
     }
 }
 
+/// An instance whose removal was interrupted: it is no more, and its programs can still be on interfaces.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the removal of instance {instance} was interrupted: {}",
+    still_on(.interfaces)
+)]
+pub struct HalfRemoved {
+    /// The instance's name.
+    pub instance: String,
+    /// The interfaces of this network namespace that its programs still run on.
+    pub interfaces: Vec<String>,
+}
+
+fn still_on(interfaces: &[String]) -> String {
+    if interfaces.is_empty() {
+        "something of it is left".into()
+    } else {
+        format!("its program still runs on {}", interfaces.join(", "))
+    }
+}
+
 /// What to do about an error, as a link in its chain of causes.
 #[derive(Debug)]
 pub struct Advice(pub String);

@@ -25,7 +25,7 @@ use crate::{
         redirect_drops, steering,
         trusted::is_there,
     },
-    error::{Help as _, NothingLoaded},
+    error::Help as _,
     follower,
     interface::{self, Changes, Interface},
     rules::{Attach, AttachMode},
@@ -248,8 +248,7 @@ fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> 
         None if args.interfaces.is_empty() => {
             let places = &context.places;
             if !places.exists()? {
-                let instance = places.instance.to_string();
-                return Err(NothingLoaded { instance }.into());
+                return Err(places.nothing_loaded());
             }
             // One that an older version made is taken over first.
             let (_lock, maps, _) = context.open_or_create()?;

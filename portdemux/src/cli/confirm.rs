@@ -27,6 +27,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let places = &context.places;
     let lock = places.lock()?;
     upgrade::finish(context, &lock)?;
+    places.refuse_half_removed(&lock)?;
     let maps = places.open()?;
     context.resume(&maps, &lock);
     let Some(unconfirmed) = UnconfirmedChange::read(places)? else {

@@ -75,7 +75,7 @@ fn detach_all(places: &InstancePaths, context: &Context) -> Result<()> {
     let places = &places.as_found().unwrap_or_else(|_| places.clone());
     let pinned = links::pinned(places)?;
     // Damaged maps name no interfaces; they go all the same.
-    let names: Vec<String> = places.open().map_or_else(
+    let mut names: Vec<String> = places.open().map_or_else(
         |_| Vec::new(),
         |maps| {
             maps.interfaces()
@@ -85,6 +85,8 @@ fn detach_all(places: &InstancePaths, context: &Context) -> Result<()> {
                 .collect()
         },
     );
+    let in_trash = links::left_in_trash(places)?.into_iter();
+    names.extend(in_trash.filter_map(|(_, name)| name));
     links::remove_instance(places, &lock)?;
     for name in names {
         context.output.line(format!("{name}  detached"));

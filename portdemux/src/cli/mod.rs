@@ -325,6 +325,7 @@ impl Context {
         links::check_capabilities()?;
         let lock = self.places.lock_within(self.patience)?;
         upgrade::finish(self, &lock)?;
+        self.places.refuse_half_removed(&lock)?;
         let maps = self.places.open()?;
         self.resume(&maps, &lock);
         self.settle(&maps, &lock)?;

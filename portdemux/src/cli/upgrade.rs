@@ -14,6 +14,7 @@ use crate::{
         links,
         pins::{InstancePaths, Lock},
     },
+    error::NothingLoaded,
     figures::grouped,
     upgrade::{self, Upgraded},
 };
@@ -66,7 +67,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 /// Upgrades one instance, and says whether there is one.
 fn one(context: &Context, places: &InstancePaths) -> Result<bool> {
     if !places.is_loaded()? {
-        return Ok(false);
+        let error = places.nothing_loaded();
+        return if error.is::<NothingLoaded>() {
+            Ok(false)
+        } else {
+            Err(error)
+        };
     }
     links::check_capabilities()?;
     let _progress = Progress::of(VERIFYING);

@@ -21,12 +21,13 @@ use rustix::{
 use super::{
     abi::AbiDirectory,
     damage::is_damage,
+    links,
     maps::Maps,
     trusted::{LISTED, PRIVATE, Trusted, is_there},
 };
 use crate::{
     bounded,
-    error::{Help as _, NothingLoaded, command},
+    error::{Advice, HalfRemoved, Help as _, NothingLoaded, command},
 };
 
 /// The directory of bpffs in which all instances are.
@@ -135,17 +136,28 @@ impl InstancePaths {
 
     /// Where links are pinned, those of all instances.
     pub(super) fn all_links(&self) -> Vec<PathBuf> {
-        let below = |directory: PathBuf| -> Vec<PathBuf> {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect()
-        };
         let instances = below(self.root()).into_iter();
-        let pins = instances.flat_map(below).flat_map(below);
-        let is_link = |path: &PathBuf| {
-            let name = path.file_name().and_then(OsStr::to_str);
-            name.is_some_and(|name| name.starts_with("link"))
+        instances.flat_map(links_of).collect()
+    }
+
+    /// Where links are pinned that whoever removed the instance left.
+    pub(super) fn links_in_trash(&self) -> Vec<PathBuf> {
+        links_of(self.root().join(self.trash()))
+    }
+
+    /// The instance that a link below [`Self::root`] is of, and whether that one's removal was interrupted.
+    pub(super) fn owner_of(&self, link: &Path) -> Option<(InstanceName, bool)> {
+        let name = link
+            .strip_prefix(self.root())
+            .ok()?
+            .iter()
+            .next()?
+            .to_str()?;
+        let (name, is_in_trash) = match name.split_once('~') {
+            Some((name, state)) => (name, state == "old"),
+            None => (name, false),
         };
-        pins.filter(is_link).collect()
+        Some((name.parse().ok()?, is_in_trash))
     }
 
     /// Every instance of which there are pins, of whatever version and in whatever state.
@@ -210,11 +222,49 @@ impl InstancePaths {
         self.open_pinned()
     }
 
-    fn nothing_loaded(&self) -> anyhow::Error {
-        NothingLoaded {
-            instance: self.instance.to_string(),
+    /// That there is no such instance, or that its removal was interrupted.
+    pub(crate) fn nothing_loaded(&self) -> anyhow::Error {
+        // Whoever holds the lock is removing it.
+        let is_interrupted = || -> Result<bool> {
+            Ok(self.is_in_trash()?
+                && !is_held(&self.records().join("lock")).unwrap_or(false)
+                && self.is_in_trash()?)
+        };
+        match is_interrupted() {
+            Ok(true) => self.half_removed(),
+            Ok(false) | Err(_) => NothingLoaded {
+                instance: self.instance.to_string(),
+            }
+            .into(),
         }
-        .into()
+    }
+
+    /// That the removal of the instance was interrupted, and what of it is left.
+    fn half_removed(&self) -> anyhow::Error {
+        let interfaces = links::left_in_trash(self).unwrap_or_default();
+        anyhow::Error::new(HalfRemoved {
+            instance: self.instance.to_string(),
+            interfaces: interfaces
+                .into_iter()
+                .filter_map(|(_, name)| name)
+                .collect(),
+        })
+        .context(Advice(format!(
+            "portdemux --instance {} detach --all finishes it",
+            self.instance
+        )))
+    }
+
+    /// Refuses an instance whose removal was interrupted.
+    ///
+    /// # Errors
+    ///
+    /// It is one.
+    pub(crate) fn refuse_half_removed(&self, _lock: &Lock) -> Result<()> {
+        if !self.exists()? && self.is_in_trash()? {
+            return Err(self.half_removed());
+        }
+        Ok(())
     }
 
     /// Opens the maps of the instance, after creating them if there is no such instance.
@@ -295,7 +345,12 @@ impl InstancePaths {
                 // Something stands there from a crash, or the move is refused: piece by piece, then.
                 root.remove(name)?;
             }
-            self.sweep(&root)?;
+            self.sweep(&root).help(|| {
+                format!(
+                    "portdemux --instance {} detach --all goes on",
+                    self.instance
+                )
+            })?;
         }
         let Some(state) = Trusted::open(&self.state)? else {
             return Ok(());
@@ -409,8 +464,10 @@ impl InstancePaths {
 
     /// Removes what a writer that was killed left half made or half removed.
     fn sweep(&self, root: &Trusted) -> Result<()> {
+        // What can hold programs on interfaces goes whether the other does or not.
+        let removed = root.remove(self.trash());
         root.remove(self.staging())?;
-        root.remove(self.trash())
+        removed
     }
 
     /// The directory where bpffs is mounted, which is one.
@@ -444,6 +501,21 @@ impl InstancePaths {
         }
         Ok(())
     }
+}
+
+/// The links pinned in the directories of an instance.
+fn links_of(instance: PathBuf) -> Vec<PathBuf> {
+    let is_link = |path: &PathBuf| {
+        let name = path.file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| name.starts_with("link"))
+    };
+    let pins = below(instance).into_iter().flat_map(below);
+    pins.filter(is_link).collect()
+}
+
+fn below(directory: PathBuf) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 fn is_permission_denied(error: &anyhow::Error) -> bool {

@@ -38,8 +38,9 @@ fn another_instance_on_the_interface_is_named_and_stays() -> Result<()> {
         for word in [
             "another portdemux instance's",
             &format!("id {id},"),
+            " mode, of instance default\n",
             "help:",
-            "--instance",
+            &format!("portdemux --instance default detach {INTERFACE}\n"),
         ] {
             ensure!(error.contains(word), "{error}");
         }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use portdemux::dataplane::maps;
 use portdemux_tests::{
     cli::{self, Portdemux},
+    faults,
     lab::{INTERFACE, Lab},
     probe::Probe,
     require,
@@ -168,8 +169,82 @@ fn judge(lab: &Lab, portdemux: &Portdemux, probe: &Probe, world: &World) -> Resu
             ensure!(world.state.as_deref() == Some("attached \"generic\""));
         }
         // While it is being removed: the rules hold until the program goes.
-        Some(_) => ensure!(passing == Rules::Old.passing(), "{passing:?} passes"),
+        Some(_) => {
+            ensure!(passing == Rules::Old.passing(), "{passing:?} passes");
+            if world.pins.iter().all(|pin| pin.starts_with("default~old/")) {
+                is_told_of(portdemux)?;
+            }
+        }
     }
+    Ok(())
+}
+
+/// Whoever asks for an instance whose removal was interrupted hears of that, and of what is left.
+fn is_told_of(portdemux: &Portdemux) -> Result<()> {
+    let told = format!(
+        "the removal of instance default was interrupted: its program still runs on {INTERFACE}\n   help: portdemux \
+         --instance default detach --all finishes it\n"
+    );
+    for verb in [
+        &["status"][..],
+        &["status", "--json"],
+        &["stats"],
+        &["rules"],
+        &["flows"],
+        &["export"],
+        &["socket", "list"],
+        &["upgrade"],
+        &["explain", "udp", "192.0.2.1:1024", "192.0.2.2:1001"],
+        &["add", "7/sctp"],
+        &["confirm"],
+    ] {
+        let error = portdemux.fails(1, verb)?.stderr;
+        ensure!(
+            error == format!("error: {told}").replace("   help", " help"),
+            "{verb:?}: {error}"
+        );
+    }
+    let listeners = portdemux.ok(&["listeners"])?.stderr;
+    ensure!(listeners.ends_with(&told), "{listeners}");
+    Ok(())
+}
+
+#[test]
+fn a_removal_that_fails_is_told_and_gone_on_with() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let mut portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    let fault = Some("unlinkat 1 EIO".parse()?);
+    let removal = faults::run(
+        &portdemux.command(&["detach", "--all"]),
+        cli::binary()?,
+        fault,
+    )?;
+    ensure!(removal.has_failed && removal.code == Some(1), "{removal:?}");
+    ensure!(
+        removal.stderr.contains("detach --all goes on"),
+        "{}",
+        removal.stderr
+    );
+    is_told_of(&portdemux)?;
+    portdemux.set_instance("second");
+    let refused = portdemux.fails(1, &["attach", INTERFACE])?.stderr;
+    ensure!(
+        refused.contains(", of instance default, whose removal was interrupted\n")
+            && refused.contains("portdemux --instance default detach --all"),
+        "{refused}"
+    );
+    portdemux.set_instance("default");
+    let removed = portdemux.ok(&["detach", "--all"])?.stdout;
+    ensure!(
+        removed.starts_with(&format!("{INTERFACE}  detached\n")),
+        "{removed}"
+    );
+    ensure!(bed::program_on(&lab, INTERFACE)?.is_none());
+    portdemux.fails(3, &["status"])?;
     Ok(())
 }
 

@@ -319,10 +319,39 @@ fn carriers<'a>(pinned: &[Pinned], present: &'a [Interface]) -> impl Iterator<It
 /// A pin or a record cannot be removed; something else holds a link.
 pub fn remove_instance(places: &InstancePaths, lock: &Lock) -> Result<()> {
     let (pinned, present) = (pinned(places)?, interface::list()?);
+    let in_trash = left_in_trash(places)?;
     places.remove(lock)?;
-    egress::detach_filters(carriers(&pinned, &present));
-    let programs: Vec<u32> = pinned.iter().filter_map(|link| link.program).collect();
+    let names = in_trash.iter().filter_map(|(_, name)| name.as_deref());
+    egress::detach_filters(carriers(&pinned, &present).chain(names));
+    let programs = pinned.iter().filter_map(|link| link.program);
+    let programs: Vec<u32> = programs
+        .chain(in_trash.iter().map(|&(program, _)| program))
+        .collect();
     wait_until_gone(&programs)
+}
+
+/// The programs that an instance whose removal was interrupted still has, and what the interfaces are called that
+/// they run on, where those are in this network namespace.
+///
+/// # Errors
+///
+/// The links cannot be asked, or the kernel does not list its interfaces.
+pub fn left_in_trash(places: &InstancePaths) -> Result<Vec<(u32, Option<String>)>> {
+    let links = places.links_in_trash();
+    if links.is_empty() {
+        return Ok(Vec::new());
+    }
+    let present = interface::list()?;
+    let mut left = Vec::new();
+    for (place, pin) in links.iter().enumerate() {
+        let link = Pinned {
+            place,
+            program: program_id(pin)?,
+        };
+        let carrier = link.carrier(&present).map(|carrier| carrier.name.clone());
+        left.extend(link.program.map(|program| (program, carrier)));
+    }
+    Ok(left)
 }
 
 /// The links that are pinned.

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
-    dataplane::{pins::InstancePaths, refused},
+    dataplane::{
+        pins::{InstanceName, InstancePaths},
+        refused,
+    },
     error::{Advice, Help as _},
     interface::{self, Interface},
 };
@@ -70,19 +73,33 @@ pub(super) fn refuse_foreign_program(places: &InstancePaths, interface: &Interfa
         thread::sleep(Duration::from_millis(1));
     };
     let is_ours = is_our_name(&name);
+    let owner = owner(places, program.id);
+    let of = owner
+        .as_ref()
+        .map_or_else(String::new, |(instance, is_in_trash)| {
+            let state = if *is_in_trash {
+                ", whose removal was interrupted"
+            } else {
+                ""
+            };
+            format!(", of instance {instance}{state}")
+        });
     let whose = if is_ours {
         "another portdemux instance's"
     } else {
         "another"
     };
     Err(anyhow::anyhow!(
-        "{} has {whose} XDP program: id {}, {name}, {} mode",
+        "{} has {whose} XDP program: id {}, {name}, {} mode{of}",
         interface.name,
         program.id,
         program.hook.name()
     ))
     .help(|| {
-        if is_ours {
+        if let Some((instance, is_in_trash)) = owner {
+            let what = if is_in_trash { "--all" } else { &interface.name };
+            format!("detach it there first: portdemux --instance {instance} detach {what}")
+        } else if is_ours {
             "detach it there first: portdemux --instance NAME detach".into()
         } else {
             format!(
@@ -96,6 +113,14 @@ pub(super) fn refuse_foreign_program(places: &InstancePaths, interface: &Interfa
 
 fn is_our_name(name: &str) -> bool {
     [PROGRAM, PLAIN_PROGRAM, FLOW_PROGRAM, FLOW_PLAIN_PROGRAM].contains(&name)
+}
+
+/// The instance in this bpffs that has the link of a program, and whether its removal was interrupted.
+fn owner(places: &InstancePaths, program: u32) -> Option<(InstanceName, bool)> {
+    let links = places.all_links().into_iter();
+    let mut links =
+        links.filter(|pin| matches!(program_id(pin), Ok(Some(found)) if found == program));
+    places.owner_of(&links.next()?)
 }
 
 /// Whether an instance in this bpffs has the link of a program.
