@@ -33,6 +33,8 @@ pub(super) struct Layer {
     pub(super) name: String,
     /// Whether nothing comes in by it from another host: loopback, dummy.
     pub(super) is_inward: bool,
+    /// Whether it is up and has a carrier: packets can come in by it.
+    pub(super) is_up: bool,
     pub(super) below: Option<u32>,
     pub(super) above: Option<u32>,
 }
@@ -138,6 +140,10 @@ pub(super) fn layer(message: &LinkMessage) -> Layer {
         index: message.header.index,
         name: String::new(),
         is_inward: message.header.flags.contains(LinkFlags::Loopback),
+        is_up: message
+            .header
+            .flags
+            .contains(LinkFlags::Up | LinkFlags::LowerUp),
         below: None,
         above: None,
     };
@@ -192,6 +198,7 @@ mod tests {
             index,
             name: String::new(),
             is_inward: false,
+            is_up: true,
             below,
             above,
         }

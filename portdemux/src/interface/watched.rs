@@ -26,6 +26,8 @@ pub struct Watched {
     pub addresses: BTreeSet<IpAddr>,
     /// The addresses of other interfaces, and which those are.
     pub elsewhere: BTreeMap<IpAddr, u32>,
+    /// The interfaces, watched or not, that packets can come in by as things are: loopback is none.
+    pub receiving: BTreeSet<u32>,
     /// The names of all interfaces.
     pub names: BTreeMap<u32, String>,
 }
@@ -99,6 +101,10 @@ fn sorted(
     watched
         .elsewhere
         .retain(|address, _| !watched.addresses.contains(address));
+    let receiving = layers
+        .iter()
+        .filter(|layer| layer.is_up && !layer.is_inward);
+    watched.receiving = receiving.map(|layer| layer.index).collect();
     watched.names = layers
         .into_iter()
         .map(|layer| (layer.index, layer.name))
@@ -116,6 +122,7 @@ mod tests {
             index,
             name: name.into(),
             is_inward,
+            is_up: index != 3,
             below,
             above: None,
         };
@@ -150,6 +157,7 @@ mod tests {
         assert_eq!(found.addresses, BTreeSet::from(watched));
         let elsewhere = BTreeMap::from([("203.0.113.1".parse().unwrap(), 3)]);
         assert_eq!(found.elsewhere, elsewhere);
+        assert_eq!(found.receiving, BTreeSet::from([2, 4]));
         assert_eq!(found.names[&4], "eth0.7");
     }
 
@@ -159,6 +167,7 @@ mod tests {
             index: 5,
             name: "service".into(),
             is_inward: true,
+            is_up: true,
             below: None,
             above: None,
         }];

@@ -115,7 +115,7 @@ impl Judge {
     }
 
     /// How the rules reach a socket; several parts where that differs: what it is handed by
-    /// rules, then by address.
+    /// rules, then by address; then what comes past the rules.
     #[must_use]
     pub fn judge(&self, socket: &Socket) -> Vec<Part> {
         let mut parts = Parts::default();
@@ -149,7 +149,31 @@ impl Judge {
         for address in self.addresses(socket) {
             self.at(address, socket, &mut parts);
         }
+        for (address, interface) in self.unwatched(socket) {
+            let interface = self.watched.names.get(&interface).cloned();
+            parts.add(Reach::Unwatched { interface }, Some(address), None);
+        }
         parts.0
+    }
+
+    /// The addresses for which packets come to a socket past the rules too, and by which interfaces.
+    fn unwatched(&self, socket: &Socket) -> Vec<(IpAddr, u32)> {
+        let Watched {
+            elsewhere,
+            receiving,
+            ..
+        } = &self.watched;
+        let elsewhere = elsewhere.iter().map(|(&address, &index)| (address, index));
+        elsewhere
+            .filter(|(address, index)| {
+                let takes = if socket.is_wildcard() {
+                    receiving.contains(index) && socket.takes(*address)
+                } else {
+                    socket.addresses.contains(address)
+                };
+                takes && socket.device.is_none()
+            })
+            .collect()
     }
 
     /// That packets come to a socket without the rules, if they come in no other way.
@@ -175,7 +199,8 @@ impl Judge {
     fn addresses(&self, socket: &Socket) -> Vec<IpAddr> {
         if !socket.is_wildcard() {
             let mut addresses = socket.addresses.clone();
-            addresses.retain(|address| !address.is_loopback());
+            let elsewhere = &self.watched.elsewhere;
+            addresses.retain(|own| !own.is_loopback() && !elsewhere.contains_key(own));
             return addresses;
         }
         let own = self.watched.addresses.iter().copied();

@@ -217,6 +217,7 @@ fn who_listens_on_loopback_or_past_the_program_is_told() -> Result<()> {
         bed::listening(server, "[::1]:81", Wish::default(), 4)?,
         bed::listening(server, "198.51.100.2:82", Wish::default(), 4)?,
         bed::listening(server, "0.0.0.0:83", on_interface, 4)?,
+        bed::listening(server, "0.0.0.0:84", Wish::default(), 4)?,
     ];
     // Nothing is loaded: who listens is told all the same.
     let document = portdemux.json(&["listeners"])?;
@@ -226,7 +227,7 @@ fn who_listens_on_loopback_or_past_the_program_is_told() -> Result<()> {
         .as_array()
         .cloned()
         .unwrap_or_default();
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 5);
     ensure!(
         rows.iter()
             .all(|row| row["reach"].is_null() && row["parts"] == json!([])),
@@ -255,6 +256,27 @@ fn who_listens_on_loopback_or_past_the_program_is_told() -> Result<()> {
     assert_eq!(words("83/tcp")?, "dropped");
     let past = bed::listener(&portdemux, "82/tcp")?;
     assert_eq!(past["parts"][0]["interface"], "other0");
+    // Who listens on every address is reached past the rules as soon as packets can come by the other one.
+    assert_eq!(words("84/tcp")?, "dropped");
+    server.ip(&["link", "set", "other1", "up"])?;
+    assert_eq!(words("84/tcp")?, "partly");
+    let everywhere = bed::listener(&portdemux, "84/tcp")?;
+    let parts = everywhere["parts"].as_array().cloned().unwrap_or_default();
+    let unwatched = parts.iter().find(|part| part["reach"] == "unwatched");
+    assert_eq!(
+        unwatched.map(|part| [&part["interface"], &part["addresses"]]),
+        Some([&json!("other0"), &json!(["198.51.100.2"])]),
+        "{everywhere}"
+    );
+    let page = portdemux.ok(&["listeners", "84/tcp"])?.stdout;
+    ensure!(
+        page.contains(
+            "  partly: past the rules, by other0; else not: dropped by [default] inbound\n"
+        ),
+        "{page}"
+    );
+    assert_eq!(words("83/tcp")?, "dropped");
+    server.ip(&["link", "set", "other1", "down"])?;
     assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Nothing);
     portdemux.apply("[default]\n")?;
     assert_eq!(connect(&lab, SERVER_V4.into(), 80)?, Found::Reset);

@@ -117,12 +117,17 @@ fn reach(parts: &[Part]) -> String {
         [] => String::new(),
         [part] => phrase(&part.reach),
         _ => {
-            let mut parts: Vec<&Part> = parts.iter().collect();
+            let is_unwatched = |part: &&Part| matches!(part.reach, Reach::Unwatched { .. });
+            let (unwatched, mut parts): (Vec<&Part>, Vec<&Part>) =
+                parts.iter().partition(is_unwatched);
             parts.sort_by_key(|part| {
                 let is_whole = part.peers.is_none() && !matches!(part.reach, Reach::Steered { .. });
                 (is_whole, part.addresses.len(), Reverse(rank(&part.reach)))
             });
-            let (last, exceptions) = parts.split_last().unwrap_or((&parts[0], &[]));
+            let (last, exceptions) = match parts.split_last() {
+                Some((last, exceptions)) => (phrase(&last.reach), exceptions),
+                None => return past_the_rules(&unwatched),
+            };
             let exceptions = exceptions.iter().map(|part| {
                 let phrase = phrase(&part.reach);
                 match &part.peers {
@@ -131,10 +136,27 @@ fn reach(parts: &[Part]) -> String {
                     None => format!("{phrase}, at {}", listed(&part.addresses, ADDRESSES)),
                 }
             });
-            let exceptions = exceptions.collect::<Vec<_>>().join("; ");
-            format!("partly: {exceptions}; else {}", phrase(&last.reach))
+            let past = (!unwatched.is_empty()).then(|| past_the_rules(&unwatched));
+            let exceptions = exceptions.chain(past).collect::<Vec<_>>().join("; ");
+            format!("partly: {exceptions}; else {last}")
         }
     }
+}
+
+/// What comes past the rules, by whichever interfaces.
+fn past_the_rules(parts: &[&Part]) -> String {
+    let interfaces = parts.iter().filter_map(|part| {
+        if let Reach::Unwatched { interface } = &part.reach {
+            interface.as_deref()
+        } else {
+            None
+        }
+    });
+    let interfaces: Vec<&str> = interfaces.collect();
+    if interfaces.is_empty() {
+        return "past the rules".into();
+    }
+    format!("past the rules, by {}", listed(&interfaces, ADDRESSES))
 }
 
 fn phrase(reach: &Reach) -> String {
@@ -221,6 +243,28 @@ mod tests {
         assert_eq!(
             reach(&[peers, dropped(&["192.0.2.1"])]),
             "partly: directly, rule web, from the ports of rule web; else not: dropped by [default] inbound"
+        );
+        let by = |interface: &str| {
+            let interface = Some(interface.to_owned());
+            part(
+                Reach::Unwatched { interface },
+                &["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"],
+            )
+        };
+        assert_eq!(
+            reach(&[dropped(&["192.0.2.1"]), by("eth1")]),
+            "partly: past the rules, by eth1; else not: dropped by [default] inbound"
+        );
+        assert_eq!(
+            reach(&[
+                direct.clone(),
+                dropped(&["2001:db8::1"]),
+                by("eth1"),
+                by("br0"),
+                by("br1")
+            ]),
+            "partly: not: dropped by [default] inbound, at 2001:db8::1; past the rules, by eth1, br0, +1; else \
+             directly, rule web"
         );
         let ports = ["443/tcp", "80/tcp", "81/tcp"].map(|port| port.parse().unwrap());
         let steered = Reach::Steered {

@@ -25,6 +25,7 @@ fn judge(text: &str) -> Judge {
         interfaces: BTreeSet::from([2]),
         addresses: [V4, OTHER_V4, V6].map(ip).into(),
         elsewhere: [(ip(ELSEWHERE), 3)].into(),
+        receiving: BTreeSet::new(),
         names: [(2, "eth0".into()), (3, "eth1".into())].into(),
     };
     Judge::of(
@@ -204,6 +205,44 @@ fn loopback_and_interfaces_without_the_program_are_told_apart() {
     assert_eq!(
         said(&judge, &bound(&["127.0.0.1", V4])),
         [format!("dropped web {V4}")]
+    );
+}
+
+#[test]
+fn a_socket_of_every_address_is_reached_past_the_rules_by_other_interfaces_that_are_up() {
+    let mut judge = judge("[[rule]]\nport = \"80/tcp\"\nname = \"web\"\nto = \"drop\"");
+    let dropped = format!("dropped web {V4} {OTHER_V4}");
+    assert_eq!(
+        said(&judge, &bound(&["0.0.0.0"])),
+        slice::from_ref(&dropped)
+    );
+    judge.watched.receiving = BTreeSet::from([2, 3]);
+    let unwatched = format!("unwatched - {ELSEWHERE}");
+    assert_eq!(
+        said(&judge, &bound(&["0.0.0.0"])),
+        [dropped.clone(), unwatched.clone()]
+    );
+    let parts = judge.judge(&bound(&["0.0.0.0"]));
+    let interface = Some("eth1".into());
+    assert_eq!(parts[1].reach, Reach::Unwatched { interface });
+    assert_eq!(
+        said(&judge, &bound(&["::"])),
+        [format!("dropped web {ALL}"), unwatched.clone()]
+    );
+    // Another version, another interface, another address.
+    let mut only_v6 = bound(&["::"]);
+    only_v6.is_dual = false;
+    assert_eq!(said(&judge, &only_v6), [format!("dropped web {V6}")]);
+    let on_watched = Socket {
+        device: Some(2),
+        ..bound(&["0.0.0.0"])
+    };
+    assert_eq!(said(&judge, &on_watched), [dropped]);
+    assert_eq!(said(&judge, &bound(&[V4])), [format!("dropped web {V4}")]);
+    // Of several addresses each is judged for itself.
+    assert_eq!(
+        said(&judge, &bound(&[V4, ELSEWHERE])),
+        [format!("dropped web {V4}"), unwatched]
     );
 }
 
