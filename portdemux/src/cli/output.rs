@@ -245,6 +245,8 @@ pub struct Column {
 
 /// To what width a column of words is cut before another column goes.
 const LEGIBLE: usize = 24;
+/// To what width it is cut before a column goes that is rather kept.
+const SHORT: usize = 12;
 /// To what width it is cut when no other column can go.
 const NARROWEST: usize = 8;
 
@@ -252,6 +254,8 @@ const NARROWEST: usize = 8;
 #[derive(Debug, Default)]
 pub struct Table {
     columns: Vec<Column>,
+    /// Columns up to this weight are kept where cutting words short makes room.
+    kept: u8,
     rows: Vec<Vec<String>>,
 }
 
@@ -260,6 +264,13 @@ impl Table {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Cuts words short before a column of at most this weight goes.
+    #[must_use]
+    pub fn keep(mut self, weight: u8) -> Self {
+        self.kept = weight;
+        self
     }
 
     /// Adds a column; `weight` says how soon it goes where there is no room.
@@ -291,9 +302,17 @@ impl Table {
         );
     }
 
-    /// Lays the table out in as many columns of text as there are.
+    /// Lays the table out in as many columns of text as there are, and says below it which of its own had no room.
     #[must_use]
     pub fn render(&self, output: &Output) -> String {
+        let mut left_out = Vec::new();
+        let text = self.render_noting(output, &mut left_out);
+        text + &no_room(&left_out, output)
+    }
+
+    /// Lays the table out, and leaves it to others to say which columns had no room.
+    #[must_use]
+    pub fn render_noting(&self, output: &Output, left_out: &mut Vec<&'static str>) -> String {
         let mut widths: Vec<usize> = (0..self.columns.len())
             .map(|at| {
                 let cells = self.rows.iter().map(|row| width(&row[at]));
@@ -305,18 +324,26 @@ impl Table {
         let excess = loop {
             let taken: usize = shown.iter().map(|&at| widths[at] + 2).sum();
             let excess = taken.saturating_sub(room);
+            let heaviest = shown.iter().copied();
+            let heaviest = heaviest.max_by_key(|&at| self.columns[at].weight);
+            let weight = heaviest.map_or(0, |at| self.columns[at].weight);
+            let legible = if weight > self.kept { LEGIBLE } else { SHORT };
             let words = shown.iter().filter(|&&at| self.has_words(at));
-            let spare = words.map(|&at| widths[at].saturating_sub(LEGIBLE));
+            let spare = words.map(|&at| widths[at].saturating_sub(legible));
             if excess <= spare.sum() {
                 break excess;
             }
-            let heaviest = shown.iter().copied();
-            match heaviest.max_by_key(|&at| self.columns[at].weight) {
-                Some(at) if self.columns[at].weight > 0 => shown.retain(|&kept| kept != at),
+            match heaviest {
+                Some(at) if weight > 0 => shown.retain(|&kept| kept != at),
                 _ => break excess,
             }
         };
         self.narrow(&mut widths, &shown, excess);
+        for (at, column) in self.columns.iter().enumerate() {
+            if !shown.contains(&at) && !left_out.contains(&column.head) {
+                left_out.push(column.head);
+            }
+        }
         let mut text = String::new();
         let head = self
             .columns
@@ -364,6 +391,24 @@ impl Table {
         line.truncate(line.trim_end().len());
         line
     }
+}
+
+/// A line that says which columns were left out of a page, if any were.
+#[must_use]
+pub fn no_room(left_out: &[&str], output: &Output) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    let room = output.size().0;
+    let names = left_out.join(", ");
+    let texts = [
+        format!("left out for want of room: {names}; a wider terminal or --json has them"),
+        format!("left out for want of room: {names}; see --json"),
+        format!("left out: {names}; see --json"),
+    ];
+    let fitting = texts.iter().find(|text| width(text) <= room);
+    let text = fitting.unwrap_or(&texts[2]);
+    output.styled(Style::Faint, &cut(text, room)) + "\n"
 }
 
 impl Display for Style {

@@ -207,15 +207,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn table(rules: &[Rule<'_>]) -> Table {
-    // Who may use the ports takes a column only where not everyone may, and so does what else is asked.
+    // What a rule is gives way after what it counted. Who may use the ports takes a column only where not everyone may, and so does what else is asked.
     let lists_sources = rules
         .iter()
         .any(|rule| !rule.from.is_empty() || !rule.deny.is_empty());
     let has_terms = rules.iter().any(|rule| !rule.terms.is_empty());
+    // An address that is the same for all says the least.
+    let address = if rules.iter().all(|rule| rule.addresses.is_empty()) {
+        10
+    } else {
+        2
+    };
     let mut table = Table::new()
+        .keep(2)
         .column("RULE", Align::Left, 0)
         .column("PORTS", Align::Left, 0)
-        .column("ADDRESS", Align::Left, 3);
+        .column("ADDRESS", Align::Left, address);
     if lists_sources {
         table = table.column("FROM", Align::Left, 0);
     }
@@ -226,9 +233,9 @@ fn table(rules: &[Rule<'_>]) -> Table {
         table = table.column("TERMS", Align::Left, 1);
     }
     table = table
-        .column("RECEIVED", Align::Right, 0)
-        .column("BYTES", Align::Right, 4)
-        .column("DROPPED", Align::Right, 2);
+        .column("RECEIVED", Align::Right, 6)
+        .column("BYTES", Align::Right, 8)
+        .column("DROPPED", Align::Right, 7);
     for rule in rules {
         let addresses = if rule.addresses.is_empty() {
             "any".into()

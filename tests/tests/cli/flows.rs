@@ -348,10 +348,14 @@ fn a_table_of_flows_fits_a_terminal_and_says_how_many_more_there_are() -> Result
         "{}",
         shown.text
     );
-    let [head, first, second, more] = lines[..] else {
+    let [head, first, second, more, left_out] = lines[..] else {
         anyhow::bail!("{}", shown.text);
     };
     ensure!(head.starts_with("PORT   PEER "), "{head}");
+    ensure!(
+        left_out.starts_with("left out for want of room: ADDRESS, "),
+        "{left_out}"
+    );
     let peer = |at: usize| -> Result<String> { Ok(sockets[at].local_addr()?.to_string()) };
     ensure!(
         first.contains(&peer(2)?) && first.contains("  peer   established  "),

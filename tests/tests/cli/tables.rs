@@ -29,12 +29,44 @@ REASON     PACKETS  BYTES
 unclaimed        3  150 B
 rule_drop        3  150 B
 non_ip           1   60 B
+left out for want of room: LISTENER, WHY; a wider terminal or --json has them
 ";
 
 const RULES_IN_80_COLUMNS: &str = "\
 RULE                        PORTS                       TO     RECEIVED  DROPPED
 a-rule-with-a-name-that-i…  20/udp 1000-1999/sctp 300…  drop          3        3
 quiet                       9/tcp                       local         0        0
+left out for want of room: ADDRESS, LISTENER, BYTES; see --json
+";
+
+/// Two rules for one port, of which one rejects nothing.
+const ALIKE: &str = "\
+[[rule]]
+name = \"site\"
+port = \"443/tcp\"
+address = \"192.0.2.2\"
+from = \"198.51.100.0/24\"
+
+[[rule]]
+name = \"rejected-for-now\"
+port = \"443/tcp\"
+address = \"192.0.2.3\"
+to = \"reject\"
+shadow = true
+";
+
+const ALIKE_IN_80_COLUMNS: &str = "\
+RULE              PORTS    ADDRESS    FROM             TO      TERMS   RECEIVED
+site              443/tcp  192.0.2.2  198.51.100.0/24  local   –              0
+rejected-for-now  443/tcp  192.0.2.3  any              reject  shadow         0
+left out for want of room: LISTENER, BYTES, DROPPED; see --json
+";
+
+const ALIKE_IN_100_COLUMNS: &str = "\
+RULE              PORTS    ADDRESS    FROM             TO      TERMS   RECEIVED  BYTES  DROPPED
+site              443/tcp  192.0.2.2  198.51.100.0/24  local   –              0    0 B        0
+rejected-for-now  443/tcp  192.0.2.3  any              reject  shadow         0    0 B        0
+left out for want of room: LISTENER; a wider terminal or --json has them
 ";
 
 const STATS_IN_A_PIPE: &str = "\
@@ -108,6 +140,24 @@ fn on_a_terminal_of_80_columns_tables_shed_columns_and_cut_long_words() -> Resul
     assert_eq!(shown.text, STATS_IN_80_COLUMNS);
     let shown = terminal::run(portdemux.command(&["rules"]), 80)?;
     assert_eq!(shown.text, RULES_IN_80_COLUMNS);
+    Ok(())
+}
+
+#[test]
+fn what_a_rule_is_gives_way_after_what_it_counted_and_what_gave_way_is_named() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    portdemux.apply(ALIKE)?;
+    for (columns, expected) in [(80, ALIKE_IN_80_COLUMNS), (100, ALIKE_IN_100_COLUMNS)] {
+        let shown = terminal::run(portdemux.command(&["rules"]), columns)?;
+        assert_eq!(shown.text, expected);
+    }
+    let shown = terminal::run(portdemux.command(&["rules"]), 120)?;
+    ensure!(!shown.text.contains("left out"), "{}", shown.text);
     Ok(())
 }
 

@@ -188,6 +188,7 @@ fn a_page_never_leaves_the_screen() -> Result<()> {
         (&["stats", "--watch", "0.1"][..], 80, 24),
         (&["stats", "--watch", "0.1", "--all"], 80, 24),
         (&["stats", "--watch", "0.1"], 100, 50),
+        (&["stats", "--watch", "0.1", "59-60/udp"], 60, 12),
         (&["stats", "--watch", "0.1"], 60, 10),
         (&["stats", "--watch", "0.1"], 40, 3),
     ] {
@@ -220,6 +221,15 @@ fn a_page_never_leaves_the_screen() -> Result<()> {
                 .iter()
                 .any(|line| line.ends_with("ports saw traffic or are claimed (--all)"));
             ensure!(more != arguments.contains(&"--all"), "{shown:#?}");
+        }
+        if lines == 12 {
+            // What follows the ports is cut too, and says so.
+            let mut rules = shown.iter().skip_while(|line| !line.starts_with("RULE "));
+            ensure!(rules.next().is_some(), "{shown:#?}");
+            ensure!(
+                rules.any(|line| line.starts_with("… ") && line.ends_with(" more rules (--all)")),
+                "{shown:#?}"
+            );
         }
         session.signal(Signal::SIGINT)?;
         assert_eq!(session.end()?.status.code(), Some(0));

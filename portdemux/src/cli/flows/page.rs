@@ -6,7 +6,7 @@ use portdemux_common::flows::Stage;
 
 use super::rule_names;
 use crate::{
-    cli::output::{Align, Output, Style, Table},
+    cli::output::{Align, Output, Style, Table, no_room},
     dataplane::{flows::Flow, maps::Maps},
     figures::{cut, grouped, size},
     flows::Found,
@@ -19,14 +19,15 @@ pub(super) fn text(found: &Found, maps: &Maps, output: &Output, now: u32) -> Str
         return "no such flow is known\n".into();
     }
     let rules = rule_names(maps, &found.busiest);
-    let mut text = table(&found.busiest, rules, now).render(output);
+    let mut left_out = Vec::new();
+    let mut text = table(&found.busiest, rules, now).render_noting(output, &mut left_out);
     let hidden = found.matching.saturating_sub(found.busiest.len() as u64);
     if hidden > 0 {
         let more = format!("… {} more flows (--limit)", grouped(hidden));
         text += &output.styled(Style::Faint, &cut(&more, output.size().0));
         text.push('\n');
     }
-    text
+    text + &no_room(&left_out, output)
 }
 
 fn table(flows: &[Flow], rules: Vec<Option<String>>, now: u32) -> Table {

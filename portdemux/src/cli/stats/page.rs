@@ -8,7 +8,7 @@ use super::{Args, chosen, is_single};
 use crate::{
     cli::{
         listeners,
-        output::{Align, Output, Style, Table},
+        output::{Align, Output, Style, Table, no_room},
     },
     dataplane::{counters::Traffic, redirect_drops::Lost},
     figures::{cut, grouped, rate, size},
@@ -23,6 +23,8 @@ const PORTS_SHOWN: usize = 20;
 const RULES_SHOWN: usize = 10;
 /// How many lines a screen has at least that shows parts of all tables.
 const SMALL: usize = 14;
+/// How many lines a screen has that shows no more than rows of one table.
+const TINY: usize = 5;
 
 /// Everything as tables; `screen` is how many lines there are to hold them, if there is an end.
 pub(super) fn text(
@@ -32,6 +34,29 @@ pub(super) fn text(
     now: &Snapshot,
     behind: Option<&Behind>,
     screen: Option<usize>,
+) -> String {
+    let mut left_out = Vec::new();
+    let mut text = tables(args, output, [before, now], behind, screen, &mut left_out);
+    if let Some(lines) = screen
+        && !left_out.is_empty()
+    {
+        left_out.clear();
+        // The line that says so takes the room of another, unless there are too few.
+        if lines > TINY {
+            let lines = Some(lines - 1);
+            text = tables(args, output, [before, now], behind, lines, &mut left_out);
+        }
+    }
+    text + &no_room(&left_out, output)
+}
+
+fn tables(
+    args: &Args,
+    output: &Output,
+    [before, now]: [&Snapshot; 2],
+    behind: Option<&Behind>,
+    screen: Option<usize>,
+    left_out: &mut Vec<&'static str>,
 ) -> String {
     let ports = busiest_first(folded(args, before, now), before, now);
     let rules = now.rules_by_traffic();
@@ -45,72 +70,84 @@ pub(super) fn text(
         }
     };
     // How their flows stand is told of ports that were asked for.
-    let has_flows = now.tracks_flows() && !args.ports.is_empty();
-    let mut wanted = vec![
-        limit(ports.len(), PORTS_SHOWN),
+    let has_flows = now.tracks_flows() && !args.ports.is_empty() && !ports.is_empty();
+    // Those that follow the first.
+    let mut wanted = [
+        if has_flows {
+            limit(ports.len(), PORTS_SHOWN)
+        } else {
+            0
+        },
         limit(rules.len(), RULES_SHOWN),
         reasons.len(),
+        now.lost.len(),
     ];
-    if !now.lost.is_empty() {
-        wanted.push(now.lost.len());
-    }
-    if has_flows {
-        wanted.push(limit(ports.len(), PORTS_SHOWN));
-    }
-    match screen {
-        // On a small screen there is room for one table only.
-        Some(lines @ ..SMALL) => wanted[0] = ports.len().min(lines.saturating_sub(1)),
-        // Each has a head and a blank line before it, save for the first.
+    let first = match screen {
         Some(lines) => {
-            wanted[0] = ports.len();
-            wanted = shared(lines - (2 * wanted.len() - 1), &wanted);
+            let mut all = vec![ports.len()];
+            all.extend(wanted.iter().filter(|&&wanted| wanted > 0));
+            let mut room = room(lines, &all).into_iter();
+            let first = room.next().unwrap_or_default();
+            for wanted in wanted.iter_mut().filter(|wanted| **wanted > 0) {
+                *wanted = room.next().unwrap_or_default();
+            }
+            first
         }
-        None => {}
-    }
-    let mut room = wanted.into_iter();
-    let mut room = || room.next().unwrap_or_default();
-    let [port_room, rule_room, reason_room] = [room(), room(), room()];
-    let lost_room = if now.lost.is_empty() { 0 } else { room() };
-    let flow_room = room();
+        None => limit(ports.len(), PORTS_SHOWN),
+    };
 
     let mut text = if ports.is_empty() && args.ports.is_empty() {
         "no port saw traffic yet\n".to_owned()
     } else if ports.is_empty() {
         "none of these ports saw traffic or is claimed\n".to_owned()
     } else {
-        let shown = shown(ports.len(), port_room);
+        let shown = shown(ports.len(), first);
         let hidden = ports[shown..]
             .iter()
             .map(|range| range.len() as usize)
             .sum();
-        port_table(&ports[..shown], before, now, behind).render(output)
+        port_table(&ports[..shown], before, now, behind).render_noting(output, left_out)
             + &more(args, output, hidden, "ports saw traffic or are claimed")
     };
-    if has_flows && !ports.is_empty() {
-        let shown = shown(ports.len(), flow_room);
-        text.push('\n');
-        text.push_str(&flow_table(&ports[..shown], now).render(output));
-        text.push_str(&more(args, output, ports.len() - shown, "ports"));
-    }
-    if !rules.is_empty() {
-        let shown = shown(rules.len(), rule_room);
-        text.push('\n');
-        text.push_str(&rule_table(&rules[..shown]).render(output));
-        text.push_str(&more(args, output, rules.len() - shown, "rules"));
-    }
-    if !reasons.is_empty() {
-        let shown = shown(reasons.len(), reason_room);
-        text.push('\n');
-        text.push_str(&reason_table(&reasons[..shown]).render(output));
-        text.push_str(&more(args, output, reasons.len() - shown, "reasons"));
-    }
-    if !now.lost.is_empty() {
-        let shown = shown(now.lost.len(), lost_room);
-        text.push('\n');
-        text.push_str(&lost_table(&now.lost[..shown]).render(output));
-        text.push_str(&more(args, output, now.lost.len() - shown, "losses"));
-    }
+    let mut follows = |count: usize, room: usize, what: &str, table: &dyn Fn(usize) -> Table| {
+        // On a small screen there is no room for some.
+        if room > 0 {
+            let shown = shown(count, room);
+            text.push('\n');
+            text.push_str(&table(shown).render_noting(output, left_out));
+            text.push_str(&more(args, output, count - shown, what));
+        }
+    };
+    let [flow_room, rule_room, reason_room, lost_room] = wanted;
+    follows(ports.len(), flow_room, "ports", &|shown| {
+        flow_table(&ports[..shown], now)
+    });
+    follows(rules.len(), rule_room, "rules", &|shown| {
+        rule_table(&rules[..shown])
+    });
+    follows(reasons.len(), reason_room, "reasons", &|shown| {
+        reason_table(&reasons[..shown])
+    });
+    follows(now.lost.len(), lost_room, "losses", &|shown| {
+        lost_table(&now.lost[..shown])
+    });
     text
+}
+
+/// How many rows of a screen each table gets that wants so many; 0 if it has no place there, save for the first.
+/// Each has a head and a blank line before it, save for the first.
+fn room(lines: usize, wanted: &[usize]) -> Vec<usize> {
+    if lines >= SMALL {
+        return shared(lines - (2 * wanted.len() - 1), wanted);
+    }
+    // On a small screen one after the other, as long as there is room for a row or for how many there are.
+    let mut left = lines + 1;
+    let rows = wanted.iter().map(|&wanted| {
+        let rows = wanted.min(left.saturating_sub(2));
+        left = if rows == 0 { 0 } else { left - rows - 2 };
+        rows
+    });
+    rows.collect()
 }
 
 /// How many lines of a screen each table gets: as many as the others, and of what those leave the first
@@ -348,6 +385,17 @@ mod tests {
         assert_eq!(shared(18, &[1, 1, 1]), [1, 1, 1]);
         assert_eq!(shared(0, &[5, 5, 5]), [0, 0, 0]);
         assert_eq!(shared(2, &[5, 5, 5]), [2, 0, 0]);
+    }
+
+    #[test]
+    fn tables_follow_each_other_on_a_small_screen_as_long_as_there_is_room() {
+        assert_eq!(room(12, &[5, 5, 3]), [5, 4, 0]);
+        assert_eq!(room(12, &[11, 5, 3]), [11, 0, 0]);
+        assert_eq!(room(12, &[20, 5, 3]), [11, 0, 0]);
+        assert_eq!(room(12, &[1, 1, 3]), [1, 1, 3]);
+        assert_eq!(room(13, &[2, 2, 5]), [2, 2, 4]);
+        assert_eq!(room(1, &[5, 5]), [0, 0]);
+        assert_eq!(room(SMALL, &[5, 5, 3]), [3, 3, 3]);
     }
 
     #[test]
