@@ -95,12 +95,28 @@ fn what_an_interface_that_is_down_does_not_take_is_counted(mode: Mode) -> Result
     );
     let status = portdemux.ok(&["status"])?.stdout;
     ensure!(
-        status.contains("interface:box0 did not take 9 packets (interface_down)"),
+        status.contains("interface:box0 did not take 9 packets (interface_down)")
+            && !status.contains("ready: "),
         "{status}"
+    );
+    let warned = portdemux.ok(&["status"])?.stderr;
+    ensure!(
+        warned.contains("interface:box0 is down: its packets are lost (interface_down)\n   help: ip link set box0 up\n"),
+        "{warned}"
+    );
+    let destination =
+        || Ok::<_, anyhow::Error>(portdemux.json(&["status"])?["destinations"][0].clone());
+    let down = destination()?;
+    assert_eq!(
+        [&down["up"], &down["takes_frames"]],
+        [false, false],
+        "{down}"
     );
 
     // Up again, it takes what comes.
     lab.server.ip(&["link", "set", BOX, "up"])?;
+    let up = destination()?;
+    assert_eq!([&up["up"], &up["takes_frames"]], [true, true], "{up}");
     let socket = inside.enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 90))?))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     send(&lab, TO_THE_BOX, 10, 1)?;

@@ -23,6 +23,7 @@ use crate::{
 pub(super) struct Destination {
     to: String,
     state: &'static str,
+    up: Option<bool>,
     takes_frames: Option<bool>,
 }
 
@@ -50,6 +51,7 @@ pub(super) fn destinations(maps: &Maps) -> Result<Vec<Destination>> {
         .map(|reached| Destination {
             to: reached.destination.to_string(),
             state: reached.state.name(),
+            up: reached.is_up,
             takes_frames: reached.takes_frames,
         })
         .collect())
@@ -114,7 +116,12 @@ pub(super) fn losses(lost: &[Lost], counted: Option<bool>) -> String {
     let mut text = String::new();
     for lost in lost {
         let (to, packets, why) = (&lost.to, grouped(lost.packets), lost.loss.name());
-        let _ = writeln!(text, "{to} did not take {packets} packets ({why})");
+        let what = if lost.packets == 1 {
+            "packet"
+        } else {
+            "packets"
+        };
+        let _ = writeln!(text, "{to} did not take {packets} {what} ({why})");
     }
     if counted == Some(false) {
         text.push_str("what targets do not take is not counted: the next change tries again\n");
@@ -138,6 +145,12 @@ impl Destination {
                 Some(&format!(
                     "{command} apply, or any other change, gives them to it again"
                 )),
+            );
+        } else if self.up == Some(false) {
+            let name = to.strip_prefix("interface:").unwrap_or(to);
+            output::warn(
+                format!("{to} is down: its packets are lost (interface_down)"),
+                Some(&format!("ip link set {name} up")),
             );
         } else if self.takes_frames == Some(false) {
             output::warn(

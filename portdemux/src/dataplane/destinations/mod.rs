@@ -64,6 +64,8 @@ pub struct Reached {
     pub destination: Destination,
     /// Whether it can be reached.
     pub state: State,
+    /// Whether the interface is up; nothing if packets do not go there.
+    pub is_up: Option<bool>,
     /// Whether it takes the frames that the programs of this instance hand it, as things are; nothing if it is
     /// missing or the kernel does not say (before Linux 6.3).
     pub takes_frames: Option<bool>,
@@ -137,9 +139,10 @@ pub fn reached(maps: &Maps) -> Result<Vec<Reached>> {
     let (support, has_native) = (maps.xmit_support(), maps.has_native()?);
     for reached in &mut all {
         let takes = reached.index.map(|index| support.get(&index));
-        // In generic mode every interface takes them.
+        // In generic mode every interface takes them that is up.
         let is_ready = reached.state == State::Ready;
         reached.takes_frames = match takes {
+            _ if reached.is_up == Some(false) => Some(false),
             Some(Some(&takes)) => Some(takes),
             _ => (is_ready && !has_native).then_some(true),
         };
@@ -169,9 +172,12 @@ fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<Reached>> {
         } else {
             State::Missing
         };
+        let mut present = present.iter();
+        let carrier = device.and_then(|index| present.find(|interface| interface.index == index));
         states.push(Reached {
             destination: destination.clone(),
             state,
+            is_up: carrier.map(|interface| interface.is_up),
             takes_frames: None,
             index: device,
         });
