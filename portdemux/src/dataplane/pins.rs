@@ -250,8 +250,8 @@ impl InstancePaths {
                 .collect(),
         })
         .context(Advice(format!(
-            "portdemux --instance {} detach --all finishes it",
-            self.instance
+            "{} detach --all finishes it",
+            self.command()
         )))
     }
 
@@ -345,12 +345,8 @@ impl InstancePaths {
                 // Something stands there from a crash, or the move is refused: piece by piece, then.
                 root.remove(name)?;
             }
-            self.sweep(&root).help(|| {
-                format!(
-                    "portdemux --instance {} detach --all goes on",
-                    self.instance
-                )
-            })?;
+            self.sweep(&root)
+                .help(|| format!("{} detach --all goes on", self.command()))?;
         }
         let Some(state) = Trusted::open(&self.state)? else {
             return Ok(());

@@ -183,7 +183,7 @@ fn judge(lab: &Lab, portdemux: &Portdemux, probe: &Probe, world: &World) -> Resu
 fn is_told_of(portdemux: &Portdemux) -> Result<()> {
     let told = format!(
         "the removal of instance default was interrupted: its program still runs on {INTERFACE}\n   help: portdemux \
-         --instance default detach --all finishes it\n"
+         detach --all finishes it\n"
     );
     for verb in [
         &["status"][..],
