@@ -23,7 +23,7 @@ const TAIL_CALL: i32 = 12;
 /// The objects that are attached.
 const ATTACHED: [&str; 2] = ["portdemux-xdp", "portdemux-flows"];
 /// What attached programs may call: each is verified by itself, and only what is rejected, redirected, comes for a
-/// socket, is counted where the CPU has no block, or has its address asked, pays for the call.
+/// socket, is counted where the CPU has no block, or has its address asked among other things, pays for the call.
 const APART: [&str; 8] = [
     "portdemux_reject",
     "portdemux_settle",

@@ -105,6 +105,10 @@ pub fn run(places: &InstancePaths, in_background: bool) -> Result<()> {
     // Where there is none, another one looks.
     while let Some(held) = right {
         follow(places, &held);
+        if !held.is_valid() {
+            // Of its instance, or of its version. Whoever made another one has started who follows that.
+            break;
+        }
         drop(held);
         // Whoever changed the rules just before saw that it ran and has started no other.
         right = again(places);

@@ -142,6 +142,7 @@ RULE         PORTS            TO     TERMS                     RECEIVED  DROPPED
 web-replies  443/tcp          local  role source, connection…         0        0
 replies      32768-60999/udp  local  connections established          0        0
 ssh          22/tcp           local  –                                0        0
+left out for want of room: ADDRESS, LISTENER, BYTES; see --json
 ";
 
 #[test]
