@@ -209,11 +209,11 @@ fn take_at_boot(args: &Args, context: &Context, file: &Path) -> Result<Wanted> {
         output::fail(&error);
     }
     let taken = take(args, context, rules);
-    match taken {
-        // It is the same mistake.
-        Err(again) if names_none && again.is::<NoInterface>() => return Err(again),
-        Ok(_) | Err(_) if names_none => output::fail(&error),
-        Ok(_) | Err(_) => {}
+    // One mistake in both is told of once.
+    let again = taken.as_ref().err();
+    let is_told_below = again.is_some_and(anyhow::Error::is::<NoInterface>);
+    if names_none && !is_told_below {
+        output::fail(&error);
     }
     let wanted = taken?;
     let file = file.display();

@@ -64,6 +64,16 @@ fn an_apply_killed_while_it_begins_to_track_flows_never_cuts_off_replies() -> Re
     anyhow::bail!("apply did not end within {MANY} steps");
 }
 
+/// An instance on one of two interfaces.
+fn attached_beside_another(lab: &Lab) -> Result<Portdemux<'_>> {
+    let portdemux = Portdemux::new(&lab.server)?;
+    lab.server.ip(&[
+        "link", "add", OTHER, "type", "veth", "peer", "name", "peer0",
+    ])?;
+    portdemux.ok(&["attach", INTERFACE])?;
+    Ok(portdemux)
+}
+
 #[test]
 fn an_apply_killed_while_it_replaces_the_tables_of_flows_is_gone_on_with_by_every_command()
 -> Result<()> {
@@ -71,11 +81,7 @@ fn an_apply_killed_while_it_replaces_the_tables_of_flows_is_gone_on_with_by_ever
         return Ok(());
     }
     let lab = Lab::new()?;
-    let portdemux = Portdemux::new(&lab.server)?;
-    lab.server.ip(&[
-        "link", "add", OTHER, "type", "veth", "peer", "name", "peer0",
-    ])?;
-    portdemux.ok(&["attach", INTERFACE])?;
+    let portdemux = attached_beside_another(&lab)?;
     let [small, large] = [("small", 1024), ("large", 8192)].map(|(name, size)| {
         let text = format!("{DENY}[flows]\nsize = {size}\n");
         (portdemux.state().join(format!("{name}.toml")), text)
@@ -130,11 +136,7 @@ fn tables_of_flows_that_were_moved_aside_are_found_by_every_command() -> Result<
         return Ok(());
     }
     let lab = Lab::new()?;
-    let portdemux = Portdemux::new(&lab.server)?;
-    lab.server.ip(&[
-        "link", "add", OTHER, "type", "veth", "peer", "name", "peer0",
-    ])?;
-    portdemux.ok(&["attach", INTERFACE])?;
+    let portdemux = attached_beside_another(&lab)?;
     portdemux.apply(DENY)?;
     hears_replies(&lab)?;
     for (verb, writer) in WRITERS {

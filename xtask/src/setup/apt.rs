@@ -166,9 +166,23 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     attempt().context("install Debian packages")
 }
 
+/// The same, with new lists if those that are here do not know a package.
+pub(super) fn simulate_anew(packages: &[String]) -> Result<Simulation> {
+    simulate(packages).or_else(|_| update().and_then(|()| simulate(packages)))
+}
+
+/// Installs packages, and says before what that adds.
+///
+/// # Errors
+///
+/// They cannot be had, or would remove another one: then nothing was touched.
+pub(super) fn provide(what: &str, packages: &[String]) -> Result<()> {
+    announce(what, packages, &simulate_anew(packages)?)?;
+    install(packages)
+}
+
 /// Checks that an installation removes nothing, and says what it adds.
-pub(super) fn announce(what: &str, packages: &[String]) -> Result<()> {
-    let simulation = simulate(packages)?;
+pub(super) fn announce(what: &str, packages: &[String], simulation: &Simulation) -> Result<()> {
     if !simulation.removes.is_empty() {
         bail!("they would remove {}", simulation.removes.join(" "));
     }

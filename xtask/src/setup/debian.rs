@@ -51,7 +51,8 @@ impl Plan {
             .into_iter()
             .chain([format!("llvm-{llvm}-dev")])
             .collect();
-        apt::announce("a Rust toolchain for BPF", &packages)?;
+        let simulation = apt::simulate(&packages)?;
+        apt::announce("a Rust toolchain for BPF", &packages, &simulation)?;
         Ok(Self { packages, llvm })
     }
 

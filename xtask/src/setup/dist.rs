@@ -39,11 +39,7 @@ pub(super) fn install() -> Result<()> {
                 names.join(", ")
             );
         }
-        if apt::simulate(&packages).is_err() {
-            apt::update()?;
-        }
-        apt::announce("what makes packages", &packages)?;
-        apt::install(&packages)?;
+        apt::provide("what makes packages", &packages)?;
     }
     for (program, version) in TOOLS {
         tool(program, version)?;

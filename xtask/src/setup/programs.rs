@@ -66,11 +66,7 @@ pub(super) fn install() -> Result<()> {
         return Ok(());
     }
     if apt::is_here() {
-        if apt::simulate(&packages).is_err() {
-            apt::update()?;
-        }
-        apt::announce("what the tests run", &packages)?;
-        return apt::install(&packages);
+        return apt::provide("what the tests run", &packages);
     }
     let names: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
     let names = names.join(", ");
@@ -117,11 +113,7 @@ fn install_all(what: &str, programs: &[(&str, &str)]) -> Result<()> {
             names.join(", ")
         );
     }
-    if apt::simulate(&packages).is_err() {
-        apt::update()?;
-    }
-    apt::announce(what, &packages)?;
-    apt::install(&packages)
+    apt::provide(what, &packages)
 }
 
 /// Says whether the toolchain for BPF can lint, or is not one to which Debian adds that.

@@ -47,10 +47,9 @@ pub(super) fn install() -> Result<()> {
         bail!("this needs a program that is missing here: {PROGRAM}");
     }
     let packages = [PACKAGE.to_owned()];
-    let simulate = || apt::simulate(&packages);
-    let simulation = simulate().or_else(|_| apt::update().and_then(|()| simulate()))?;
+    let simulation = apt::simulate_anew(&packages)?;
     if simulation.removes.is_empty() {
-        apt::announce("what boots other kernels", &packages)?;
+        apt::announce("what boots other kernels", &packages, &simulation)?;
         return apt::install(&packages);
     }
     say::step(format_args!(
