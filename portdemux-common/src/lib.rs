@@ -1,8 +1,8 @@
 //! What the kernel and the control plane of portdemux agree on.
 //!
 //! The whole decision about a packet is a pure function here, free of `unsafe` and of any BPF
-//! interface: [`parse::parse`] reads a frame, [`decide::decide`] looks its destination up in a
-//! [`ruleset::RulesetImage`]. The XDP program runs this code on the frame it was handed; `explain`,
+//! interface: [`parse::parse`] reads a frame, [`decide`] looks its destination up in a ruleset, and
+//! [`pipeline`] says what comes after what. The XDP program runs this code on the frame it was handed; `explain`,
 //! the tests and the fuzzers run it on slices.
 //!
 //! Everything that lies in a BPF map ([`ruleset`], [`counters`], [`trace`], [`state`]) is plain old
@@ -18,8 +18,10 @@ pub mod flows;
 pub mod fragments;
 pub mod hash;
 pub mod limits;
+pub mod memory;
 pub mod packet;
 pub mod parse;
+pub mod pipeline;
 pub mod policy;
 pub mod reason;
 pub mod redirect_drops;

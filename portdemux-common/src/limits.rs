@@ -6,8 +6,8 @@
 //! to it holds as many sources as are within their bursts at once.
 
 use crate::{
-    flows::table::Word,
     hash,
+    memory::{Memory, Word, lesser},
     parse::Version,
     policy::Rate,
     ruleset::{RULE_PLACES, RuleId},
@@ -59,10 +59,7 @@ const _: () = {
 };
 
 /// Where the words are, and what time it is.
-pub trait Limits {
-    /// A word.
-    type Word: Word;
-
+pub trait Limits: Memory {
     /// The time: `CLOCK_MONOTONIC` in nanoseconds, to the nanosecond.
     fn instant(&self) -> u64;
 
@@ -71,9 +68,6 @@ pub trait Limits {
 
     /// A bucket of the table of sources.
     fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
-
-    /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it.
-    fn launder(&self, number: u64) -> u64;
 }
 
 /// For whom a rate holds: all, or one source.
@@ -169,18 +163,18 @@ impl<W: Word> Bucket<W> {
     /// The word whose time came first or comes first.
     #[inline(always)]
     fn earliest(&self) -> usize {
-        let (mut earliest, mut least) = (0, u64::MAX);
+        const WAY: u64 = NOWHERE as u64 - 1;
+        let mut least = u64::MAX >> 1;
         let mut way = 0;
         while way < NOWHERE {
             if let Some(word) = self.times.get(way) {
-                let time = word.load();
-                if time < least {
-                    (earliest, least) = (way, time);
-                }
+                // A few nanoseconds make room for the number of the word.
+                let time = word.load() & (u64::MAX >> 1) & !WAY;
+                least = lesser::<W>(time | way as u64, least);
             }
             way += 1;
         }
-        earliest
+        (least & WAY) as usize
     }
 }
 

@@ -33,6 +33,24 @@ pub trait PacketMut: Packet {
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool;
 }
 
+impl<P: Packet + ?Sized> Packet for &P {
+    fn length(&self) -> usize {
+        P::length(self)
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        P::read(self, offset)
+    }
+
+    fn place(&self, offset: usize) -> Option<usize> {
+        P::place(self, offset)
+    }
+
+    fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
+        P::read_words(self, offset)
+    }
+}
+
 impl Packet for [u8] {
     fn length(&self) -> usize {
         self.len()

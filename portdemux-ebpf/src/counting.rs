@@ -48,7 +48,7 @@ pub(crate) fn count_known(bytes: u64, port: usize, decision: &Decision) {
 #[inline(always)]
 pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
     let outcome = decided.verdict() as usize * REASON_PLACES + decided.reason();
-    let is_dropped = decided.verdict().is_dropped();
+    let is_dropped = decided.is_dropped();
     count_as(bytes, Some(port), outcome, is_dropped, decided.entry());
 }
 

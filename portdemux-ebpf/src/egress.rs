@@ -1,32 +1,27 @@
-//! What this host sends, seen on its way out: it makes flows, and nothing is held up.
+//! The hook on the way out: tc, where what this host sends is seen.
 
 use core::{cell::Cell, hint::cold_path};
 
-use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
+use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use portdemux_common::{
-    decide::Metadata,
+    flows::Direction,
     packet::Packet,
-    parse::{self, Continuation, Parsed},
-    ruleset::Entry,
+    pipeline::{self, Egress, Environment, Scratch},
 };
 
 use crate::{
-    flows,
+    Maps, flows,
     frame::{place_linear, read_linear},
-    ruleset,
-    verifier::Lookup as _,
+    ruleset::{self, Ruleset},
+    scratch, verifier,
 };
 
 /// How much of a packet is brought to where it can be read, if its headers are not there.
 const HEADERS: usize = 192;
 
-/// The packet that a CPU is about to send.
-#[btf_map]
-static SENDING: PerCpuArray<Metadata, 1> = PerCpuArray::new();
-
 /// A packet of the host's own stack, of which the first part can be read directly.
-struct SocketBuffer {
+pub(crate) struct SocketBuffer {
     start: usize,
     end: usize,
     length: usize,
@@ -78,65 +73,74 @@ impl Packet for SocketBuffer {
     }
 }
 
-/// Notes a packet's flow.
-///
-/// Of a TCP segment nothing but the headers can be read directly, and what is sent is a clone of it. To bring more there
-/// copies the segment, so it is done only where a header is missing.
+/// Notes a packet in its flow.
 #[inline(always)]
 pub fn notice(ctx: &TcContext) {
-    let mut is_pulled = false;
-    loop {
-        let frame = SocketBuffer::new(ctx);
-        let read = write_down(&frame);
-        if is_pulled || !frame.is_missing.get() {
-            if let Some(metadata) = read {
-                note(ctx, metadata);
-            }
-            return;
-        }
-        cold_path();
-        // Where it fails, what can be read is read.
-        #[expect(clippy::cast_possible_truncation, reason = "HEADERS fits")]
-        let _ = ctx.pull_data(frame.length.min(HEADERS) as u32);
-        is_pulled = true;
+    pipeline::send(Hook { ctx });
+}
+
+/// A packet that a program of the tc hook sees.
+#[derive(Clone, Copy)]
+struct Hook<'c> {
+    ctx: &'c TcContext,
+}
+
+impl Environment for Hook<'_> {
+    type Rules = Ruleset;
+    type Ruleset = Ruleset;
+    type Tables = Maps;
+
+    #[inline(always)]
+    fn ruleset(self) -> Option<Ruleset> {
+        ruleset::in_force()
+    }
+
+    #[inline(always)]
+    fn tables(&self) -> &Maps {
+        &Maps
     }
 }
 
-/// Reads a packet and writes it down, if it is of a kind that has flows.
-#[inline(always)]
-fn write_down(frame: &SocketBuffer) -> Option<&'static mut Metadata> {
-    parse::parse_sound(frame, WriteDown)??;
-    let metadata = SENDING.find(0)?;
-    // SAFETY: the value is this CPU's, no other program uses the map, and its memory stays while the program runs.
-    let metadata = unsafe { &mut *metadata };
-    metadata.read(frame);
-    Some(metadata)
-}
-
-/// Notes the packet that was written down.
-#[inline(always)]
-fn note(ctx: &TcContext, metadata: &mut Metadata) -> Option<()> {
-    let ruleset = ruleset::in_force()?;
-    // SAFETY: the context is a socket buffer's for as long as the program runs.
-    let segments = unsafe { (*ctx.skb.skb).gso_segs };
-    flows::send(metadata, &ruleset, segments)
-}
-
-/// Writes down what was read, if it is of a kind that has flows.
-struct WriteDown;
-
-impl Continuation<SocketBuffer> for WriteDown {
-    type Output = Option<()>;
+impl pipeline::Hook for Hook<'_> {
+    type Scratch = &'static mut Scratch;
+    type Frame = SocketBuffer;
 
     #[inline(always)]
-    fn sound(self, frame: &SocketBuffer, parsed: &Parsed) -> Option<()> {
-        parsed.version?;
-        let metadata = SENDING.find(0)?;
-        let generation = ruleset::in_force()?.generation();
-        let length = frame.length() as u64;
-        // SAFETY: the value is this CPU's, and no other program uses the map.
-        let metadata = unsafe { &mut *metadata };
-        metadata.write_down(parsed, Entry::UNCLAIMED, generation, length, false);
-        Some(())
+    fn frame(self) -> SocketBuffer {
+        SocketBuffer::new(self.ctx)
+    }
+
+    #[inline(always)]
+    fn scratch(self) -> Option<&'static mut Scratch> {
+        scratch::of(Direction::Sent)
+    }
+
+    #[inline(always)]
+    fn barrier(self) {
+        verifier::barrier();
+    }
+}
+
+impl Egress for Hook<'_> {
+    #[inline(always)]
+    fn is_short(self, frame: &SocketBuffer) -> bool {
+        frame.is_missing.get()
+    }
+
+    #[inline(always)]
+    fn pull(self, frame: &SocketBuffer) {
+        #[expect(clippy::cast_possible_truncation, reason = "HEADERS fits")]
+        let _ = self.ctx.pull_data(frame.length.min(HEADERS) as u32);
+    }
+
+    #[inline(always)]
+    fn segments(self) -> u32 {
+        // SAFETY: the context is a socket buffer's for as long as the program runs.
+        unsafe { (*self.ctx.skb.skb).gso_segs }
+    }
+
+    #[inline(always)]
+    fn count(self, port: usize, packets: u64, bytes: u64) {
+        flows::count_sent(port, packets, bytes);
     }
 }

@@ -1,32 +1,18 @@
 //! The maps that hold flows and what is counted of them.
 
-use core::{hint::cold_path, mem::offset_of};
+use core::mem::offset_of;
 
-use aya_ebpf::{
-    Global,
-    btf_maps::{Array, PerCpuArray},
-    helpers::generated::bpf_ktime_get_coarse_ns,
-    macros::btf_map,
-    programs::XdpContext,
-};
+use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     blocks as layout,
     counters::{BLOCKS, FlowLayout, PORT_PLACES},
-    decide::{Metadata, Outcome},
-    flows::{self, Direction, Event, Relation, Shape, Tables, Tracked, Which, table::Bucket},
-    policy::TICK_SHIFT,
-    reason::Verdict,
-    ruleset::RulesetTables as _,
+    flows::{Event, Relation, Shape, Tables, Which, table::Bucket},
 };
 
 use crate::{
-    Maps, Witness,
+    Maps,
     blocks::{self, At, Blocks, Set},
-    fragments,
-    frame::LinearFrame,
-    ruleset::Ruleset,
-    sockets, targets,
-    verifier::{Lookup as _, barrier, launder},
+    verifier::Lookup as _,
     words::Shared,
 };
 
@@ -80,8 +66,6 @@ static HALF_OPEN_MASK: Global<u32> = Global::new(0);
 static FLOWS_SEED: Global<u64> = Global::new(0);
 
 impl Tables for Maps {
-    type Word = Shared;
-
     #[inline(always)]
     fn shape(&self) -> Shape {
         Shape {
@@ -102,11 +86,6 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn launder(&self, number: u64) -> u64 {
-        launder(number).unwrap_or(u64::MAX)
-    }
-
-    #[inline(always)]
     fn count(&self, event: Event) {
         if let Some(mine) = blocks::mine() {
             blocks::count_half::<Tracking>(mine, (EVENTS, event as usize));
@@ -114,120 +93,10 @@ impl Tables for Maps {
     }
 }
 
-/// The time in ticks.
-#[inline(always)]
-pub(crate) fn now() -> u32 {
-    // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
-    let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "ticks wrap around after 18 years"
-    )]
-    let ticks = (nanoseconds >> TICK_SHIFT) as u32;
-    ticks
-}
-
-/// The packets that a CPU is busy with: one on its way in, one on its way out.
-#[btf_map]
-static TRACKED: PerCpuArray<Tracked, 2> = PerCpuArray::new();
-
-/// The packet that a CPU is busy with, taken up anew.
-#[inline(always)]
-fn packet(direction: Direction) -> Option<&'static mut Tracked> {
-    let packet = TRACKED.find(direction as u32)?;
-    // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
-    Some(unsafe { &mut *packet })
-}
-
-/// The packet that an ICMP error quotes.
-#[btf_map]
-static QUOTED: PerCpuArray<Metadata, 1> = PerCpuArray::new();
-
-/// The packet that an ICMP error quotes, taken up anew.
-#[inline(always)]
-fn quoted() -> Option<&'static mut Metadata> {
-    let quoted = QUOTED.find(0)?;
-    // SAFETY: the value is this CPU's, of this hook, and taken up once in each step.
-    Some(unsafe { &mut *quoted })
-}
-
-/// Looks for the flow of a packet that came in, if the ruleset has flows.
-///
-/// Between the steps here, and of those below, everything is taken up from map values again ([`barrier`]).
-#[inline(always)]
-pub(crate) fn look(
-    ctx: &XdpContext,
-    metadata: &mut Metadata,
-    ruleset: &Ruleset,
-) -> Option<&'static mut Tracked> {
-    let tracked = packet(Direction::Received)?;
-    if ruleset.header().defaults.flows == 0 {
-        cold_path();
-        *tracked = Tracked::OF_NO_FLOW;
-        return Some(tracked);
-    }
-    if metadata.is_error() {
-        cold_path();
-        let frame = LinearFrame::new(ctx);
-        metadata.read_quoted(&frame, quoted()?);
-        quoted()?.read(&frame);
-        *tracked = quoted()?.quoted();
-    } else {
-        *tracked = metadata.received();
-    }
-    barrier();
-    if !tracked.key.is_none() {
-        flows::seek(&Maps, tracked, now());
-        barrier();
-        flows::relate(&Maps, tracked);
-        barrier();
-        metadata.is_known = u8::from(tracked.is_known != 0);
-    }
-    Some(tracked)
-}
-
-/// Decides about a packet that came in, by its flow, which was looked for, and notes it there.
-#[inline(always)]
-pub(crate) fn receive<W: Witness>(
-    ctx: &XdpContext,
-    metadata: &Metadata,
-    tracked: &mut Tracked,
-    ruleset: &Ruleset,
-    witness: W,
-) -> Option<Verdict> {
-    let decision = metadata.decide(ruleset, &Maps, Relation::of(tracked.relation));
-    let decision = sockets::settle(metadata, ruleset, decision);
-    tracked.outcome = decision.outcome().0;
-    barrier();
-    let outcome = Outcome(tracked.outcome);
-    let passes = !outcome.verdict().is_dropped();
-    let timeouts = &ruleset.header().defaults.timeouts;
-    if !tracked.key.is_none() {
-        if tracked.is_error == 0 {
-            flows::receive(&Maps, tracked, passes, metadata.may_begin(), timeouts);
-            barrier();
-            flows::remember(&Maps, tracked, Direction::Received, timeouts);
-            barrier();
-        }
-        if tracked.is_counted() {
-            count(tracked.port, tracked.relation);
-        }
-    }
-
-    let outcome = Outcome(tracked.outcome);
-    if metadata.leads(ruleset) {
-        cold_path();
-        return fragments::lead(ctx, metadata, outcome, witness);
-    }
-    let (length, port) = (metadata.length, metadata.port as usize);
-    Some(targets::count(ctx, length, port, outcome, witness))
-}
-
 /// Counts a packet for its port, by how it stands to the flows.
 #[inline(always)]
-fn count(port: u32, relation: u32) {
-    let (port, relation) = (port as usize, relation as usize % Relation::ALL.len());
-    let at = port % RELATED * Relation::ALL.len() + relation;
+pub(crate) fn count_relation(port: usize, relation: usize) {
+    let at = port % RELATED * Relation::ALL.len() + relation % Relation::ALL.len();
     if port < PORT_PLACES
         && let Some(mine) = blocks::mine()
     {
@@ -235,31 +104,13 @@ fn count(port: u32, relation: u32) {
     }
 }
 
-/// Notes what this host sends; `segments` is how many packets become of it on the wire.
+/// Counts a packet that goes out for its port.
 #[inline(always)]
-pub(crate) fn send(metadata: &Metadata, ruleset: &Ruleset, segments: u32) -> Option<()> {
-    const OUT: Direction = Direction::Sent;
-    let sent = packet(OUT)?;
-    *sent = metadata.sent(segments);
-    barrier();
-    if sent.key.is_none() {
-        return None;
-    }
-    let place = metadata.source_place() as usize;
-    if place < PORT_PLACES
+pub(crate) fn count_sent(port: usize, packets: u64, bytes: u64) {
+    if port < PORT_PLACES
         && let Some(mine) = blocks::mine()
     {
-        let counter = (SENT + place / layout::COUNTERS, place % layout::COUNTERS);
-        blocks::count::<Tracking>(mine, counter, [sent.packets, sent.bytes], false);
+        let counter = (SENT + port / layout::COUNTERS, port % layout::COUNTERS);
+        blocks::count::<Tracking>(mine, counter, [packets, bytes], false);
     }
-    flows::seek(&Maps, sent, now());
-    barrier();
-    let serves = match ruleset.port(place) {
-        Some(entry) => entry.is_claimed(),
-        None => false,
-    };
-    let timeouts = &ruleset.header().defaults.timeouts;
-    flows::send(&Maps, sent, serves, metadata.may_begin(), timeouts);
-    barrier();
-    flows::remember(&Maps, sent, OUT, timeouts)
 }

@@ -8,7 +8,7 @@ use portdemux_common::{
 
 use crate::{
     Maps,
-    verifier::{Elements as _, Lookup as _, launder},
+    verifier::{Elements as _, Lookup as _},
     words::Shared,
 };
 
@@ -19,8 +19,6 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 static LIMITS: Array<LimitWords, 1, MMAPABLE> = Array::new();
 
 impl Limits for Maps {
-    type Word = Shared;
-
     #[inline(always)]
     fn instant(&self) -> u64 {
         // SAFETY: the helper takes nothing and cannot fail.
@@ -40,10 +38,5 @@ impl Limits for Maps {
         let bucket: *const Bucket<u64> = LIMITS.find_ref(0)?.sources.element(at as usize)?;
         // SAFETY: both are the same words, as above.
         Some(unsafe { &*bucket.cast() })
-    }
-
-    #[inline(always)]
-    fn launder(&self, number: u64) -> u64 {
-        launder(number).unwrap_or(u64::MAX)
     }
 }

@@ -12,11 +12,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
+    decide::Metadata,
+    flows::Direction,
     limits,
     reject::{self, MacWord, RejectReply, Replied, ReplyKind},
 };
 
-use crate::{counting, deferred, frame::LinearFrame, verifier::Lookup as _, words::Shared};
+use crate::{counting, frame::LinearFrame, scratch, verifier::Lookup as _, words::Shared};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -38,6 +40,12 @@ fn current() -> Option<&'static mut RejectReply> {
     let reply = REPLY.find(0)?;
     // SAFETY: the value is this CPU's, and taken up once in each step.
     Some(unsafe { &mut *reply })
+}
+
+/// The packet that was rejected, taken up anew.
+#[inline(always)]
+fn metadata() -> Option<&'static mut Metadata> {
+    Some(&mut scratch::of(Direction::Received)?.metadata)
 }
 
 /// Answers the packet that was rejected, or drops it, and returns the XDP action.
@@ -66,12 +74,12 @@ fn reply(ctx: &XdpContext) -> Option<xdp_action::Type> {
         Some(xdp_action::XDP_DROP)
     };
     let frame = || LinearFrame::new(ctx);
-    deferred::read_signal(ctx)?;
-    let kind = ReplyKind::of(deferred::current()?, &frame(), MAC.load());
+    metadata()?.read_signal(&frame());
+    let kind = ReplyKind::of(metadata()?, &frame(), MAC.load());
     if matches!(kind, ReplyKind::Silence) {
         return say_nothing(Replied::Unanswerable);
     }
-    current()?.address(kind, deferred::current()?, &frame());
+    current()?.address(kind, metadata()?, &frame());
     if !admit()? {
         return say_nothing(Replied::Limited);
     }
@@ -80,8 +88,8 @@ fn reply(ctx: &XdpContext) -> Option<xdp_action::Type> {
             break;
         }
     }
-    current()?.fill(deferred::current()?, &frame());
-    if !resize(ctx, current()?, deferred::current()?.length) || !current()?.write(&mut frame()) {
+    current()?.fill(metadata()?, &frame());
+    if !resize(ctx, current()?, metadata()?.length) || !current()?.write(&mut frame()) {
         return say_nothing(Replied::Unanswerable);
     }
     counting::count_replied(Replied::Sent);

@@ -62,12 +62,6 @@ impl Ruleset {
         self.0
     }
 
-    /// Its generation.
-    #[inline(always)]
-    pub(crate) const fn generation(self) -> Generation {
-        Generation(self.0.header.generation)
-    }
-
     /// Where an element of one of its tables stands of which as many stand in a line: a table begins at one.
     #[inline(always)]
     #[expect(

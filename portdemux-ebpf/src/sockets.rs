@@ -1,7 +1,5 @@
 //! Socket lookups, and the sockets that they are answered with.
 
-use core::hint::cold_path;
-
 use aya_ebpf::{
     EbpfContext as _, Global,
     bindings::{BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops},
@@ -12,13 +10,12 @@ use aya_ebpf::{
 };
 use portdemux_common::{
     decide::{Decision, Metadata},
-    destination::{self, Target},
-    flows::table::Word as _,
+    destination::Target,
+    memory::Word as _,
     parse::Version,
-    reason::{Reason, Verdict},
-    ruleset::RulesetTables as _,
+    pipeline::{self, Environment, SocketLookup},
     sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_PLACES, Steering},
-    wire::{IpProto, Port, Transport},
+    wire::{IpProto, Transport},
 };
 
 use crate::{
@@ -66,26 +63,18 @@ static KNOWS_INTERFACE: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 static FINDS_SOCKETS: Global<u32> = Global::new(0);
 
-/// What becomes of a packet that was decided about, if it is for a socket and none is there.
+/// Whether it can be told if a socket is there.
 #[inline(always)]
-pub(crate) fn settle(metadata: &Metadata, ruleset: &Ruleset, decision: Decision) -> Decision {
-    if !matches!(decision.reason, Reason::RuleSocket)
-        || FINDS_SOCKETS.load() == 0
-        || !sockets::will_ask(metadata)
-    {
-        return decision;
-    }
-    cold_path();
-    let Some(target) = ruleset.target(decision.entry.rule()) else {
-        return decision;
-    };
+pub(crate) fn are_found() -> bool {
+    FINDS_SOCKETS.load() != 0
+}
+
+/// Whether a socket is there for a packet that goes to this target.
+#[inline(always)]
+pub(crate) fn is_there(metadata: &Metadata, target: &Target) -> bool {
     let is_udp = u32::from(!matches!(metadata.transport(), Some(Transport::Tcp)));
     let is_v6 = u32::from(matches!(metadata.version(), Version::V6));
-    if portdemux_present(target.first, is_udp, is_v6) == 0 {
-        destination::fall_back(decision.entry, target)
-    } else {
-        decision
-    }
+    portdemux_present(target.first, is_udp, is_v6) != 0
 }
 
 /// Whether a socket is there for packets of a protocol and a version that go to a destination.
@@ -136,39 +125,55 @@ fn is_present(destination: u32, is_udp: u32, is_v6: u32) -> Option<bool> {
 #[inline(always)]
 #[must_use]
 pub fn steer(ctx: &SkLookupContext) -> u32 {
-    // A lookup that no rule is about takes its usual way.
-    choose(ctx).unwrap_or(SK_PASS)
+    match pipeline::lookup(Hook { ctx }) {
+        Some(false) => SK_DROP,
+        // A lookup that no rule is about takes its usual way.
+        Some(true) | None => SK_PASS,
+    }
 }
 
-#[inline(always)]
-fn choose(ctx: &SkLookupContext) -> Option<u32> {
-    let lookup = read(ctx)?;
-    let ruleset = ruleset::in_force()?;
-    let ruleset = &ruleset;
-    let metadata = lookup.claim(ruleset)?;
-    let steering = STEERING.find_ref(0)?;
-    let is_guarded = is_guarded(steering, interface(ctx));
-    let decision = sockets::judge(&metadata, is_guarded, ruleset, &Maps);
-    let port = Port(lookup.destination_port).index(lookup.transport);
-    if decision.verdict.is_dropped() {
-        counting::count_lookup(port, &decision);
-        return Some(SK_DROP);
+/// A question of the kernel's which socket a packet is for.
+#[derive(Clone, Copy)]
+struct Hook<'c> {
+    ctx: &'c SkLookupContext,
+}
+
+impl Environment for Hook<'_> {
+    type Rules = Ruleset;
+    type Ruleset = Ruleset;
+    type Tables = Maps;
+
+    #[inline(always)]
+    fn ruleset(self) -> Option<Ruleset> {
+        ruleset::in_force()
     }
-    let target = ruleset.target(decision.entry.rule())?;
-    if assign(ctx, &lookup, target) {
-        if !is_guarded {
-            counting::count_lookup(port, &decision);
-        }
-        return Some(SK_PASS);
+
+    #[inline(always)]
+    fn tables(&self) -> &Maps {
+        &Maps
     }
-    let decision = destination::fall_back(decision.entry, target);
-    if !is_guarded {
-        counting::count_lookup(port, &decision);
+}
+
+impl SocketLookup for Hook<'_> {
+    #[inline(always)]
+    fn lookup(self) -> Option<Lookup> {
+        read(self.ctx)
     }
-    Some(match decision.verdict {
-        Verdict::Pass | Verdict::Redirect => SK_PASS,
-        Verdict::Drop | Verdict::Reject => SK_DROP,
-    })
+
+    #[inline(always)]
+    fn is_guarded(self) -> Option<bool> {
+        Some(is_guarded(STEERING.find_ref(0)?, interface(self.ctx)))
+    }
+
+    #[inline(always)]
+    fn assign(self, _metadata: &Metadata, lookup: &Lookup, target: &Target) -> bool {
+        assign(self.ctx, lookup, target)
+    }
+
+    #[inline(always)]
+    fn count(self, port: usize, decision: &Decision) {
+        counting::count_lookup(port, decision);
+    }
 }
 
 /// Whether an interface's packets were decided about before.

@@ -9,15 +9,14 @@ use aya_ebpf::{
 use portdemux_common::{
     decide::Outcome,
     destination::{self, DESTINATION_PLACES, MacWords, Target, XSK_QUEUES},
+    flows::Direction,
     packet::PacketMut as _,
-    reason::Verdict,
     ruleset::{Action, RulesetTables as _},
 };
 
 use crate::{
-    Witness, counting, deferred,
     frame::LinearFrame,
-    ruleset,
+    ruleset, scratch,
     verifier::{Elements as _, Lookup as _},
 };
 
@@ -39,34 +38,20 @@ static CPUS: CpuMap<1> = CpuMap::new();
 #[btf_map]
 static XSKS: ArrayOfMaps<XskMap<XSK_QUEUES>, DESTINATION_PLACES> = ArrayOfMaps::new();
 
-/// Counts a packet of which this came, once it is known what its target takes.
+/// Sends the packet that was deferred on the way to its target, or says what becomes of it where that is missing.
 #[inline(always)]
-pub(crate) fn count<W: Witness>(
-    ctx: &XdpContext,
-    length: u64,
-    port: usize,
-    outcome: Outcome,
-    witness: W,
-) -> Verdict {
-    witness.see_decided(outcome);
-    let settled = if matches!(outcome.verdict(), Verdict::Redirect) {
-        Outcome(portdemux_settle(ctx.ctx, outcome.0))
-    } else {
-        outcome
-    };
-    counting::count_outcome(length, port, settled);
-    settled.verdict()
+pub(crate) fn redirect(ctx: &XdpContext, outcome: Outcome) -> Outcome {
+    Outcome(portdemux_settle(ctx.ctx, outcome.0))
 }
 
-/// Sends the packet that was deferred on the way to its target, or says what becomes of it where that is
-/// missing.
+/// As [`redirect`] does.
 ///
 /// A function of its own, as the answer is one: only packets that are redirected pay for the call.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn portdemux_settle(ctx: *mut xdp_md, outcome: u64) -> u64 {
     let outcome = Outcome(outcome);
-    let is_there = redirect(&XdpContext::new(ctx), outcome);
+    let is_there = send(&XdpContext::new(ctx), outcome);
     let (target, is_there) = match is_there {
         Some((target, is_there)) => (target, is_there),
         // A map has no element: this cannot happen, and what is missing is not let in.
@@ -80,8 +65,8 @@ const MISSING: u64 = xdp_action::XDP_ABORTED as u64;
 
 /// Sends the packet that was deferred on its way; whether its target takes it.
 #[inline(always)]
-fn redirect(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
-    let metadata = deferred::current()?;
+fn send(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
+    let metadata = &scratch::of(Direction::Received)?.metadata;
     let ruleset = ruleset::of(metadata.generation)?;
     let entry = outcome.entry();
     let target = *ruleset.target(entry.rule())?;

@@ -127,6 +127,16 @@ pub(crate) fn masked<const POWER: usize>(number: usize) -> usize {
     number
 }
 
+/// Gives a number back of which LLVM knows nothing any more: of arithmetic that takes the place of a branch it would
+/// make the branch again.
+#[inline(always)]
+pub(crate) fn hidden(number: u64) -> u64 {
+    let mut number = number;
+    // SAFETY: a register is set to what it holds.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
 /// A number on its way past the verifier.
 #[btf_map]
 static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();

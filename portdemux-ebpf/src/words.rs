@@ -5,11 +5,25 @@ use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
 };
 
-use portdemux_common::flows::table::Word;
+use portdemux_common::memory::{Memory, Word};
+
+use crate::{
+    Maps,
+    verifier::{self, launder},
+};
 
 /// A word of a map's memory.
 #[repr(transparent)]
 pub(crate) struct Shared(UnsafeCell<u64>);
+
+impl Memory for Maps {
+    type Word = Shared;
+
+    #[inline(always)]
+    fn launder(&self, number: u64) -> u64 {
+        launder(number).unwrap_or(u64::MAX)
+    }
+}
 
 impl Word for Shared {
     #[inline(always)]
@@ -44,6 +58,11 @@ impl Word for Shared {
         // An atomic operation that fetches is a full barrier (Linux `Documentation/bpf/standardization`), and the
         // one barrier that all kernels have.
         cfg!(bpf_target_arch = "x86_64") || self.replace(seen, seen)
+    }
+
+    #[inline(always)]
+    fn hide(number: u64) -> u64 {
+        verifier::hidden(number)
     }
 
     #[inline(always)]

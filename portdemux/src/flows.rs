@@ -9,9 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 use portdemux_common::{
-    decide::{self, Outcome},
+    decide::Outcome,
     flows::{FlowKey, Stage},
-    parse,
     policy::TICK_SHIFT,
     reason::{Reason, Verdict},
     ruleset::RuleId,
@@ -22,6 +21,7 @@ use crate::{
     clock::Clock,
     dataplane::flows::Flow,
     explain::packet,
+    host,
     image::Compiled,
     rules::{PortRange, Word},
 };
@@ -214,9 +214,7 @@ impl Flow {
         let peer = (self.peer(), self.peer_port()?).into();
         let local = (self.local(), self.local_port()?).into();
         let frame = packet::frame(self.transport()?, peer, local).ok()?;
-        let frame = frame.as_slice();
-        let table = ruleset.table(Clock::now().monotonic);
-        decide::decide(frame, &parse::parse(frame), &**ruleset, &table).rule()
+        host::decide(&frame, ruleset, Clock::now().monotonic).rule()
     }
 }
 

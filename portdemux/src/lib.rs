@@ -16,6 +16,7 @@ pub mod explain;
 mod figures;
 pub mod flows;
 pub mod follower;
+pub mod host;
 pub mod image;
 pub mod interface;
 pub mod listeners;

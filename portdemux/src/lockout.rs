@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use portdemux_common::{
-    decide, parse,
     reason::{Reason, Verdict},
     wire::Transport,
 };
@@ -11,6 +10,7 @@ use crate::{
     clock::Clock,
     dataplane::{links, maps::Maps, pins::InstancePaths},
     explain::packet,
+    host,
     image::Compiled,
     session::{Hook, Session},
 };
@@ -78,13 +78,7 @@ pub fn cut_if_new(places: &InstancePaths, maps: &Maps) -> Result<Option<Cut>> {
 /// Why packets of a session do not reach this host's own stack, if they do not.
 fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
     let frame = packet::frame(Transport::Tcp, session.peer, session.local).ok()?;
-    let frame = frame.as_slice();
-    let decision = decide::decide(
-        frame,
-        &parse::parse(frame),
-        &**ruleset,
-        &ruleset.table(Clock::now().monotonic),
-    );
+    let decision = host::decide(&frame, ruleset, Clock::now().monotonic);
     // Other CPUs hand packets to the host's own stack, too.
     let arrives = decision.verdict == Verdict::Pass || decision.reason == Reason::RuleCpu;
     (!arrives).then_some(decision.reason)

@@ -2,7 +2,8 @@
 //!
 //! Most packets are decided by their port alone ([`by_port`]): one look at one table. Where more is to
 //! be asked (claims of addresses, terms of a rule, the state of flows), what the packet says is written
-//! down as [`Metadata`], and the rest is decided by that.
+//! down as [`Metadata`], and the rest is decided by that. In which order all of this happens,
+//! [`crate::pipeline`] says.
 
 mod icmp;
 mod metadata;
@@ -13,16 +14,10 @@ pub use metadata::Metadata;
 pub(crate) use metadata::bounded;
 
 use crate::{
-    flows::Relation,
-    fragments,
-    limits::Limits,
-    packet::Packet,
     parse::{Fragment, Parsed},
     policy::Fragments,
     reason::{Reason, Verdict},
     ruleset::{Action, Entry, RuleId, RulesetTables},
-    sources::Table,
-    state::Generation,
 };
 
 /// What happens to a packet, why, and by whose word.
@@ -70,6 +65,15 @@ impl Outcome {
         }
     }
 
+    /// Whether nobody gets the packet. It is told from the bits of the verdict, without a branch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_dropped(self) -> bool {
+        const _: () = assert!(Verdict::Pass as u8 == 0b00 && Verdict::Redirect as u8 == 0b11);
+        const _: () = assert!(Verdict::Drop as u8 == 0b01 && Verdict::Reject as u8 == 0b10);
+        (self.0 >> 40 ^ self.0 >> 41) & 1 != 0
+    }
+
     /// The decision that it is of; an unknown reason is that of a packet without ports.
     #[must_use]
     pub fn decision(self) -> Decision {
@@ -79,65 +83,6 @@ impl Outcome {
             entry: self.entry(),
         }
     }
-}
-
-/// Decides about a frame of no known flow under a ruleset; `packet` is what `parsed` was read from, and in
-/// `tables` lie the ruleset's sources and what is left of its rates.
-#[must_use]
-pub fn decide<P: Packet + ?Sized, R: RulesetTables, T: Table + Limits>(
-    packet: &P,
-    parsed: &Parsed,
-    ruleset: &R,
-    tables: &T,
-) -> Decision {
-    decide_or_write_down(packet, parsed, ruleset)
-        .unwrap_or_else(|metadata| metadata.decide(ruleset, tables, Relation::New))
-}
-
-/// Decides as [`decide`] does about one frame of several: fragments go where the first one of their packet
-/// went, if the ruleset says so. `now` is the time in ticks.
-#[must_use]
-pub fn decide_next<P: Packet + ?Sized, R: RulesetTables, T: Table + Limits, F: fragments::Table>(
-    packet: &P,
-    parsed: &Parsed,
-    ruleset: &R,
-    tables: &T,
-    fragments: &F,
-    now: u32,
-) -> Decision {
-    let metadata = match decide_or_write_down(packet, parsed, ruleset) {
-        Ok(decision) => return decision,
-        Err(metadata) => metadata,
-    };
-    let decision = metadata.decide(ruleset, tables, Relation::New);
-    let mut piece = metadata.piece(decision.outcome());
-    if metadata.leads(ruleset) {
-        fragments::note(fragments, &piece, now);
-    } else if metadata.follows(ruleset) {
-        fragments::follow(fragments, &mut piece, now);
-    }
-    Outcome(piece.outcome).decision()
-}
-
-/// Decides about a frame by its port, or writes down what else decides about it.
-fn decide_or_write_down<P: Packet + ?Sized, R: RulesetTables>(
-    packet: &P,
-    parsed: &Parsed,
-    ruleset: &R,
-) -> Result<Decision, Metadata> {
-    let entry = match by_port(parsed, ruleset) {
-        Ok(decision) => return Ok(decision),
-        Err(entry) => entry,
-    };
-    let generation = Generation(ruleset.header().generation);
-    let mut metadata = Metadata::new(parsed, entry, generation, packet.length() as u64);
-    if let Some(decision) = metadata.decide_by_address(packet, ruleset) {
-        return Ok(decision);
-    }
-    metadata.read(packet);
-    metadata.read_extent(packet);
-    metadata.claim(ruleset);
-    Err(metadata)
 }
 
 /// Decides about a frame by its port.

@@ -9,6 +9,8 @@
 //! very nanoseconds in which its packet comes.
 
 use super::{key::FlowKey, stage::State};
+use crate::memory::{Word, ahead, lesser};
+
 /// How many places a bucket has.
 pub const WAYS: usize = 8;
 /// How many words a place has.
@@ -30,72 +32,6 @@ const OUTCOME: usize = 7;
 const RECEIVED: usize = 8;
 /// The place of the packets sent, and behind it of their bytes.
 const SENT: usize = 10;
-
-/// A word that programs and user space share.
-///
-/// The kernel implements it for memory of a map, the host for atomics.
-pub trait Word {
-    /// Reads it.
-    fn load(&self) -> u64;
-    /// Writes it.
-    fn store(&self, word: u64);
-    /// Exchanges it if it is still `old`; returns whether it was.
-    fn replace(&self, old: u64, new: u64) -> bool;
-    /// Orders what is read next behind the load that gave `seen`; returns false if it knows that another stands
-    /// there by now.
-    ///
-    /// Where loads stay in their order it does nothing.
-    fn acquired(&self, seen: u64) -> bool;
-    /// Writes it behind everything that was written before.
-    fn publish(&self, word: u64);
-}
-
-#[cfg(target_has_atomic = "64")]
-impl Word for core::sync::atomic::AtomicU64 {
-    fn load(&self) -> u64 {
-        self.load(core::sync::atomic::Ordering::Acquire)
-    }
-
-    fn store(&self, word: u64) {
-        self.store(word, core::sync::atomic::Ordering::Release);
-    }
-
-    fn replace(&self, old: u64, new: u64) -> bool {
-        use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-        self.compare_exchange(old, new, SeqCst, Relaxed).is_ok()
-    }
-
-    fn acquired(&self, _seen: u64) -> bool {
-        // Every load is an acquire.
-        true
-    }
-
-    fn publish(&self, word: u64) {
-        Word::store(self, word);
-    }
-}
-
-impl<W: Word> Word for &W {
-    fn load(&self) -> u64 {
-        W::load(self)
-    }
-
-    fn store(&self, word: u64) {
-        W::store(self, word);
-    }
-
-    fn replace(&self, old: u64, new: u64) -> bool {
-        W::replace(self, old, new)
-    }
-
-    fn acquired(&self, seen: u64) -> bool {
-        W::acquired(self, seen)
-    }
-
-    fn publish(&self, word: u64) {
-        W::publish(self, word);
-    }
-}
 
 /// Some places and their owners.
 #[derive(Debug)]
@@ -342,26 +278,24 @@ impl<W: Word> Bucket<W> {
     #[inline(always)]
     #[must_use]
     pub fn victim(&self, now: u32, limit: u64) -> (u32, u64) {
-        let mut victim = NOWHERE;
-        let mut least = limit << 32;
+        const WAYS_BITS: u32 = NOWHERE.trailing_zeros();
+        let mut least = u64::MAX >> 1;
         let mut way = 0;
         while way < NOWHERE {
             if let Some(place) = self.place(way) {
                 let until = place.until();
                 let left = u64::from(until.wrapping_sub(now));
-                let value = if is_over(until, now) {
-                    0
-                } else {
-                    (place.state().worth() << 32) | left
-                };
-                if value < least {
-                    least = value;
-                    victim = way;
-                }
+                let value = (place.state().worth() << 32 | left) & ahead::<W>(until, now);
+                least = lesser::<W>(value << WAYS_BITS | u64::from(way), least);
             }
             way += 1;
         }
-        (victim, least >> 32)
+        let value = least >> WAYS_BITS;
+        if value >= limit << 32 {
+            return (NOWHERE, limit);
+        }
+        let [way, ..] = least.to_le_bytes();
+        (u32::from(way) & (NOWHERE - 1), value >> 32)
     }
 
     /// Gives a place to a flow; returns whether nobody else was quicker.

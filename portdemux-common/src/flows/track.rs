@@ -6,24 +6,20 @@ use super::{
     Event, Shape, Which,
     key::FlowKey,
     stage::{Direction, Heard, Signal, Stage, State},
-    table::{self, Bucket, NOWHERE, Place, Word},
+    table::{self, Bucket, NOWHERE, Place},
 };
-use crate::policy::Timeouts;
+use crate::{
+    memory::{Memory, launder},
+    policy::Timeouts,
+};
 
 /// The tables of flows, and what else is needed to keep them.
-pub trait Tables {
-    /// A word of a table.
-    type Word: Word;
-
+pub trait Tables: Memory {
     /// How large the tables are.
     fn shape(&self) -> Shape;
 
     /// A bucket of a table.
     fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<Self::Word>>;
-
-    /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it: all
-    /// ways on which a place can be found meet there.
-    fn launder(&self, number: u64) -> u64;
 
     /// Counts an event.
     fn count(&self, event: Event);
@@ -31,8 +27,8 @@ pub trait Tables {
 
 /// A bucket and a place in it.
 type Standing<'t, T> = (
-    &'t Bucket<<T as Tables>::Word>,
-    &'t Place<<T as Tables>::Word>,
+    &'t Bucket<<T as Memory>::Word>,
+    &'t Place<<T as Memory>::Word>,
 );
 
 /// Where a flow stands.
@@ -377,13 +373,6 @@ pub fn remember<T: Tables>(
         Direction::Sent => place.count_sent(packet.packets, packet.bytes),
     }
     Some(())
-}
-
-#[inline(always)]
-fn launder<T: Tables>(tables: &T, number: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
-    let number = tables.launder(u64::from(number)) as u32;
-    number
 }
 
 #[inline(always)]

@@ -14,8 +14,9 @@ use crate::{
     decide::{Decision, Outcome},
     flows::{
         FlowKey,
-        table::{self, BUSY, NOWHERE, WAYS, Word, is_over, lower, upper},
+        table::{self, BUSY, NOWHERE, WAYS, is_over, lower, upper},
     },
+    memory::{Memory, Word, ahead, launder, lesser},
     policy::TICK_SHIFT,
     reason::Reason,
     state::Generation,
@@ -72,18 +73,12 @@ pub struct Place<W>(pub [W; 2]);
 const _: () = assert!(size_of::<Buckets<u64>>() == 64 + BUCKETS * 192);
 
 /// Where first fragments are remembered.
-pub trait Table {
-    /// A word of it.
-    type Word: Word;
-
+pub trait Table: Memory {
     /// The secret of the tags.
     fn seed(&self) -> u64;
 
     /// The bucket at a place below [`BUCKETS`].
     fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
-
-    /// Gives a number back, in such a way that neither compiler nor verifier knows anything of it.
-    fn launder(&self, number: u64) -> u64;
 }
 
 /// A fragment on its way to what is remembered of its packet.
@@ -237,26 +232,20 @@ impl<W: Word> Bucket<W> {
     /// else any; of these the one whose time ends first.
     #[inline(always)]
     fn victim(&self, now: u32) -> u32 {
-        let mut victim = 0;
-        let mut least = u64::MAX;
+        const WAY: u64 = NOWHERE as u64 - 1;
+        let mut least = u64::MAX >> 1;
         let mut way = 0;
         while way < NOWHERE {
             if let Some(place) = self.places.get(way as usize) {
                 let until = lower(place.circumstances());
                 let left = u64::from(until.wrapping_sub(now));
-                let value = if is_over(until, now) {
-                    0
-                } else {
-                    left | u64::from(passes(place.outcome())) << 32
-                };
-                if value < least {
-                    least = value;
-                    victim = way;
-                }
+                let passes = u64::from(passes(place.outcome()));
+                let value = (left | passes << 32) & ahead::<W>(until, now);
+                least = lesser::<W>(value << WAY.count_ones() | u64::from(way), least);
             }
             way += 1;
         }
-        victim
+        (least & WAY) as u32
     }
 
     /// Gives a place to a packet, unless somebody else is quicker.
@@ -329,17 +318,10 @@ fn bucket<'t, T: Table>(table: &'t T, piece: &Piece) -> Option<(&'t Bucket<T::Wo
     Some((bucket, table::mark(hash)))
 }
 
-#[inline(always)]
-fn launder<T: Table>(table: &T, number: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
-    let number = table.launder(u64::from(number)) as u32;
-    number
-}
-
 /// Whether a first fragment of this outcome passed.
 #[inline(always)]
 const fn passes(outcome: u64) -> bool {
-    !Outcome(outcome).verdict().is_dropped()
+    !Outcome(outcome).is_dropped()
 }
 
 #[inline(always)]

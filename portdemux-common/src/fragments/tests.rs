@@ -55,19 +55,17 @@ impl Host {
     }
 }
 
-impl Table for Host {
+impl Memory for Host {
     type Word = AtomicU64;
+}
 
+impl Table for Host {
     fn seed(&self) -> u64 {
         0x1234_5678_9abc_def1
     }
 
     fn bucket(&self, at: u32) -> Option<&Bucket<AtomicU64>> {
         self.0.get(at as usize)
-    }
-
-    fn launder(&self, number: u64) -> u64 {
-        number
     }
 }
 

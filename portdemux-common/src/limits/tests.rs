@@ -33,9 +33,11 @@ impl Kept {
     }
 }
 
-impl Limits for Kept {
+impl Memory for Kept {
     type Word = AtomicU64;
+}
 
+impl Limits for Kept {
     fn instant(&self) -> u64 {
         self.now.get()
     }
@@ -46,10 +48,6 @@ impl Limits for Kept {
 
     fn bucket(&self, _at: u32) -> Option<&Bucket<AtomicU64>> {
         Some(&self.sources)
-    }
-
-    fn launder(&self, number: u64) -> u64 {
-        number
     }
 }
 
@@ -168,8 +166,10 @@ fn times_beyond_all_bounds_do_not_overflow() {
 #[test]
 fn cpus_that_come_at_once_share_one_rate() {
     struct Still(AtomicU64);
-    impl Limits for Still {
+    impl Memory for Still {
         type Word = AtomicU64;
+    }
+    impl Limits for Still {
         fn instant(&self) -> u64 {
             SECOND
         }
@@ -178,9 +178,6 @@ fn cpus_that_come_at_once_share_one_rate() {
         }
         fn bucket(&self, _: u32) -> Option<&Bucket<AtomicU64>> {
             None
-        }
-        fn launder(&self, number: u64) -> u64 {
-            number
         }
     }
     let rate = Rate {

@@ -1,18 +1,15 @@
 //! The ruleset under which frames are explained.
 
-use std::{collections::HashMap, fmt};
+use std::{cell::RefCell, collections::HashMap, fmt};
 
 use anyhow::Result;
-use portdemux_common::{
-    decide, parse,
-    policy::{Fragments, Rate, TICK_SHIFT},
-    ruleset::RuleId,
-};
+use portdemux_common::{flows::Shape, parse, policy::Rate, ruleset::RuleId};
 
-use super::{Explained, fragments::FirstFragments};
+use super::Explained;
 use crate::{
     clock::Clock,
     figures::width,
+    host::{Host, State},
     image::{self, Compiled},
     rules::{RulesError, Ruleset, file},
 };
@@ -24,8 +21,8 @@ pub struct Basis {
     /// The names of the rules by id.
     names: HashMap<RuleId, String>,
     text: Option<(String, Ruleset)>,
-    /// What came of the first fragments that were explained, if the ruleset asks.
-    fragments: Option<FirstFragments>,
+    /// What is remembered from frame to frame.
+    state: RefCell<State<'static>>,
 }
 
 impl Basis {
@@ -46,12 +43,11 @@ impl Basis {
     /// A ruleset that is in force, as the kernel holds it.
     #[must_use]
     pub fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
-        let tracks = image.header.defaults.fragments == Fragments::Track as u32;
         Self {
             image: without_rates(image),
             names,
             text: None,
-            fragments: tracks.then(FirstFragments::default),
+            state: RefCell::new(State::empty(Shape::default())),
         }
     }
 
@@ -75,19 +71,10 @@ impl Basis {
     #[must_use]
     pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
         let parsed = parse::parse(bytes);
-        let now = Clock::now().monotonic;
-        let (image, table) = (&*self.image.image, self.image.table(now));
-        let decision = match &self.fragments {
-            None => decide::decide(bytes, &parsed, image, &table),
-            Some(fragments) => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "ticks wrap around after 18 years"
-                )]
-                let ticks = (now >> TICK_SHIFT) as u32;
-                decide::decide_next(bytes, &parsed, image, &table, fragments, ticks)
-            }
-        };
+        let mut state = self.state.borrow_mut();
+        state.forget_flows();
+        let seen = Host::new(&self.image, &state, Clock::now().monotonic).receive(bytes);
+        let decision = seen.decision();
         let rule = decision
             .rule()
             .map(|id| self.names.get(&id).map_or("unknown rule", String::as_str));

@@ -6,14 +6,13 @@
 //! [`crate::dataplane::twin::Twin`] the kernel is asked about the same frames ([`agreement`]).
 //!
 //! **Invariant:** nothing here parses or decides. Whatever is shown comes from
-//! [`portdemux_common::parse`] and [`portdemux_common::decide`].
+//! [`portdemux_common::parse`] and [`portdemux_common::pipeline`], by way of [`crate::host`].
 
 pub mod agreement;
 mod basis;
 pub mod capture;
 mod describe;
 mod explained;
-mod fragments;
 pub mod packet;
 pub mod report;
 mod table;

@@ -3,14 +3,20 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portdemux_common::{
+    flows::Shape,
     parse::Version,
     reason::{Reason, Verdict},
     ruleset::RuleId,
-    sockets::{self, Lookup},
+    sockets::Lookup,
     wire::Transport,
 };
 
-use crate::{image, rules::file, sockets::words};
+use crate::{
+    host::{Host, State},
+    image,
+    rules::file,
+    sockets::words,
+};
 
 const RULES: &str = r#"
 [default]
@@ -136,7 +142,7 @@ fn a_rule_s_terms_hold_for_lookups_unless_a_program_has_asked_before() {
         (tcp, "::1", "[2001:db8::12]:100", None),
         (tcp, "127.0.0.1", "127.0.0.1:82", None),
         (tcp, "127.0.0.1", "127.0.0.1:84", None),
-        // Rates are asked only in the kernel.
+        // Nothing else has come, and all of a rate is left.
         (
             tcp,
             "127.0.0.1",
@@ -148,10 +154,10 @@ fn a_rule_s_terms_hold_for_lookups_unless_a_program_has_asked_before() {
     for (transport, from, to, expected) in rows {
         let lookup = lookup(transport, from, to);
         let decided = |is_guarded| {
-            let image = &*compiled.image;
-            let metadata = lookup.claim(image)?;
-            let table = compiled.table(0);
-            let decision = sockets::judge(&metadata, is_guarded, image, &table);
+            let state = State::empty(Shape::default());
+            let host = Host::new(&compiled, &state, 0);
+            let (goes_on, decision) = host.lookup(lookup, is_guarded)?;
+            assert_eq!(goes_on, decision.verdict == Verdict::Pass);
             Some((decision.verdict, decision.reason, decision.entry.rule()))
         };
         assert_eq!(decided(false), expected, "{transport:?} {from} {to}");

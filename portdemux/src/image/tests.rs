@@ -12,9 +12,12 @@ use portdemux_common::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::{
-    Connections, Defaults, Delivery, Destination, Layer, Per, PortRange, Role, Rule, Terms,
-    destination::{Fallback, Mac},
+use crate::{
+    host,
+    rules::{
+        Connections, Defaults, Delivery, Destination, Layer, Per, PortRange, Role, Rule, Terms,
+        destination::{Fallback, Mac},
+    },
 };
 
 fn addresses() -> Vec<IpAddr> {
@@ -350,26 +353,25 @@ proptest! {
         let ids: Vec<u32> = (0..).take(ruleset.rules().len()).collect();
         let compiled = compile(&ruleset, &ids).unwrap();
         let alone = compiled.header.further_claims == Header::ADDRESSES_ALONE;
-        let mut by_steps = compiled.image.clone();
-        by_steps.header.further_claims = u32::from(compiled.header.further_claims != 0);
-        let table = compiled.table(0);
+        let mut by_steps = compiled.clone();
+        by_steps.image.header.further_claims = u32::from(compiled.header.further_claims != 0);
         for address in addresses() {
             for &port in &ports {
                 for transport in Transport::ALL {
                     let frame = frame(address, transport, port);
                     let parsed = parse::parse(&frame[..]);
                     prop_assert_eq!(parsed.transport, Some(transport));
-                    let decided = |image| decide::decide(&frame[..], &parsed, image, &table).outcome();
-                    prop_assert_eq!(decided(&*compiled.image), decided(&*by_steps));
+                    let decided = |ruleset| host::decide(&frame, ruleset, 0).outcome();
+                    prop_assert_eq!(decided(&compiled), decided(&by_steps));
                     let claims = &*compiled.image;
                     if let Err(open) = decide::by_port(&parsed, claims) {
                         let metadata = Metadata::new(&parsed, open, Generation(0), frame.len() as u64);
                         let decision = metadata.decide_by_address(&frame[..], claims);
                         prop_assert!(alone || decision.is_none());
                         if let Some(decision) = decision {
-                            prop_assert_eq!(decision.outcome(), decided(&*by_steps));
+                            prop_assert_eq!(decision.outcome(), decided(&by_steps));
                         }
-                        prop_assert_eq!(metadata.decide_by_address(&frame[..], &*by_steps), None);
+                        prop_assert_eq!(metadata.decide_by_address(&frame[..], &*by_steps.image), None);
                     }
                 }
             }

@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::Result;
 use portdemux_common::{
-    decide,
-    parse::{self, Version},
+    parse::Version,
     policy::Policy,
     reason::Verdict,
     ruleset::{Action, Entry, RuleId, RulesetImage},
@@ -27,6 +26,7 @@ use crate::{
         steering::Member,
     },
     explain::packet,
+    host,
     image::Compiled,
     interface::{Watched, watched},
     recover,
@@ -258,9 +258,7 @@ impl Judge {
         let Ok(frame) = packet::frame(transport, peer, SocketAddr::new(address, port)) else {
             return Entry::UNCLAIMED;
         };
-        let frame = frame.as_slice();
-        let table = self.ruleset.table(Clock::now().monotonic);
-        decide::decide(frame, &parse::parse(frame), image, &table).entry
+        host::decide(&frame, &self.ruleset, Clock::now().monotonic).entry
     }
 
     /// What becomes of the packets of peers that have an entry.

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::Ordering,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,27 +15,26 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use portdemux::{
+    clock::Clock,
     dataplane::{
         links,
         maps::Maps,
         pins::{InstancePaths, Lock},
         tracking::{self, Wanted},
     },
+    host::{Host, State},
     image::{self, Compiled},
     rules::file,
 };
 use portdemux_common::{
     blocks,
-    counters::Counter,
-    decide::{self, Metadata},
+    counters::{Counter, PORT_PLACES},
     flows::{
-        self, Direction, Event, FlowKey, Relation, Shape, Tables, Tracked, Which,
-        table::{self, Bucket, Place, WAYS},
+        Event, FlowKey, Relation, Shape,
+        table::{self, WAYS},
     },
-    parse,
     policy::TICK_SHIFT,
     reason::Verdict,
-    ruleset::Entry,
     wire::{Port, Transport},
 };
 use portdemux_tests::{
@@ -91,114 +90,57 @@ to = "drop"
 /// After how many packets all that is remembered is compared.
 const ROUND: u64 = 5_000;
 
-/// Tables and counters on the host.
-struct Host {
-    shape: Shape,
-    known: Vec<Bucket<AtomicU64>>,
-    half_open: Vec<Bucket<AtomicU64>>,
-    events: [AtomicU64; Event::ALL.len()],
-    relations: BTreeMap<u32, [u64; Relation::ALL.len()]>,
-    sent: BTreeMap<u32, Counter>,
+/// The host's side: what it remembers and what it counts.
+struct Core {
+    state: State<'static>,
+    relations: BTreeMap<usize, [u64; Relation::ALL.len()]>,
+    sent: BTreeMap<usize, Counter>,
 }
 
-impl Host {
+impl Core {
     fn new(shape: Shape) -> Self {
-        let buckets = |mask: u32| {
-            (0..=mask)
-                .map(|_| Bucket {
-                    owners: std::array::from_fn(|_| AtomicU64::new(table::FREE)),
-                    places: std::array::from_fn(|_| {
-                        Place(std::array::from_fn(|_| AtomicU64::new(0)))
-                    }),
-                })
-                .collect()
-        };
         Self {
-            shape,
-            known: buckets(shape.known),
-            half_open: buckets(shape.half_open),
-            events: std::array::from_fn(|_| AtomicU64::new(0)),
+            state: State::empty(shape),
             relations: BTreeMap::new(),
             sent: BTreeMap::new(),
         }
     }
 
     /// What becomes of a frame that came in.
-    fn receive(&mut self, frame: &[u8], compiled: &Compiled) -> Verdict {
-        let rules = &*compiled.image;
-        let parsed = parse::parse(frame);
-        let entry = match decide::by_port(&parsed, rules) {
-            Ok(decision) => return decision.verdict,
-            Err(entry) => entry,
-        };
-        let generation = portdemux_common::state::Generation(rules.header.generation);
-        let mut metadata = Metadata::new(&parsed, entry, generation, frame.len() as u64);
-        metadata.read(frame);
-        metadata.claim(rules);
-        let mut packet = if metadata.is_error() {
-            let mut quoted = Metadata::default();
-            metadata.read_quoted(frame, &mut quoted);
-            quoted.read(frame);
-            quoted.quoted()
-        } else {
-            metadata.received()
-        };
-        let timeouts = &rules.header.defaults.timeouts;
-        let has_flow = !packet.key.is_none();
-        if has_flow {
-            flows::seek(self, &mut packet, now());
-            flows::relate(self, &mut packet);
-            metadata.is_known = u8::from(packet.is_known != 0);
+    fn receive(&mut self, frame: &[u8], rules: &Compiled) -> Verdict {
+        let seen = self.host(rules).receive(frame);
+        if let Some((port, relation)) = seen.relation().filter(|&(port, _)| port < PORT_PLACES) {
+            self.relations.entry(port).or_default()[relation as usize] += 1;
         }
-        let table = compiled.table(0);
-        let decision = metadata.decide(rules, &table, Relation::of(packet.relation));
-        packet.outcome = decision.outcome().0;
-        let passes = decision.verdict == Verdict::Pass;
-        if has_flow {
-            if packet.is_error == 0 {
-                flows::receive(self, &mut packet, passes, metadata.may_begin(), timeouts);
-                flows::remember(self, &packet, Direction::Received, timeouts);
-            }
-            if packet.is_counted() && packet.port != u32::MAX {
-                let relations = self.relations.entry(packet.port).or_default();
-                relations[packet.relation as usize] += 1;
-            }
-        }
-        decision.verdict
+        seen.decision().verdict
     }
 
     /// Notes a frame that goes out.
     fn send(&mut self, frame: &[u8], rules: &Compiled) {
-        let parsed = parse::parse(frame);
-        if parsed.malformed.is_some() || parsed.version.is_none() {
-            return;
+        let seen = self.host(rules).send(frame, 0);
+        if let Some((port, counter)) = seen.sent().filter(|&(port, _)| port < PORT_PLACES) {
+            self.sent
+                .entry(port)
+                .or_default()
+                .add(counter.packets, counter.bytes);
         }
-        let generation = portdemux_common::state::Generation(rules.header.generation);
-        let mut metadata = Metadata::new(&parsed, Entry::UNCLAIMED, generation, frame.len() as u64);
-        metadata.read(frame);
-        let mut packet: Tracked = metadata.sent(0);
-        if packet.key.is_none() {
-            return;
-        }
-        if packet.port != u32::MAX {
-            let sent = self.sent.entry(packet.port).or_default();
-            sent.add(packet.packets, packet.bytes);
-        }
-        flows::seek(self, &mut packet, now());
-        let entry = rules.ports.get(metadata.source_place() as usize);
-        let serves = entry.is_some_and(|entry| entry.is_claimed());
-        let timeouts = &rules.header.defaults.timeouts;
-        flows::send(self, &mut packet, serves, metadata.may_begin(), timeouts);
-        flows::remember(self, &packet, Direction::Sent, timeouts);
+    }
+
+    fn host<'h>(&'h self, rules: &'h Compiled) -> Host<'h> {
+        Host::new(rules, &self.state, Clock::now().monotonic)
     }
 
     /// What is remembered: of each flow all but the time.
-    fn all(&self) -> Remembered {
-        let tables = [(&self.known, false), (&self.half_open, true)];
+    fn all(&mut self) -> Remembered {
+        let State {
+            known, half_open, ..
+        } = &mut self.state;
+        let tables = [(known, false), (half_open, true)];
         tables
             .into_iter()
             .flat_map(|(buckets, is_half_open)| {
-                buckets.iter().map(move |bucket| (bucket, is_half_open))
+                let touched = buckets.touched();
+                touched.map(move |(_, bucket)| (bucket, is_half_open))
             })
             .flat_map(|(bucket, is_half_open)| {
                 (0..WAYS)
@@ -218,33 +160,6 @@ impl Host {
 }
 
 type Remembered = BTreeMap<([u64; FlowKey::WORDS], bool), (u64, u64, [u64; 2], [u64; 2])>;
-
-impl Tables for Host {
-    type Word = AtomicU64;
-
-    fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<AtomicU64>> {
-        match which {
-            Which::Known => self.known.get(at as usize),
-            Which::HalfOpen => self.half_open.get(at as usize),
-        }
-    }
-
-    fn launder(&self, number: u64) -> u64 {
-        number
-    }
-
-    fn count(&self, event: Event) {
-        self.events[event as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn now() -> u32 {
-    portdemux::dataplane::flows::now()
-}
 
 /// An instance that is attached to nothing, and its programs.
 struct Kernel {
@@ -451,7 +366,7 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
     let (kernel, rules) = Kernel::new(&RULES.replace("INBOUND", inbound))?;
     kernel.maps.counters.allot(own);
     let tables = kernel.maps.flows()?.context("there are no tables")?;
-    let mut host = Host::new(tables.shape);
+    let mut host = Core::new(tables.shape);
     ensure!(TICK_SHIFT > 0);
     let mut random = Random::new(3);
     let mut dropped = 0;
@@ -472,13 +387,13 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
             dropped += u64::from(verdict != Verdict::Pass);
         }
         if number % ROUND == 0 {
-            same_flows(&host, &tables).with_context(context)?;
+            same_flows(&mut host, &tables).with_context(context)?;
         }
     }
-    same_flows(&host, &tables)?;
+    same_flows(&mut host, &tables)?;
     assert!(dropped > FRAMES / 50, "{dropped}");
     for event in Event::ALL {
-        let here = host.events[event as usize].load(Ordering::Relaxed);
+        let here = host.state.count(event);
         assert_eq!(here, tables.events(event), "{event:?}");
         let begins = matches!(event, Event::Begun | Event::BegunHere | Event::Completed);
         assert_eq!(here > 0, begins, "{here} of {event:?}");
@@ -487,18 +402,17 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
     for transport in Transport::ALL {
         for port in 0..=u16::MAX {
             let place = Port::new(port).index(transport);
-            let index = u32::try_from(place)?;
-            let relations = host.relations.get(&index).copied().unwrap_or_default();
+            let relations = host.relations.get(&place).copied().unwrap_or_default();
             let counted = Relation::ALL.map(|relation| ports[place].of(relation));
             assert_eq!(relations, counted, "{port} of {transport:?}");
-            let sent = host.sent.get(&index).copied().unwrap_or_default();
+            let sent = host.sent.get(&place).copied().unwrap_or_default();
             assert_eq!(sent, ports[place].sent, "{port} of {transport:?}");
         }
     }
     Ok(())
 }
 
-fn same_flows(host: &Host, tables: &portdemux::dataplane::flows::Flows) -> Result<()> {
+fn same_flows(host: &mut Core, tables: &portdemux::dataplane::flows::Flows) -> Result<()> {
     let ours = host.all();
     let theirs: Remembered = tables
         .all()

@@ -7,6 +7,7 @@ use super::{
     },
     *,
 };
+use crate::memory::Memory;
 
 /// Tables on the host.
 struct Host {
@@ -73,9 +74,11 @@ impl Host {
     }
 }
 
-impl Tables for Host {
+impl Memory for Host {
     type Word = AtomicU64;
+}
 
+impl Tables for Host {
     fn shape(&self) -> Shape {
         self.shape
     }
@@ -85,10 +88,6 @@ impl Tables for Host {
             Which::Known => self.known.get(at as usize),
             Which::HalfOpen => self.half_open.get(at as usize),
         }
-    }
-
-    fn launder(&self, number: u64) -> u64 {
-        number
     }
 
     fn count(&self, event: Event) {

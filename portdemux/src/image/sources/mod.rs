@@ -11,13 +11,11 @@ pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::atomic::AtomicU64};
+use std::{collections::HashMap, net::Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
-use portdemux_common::{
-    limits::{Bucket, Limits, RateKind},
-    ruleset::RuleId,
-    sources::{CONTROL_WORDS, Class, DIRECT, ENDS, Sources, Table, is_in_direct, tree::Target},
+use portdemux_common::sources::{
+    CONTROL_WORDS, Class, DIRECT, ENDS, Sources, Table, is_in_direct, tree::Target,
 };
 
 pub(crate) use self::rows::Numbering;
@@ -158,27 +156,6 @@ impl Table for Words<'_> {
 
     fn now(&self) -> u64 {
         self.now
-    }
-}
-
-/// Nothing is limited here: rates are a matter of what else has come.
-impl Limits for Words<'_> {
-    type Word = AtomicU64;
-
-    fn instant(&self) -> u64 {
-        self.now
-    }
-
-    fn of_rule(&self, _rule: RuleId, _kind: RateKind) -> Option<&AtomicU64> {
-        None
-    }
-
-    fn bucket(&self, _at: u32) -> Option<&Bucket<AtomicU64>> {
-        None
-    }
-
-    fn launder(&self, number: u64) -> u64 {
-        number
     }
 }
 
