@@ -118,13 +118,20 @@ impl RateKey {
     }
 }
 
+/// Where the word of a source stands, by the hash of its key: the bucket and the tag.
+#[inline(always)]
+#[must_use]
+pub const fn slot(hash: u64) -> (u32, u64) {
+    #[expect(clippy::cast_possible_truncation, reason = "masked to a place")]
+    let at = (hash >> 32) as u32 & (BUCKETS as u32 - 1);
+    // No tag is that of nobody.
+    (at, hash | 1)
+}
+
 /// The word of a source: its own, or the one that says least of another.
 #[inline(always)]
 fn of_source<L: Limits>(limits: &L, hash: u64) -> Option<&L::Word> {
-    // No tag is that of nobody.
-    let tag = hash | 1;
-    #[expect(clippy::cast_possible_truncation, reason = "masked to a place")]
-    let at = (hash >> 32) as u32 & (BUCKETS as u32 - 1);
+    let (at, tag) = slot(hash);
     let bucket = limits.bucket(at)?;
     let found = laundered(limits, bucket.find(tag));
     if found < NOWHERE {
@@ -178,6 +185,27 @@ impl<W: Word> Bucket<W> {
     }
 }
 
+/// How far a word lies ahead, in nanoseconds.
+#[inline(always)]
+const fn ahead(expected: u64, rate: &Rate, now: u64) -> u64 {
+    let ahead = expected.saturating_sub(now);
+    // What lies further ahead than this rate ever gets is left of another one.
+    if ahead > rate.tolerance.saturating_add(rate.interval) {
+        0
+    } else {
+        ahead
+    }
+}
+
+/// How many packets may come `now`, one right after the other, where a word says `expected`. The rate is a limit.
+#[must_use]
+pub const fn left(expected: u64, rate: &Rate, now: u64) -> u64 {
+    match rate.tolerance.checked_sub(ahead(expected, rate, now)) {
+        Some(early) => early / rate.interval + 1,
+        None => 0,
+    }
+}
+
 /// Takes the share of a packet that comes `now`, in nanoseconds, if there is one left, and says whether there
 /// was (ITU-T I.371 §5.4.1.1, virtual
 /// scheduling).
@@ -185,13 +213,7 @@ impl<W: Word> Bucket<W> {
 pub fn take<W: Word>(word: &W, rate: &Rate, now: u64) -> bool {
     for _ in 0..ATTEMPTS {
         let expected = word.load();
-        // What lies further ahead than this rate ever gets is left of another one.
-        let ahead = expected.saturating_sub(now);
-        let ahead = if ahead > rate.tolerance.saturating_add(rate.interval) {
-            0
-        } else {
-            ahead
-        };
+        let ahead = ahead(expected, rate, now);
         if ahead > rate.tolerance {
             return false;
         }

@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    decide::Decision,
     packet::Packet,
     parse::{Parsed, Version, ipv4, ipv6},
     ruleset::Entry,
@@ -54,9 +53,9 @@ pub struct Trace {
 const _: () = assert!(size_of::<Trace>() == 64);
 
 impl Trace {
-    /// Writes down what was read of a packet and decided about it, all but what [`Trace::read`] reads.
+    /// Writes down what was read of a packet, all but what [`Trace::read`] reads. Nothing is decided yet.
     #[inline(always)]
-    pub fn write(&mut self, parsed: &Parsed, decision: &Decision) {
+    pub fn write(&mut self, parsed: &Parsed) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "frames are shorter than 4 GiB"
@@ -67,13 +66,13 @@ impl Trace {
             length: 0,
             network: parsed.network as u32,
             payload: parsed.payload as u32,
-            entry: decision.entry.closed(),
+            entry: Entry::UNCLAIMED,
             vlans: parsed.vlans.ids,
             source_port: parsed.source_port.0,
             destination_port: parsed.destination_port.0,
             class: parsed.class() as u8,
-            verdict: decision.verdict as u8,
-            reason: decision.reason as u8,
+            verdict: 0,
+            reason: 0,
             version: match parsed.version {
                 Some(version) => version as u8,
                 None => 0,

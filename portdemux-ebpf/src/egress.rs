@@ -1,6 +1,6 @@
 //! The hook on the way out: tc, where what this host sends is seen.
 
-use core::{cell::Cell, hint::cold_path};
+use core::{cell::Cell, hint::cold_path, marker::PhantomData};
 
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
@@ -13,6 +13,7 @@ use portdemux_common::{
 use crate::{
     Maps, flows,
     frame::{place_linear, read_linear},
+    ingress::Attached,
     ruleset::{self, Ruleset},
     scratch, verifier,
 };
@@ -88,7 +89,7 @@ struct Hook<'c> {
 impl Environment for Hook<'_> {
     type Rules = Ruleset;
     type Ruleset = Ruleset;
-    type Tables = Maps;
+    type Tables = Maps<Attached>;
 
     #[inline(always)]
     fn ruleset(self) -> Option<Ruleset> {
@@ -96,8 +97,8 @@ impl Environment for Hook<'_> {
     }
 
     #[inline(always)]
-    fn tables(&self) -> &Maps {
-        &Maps
+    fn tables(&self) -> &Maps<Attached> {
+        &Maps(PhantomData)
     }
 }
 

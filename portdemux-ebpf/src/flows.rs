@@ -12,6 +12,7 @@ use portdemux_common::{
 use crate::{
     Maps,
     blocks::{self, At, Blocks, Set},
+    ingress::Variant,
     verifier::Lookup as _,
     words::Shared,
 };
@@ -65,7 +66,7 @@ static HALF_OPEN_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static FLOWS_SEED: Global<u64> = Global::new(0);
 
-impl Tables for Maps {
+impl<V: Variant> Tables for Maps<V> {
     #[inline(always)]
     fn shape(&self) -> Shape {
         Shape {

@@ -8,6 +8,7 @@ use portdemux_common::{
 
 use crate::{
     Maps,
+    ingress::Variant,
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };
@@ -26,7 +27,7 @@ fn buckets() -> Option<&'static Buckets<Shared>> {
     Some(unsafe { &*buckets.cast() })
 }
 
-impl Table for Maps {
+impl<V: Variant> Table for Maps<V> {
     #[inline(always)]
     fn seed(&self) -> u64 {
         match buckets() {

@@ -1,14 +1,16 @@
 //! The hook on the way in: XDP.
 
-use core::hint::cold_path;
+use core::{hint::cold_path, marker::PhantomData};
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    programs::XdpContext,
+};
 use portdemux_common::{
     decide::{Decision, Metadata, Outcome},
     destination::Target,
     flows::Direction,
     packet::Packet as _,
-    parse::Parsed,
     pipeline::{self, Environment, Ingress, Scratch},
 };
 
@@ -19,36 +21,62 @@ use crate::{
     scratch, sockets, targets, verifier,
 };
 
-/// Sees every decision. The attached program has none, its twin writes them down.
-pub trait Witness: Copy {
-    /// Sees what was decided about a frame by its port.
-    fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision);
+/// What is different where nobody but user space runs a program, to compare it with the host.
+pub trait Variant: Copy {
+    /// The time in nanoseconds of `CLOCK_MONOTONIC`, to a few milliseconds.
+    fn coarse() -> u64;
 
-    /// Sees what came of the last frame if more than its port decided.
-    fn see_decided(self, outcome: Outcome);
+    /// The same to the nanosecond.
+    fn precise() -> u64;
+
+    /// Sees what was decided about a frame.
+    fn see(outcome: Outcome);
 }
 
-impl Witness for () {
+/// The program that is attached.
+#[derive(Clone, Copy)]
+pub struct Attached;
+
+impl Variant for Attached {
     #[inline(always)]
-    fn see(self, _ctx: &XdpContext, _parsed: &Parsed, _decision: &Decision) {}
+    fn coarse() -> u64 {
+        // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
 
     #[inline(always)]
-    fn see_decided(self, _outcome: Outcome) {}
+    fn precise() -> u64 {
+        // SAFETY: the helper takes nothing and cannot fail.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn see(_outcome: Outcome) {}
 }
 
 /// A frame that an XDP program was handed.
 ///
 /// With `FRAGS` it can lie in several buffers (`xdp.frags`, Linux 5.18 and newer). With `FLOWS` flows are tracked.
 #[derive(Clone, Copy)]
-pub(crate) struct Hook<'c, W, const FRAGS: bool, const FLOWS: bool> {
-    pub(crate) ctx: &'c XdpContext,
-    pub(crate) witness: W,
+pub(crate) struct Hook<'c, V, const FRAGS: bool, const FLOWS: bool> {
+    ctx: &'c XdpContext,
+    variant: PhantomData<V>,
 }
 
-impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Environment for Hook<'_, W, FRAGS, FLOWS> {
+impl<'c, V, const FRAGS: bool, const FLOWS: bool> Hook<'c, V, FRAGS, FLOWS> {
+    #[inline(always)]
+    pub(crate) const fn new(ctx: &'c XdpContext) -> Self {
+        Self {
+            ctx,
+            variant: PhantomData,
+        }
+    }
+}
+
+impl<V: Variant, const FRAGS: bool, const FLOWS: bool> Environment for Hook<'_, V, FRAGS, FLOWS> {
     type Rules = Ruleset;
     type Ruleset = Ruleset;
-    type Tables = Maps;
+    type Tables = Maps<V>;
 
     #[inline(always)]
     fn ruleset(self) -> Option<Ruleset> {
@@ -56,13 +84,13 @@ impl<W: Witness, const FRAGS: bool, const FLOWS: bool> Environment for Hook<'_, 
     }
 
     #[inline(always)]
-    fn tables(&self) -> &Maps {
-        &Maps
+    fn tables(&self) -> &Maps<V> {
+        &Maps(PhantomData)
     }
 }
 
-impl<W: Witness, const FRAGS: bool, const FLOWS: bool> pipeline::Hook
-    for Hook<'_, W, FRAGS, FLOWS>
+impl<V: Variant, const FRAGS: bool, const FLOWS: bool> pipeline::Hook
+    for Hook<'_, V, FRAGS, FLOWS>
 {
     type Scratch = &'static mut Scratch;
     type Frame = LinearFrame;
@@ -83,7 +111,7 @@ impl<W: Witness, const FRAGS: bool, const FLOWS: bool> pipeline::Hook
     }
 }
 
-impl<'c, W: Witness, const FRAGS: bool, const FLOWS: bool> Ingress for Hook<'c, W, FRAGS, FLOWS> {
+impl<'c, V: Variant, const FRAGS: bool, const FLOWS: bool> Ingress for Hook<'c, V, FRAGS, FLOWS> {
     type Whole = WholeFrame<'c>;
 
     const TRACKS_FLOWS: bool = FLOWS;
@@ -148,12 +176,12 @@ impl<'c, W: Witness, const FRAGS: bool, const FLOWS: bool> Ingress for Hook<'c, 
     }
 
     #[inline(always)]
-    fn see(self, parsed: &Parsed, decision: &Decision) {
-        self.witness.see(self.ctx, parsed, decision);
+    fn see(self, decision: &Decision) {
+        V::see(decision.outcome());
     }
 
     #[inline(always)]
-    fn see_decided(self, outcome: Outcome) {
-        self.witness.see_decided(outcome);
+    fn see_outcome(self, outcome: Outcome) {
+        V::see(outcome);
     }
 }

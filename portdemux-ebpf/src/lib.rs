@@ -28,29 +28,32 @@ mod targets;
 mod verifier;
 mod words;
 
-use core::hint::cold_path;
+use core::{hint::cold_path, marker::PhantomData};
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 pub use egress::notice;
 pub use frame::WholeFrame;
 use ingress::Hook;
-pub use ingress::Witness;
-use portdemux_common::{pipeline, reason::Verdict};
+pub use ingress::{Attached, Variant};
+use portdemux_common::{
+    pipeline::{self, Finish},
+    reason::Verdict,
+};
 pub use sockets::{listens, steer};
 
-/// What the core asks for, in the maps.
-pub(crate) struct Maps;
+/// What the core asks for, in the maps, as a variant of the program has it.
+pub(crate) struct Maps<V>(PhantomData<V>);
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.
 ///
 /// With `FRAGS` a frame can lie in several buffers (`xdp.frags`, Linux 5.18 and newer). With `FLOWS`
 /// flows are tracked.
 #[inline(always)]
-pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
+#[must_use]
+pub fn dispatch<const FRAGS: bool, const FLOWS: bool, V: Variant>(
     ctx: &XdpContext,
-    witness: W,
 ) -> xdp_action::Type {
-    let Some(verdict) = pipeline::receive(Hook::<W, FRAGS, FLOWS> { ctx, witness }) else {
+    let Some(verdict) = pipeline::receive(Hook::<V, FRAGS, FLOWS>::new(ctx)) else {
         // A map has no element: this cannot happen, and aborting drops.
         return xdp_action::XDP_ABORTED;
     };
@@ -63,4 +66,10 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, W: Witness>(
             reject::to_sender(ctx)
         }
     }
+}
+
+/// Reads a frame and hands on what it says, as [`dispatch`] does.
+#[inline(always)]
+pub fn parse<F: Finish>(ctx: &XdpContext, finish: F) -> F::Output {
+    pipeline::parse(Hook::<Attached, true, false>::new(ctx), finish)
 }

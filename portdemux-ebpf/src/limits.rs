@@ -1,6 +1,6 @@
 //! The map that holds what is left of rates.
 
-use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_ns, macros::btf_map};
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     limits::{Bucket, LimitWords, Limits, RateKind},
     ruleset::RuleId,
@@ -8,6 +8,7 @@ use portdemux_common::{
 
 use crate::{
     Maps,
+    ingress::Variant,
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };
@@ -18,11 +19,10 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[btf_map]
 static LIMITS: Array<LimitWords, 1, MMAPABLE> = Array::new();
 
-impl Limits for Maps {
+impl<V: Variant> Limits for Maps<V> {
     #[inline(always)]
     fn instant(&self) -> u64 {
-        // SAFETY: the helper takes nothing and cannot fail.
-        unsafe { bpf_ktime_get_ns() }
+        V::precise()
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! Socket lookups, and the sockets that they are answered with.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::{
     EbpfContext as _, Global,
     bindings::{BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops},
@@ -20,6 +22,7 @@ use portdemux_common::{
 
 use crate::{
     Maps, counting,
+    ingress::Attached,
     ruleset::{self, Ruleset},
     verifier::{Elements as _, Lookup as _},
     words::Shared,
@@ -141,7 +144,7 @@ struct Hook<'c> {
 impl Environment for Hook<'_> {
     type Rules = Ruleset;
     type Ruleset = Ruleset;
-    type Tables = Maps;
+    type Tables = Maps<Attached>;
 
     #[inline(always)]
     fn ruleset(self) -> Option<Ruleset> {
@@ -149,8 +152,8 @@ impl Environment for Hook<'_> {
     }
 
     #[inline(always)]
-    fn tables(&self) -> &Maps {
-        &Maps
+    fn tables(&self) -> &Maps<Attached> {
+        &Maps(PhantomData)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use core::hint::cold_path;
 
-use aya_ebpf::{btf_maps::Array, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use portdemux_common::{ruleset::LINE, sources::Table};
 
 use crate::{
     Maps,
+    ingress::Variant,
     verifier::{Lookup as _, within},
 };
 
@@ -40,7 +41,7 @@ pub(crate) fn word(number: u32, at: usize) -> Option<u64> {
     Some(unsafe { core::ptr::read_volatile(word) })
 }
 
-impl Table for Maps {
+impl<V: Variant> Table for Maps<V> {
     #[inline(always)]
     fn word(&self, place: u32) -> Option<u64> {
         word(place >> LINE.ilog2(), place as usize)
@@ -48,7 +49,6 @@ impl Table for Maps {
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
-        unsafe { bpf_ktime_get_coarse_ns() }
+        V::coarse()
     }
 }

@@ -9,6 +9,7 @@ use portdemux_common::memory::{Memory, Word};
 
 use crate::{
     Maps,
+    ingress::Variant,
     verifier::{self, launder},
 };
 
@@ -16,7 +17,7 @@ use crate::{
 #[repr(transparent)]
 pub(crate) struct Shared(UnsafeCell<u64>);
 
-impl Memory for Maps {
+impl<V: Variant> Memory for Maps<V> {
     type Word = Shared;
 
     #[inline(always)]

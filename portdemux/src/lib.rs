@@ -24,6 +24,7 @@ pub mod lockout;
 pub mod members;
 pub mod memory;
 mod netlink;
+mod presence;
 pub mod records;
 pub mod recover;
 pub mod rules;

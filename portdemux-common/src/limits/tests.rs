@@ -200,3 +200,27 @@ fn cpus_that_come_at_once_share_one_rate() {
     // Of a million, a few may come unpaid whose words others changed four times in a row.
     assert!((1_000_000..1_010_000).contains(&came), "{came}");
 }
+
+#[test]
+fn as_many_packets_are_let_in_as_are_left() {
+    let rate = Rate {
+        interval: 10,
+        tolerance: 45,
+    };
+    let word = AtomicU64::new(0);
+    for now in [1_000, 1_001, 1_030, 1_049, 1_100, 5_000] {
+        let expected = Word::load(&word);
+        let left = left(expected, &rate, now);
+        let let_in = (0..20).filter(|_| take(&word, &rate, now)).count();
+        assert_eq!(let_in as u64, left, "at {now}");
+        // Take back all but two.
+        Word::store(&word, expected.max(now) + 20);
+    }
+    let full = now_full(&rate);
+    assert_eq!(left(full, &rate, 1_000), 0);
+}
+
+/// A word that says that nothing is left at 1,000.
+const fn now_full(rate: &Rate) -> u64 {
+    1_000 + rate.tolerance + 1
+}

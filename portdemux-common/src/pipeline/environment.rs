@@ -9,7 +9,6 @@ use crate::{
     flows, fragments,
     limits::Limits,
     packet::Packet,
-    parse::Parsed,
     policy::TICK_SHIFT,
     ruleset::{Entry, RulesetTables},
     sockets::Lookup,
@@ -105,13 +104,13 @@ pub trait Ingress: Hook {
     /// Counts a packet for its port, by how it stands to the flows: the index of a [`flows::Relation`].
     fn count_relation(self, port: usize, relation: usize);
 
-    /// Sees what was decided about the frame by its port. For the twin and its like.
+    /// Sees what was decided about the frame, before it is known whether its target is there. For the twin and its like.
     #[inline(always)]
-    fn see(self, _parsed: &Parsed, _decision: &Decision) {}
+    fn see(self, _decision: &Decision) {}
 
-    /// Sees what came of the frame if more than its port decided.
+    /// The same of a decision that is known as one word.
     #[inline(always)]
-    fn see_decided(self, _outcome: Outcome) {}
+    fn see_outcome(self, _outcome: Outcome) {}
 }
 
 /// A packet that goes out.

@@ -16,12 +16,14 @@
 mod environment;
 mod fragment;
 mod lookup;
+mod parse;
 mod receive;
 mod send;
 
 use bytemuck::{Pod, Zeroable};
 pub use environment::{Egress, Environment, Hook, Ingress, SocketLookup};
 pub use lookup::lookup;
+pub use parse::{Finish, parse};
 pub use receive::receive;
 pub use send::send;
 

@@ -2,13 +2,13 @@
 
 use core::{borrow::Borrow as _, hint::cold_path};
 
-use super::{Hook, Ingress, Scratch, fragment};
+use super::{Finish, Hook, Ingress, Scratch, fragment, parse};
 use crate::{
     decide::{self, Decision, Metadata, Outcome},
     destination,
     flows::{self, Direction, Relation, Tracked},
     packet::Packet,
-    parse::{self, Continuation, Parsed},
+    parse::Parsed,
     reason::{Reason, Verdict},
     ruleset::RulesetTables,
     sockets,
@@ -43,38 +43,18 @@ struct Deferred<E: Hook> {
 /// Decides about a frame by its port and counts it, or defers it.
 #[inline(always)]
 fn decide_by_port<E: Ingress>(environment: E) -> Step<E> {
-    let finish = Finish(environment);
-    let frame = environment.frame();
-    if let Some(step) = parse::parse_sound(&frame, finish) {
-        return step;
-    }
-    cold_path();
-    if !E::SCATTERS {
-        let parsed = parse::parse(&frame);
-        return finish.with_length(frame.length(), &parsed, false);
-    }
-    // Malformed, or a frame in several buffers (jumbo MTU) that only looks cut off.
-    let whole = environment.whole();
-    let parsed = parse::parse(&whole);
-    finish.with_length(whole.length(), &parsed, true)
+    parse(environment, ByPort(environment))
 }
 
-/// What is done in each place where parsing ends.
+/// Decides about a frame that was read.
 #[derive(Clone, Copy)]
-struct Finish<E>(E);
+struct ByPort<E>(E);
 
-impl<E: Ingress> Continuation<E::Frame> for Finish<E> {
+impl<E: Ingress> Finish for ByPort<E> {
     type Output = Step<E>;
 
     #[inline(always)]
-    fn sound(self, frame: &E::Frame, parsed: &Parsed) -> Step<E> {
-        self.with_length(self.0.length(frame), parsed, false)
-    }
-}
-
-impl<E: Ingress> Finish<E> {
-    #[inline(always)]
-    fn with_length(self, length: usize, parsed: &Parsed, scattered: bool) -> Step<E> {
+    fn finish(self, parsed: &Parsed, length: usize, scattered: bool) -> Step<E> {
         let Self(environment) = self;
         let mut step = Step {
             verdict: None,
@@ -89,7 +69,6 @@ impl<E: Ingress> Finish<E> {
             Ok(decision) => decision,
             Err(entry) => {
                 cold_path();
-                environment.see(parsed, &Decision::undecided(entry));
                 if let Some(mut scratch) = environment.scratch() {
                     let generation = Generation(ruleset.borrow().header().generation);
                     scratch
@@ -100,7 +79,7 @@ impl<E: Ingress> Finish<E> {
                 return step;
             }
         };
-        environment.see(parsed, &decision);
+        environment.see(&decision);
         let port = parsed
             .ports()
             .map(|ports| ports.destination.index(ports.transport));
@@ -125,7 +104,7 @@ fn decide_deferred<E: Ingress>(environment: E, deferred: Deferred<E>) -> Verdict
             .metadata
             .decide_by_address(&environment.frame(), ruleset)
     {
-        environment.see_decided(decision.outcome());
+        environment.see(&decision);
         let (length, port) = (scratch.metadata.length, scratch.metadata.port);
         environment.count_known(length, port as usize, &decision);
         return decision.verdict;
@@ -168,7 +147,7 @@ fn decide_deferred<E: Ingress>(environment: E, deferred: Deferred<E>) -> Verdict
         let outcome = decision.outcome();
         return conclude(environment, scratch, ruleset, outcome);
     }
-    environment.see_decided(decision.outcome());
+    environment.see(&decision);
     let (length, port) = (scratch.metadata.length, scratch.metadata.port);
     environment.count(length, Some(port as usize), &decision);
     decision.verdict
@@ -203,7 +182,7 @@ pub(super) fn deliver<E: Ingress>(
     port: u32,
     outcome: Outcome,
 ) -> Verdict {
-    environment.see_decided(outcome);
+    environment.see_outcome(outcome);
     let outcome = if matches!(outcome.verdict(), Verdict::Redirect) {
         cold_path();
         environment.redirect(metadata, outcome)

@@ -27,6 +27,7 @@ use aya_ebpf::{
     programs::{SkLookupContext, XdpContext},
 };
 use portdemux_common::counters::Counter;
+use portdemux_ebpf::Attached;
 
 const PORTS: usize = 4 << 16;
 
@@ -70,7 +71,7 @@ pub fn limit_random(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn portdemux_random(ctx: XdpContext) -> u32 {
     shuffle(&ctx);
-    portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, false, Attached>(&ctx)
 }
 
 /// Whether the frame is of IPv6, set by the benchmark as the next two are.
@@ -106,7 +107,7 @@ pub fn limit_source(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn portdemux_source(ctx: XdpContext) -> u32 {
     draw_source(&ctx);
-    portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, false, Attached>(&ctx)
 }
 
 /// Puts a source into the frame and dispatches it where flows are tracked.
@@ -114,7 +115,7 @@ pub fn portdemux_source(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn flows_source(ctx: XdpContext) -> u32 {
     draw_source(&ctx);
-    portdemux_ebpf::dispatch::<true, true, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, true, Attached>(&ctx)
 }
 
 /// Steps the generator in the destination MAC address, takes a number from it and makes the source

@@ -13,6 +13,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use portdemux_ebpf::Attached;
 
 /// Leaves the packet to the next program, or to the device if there is none (`TC_ACT_UNSPEC`, Linux
 /// `include/uapi/linux/pkt_cls.h`; `TCX_NEXT`).
@@ -22,14 +23,14 @@ const NEXT: i32 = -1;
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux_flow(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<true, true, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, true, Attached>(&ctx)
 }
 
 /// Dispatches a frame in one buffer (Linux 5.15).
 #[xdp]
 #[inline(always)]
 pub fn portdemux_flowp(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<false, true, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<false, true, Attached>(&ctx)
 }
 
 /// Sees what is sent.

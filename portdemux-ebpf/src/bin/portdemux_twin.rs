@@ -10,19 +10,20 @@
 )]
 
 use aya_ebpf::{
-    bindings::xdp_md,
+    bindings::{xdp_action, xdp_md},
     btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use aya_log_ebpf::info;
 use portdemux_common::{
-    decide::{Decision, Outcome},
+    decide::Outcome,
     parse::{Class, Parsed},
+    pipeline::Finish,
     reason::{Reason, Verdict},
     trace::Trace,
 };
-use portdemux_ebpf::{WholeFrame, Witness};
+use portdemux_ebpf::{Variant, WholeFrame};
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
@@ -30,55 +31,97 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 #[btf_map]
 static TRACE: Array<Trace, 1, MMAPABLE> = Array::new();
 
-#[derive(Clone, Copy)]
-struct WriteDown;
+/// The time at which the program runs, as user space says: `CLOCK_MONOTONIC` in nanoseconds.
+#[btf_map]
+static NOW: Array<u64, 1, MMAPABLE> = Array::new();
 
-impl Witness for WriteDown {
+/// The attached program at a given time, with a record of what it decided.
+#[derive(Clone, Copy)]
+struct Twin;
+
+impl Variant for Twin {
     #[inline(always)]
-    fn see(self, ctx: &XdpContext, parsed: &Parsed, decision: &Decision) {
-        let Some(trace) = TRACE.get_ptr_mut(0) else {
-            return;
-        };
-        // SAFETY: the one value of the array, which the control plane reads only after the run.
-        let trace = unsafe { &mut *trace };
-        trace.write(parsed, decision);
-        portdemux_read(ctx.ctx);
+    fn coarse() -> u64 {
+        Self::precise()
     }
 
     #[inline(always)]
-    fn see_decided(self, outcome: Outcome) {
-        let Some(trace) = TRACE.get_ptr_mut(0) else {
+    fn precise() -> u64 {
+        match NOW.get_ptr(0) {
+            // SAFETY: the one value of the array, which user space writes before the run.
+            Some(now) => unsafe { now.read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn see(outcome: Outcome) {
+        let Some(trace) = trace() else {
             return;
         };
-        // SAFETY: as above.
-        let trace = unsafe { &mut *trace };
         trace.entry = outcome.entry();
-        trace.verdict = outcome.verdict() as u8;
-        #[expect(clippy::cast_possible_truncation, reason = "a reason has 8 bits")]
-        let reason = outcome.reason() as u8;
-        trace.reason = reason;
+        let [.., reason, verdict, _, _] = outcome.0.to_le_bytes();
+        (trace.reason, trace.verdict) = (reason, verdict);
     }
 }
 
-/// Reads what else is written down of a frame. A function that is verified once: `see` is compiled into every place
-/// where parsing ends.
+#[inline(always)]
+fn trace() -> Option<&'static mut Trace> {
+    // SAFETY: the one value of the array, which the control plane reads only after the run.
+    TRACE.get_ptr_mut(0).map(|trace| unsafe { &mut *trace })
+}
+
+/// Writes down what a frame says.
+#[derive(Clone, Copy)]
+struct WriteDown<'c>(&'c XdpContext);
+
+impl Finish for WriteDown<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn finish(self, parsed: &Parsed, _length: usize, _scattered: bool) {
+        let Some(trace) = trace() else {
+            return;
+        };
+        trace.write(parsed);
+        portdemux_read(self.0.ctx);
+    }
+}
+
+/// Reads what else is written down of a frame. A function that is verified once: [`WriteDown`] is compiled into every
+/// place where parsing ends.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn portdemux_read(ctx: *mut xdp_md) -> u32 {
-    let Some(trace) = TRACE.get_ptr_mut(0) else {
+    let Some(trace) = trace() else {
         return 0;
     };
-    // SAFETY: the one value of the array, which the control plane reads only after the run.
-    let trace = unsafe { &mut *trace };
     trace.read(&WholeFrame::new(&XdpContext::new(ctx)));
     1
 }
 
-/// Dispatches a frame and writes down why.
+/// Writes down what a frame says: apart from the decision, as the two together take the verifier twice as long.
+#[xdp(frags)]
+#[inline(always)]
+pub fn portdemux_parse(ctx: XdpContext) -> u32 {
+    portdemux_ebpf::parse(&ctx, WriteDown(&ctx));
+    xdp_action::XDP_PASS
+}
+
+/// Dispatches a frame that was written down, and writes down why.
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux_twin(ctx: XdpContext) -> u32 {
-    let action = portdemux_ebpf::dispatch::<true, false, _>(&ctx, WriteDown);
+    let action = portdemux_ebpf::dispatch::<true, false, Twin>(&ctx);
+    portdemux_log();
+    action
+}
+
+/// The same where flows are tracked.
+#[xdp(frags)]
+#[inline(always)]
+pub fn portdemux_twinf(ctx: XdpContext) -> u32 {
+    let action = portdemux_ebpf::dispatch::<true, true, Twin>(&ctx);
     portdemux_log();
     action
 }

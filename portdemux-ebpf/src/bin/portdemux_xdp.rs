@@ -9,19 +9,20 @@
 )]
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
+use portdemux_ebpf::Attached;
 
 /// Dispatches a frame in any number of buffers (Linux 5.18 and newer).
 #[xdp(frags)]
 #[inline(always)]
 pub fn portdemux(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<true, false, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<true, false, Attached>(&ctx)
 }
 
 /// Dispatches a frame in one buffer (Linux 5.15).
 #[xdp]
 #[inline(always)]
 pub fn portdemux_plain(ctx: XdpContext) -> u32 {
-    portdemux_ebpf::dispatch::<false, false, _>(&ctx, ())
+    portdemux_ebpf::dispatch::<false, false, Attached>(&ctx)
 }
 
 #[panic_handler]

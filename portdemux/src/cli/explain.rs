@@ -1,26 +1,40 @@
 //! `portdemux explain`: say what would become of a packet, or of every frame of a capture.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
-use portdemux_common::{reason::Reason, wire::Transport};
+use portdemux_common::{
+    decide::Metadata, flows::Direction, reason::Reason, ruleset::Entry, wire::Transport,
+};
 
 use super::{Context, output, report};
 use crate::{
     attached::{self, State},
     capture::{Capture, CaptureError},
     change,
-    dataplane::{maps::Maps, twin::Twin},
+    dataplane::{
+        flows::Flows,
+        maps::Maps,
+        twin::{Kind, Twin},
+    },
     error::{Advice, Help as _, NothingLoaded},
     explain::{
         Basis, Explained,
         agreement::Agreement,
-        capture::{self, Findings, Format},
-        packet::{self, Endpoint},
+        capture::{self, Findings, Format, Ways},
+        ip_address,
+        packet::{self, Endpoint, Flags},
         report::report as report_on,
     },
     figures::grouped,
+    image::Compiled,
+    interface::watched,
+    presence::Present,
+    recover,
     rules::Destination,
     sockets::steered,
 };
@@ -31,6 +45,10 @@ use crate::{
 /// in the network card's path, under the rules in force or those of a file; with --rules and without --kernel it
 /// takes no privileges. Nothing is sent, nothing is counted.
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command"
+)]
 #[command(
     override_usage = "\
 portdemux explain [OPTIONS] PROTO SRC:PORT DST:PORT
@@ -63,6 +81,24 @@ pub(super) struct Args {
     /// Explain under the rules of this file instead of those in force
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// What a TCP segment says: some of fin, syn, rst, psh, ack and urg, as in syn,ack; without, it is a syn
+    #[arg(long, value_name = "FLAGS", conflicts_with = "pcap")]
+    flags: Option<Flags>,
+    /// The interface that the packet comes by: says so if no program is on it
+    #[arg(long, value_name = "IFACE", conflicts_with = "rules")]
+    interface: Option<String>,
+    /// Explain only the frames of a capture that go this way
+    ///
+    /// A frame goes out if it comes from an address of this host and is for none. Nothing that goes out is held up: it has
+    /// the reason egress. With --rules, without this, all frames are taken to come in.
+    #[arg(long, value_name = "WAY", requires = "pcap")]
+    direction: Option<Way>,
+    /// Let each frame of a capture follow those before it
+    ///
+    /// What they make of flows and rates counts: the first packet opens a flow, the next ones are of it. All frames are taken
+    /// to come now. Without, each is explained as if it came next.
+    #[arg(long, requires = "pcap")]
+    track: bool,
     /// Also give each frame to a copy of the program in the kernel, the twin, and fail if it disagrees
     #[arg(long)]
     kernel: bool,
@@ -75,6 +111,14 @@ pub(super) struct Args {
     /// Print a JSON object for each frame
     #[arg(long)]
     json: bool,
+}
+
+/// Which way frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    In,
+    Out,
+    Both,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -109,13 +153,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     else {
         usage("a packet has a protocol, a source and a destination");
     };
-    let frame = packet::frame(protocol.transport(), source.0, destination.0)
+    let transport = protocol.transport();
+    if args.flags.is_some() && transport != Transport::Tcp {
+        usage("only a TCP segment has flags");
+    }
+    let flags = args.flags.unwrap_or(Flags::SYN);
+    let frame = packet::frame_with(transport, flags, source.0, destination.0)
         .unwrap_or_else(|error| usage(&error.to_string()));
-    let basis = basis(args, context)?;
-    let mut agreement = agreement(args, &basis)?;
+    let instance = Instance::open(args, context)?;
+    let basis = basis(args, context, instance.as_ref())?;
+    let mut agreement = agreement(args, &basis, instance.as_ref())?;
     let explained = basis.explain(1, &frame);
     let log = match &mut agreement {
-        Some(agreement) => agreement.check(&explained)?,
+        Some(agreement) => agreement.check(&basis, &explained)?,
         None => None,
     };
     if args.json {
@@ -130,34 +180,96 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         context
             .output
             .write(&report_on(&basis, &explained, agrees, &log));
-        if args.rules.is_none()
-            && let Some(line) = socket(context, &basis, &explained)?
+        if let Some(instance) = &instance
+            && let Some(line) = socket(instance, &basis, &explained)
         {
             context.output.line(line);
+        }
+        if args.flags.is_none() && transport == Transport::Tcp && explained.depends_on_flags() {
+            context
+                .output
+                .line("assumed     that it opens a connection; --flags says something else");
         }
     }
     agreement.map_or(Ok(()), |agreement| Ok(agreement.result()?))
 }
 
 /// Who gets a packet that is for a socket, under the rules in force.
-fn socket(context: &Context, basis: &Basis, explained: &Explained<'_>) -> Result<Option<String>> {
-    let Some(rule) = explained.decision.rule() else {
-        return Ok(None);
-    };
+fn socket(instance: &Instance, basis: &Basis<'_>, explained: &Explained<'_>) -> Option<String> {
+    let rule = explained.decision.rule()?;
     let image = &basis.image;
     if explained.decision.reason != Reason::RuleSocket {
-        return Ok(None);
+        return None;
     }
     let place = image.targets.get(rule as usize).map(|target| target.first);
     let named = place.and_then(|place| image.destinations.get(&place));
     let Some(Destination::Socket(name)) = named else {
-        return Ok(None);
+        return None;
     };
-    let steered = steered::all(&context.open()?);
+    let steered = steered::all(&instance.maps);
     let transport = explained.parsed.transport.as_slice();
     let found = steered.iter().find(|steered| steered.name == *name);
     let who = found.map_or_else(|| "none".into(), |steered| steered.who(transport));
-    Ok(Some(format!("socket      {name}: {who}")))
+    Some(format!("socket      {name}: {who}"))
+}
+
+/// The instance whose rules and state are asked.
+struct Instance {
+    maps: Maps,
+    flows: Option<Flows>,
+    present: Present,
+}
+
+impl Instance {
+    /// Opens it, unless the rules of a file are asked, and says first where packets do not meet them.
+    fn open(args: &Args, context: &Context) -> Result<Option<Self>> {
+        if args.rules.is_some() {
+            return Ok(None);
+        }
+        let maps = match context.open() {
+            Err(error) if error.is::<NothingLoaded>() => {
+                return Err(error).help(|| {
+                    let command = context.command();
+                    format!("{command} attach IFACE loads it, or name a rules file: --rules FILE")
+                });
+            }
+            opened => opened?,
+        };
+        let attached = attached::interfaces(&context.places, &maps)?.into_iter();
+        let attached = attached.filter(|interface| interface.state == State::Attached);
+        let names: Vec<String> = attached.map(|interface| interface.name).collect();
+        let attach = |interface: &str| format!("{} attach {interface}", context.command());
+        match &args.interface {
+            Some(interface) if !names.contains(interface) => output::warn(
+                format!(
+                    "{interface} has no program of the instance: packets that come by it meet no rule"
+                ),
+                Some(&attach(interface)),
+            ),
+            None if names.is_empty() => output::warn(
+                "no interface has the program: packets meet no rule",
+                Some(&attach("IFACE")),
+            ),
+            Some(_) | None => {}
+        }
+        let flows = maps.flows()?;
+        let present = Present::look(&maps)?;
+        Ok(Some(Self {
+            maps,
+            flows,
+            present,
+        }))
+    }
+
+    /// Whether the destination of an entry is there for a packet.
+    fn has(&self, image: &Compiled, entry: Entry, metadata: &Metadata) -> bool {
+        let Some(transport) = metadata.transport() else {
+            return true;
+        };
+        let to = recover::destination(image, entry);
+        self.present
+            .has(&to, ip_address(metadata.destination_address()), transport)
+    }
 }
 
 fn explain_capture(
@@ -165,8 +277,13 @@ fn explain_capture(
     context: &Context,
     capture: &mut Capture<Box<dyn std::io::Read>>,
 ) -> Result<()> {
-    let basis = basis(args, context)?;
-    let mut agreement = agreement(args, &basis)?;
+    let instance = Instance::open(args, context)?;
+    let mut basis = basis(args, context, instance.as_ref())?;
+    if args.track {
+        basis = basis.tracking();
+    }
+    let mut agreement = agreement(args, &basis, instance.as_ref())?;
+    let ways = ways(args)?;
     let format = if args.json {
         Format::Json
     } else {
@@ -177,7 +294,7 @@ fn explain_capture(
         context.output.write(text);
         context.output.is_read()
     };
-    let found = capture::explain(capture, &basis, agreement.as_mut(), format, write)?;
+    let found = capture::explain(capture, &basis, agreement.as_mut(), format, &ways, write)?;
     let Some(Findings { tally, cut, error }) = found else {
         return Ok(());
     };
@@ -230,33 +347,53 @@ fn tell(agreement: &Agreement) {
     }
 }
 
-fn agreement(args: &Args, basis: &Basis) -> Result<Option<Agreement>> {
+/// Which way the frames of a capture go.
+fn ways(args: &Args) -> Result<Ways> {
+    if args.rules.is_some() && args.direction.is_none() {
+        return Ok(Ways::default());
+    }
+    let host = watched(&BTreeSet::new())?;
+    Ok(Ways {
+        addresses: host
+            .addresses
+            .into_iter()
+            .chain(host.elsewhere.into_keys())
+            .collect(),
+        only: match args.direction {
+            Some(Way::In) => Some(Direction::Received),
+            Some(Way::Out) => Some(Direction::Sent),
+            Some(Way::Both) | None => None,
+        },
+    })
+}
+
+fn agreement(
+    args: &Args,
+    basis: &Basis<'_>,
+    instance: Option<&Instance>,
+) -> Result<Option<Agreement>> {
     if !args.kernel {
         return Ok(None);
     }
-    let load = if args.log {
-        Twin::load_logging
-    } else {
-        Twin::load
-    };
-    Ok(Some(Agreement::new(load(&basis.image)?)))
+    let twin = Twin::load(
+        &basis.image,
+        &Kind {
+            logs: args.log,
+            instance: instance.map(|instance| &instance.maps),
+            flows_seed: basis.flows_seed(),
+        },
+    )?;
+    Ok(Some(Agreement::new(twin)))
 }
 
-/// The rules of the file, or those in force.
-fn basis(args: &Args, context: &Context) -> Result<Basis> {
+/// The rules of the file, or those in force with what the instance remembers.
+fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Instance>) -> Result<Basis<'i>> {
     if let Some(path) = &args.rules {
         let rules = report::read_rules(path)?;
         return Basis::from_text(&rules.name, &rules.text);
     }
-    let maps = match context.open() {
-        Err(error) if error.is::<NothingLoaded>() => {
-            return Err(error).help(|| {
-                let command = context.command();
-                format!("{command} attach IFACE loads it, or name a rules file: --rules FILE")
-            });
-        }
-        opened => opened?,
-    };
+    let instance = instance.expect("invariant: it is opened unless a file is named");
+    let maps = &instance.maps;
     let (image, names) = loop {
         let image = maps.compiled();
         let names = maps.rule_names(&image);
@@ -266,13 +403,16 @@ fn basis(args: &Args, context: &Context) -> Result<Basis> {
         }
     };
     let generation = image.header.generation;
-    let basis = Basis::in_force(image, names);
+    let state = maps.state(instance.flows.as_ref());
+    let decided_by = image.clone();
+    let presence = move |entry, metadata: &Metadata| instance.has(&decided_by, entry, metadata);
+    let basis = Basis::in_force(image, names).with_state(state, Box::new(presence));
     if args.kernel {
-        warn_of_other_versions(context, &maps)?;
+        warn_of_other_versions(context, maps)?;
     }
-    match change::in_force(&context.places, &maps) {
+    match change::in_force(&context.places, maps) {
         Ok(in_force) if in_force.generation.0 == generation => {
-            let is_in_sync = change::is_in_sync(&context.places, &maps, &in_force);
+            let is_in_sync = change::is_in_sync(&context.places, maps, &in_force);
             let file = in_force.source.filter(|_| is_in_sync == Some(true));
             let file = file.map(|path| path.display().to_string());
             Ok(basis.with_text(file.unwrap_or_default(), in_force.ruleset))

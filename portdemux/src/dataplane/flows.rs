@@ -27,6 +27,7 @@ use super::{
     layout::{CARRIED, CounterSet, Earlier},
     mapped::Mapped,
     maps::{self, random},
+    state,
     trusted::is_there,
 };
 
@@ -322,6 +323,11 @@ impl Flows {
                 Place(array::from_fn(|at| word(first + at)))
             }),
         }
+    }
+
+    /// A copy of a bucket.
+    pub(super) fn copy(&self, which: Which, at: u32) -> Bucket<AtomicU64> {
+        state::copy(self.table(which), at as usize * BUCKET)
     }
 
     /// The flows that are remembered, in no order.

@@ -21,6 +21,7 @@ pub mod pins;
 mod quiesce;
 pub mod redirect_drops;
 mod refused;
+mod state;
 pub mod steering;
 pub mod syscalls;
 mod tables;

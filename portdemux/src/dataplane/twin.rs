@@ -6,6 +6,7 @@
 //! what the host makes of the same frame.
 
 use std::{
+    mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd},
     sync::{Arc, atomic::Ordering},
 };
@@ -19,7 +20,9 @@ use aya::{
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::{BYTES, OWN, Own},
-    counters::BLOCKS,
+    counters::{BLOCKS, FLOW_BLOCKS},
+    flows, fragments,
+    limits::{self, LimitWords},
     reason::Verdict,
     reject::RejectReply,
     ruleset::{LINE, RulesetImage, Rulesets},
@@ -30,24 +33,34 @@ use portdemux_common::{
 use super::{
     blocks::Blocks,
     counters::Counters,
+    flows::{FLOW_COUNTERS, FLOWS, HALF_OPEN},
     layout::Earlier,
     links,
     log::ProgramLog,
     mapped::Mapped,
     maps::{
-        ANSWERS, COUNTERS, CPUS, GENERATION, OWN_COUNTERS, RULESETS, half, possible_cpus,
-        write_head,
+        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, GENERATION, LIMITS, MACS, Maps, OWN_COUNTERS,
+        RULESETS, SOCKETS, STEERING, XSKS, half, possible_cpus, write_head,
     },
     objects,
     tables::{self, TABLES},
 };
 use crate::{
     dataplane::refused,
+    host::State,
     image::{self, Compiled},
 };
 
 /// The program's name in its object.
 const PROGRAM: &str = "portdemux_twin";
+/// The same where flows are tracked.
+const FLOW_PROGRAM: &str = "portdemux_twinf";
+/// The program that writes down what a frame says.
+const PARSER: &str = "portdemux_parse";
+/// Name of the map that says at which time the program runs.
+const NOW: &str = "NOW";
+/// What the packet finds at targets and sockets, which is the instance's where there is one.
+const PRESENCE: [&str; 6] = [SOCKETS, STEERING, DEVICES, MACS, CPUS, XSKS];
 /// Name of the map in which the program writes down what it saw.
 const TRACE: &str = "TRACE";
 
@@ -71,8 +84,32 @@ pub struct Twin {
     room: usize,
     trace: Mapped,
     answers: Mapped,
+    now: Mapped,
+    remembered: Remembered,
+    /// The name of the program.
+    program: &'static str,
     counters: Counters,
     log: Option<ProgramLog>,
+}
+
+/// What the program remembers from frame to frame.
+#[derive(Debug)]
+struct Remembered {
+    flows: Mapped,
+    half_open: Mapped,
+    fragments: Mapped,
+    limits: Mapped,
+}
+
+/// Which program the twin is of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kind<'i> {
+    /// Whether it logs what it does with a frame.
+    pub logs: bool,
+    /// The instance whose sockets, interfaces, CPUs and programs its packets find; else there are none.
+    pub instance: Option<&'i Maps>,
+    /// The secret of the tables of flows.
+    pub flows_seed: u64,
 }
 
 /// What the program did with a frame.
@@ -96,26 +133,33 @@ impl Twin {
     /// # Errors
     ///
     /// The capabilities for it are missing, or the kernel refuses the program.
-    pub fn load(ruleset: &Compiled) -> Result<Self> {
-        Self::load_at(ruleset, LOG_NOTHING)
-    }
-
-    /// Loads the program into the kernel with a ruleset, to log what it does with a frame.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::load`].
-    pub fn load_logging(ruleset: &Compiled) -> Result<Self> {
-        Self::load_at(ruleset, aya_log::Level::Info as u8)
-    }
-
-    fn load_at(ruleset: &Compiled, level: u8) -> Result<Self> {
+    pub fn load(ruleset: &Compiled, kind: &Kind<'_>) -> Result<Self> {
         links::check_capabilities()?;
+        let level = if kind.logs {
+            aya_log::Level::Info as u8
+        } else {
+            LOG_NOTHING
+        };
+        let finds_sockets = u32::from(kind.instance.is_some());
+        let mut loader = EbpfLoader::new();
+        if let Some(instance) = kind.instance {
+            for name in PRESENCE {
+                loader.map_pin_path(name, instance.directory.join(name));
+            }
+        }
+        let program = if ruleset.header.defaults.flows == 0 {
+            PROGRAM
+        } else {
+            FLOW_PROGRAM
+        };
         let cpus = possible_cpus()?;
         let room = TABLE_WORDS.max(image::index(&ruleset.header).words as usize);
         let words = ruleset.sources.len().next_multiple_of(LINE) + 2 * room;
-        let mut object = EbpfLoader::new()
+        let mut object = loader
             .map_max_entries(COUNTERS, u32::try_from(BLOCKS)?)
+            .map_max_entries(FLOW_COUNTERS, u32::try_from(FLOW_BLOCKS)?)
+            .override_global("FINDS_SOCKETS", &finds_sockets, true)
+            .override_global("FLOWS_SEED", &kind.flows_seed, true)
             .map_max_entries(OWN_COUNTERS, u32::try_from(cpus)?)
             .map_max_entries(CPUS, u32::try_from(cpus)?)
             .map_max_entries(TABLES, u32::try_from(words / LINE)?)
@@ -135,6 +179,14 @@ impl Twin {
             room,
             trace: map(&object, TRACE, TRACE_WORDS * size_of::<u64>())?,
             answers: map(&object, ANSWERS, size_of::<u64>())?,
+            now: map(&object, NOW, size_of::<u64>())?,
+            remembered: Remembered {
+                flows: map(&object, FLOWS, size_of::<flows::table::Bucket<u64>>())?,
+                half_open: map(&object, HALF_OPEN, size_of::<flows::table::Bucket<u64>>())?,
+                fragments: map(&object, FRAGMENTS, size_of::<fragments::Buckets<u64>>())?,
+                limits: map(&object, LIMITS, size_of::<LimitWords>())?,
+            },
+            program,
             counters: Counters {
                 own: Some(Arc::new(blocks)),
                 earlier: Earlier::default(),
@@ -144,8 +196,10 @@ impl Twin {
                 _ => Some(ProgramLog::new(&mut object)?),
             },
             object: {
-                let twin = program(&mut object)?;
-                refused::load("the twin of the program", || twin.load())?;
+                for name in [PARSER, program] {
+                    let twin = self::program(&mut object, name)?;
+                    refused::load("the twin of the program", || twin.load())?;
+                }
                 object
             },
         };
@@ -177,6 +231,43 @@ impl Twin {
             .word(GENERATION)
             .store(generation.0, Ordering::Release);
         Ok(())
+    }
+
+    /// Writes what stands in the buckets that a packet asks for, as the host found it, and the time at which it comes:
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    ///
+    /// The tables of flows have one bucket here, whatever its number in the instance.
+    pub fn set_state(&self, state: &State<'_>, now: u64) {
+        const FRAGMENT: usize = size_of::<fragments::Bucket<u64>>();
+        const SOURCE: usize = size_of::<limits::Bucket<u64>>();
+        let Remembered {
+            flows,
+            half_open,
+            fragments,
+            limits,
+        } = &self.remembered;
+        self.now.write(0, &[now]);
+        for (_, words) in state.known.before() {
+            flows.write(0, &words);
+        }
+        for (_, words) in state.half_open.before() {
+            half_open.write(0, &words);
+        }
+        fragments.write(
+            offset_of!(fragments::Buckets<u64>, seed),
+            &[state.fragments_seed],
+        );
+        let first = offset_of!(fragments::Buckets<u64>, buckets);
+        for (at, words) in state.fragments.before() {
+            fragments.write(first + at as usize * FRAGMENT, &words);
+        }
+        for (rule, words) in state.rates.before() {
+            limits.write(rule as usize * size_of::<[u64; 2]>(), &words);
+        }
+        let first = offset_of!(LimitWords, sources);
+        for (at, words) in state.source_rates.before() {
+            limits.write(first + at as usize * SOURCE, &words);
+        }
     }
 
     /// Whether the kernel gives a frame of this length to a program.
@@ -212,13 +303,17 @@ impl Twin {
     /// Runs the program once on a frame; the frame that it leaves goes to `after`, its length is returned.
     fn run_to(&mut self, frame: &[u8], after: Option<&mut [u8]>) -> Result<(TwinRun, usize)> {
         self.trace.write(0, &[UNWRITTEN; TRACE_WORDS]);
-        let result = program(&mut self.object)?
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: after,
-                ..TestRunOptions::new()
-            })
-            .with_context(|| format!("run the program on a frame of {} bytes", frame.len()))?;
+        let mut run = |name, after| {
+            program(&mut self.object, name)?
+                .test_run(TestRunOptions {
+                    data_in: Some(frame),
+                    data_out: after,
+                    ..TestRunOptions::new()
+                })
+                .with_context(|| format!("run the program on a frame of {} bytes", frame.len()))
+        };
+        run(PARSER, None)?;
+        let result = run(self.program, after)?;
         let mut words = [0; TRACE_WORDS];
         self.trace.read(0, &mut words);
         anyhow::ensure!(
@@ -276,9 +371,9 @@ pub const fn action_name(action: u32) -> &'static str {
     }
 }
 
-fn program(object: &mut Ebpf) -> Result<&mut Xdp> {
+fn program<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp> {
     let program = object
-        .program_mut(PROGRAM)
+        .program_mut(name)
         .context("the object has no program")?;
     Ok(program.try_into()?)
 }

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use portdemux_common::{
+    flows::Direction,
     parse::{Class, Fragment},
     reason::{Reason, Verdict},
     trace::Trace,
 };
 
 use super::{
-    Explained,
+    Basis, Explained,
     explained::{class_name, fragment_name},
 };
 use crate::{
@@ -55,17 +56,26 @@ impl Agreement {
         }
     }
 
-    /// Gives a frame to the kernel, too, and notes where it says something else. Returns what the
+    /// Gives a frame that was explained last to the kernel, too, and notes where it says something else. Returns what the
     /// program logged, if it was loaded to log; of a frame that the kernel does not take, nothing.
     ///
     /// # Errors
     ///
     /// The kernel does not run the program.
-    pub fn check(&mut self, explained: &Explained<'_>) -> Result<Option<Vec<String>>> {
+    pub fn check(
+        &mut self,
+        basis: &Basis<'_>,
+        explained: &Explained<'_>,
+    ) -> Result<Option<Vec<String>>> {
+        // What goes out meets another program, which holds nothing up.
+        if explained.direction == Direction::Sent {
+            return Ok(self.twin.take_log());
+        }
         if !Twin::takes(explained.bytes.len()) {
             self.host_only += 1;
             return Ok(self.twin.take_log());
         }
+        basis.lend_state(&self.twin);
         let run = self.twin.run(explained.bytes)?;
         let log = self.twin.take_log();
         self.compared += 1;

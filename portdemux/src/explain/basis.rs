@@ -1,31 +1,46 @@
 //! The ruleset under which frames are explained.
 
-use std::{cell::RefCell, collections::HashMap, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+};
 
 use anyhow::Result;
-use portdemux_common::{flows::Shape, parse, policy::Rate, ruleset::RuleId};
+use portdemux_common::{
+    flows::{Direction, Shape},
+    parse,
+    ruleset::RuleId,
+};
 
-use super::Explained;
+use super::{Explained, Shadow, standing::Standing};
 use crate::{
     clock::Clock,
+    dataplane::twin::Twin,
     figures::width,
-    host::{Host, State},
+    host::{Host, Presence, State},
     image::{self, Compiled},
     rules::{RulesError, Ruleset, file},
 };
 
 /// A ruleset as packets are decided by it, the names of its rules and, if it is to be had, its text.
-pub struct Basis {
+pub struct Basis<'s> {
     /// What packets are decided by.
     pub image: Compiled,
     /// The names of the rules by id.
     names: HashMap<RuleId, String>,
     text: Option<(String, Ruleset)>,
     /// What is remembered from frame to frame.
-    state: RefCell<State<'static>>,
+    state: RefCell<State<'s>>,
+    /// Which destinations are there.
+    presence: Box<Presence<'s>>,
+    /// Whether each frame follows those that were explained before.
+    tracks: bool,
+    /// The time at which the last frame was explained: `CLOCK_MONOTONIC` in nanoseconds.
+    now: Cell<u64>,
 }
 
-impl Basis {
+impl<'s> Basis<'s> {
     /// A ruleset that is in force nowhere, from its text; `file` is what the text's file is called.
     ///
     /// # Errors
@@ -44,10 +59,13 @@ impl Basis {
     #[must_use]
     pub fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
         Self {
-            image: without_rates(image),
+            image,
             names,
             text: None,
             state: RefCell::new(State::empty(Shape::default())),
+            presence: Box::new(|_, _| true),
+            tracks: false,
+            now: Cell::new(0),
         }
     }
 
@@ -66,25 +84,74 @@ impl Basis {
             .map(|(file, ruleset)| (file.as_str(), ruleset))
     }
 
-    /// Says what becomes of a frame; `number` is what it is called. Later fragments go where the first one
+    /// Adds what an instance remembers, and which destinations are there.
+    #[must_use]
+    pub fn with_state(mut self, state: State<'s>, presence: Box<Presence<'s>>) -> Self {
+        self.state = RefCell::new(state);
+        self.presence = presence;
+        self
+    }
+
+    /// Lets each frame follow those that are explained before it: what they make of flows and rates counts.
+    #[must_use]
+    pub const fn tracking(mut self) -> Self {
+        self.tracks = true;
+        self
+    }
+
+    /// The secret of the tables of flows.
+    pub(crate) fn flows_seed(&self) -> u64 {
+        self.state.borrow().shape.seed
+    }
+
+    /// Has the twin find what the frame found that was explained last.
+    pub fn lend_state(&self, twin: &Twin) {
+        twin.set_state(&self.state.borrow(), self.now.get());
+    }
+
+    /// Says what becomes of a frame that comes in; `number` is what it is called. Later fragments go where the first one
     /// of their packet went if that was explained before and the ruleset says so.
     #[must_use]
     pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
-        let parsed = parse::parse(bytes);
+        self.explain_going(Direction::Received, number, bytes)
+    }
+
+    /// The same of a frame that comes in or goes out.
+    #[must_use]
+    pub fn explain_going<'a>(
+        &'a self,
+        direction: Direction,
+        number: u64,
+        bytes: &'a [u8],
+    ) -> Explained<'a> {
+        let now = Clock::now().monotonic;
+        self.now.set(now);
         let mut state = self.state.borrow_mut();
-        state.forget_flows();
-        let seen = Host::new(&self.image, &state, Clock::now().monotonic).receive(bytes);
+        state.next(self.tracks);
+        let host = Host::new(&self.image, &state, now).with_presence(&*self.presence);
+        let seen = match direction {
+            Direction::Received => host.receive(bytes),
+            Direction::Sent => host.send(bytes, 1),
+        };
         let decision = seen.decision();
-        let rule = decision
-            .rule()
-            .map(|id| self.names.get(&id).map_or("unknown rule", String::as_str));
         Explained {
             number,
             bytes,
-            parsed,
+            parsed: parse::parse(bytes),
             decision,
-            rule,
+            rule: decision.rule().map(|id| self.name(id)),
+            direction,
+            standing: Standing::of(&seen, &state, &self.image, now),
+            shadow: seen.shadow().map(|would| Shadow {
+                rule: would.rule().map_or("unknown rule", |id| self.name(id)),
+                verdict: would.verdict.name(),
+                reason: would.reason.name(),
+            }),
         }
+    }
+
+    fn name(&self, id: RuleId) -> &str {
+        self.names.get(&id).map_or("unknown rule", String::as_str)
     }
 
     /// How many columns the widest name of a rule takes.
@@ -94,17 +161,7 @@ impl Basis {
     }
 }
 
-/// A ruleset that is asked about single frames: how many there are does not matter.
-fn without_rates(mut ruleset: Compiled) -> Compiled {
-    let count = ruleset.header.policies as usize;
-    for policy in &mut ruleset.image.policies[..count] {
-        policy.rate = Rate::default();
-        policy.new_rate = Rate::default();
-    }
-    ruleset
-}
-
-impl fmt::Debug for Basis {
+impl fmt::Debug for Basis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Basis")
             .field("header", &self.image.header)

@@ -1,11 +1,15 @@
 //! All frames of a capture, one after the other.
 
-use std::io::Read;
+use std::{collections::BTreeSet, io::Read, net::IpAddr};
 
 use anyhow::Result;
+use portdemux_common::{
+    flows::Direction,
+    parse::{self, Address},
+};
 
 pub use super::table::Tally;
-use super::{Basis, agreement::Agreement, table::Table};
+use super::{Basis, agreement::Agreement, explained::ip_address, table::Table};
 use crate::capture::{Capture, CaptureError};
 
 /// How much text is gathered before it is written.
@@ -23,6 +27,33 @@ pub enum Format {
     },
 }
 
+/// Which way frames go.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// The host's addresses: what comes from one of them and is for none goes out. Without any, everything comes in.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The way of the frames that are explained, if it is not both. The others are followed if that is asked for.
+    pub only: Option<Direction>,
+}
+
+impl Ways {
+    /// Which way a frame goes.
+    fn of(&self, bytes: &[u8]) -> Direction {
+        if self.addresses.is_empty() {
+            return Direction::Received;
+        }
+        let parsed = parse::parse(bytes);
+        let is_own = |address: Option<Address>| {
+            address.is_some_and(|address| self.addresses.contains(&ip_address(address)))
+        };
+        if is_own(parsed.source(bytes)) && !is_own(parsed.destination(bytes)) {
+            Direction::Sent
+        } else {
+            Direction::Received
+        }
+    }
+}
+
 /// What was found in a capture.
 #[derive(Debug)]
 pub struct Findings {
@@ -35,7 +66,8 @@ pub struct Findings {
     pub error: Option<CaptureError>,
 }
 
-/// Explains every frame of a capture and writes that with `write`, which says whether anybody still reads it;
+/// Explains the frames of a capture that go the `ways` that are asked for and writes that with `write`, which says
+/// whether anybody still reads it;
 /// the kernel is asked, too, if there is an [`Agreement`]. None if nobody read it to its end.
 ///
 /// A capture that cannot be read to its end is explained as far as it goes. Of a capture that comes
@@ -46,9 +78,10 @@ pub struct Findings {
 /// The kernel does not run the twin.
 pub fn explain<R: Read>(
     capture: &mut Capture<R>,
-    basis: &Basis,
+    basis: &Basis<'_>,
     mut agreement: Option<&mut Agreement>,
     format: Format,
+    ways: &Ways,
     mut write: impl FnMut(&str) -> bool,
 ) -> Result<Option<Findings>> {
     let columns = match format {
@@ -80,11 +113,15 @@ pub fn explain<R: Read>(
                 break;
             }
         };
+        let direction = ways.of(frame.bytes);
+        let explained = basis.explain_going(direction, frame.number, frame.bytes);
+        if ways.only.is_some_and(|only| only != direction) {
+            continue;
+        }
         findings.cut += u64::from(frame.is_cut());
-        let explained = basis.explain(frame.number, frame.bytes);
         findings.tally.count(&explained);
         let log = match &mut agreement {
-            Some(agreement) => agreement.check(&explained)?,
+            Some(agreement) => agreement.check(basis, &explained)?,
             None => None,
         };
         match format {

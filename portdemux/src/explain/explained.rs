@@ -4,14 +4,20 @@ use std::net::IpAddr;
 
 use portdemux_common::{
     decide::Decision,
+    flows::{Direction, Relation},
     parse::{Address, Class, Fragment, Parsed},
     reason::Reason,
     trace::Trace,
 };
 use serde::Serialize;
 
+use super::standing::{FlowStanding, RateStanding, Standing};
+
+/// Why a frame goes out: nothing is held up.
+pub(super) const EGRESS: &str = "egress";
+
 /// A frame, what it says and what becomes of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Explained<'a> {
     /// Its place in the capture, from 1.
     pub number: u64,
@@ -23,6 +29,23 @@ pub struct Explained<'a> {
     pub decision: Decision,
     /// The name of the claiming rule.
     pub rule: Option<&'a str>,
+    /// Whether it comes in or goes out.
+    pub direction: Direction,
+    /// How it stands to what is remembered of others.
+    pub standing: Standing,
+    /// What the rule in its shadow would do, if it has one.
+    pub shadow: Option<Shadow<'a>>,
+}
+
+/// What a rule would do that is only tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Shadow<'a> {
+    /// Its name.
+    pub rule: &'a str,
+    /// What would happen to the frame.
+    pub verdict: &'static str,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// An explained frame as programs read it: one JSON object. The schema stands in `docs/`.
@@ -56,6 +79,16 @@ pub struct Line<'a> {
     pub reason: &'static str,
     /// The name of the claiming rule.
     pub rule: Option<&'a str>,
+    /// `in` or `out`.
+    pub direction: &'static str,
+    /// How it stands to the flows that are known: `new`, `established`, `reply` or `related`.
+    pub relation: Option<&'static str>,
+    /// Its flow before it came, if it is known.
+    pub flow: Option<FlowStanding>,
+    /// What was left of the rates that its rule asked.
+    pub rates: &'a [RateStanding],
+    /// What the rule in its shadow would do.
+    pub shadow: Option<Shadow<'a>>,
     /// What the kernel's program logged, if it was loaded to log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<Vec<String>>,
@@ -79,9 +112,33 @@ impl Explained<'_> {
             vlan: parsed.vlans.as_slice(),
             fragment: fragment_name(parsed.fragment),
             verdict: self.decision.verdict.name(),
-            reason: self.decision.reason.name(),
+            reason: self.reason(),
             rule: self.rule,
+            direction: match self.direction {
+                Direction::Received => "in",
+                Direction::Sent => "out",
+            },
+            relation: self.standing.relation.map(Relation::name),
+            flow: self.standing.flow,
+            rates: &self.standing.rates,
+            shadow: self.shadow,
             log,
+        }
+    }
+
+    /// Whether what a TCP segment says may matter to what becomes of it: a flow or a rate was asked, or a socket.
+    #[must_use]
+    pub fn depends_on_flags(&self) -> bool {
+        self.standing != Standing::default()
+            || matches!(self.decision.reason, Reason::RuleSocket | Reason::NoSocket)
+    }
+
+    /// Why that happens to it.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self.direction {
+            Direction::Received => self.decision.reason.name(),
+            Direction::Sent => EGRESS,
         }
     }
 
@@ -101,7 +158,10 @@ impl Explained<'_> {
     #[must_use]
     pub fn trace(&self) -> Trace {
         let mut trace = Trace::default();
-        trace.write(&self.parsed, &self.decision);
+        trace.write(&self.parsed);
+        trace.entry = self.decision.entry.closed();
+        trace.verdict = self.decision.verdict as u8;
+        trace.reason = self.decision.reason as u8;
         trace.read(self.bytes);
         trace
     }
@@ -127,7 +187,7 @@ pub(super) const fn fragment_name(fragment: Fragment) -> &'static str {
 }
 
 /// An address as the standard library has it.
-pub(super) fn ip_address(address: Address) -> IpAddr {
+pub(crate) fn ip_address(address: Address) -> IpAddr {
     match address {
         Address::V4(bytes) => bytes.into(),
         Address::V6(bytes) => bytes.into(),

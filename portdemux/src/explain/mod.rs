@@ -15,10 +15,12 @@ mod describe;
 mod explained;
 pub mod packet;
 pub mod report;
+pub mod standing;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
 pub use basis::Basis;
-pub use explained::{Explained, Line};
+pub(crate) use explained::ip_address;
+pub use explained::{Explained, Line, Shadow};

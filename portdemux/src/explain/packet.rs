@@ -5,7 +5,12 @@ use std::{
     str::FromStr,
 };
 
-use portdemux_common::wire::{EtherType, Transport};
+use portdemux_common::{
+    packet::Packet as _,
+    wire::{EtherType, Transport},
+};
+
+use super::Explained;
 
 /// An address and a port: `198.51.100.7:52341`, `[2001:db8::1]:443`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,61 @@ impl FromStr for Endpoint {
     }
 }
 
+/// What a TCP segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// It opens a connection.
+    pub const SYN: Self = Self(0x02);
+    /// The words for the bits, from the lowest (RFC 9293 §3.1).
+    const WORDS: [&str; 6] = ["fin", "syn", "rst", "psh", "ack", "urg"];
+
+    /// Which bits these are.
+    fn words(self) -> impl Iterator<Item = &'static str> {
+        let words = Self::WORDS.into_iter().enumerate();
+        words.filter_map(move |(bit, word)| (self.0 >> bit & 1 != 0).then_some(word))
+    }
+}
+
+/// What is wrong with flags as they were written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write some of fin, syn, rst, psh, ack, urg with commas between them, or none")]
+pub struct NoFlags;
+
+impl FromStr for Flags {
+    type Err = NoFlags;
+
+    fn from_str(text: &str) -> Result<Self, NoFlags> {
+        if text == "none" {
+            return Ok(Self(0));
+        }
+        let mut flags = 0;
+        for word in text.split(',') {
+            let bit = Self::WORDS.iter().position(|known| *known == word);
+            flags |= 1 << bit.ok_or(NoFlags)?;
+        }
+        Ok(Self(flags))
+    }
+}
+
+/// What a packet with ports says, in words.
+pub(super) fn said(explained: &Explained<'_>) -> String {
+    let Some(ports) = explained.parsed.ports() else {
+        return String::new();
+    };
+    if ports.transport != Transport::Tcp {
+        return opening(ports.transport).into();
+    }
+    let flags = explained.bytes.read::<1>(explained.parsed.payload + 13);
+    let flags = Flags(flags.map_or(0, |[flags]| flags));
+    let words: Vec<String> = flags.words().map(str::to_uppercase).collect();
+    match words.as_slice() {
+        [] => "TCP without flags".into(),
+        words => format!("TCP {}", words.join(" ")),
+    }
+}
+
 /// Makes the smallest sound frame that goes from one end to the other; a TCP segment opens a
 /// connection.
 ///
@@ -64,7 +124,21 @@ pub fn frame(
     source: SocketAddr,
     destination: SocketAddr,
 ) -> Result<Vec<u8>, VersionsDiffer> {
-    let segment = segment(transport, source.port(), destination.port());
+    frame_with(transport, Flags::SYN, source, destination)
+}
+
+/// The same with other flags, if it is a TCP segment.
+///
+/// # Errors
+///
+/// The ends are of different versions of IP.
+pub fn frame_with(
+    transport: Transport,
+    flags: Flags,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> Result<Vec<u8>, VersionsDiffer> {
+    let segment = segment(transport, flags, source.port(), destination.port());
     // 54 bytes at most, and 20 more below.
     let [_, length] = segment
         .len()
@@ -90,8 +164,7 @@ pub fn frame(
 }
 
 /// What a packet says as it sets out, in words.
-#[must_use]
-pub const fn opening(transport: Transport) -> &'static str {
+const fn opening(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "TCP SYN",
         Transport::Udp => "UDP",
@@ -115,14 +188,14 @@ fn ipv6(protocol: u8, length: u8, source: Ipv6Addr, destination: Ipv6Addr) -> Ve
     header
 }
 
-fn segment(transport: Transport, source: u16, destination: u16) -> Vec<u8> {
+fn segment(transport: Transport, flags: Flags, source: u16, destination: u16) -> Vec<u8> {
     let mut segment = [source.to_be_bytes(), destination.to_be_bytes()].concat();
     match transport {
         Transport::Tcp => {
             segment.resize(20, 0);
-            // Data offset 5 words, SYN.
+            // Data offset 5 words.
             segment[12] = 5 << 4;
-            segment[13] = 0x02;
+            segment[13] = flags.0;
         }
         Transport::Udp => segment.extend([0, 8, 0, 0]),
         Transport::Sctp => segment.resize(12, 0),

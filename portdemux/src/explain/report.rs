@@ -7,16 +7,24 @@ use portdemux_common::{
     reason::Reason,
 };
 
-use super::{Basis, Explained, packet};
-use crate::rules::{
-    Rule,
-    claims::{self, Claim},
+use super::{Basis, Explained, Shadow, packet, standing::Standing};
+use crate::{
+    figures::grouped,
+    rules::{
+        Rule,
+        claims::{self, Claim},
+    },
 };
 
 /// Writes the report about a packet with ports; `agreed` says that the kernel was asked and says the
 /// same, `log` is what its program logged.
 #[must_use]
-pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool, log: &[String]) -> String {
+pub fn report(
+    basis: &Basis<'_>,
+    explained: &Explained<'_>,
+    agreed: bool,
+    log: &[String],
+) -> String {
     let mut text = String::new();
     let parsed = &explained.parsed;
     let version = match parsed.version {
@@ -29,11 +37,7 @@ pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool, log: &[Str
         write_verdict(&mut text, explained, agreed, log);
         return text;
     };
-    let _ = writeln!(
-        text,
-        "parsed      {version} {}",
-        packet::opening(ports.transport)
-    );
+    let _ = writeln!(text, "parsed      {version} {}", packet::said(explained));
     if let Some(address) = explained.destination() {
         write_entry_point(&mut text, basis, explained, address, ports);
     }
@@ -43,7 +47,7 @@ pub fn report(basis: &Basis, explained: &Explained<'_>, agreed: bool, log: &[Str
 
 fn write_entry_point(
     text: &mut String,
-    basis: &Basis,
+    basis: &Basis<'_>,
     explained: &Explained<'_>,
     address: IpAddr,
     ports: Ports,
@@ -118,7 +122,43 @@ fn write_policy(text: &mut String, source: IpAddr, rule: &Rule, reason: Reason) 
     }
 }
 
+/// How the packet stands to what is remembered of others.
+fn write_standing(text: &mut String, standing: &Standing) {
+    if let Some(relation) = standing.relation {
+        let _ = write!(text, "state       {}", relation.name());
+        if let Some(flow) = &standing.flow {
+            let half_open = if flow.half_open { "half-open, " } else { "" };
+            let _ = write!(
+                text,
+                " of a flow that the {} began: {half_open}{}, {} in, {} out",
+                flow.begun_by,
+                flow.state,
+                counted(flow.packets_in),
+                grouped(flow.packets_out)
+            );
+        }
+        text.push('\n');
+    }
+    for rate in &standing.rates {
+        let _ = writeln!(
+            text,
+            "rate        {} left of {}: {} of the {}",
+            grouped(rate.left),
+            grouped(rate.burst),
+            rate.key,
+            rate.per
+        );
+    }
+}
+
+/// A number of packets.
+fn counted(packets: u64) -> String {
+    let s = if packets == 1 { "" } else { "s" };
+    format!("{} packet{s}", grouped(packets))
+}
+
 fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool, log: &[String]) {
+    write_standing(text, &explained.standing);
     let agreed = if agreed { "   (the kernel agrees)" } else { "" };
     let _ = writeln!(
         text,
@@ -126,6 +166,14 @@ fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool, log
         explained.decision.verdict.name(),
         explained.decision.reason.name()
     );
+    if let Some(Shadow {
+        rule,
+        verdict,
+        reason,
+    }) = explained.shadow
+    {
+        let _ = writeln!(text, "shadow      {rule} would {verdict}, {reason}");
+    }
     let mut label = "kernel";
     for line in log {
         let _ = writeln!(text, "{label:<11} {line}");

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
-use portdemux_common::reason::{Reason, Verdict};
+use portdemux_common::{
+    flows::Direction,
+    reason::{Reason, Verdict},
+};
 
-use super::{Basis, Explained};
+use super::{Basis, Explained, explained::EGRESS};
 use crate::figures::{cut, grouped, padded, width};
 
 /// The widest that the column of rules' names is made; longer names stand out.
@@ -22,10 +25,12 @@ pub(super) struct Table {
 #[derive(Clone, Debug)]
 pub struct Tally {
     counts: [[u64; Reason::ALL.len()]; Verdict::ALL.len()],
+    /// Those that go out.
+    egress: u64,
 }
 
 impl Table {
-    pub(super) fn new(basis: &Basis, columns: usize) -> Self {
+    pub(super) fn new(basis: &Basis<'_>, columns: usize) -> Self {
         Self {
             columns,
             rule_width: basis.widest_name().clamp("RULE".len(), RULE_WIDTH),
@@ -48,7 +53,7 @@ impl Table {
             "{:>6}  {:<7}  {:<11}  {}",
             frame.number,
             frame.decision.verdict.name(),
-            frame.decision.reason.name(),
+            frame.reason(),
             padded(frame.rule.unwrap_or("–"), self.rule_width),
         );
         let row = format!("{outcome}  {frame}");
@@ -73,20 +78,26 @@ impl Tally {
     pub(super) const fn new() -> Self {
         Self {
             counts: [[0; Reason::ALL.len()]; Verdict::ALL.len()],
+            egress: 0,
         }
     }
 
     pub(super) const fn count(&mut self, frame: &Explained<'_>) {
-        self.counts[frame.decision.verdict as usize][frame.decision.reason as usize] += 1;
+        match frame.direction {
+            Direction::Sent => self.egress += 1,
+            Direction::Received => {
+                self.counts[frame.decision.verdict as usize][frame.decision.reason as usize] += 1;
+            }
+        }
     }
 
     /// How many frames there were.
     #[must_use]
     pub fn frames(&self) -> u64 {
-        self.counts.iter().flatten().sum()
+        self.egress + self.counts.iter().flatten().sum::<u64>()
     }
 
-    /// How many frames came to a verdict for a reason, the most first, nothing left out but what is
+    /// How many frames that came in came to a verdict for a reason, the most first, nothing left out but what is
     /// zero.
     #[must_use]
     pub fn outcomes(&self) -> Vec<(Verdict, Reason, u64)> {
@@ -116,6 +127,9 @@ impl Tally {
                 verdict.name(),
                 reason.name()
             );
+        }
+        if self.egress > 0 {
+            let _ = writeln!(text, "{:>12}  pass  {EGRESS}", grouped(self.egress));
         }
     }
 }

@@ -27,7 +27,7 @@ port    = ["1-100/tcp", "53/udp"]
 address = ["203.0.113.10", "2001:db8::10"]
 "#;
 
-fn basis() -> Basis {
+fn basis() -> Basis<'static> {
     Basis::from_text("portdemux.toml", RULES).unwrap()
 }
 

@@ -21,7 +21,6 @@ use portdemux_common::{
     limits::{self, Limits, RateKind},
     memory::Memory,
     packet::Packet as _,
-    parse::Parsed,
     pipeline::{self, Egress, Environment, Hook, Ingress, Scratch, SocketLookup},
     ruleset::{Entry, RuleId, RulesetImage},
     sockets::Lookup,
@@ -30,7 +29,7 @@ use portdemux_common::{
 
 pub use self::{
     seen::Seen,
-    state::{Buckets, Source, State},
+    state::{Bucket, Buckets, RuleRates, Source, State},
 };
 use crate::image::{Compiled, Words};
 
@@ -217,11 +216,11 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
             .set(relation.map(|relation| (port, relation)));
     }
 
-    fn see(self, _parsed: &Parsed, decision: &Decision) {
+    fn see(self, decision: &Decision) {
         self.seen.decision.set(*decision);
     }
 
-    fn see_decided(self, outcome: Outcome) {
+    fn see_outcome(self, outcome: Outcome) {
         self.seen.decision.set(outcome.decision());
     }
 }

@@ -1,64 +1,107 @@
 //! What is remembered from packet to packet.
 
 use std::{
-    array, fmt,
+    array,
+    cell::RefCell,
+    fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use elsa::FrozenMap;
 use portdemux_common::{
-    flows::{self, Event, Shape, Which},
+    flows::{
+        self, Event, Shape, Which,
+        table::{PLACE_WORDS, Place, WAYS},
+    },
     fragments, limits,
     ruleset::RuleId,
 };
+
+/// A bucket of a table, as words in the order in which they lie in the map.
+pub trait Bucket {
+    /// How many words.
+    const WORDS: usize;
+
+    /// The bucket of these words; what is missing is zero.
+    fn of_words(words: &[u64]) -> Self;
+
+    /// Its words.
+    fn words(&self) -> Vec<u64>;
+}
 
 /// Where the buckets of a table come from that were not asked for before: a copy of what stands there.
 pub type Source<'s, B> = Box<dyn Fn(u32) -> B + 's>;
 
 /// A table of buckets, each made when it is first asked for.
 pub struct Buckets<'s, B> {
-    buckets: FrozenMap<u32, Box<B>>,
+    asked: FrozenMap<u32, Box<B>>,
     source: Source<'s, B>,
+    /// What stood in the buckets that the last packet asked for, before it did.
+    before: RefCell<Vec<(u32, Vec<u64>)>>,
 }
 
-impl<'s, B> Buckets<'s, B> {
+impl<'s, B: Bucket> Buckets<'s, B> {
     /// A table whose buckets come from a source.
     #[must_use]
     pub fn new(source: Source<'s, B>) -> Self {
         Self {
-            buckets: FrozenMap::new(),
+            asked: FrozenMap::new(),
             source,
+            before: RefCell::default(),
         }
+    }
+
+    /// A table in which nothing stands.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(Box::new(|_| B::of_words(&[])))
     }
 
     /// A bucket.
     #[must_use]
     pub fn get(&self, at: u32) -> &B {
-        match self.buckets.get(&at) {
+        let bucket = match self.asked.get(&at) {
             Some(bucket) => bucket,
-            None => self.buckets.insert(at, Box::new((self.source)(at))),
+            None => self.asked.insert(at, Box::new((self.source)(at))),
+        };
+        let mut before = self.before.borrow_mut();
+        if before.iter().all(|&(other, _)| other != at) {
+            before.push((at, bucket.words()));
         }
+        bucket
     }
 
-    /// Forgets what became of them: they come from the source again.
-    pub fn clear(&mut self) {
-        self.buckets.as_mut().clear();
+    /// What stood in the buckets that the last packet asked for, before it did, by their number.
+    #[must_use]
+    pub fn before(&self) -> Vec<(u32, Vec<u64>)> {
+        self.before.borrow().clone()
     }
 
     /// The buckets that were asked for, by their number.
     pub fn touched(&mut self) -> impl Iterator<Item = (u32, &B)> {
-        let buckets = self.buckets.as_mut().iter();
+        let buckets = self.asked.as_mut().iter();
         buckets.map(|(&at, bucket)| (at, &**bucket))
+    }
+
+    /// Begins with another packet; if that is to find nothing of what others did, the buckets come from the source again.
+    fn next(&mut self, keeps: bool) {
+        self.before.get_mut().clear();
+        if !keeps {
+            self.asked.as_mut().clear();
+        }
     }
 }
 
 impl<B> fmt::Debug for Buckets<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buckets")
-            .field("touched", &self.buckets.len())
+            .field("touched", &self.asked.len())
             .finish_non_exhaustive()
     }
 }
+
+/// The words of one of the rates of a rule, by [`limits::RateKind`].
+pub type RuleRates = [AtomicU64; 2];
 
 /// What programs remember from packet to packet: flows, first fragments, what is left of rates.
 #[derive(Debug)]
@@ -73,35 +116,37 @@ pub struct State<'s> {
     pub fragments_seed: u64,
     /// What came of first fragments.
     pub fragments: Buckets<'s, fragments::Bucket<AtomicU64>>,
-    /// What is left of the rates of rules, by rule id and [`limits::RateKind`].
-    pub rates: Buckets<'s, [AtomicU64; 2]>,
+    /// What is left of the rates of rules, by rule id.
+    pub rates: Buckets<'s, RuleRates>,
     /// What is left of the rates of sources.
     pub source_rates: Buckets<'s, limits::Bucket<AtomicU64>>,
     events: [AtomicU64; Event::ALL.len()],
 }
 
-impl State<'_> {
+impl<'s> State<'s> {
     /// Nothing is remembered yet; the tables of flows have this shape.
     #[must_use]
     pub fn empty(shape: Shape) -> Self {
         Self {
             shape,
-            known: Buckets::new(Box::new(|_| free_flows())),
-            half_open: Buckets::new(Box::new(|_| free_flows())),
+            known: Buckets::empty(),
+            half_open: Buckets::empty(),
             fragments_seed: 0,
-            fragments: Buckets::new(Box::new(|_| fragments::Bucket::default())),
-            rates: Buckets::new(Box::new(|_| <[AtomicU64; 2]>::default())),
-            source_rates: Buckets::new(Box::new(|_| limits::Bucket::default())),
+            fragments: Buckets::empty(),
+            rates: Buckets::empty(),
+            source_rates: Buckets::empty(),
             events: Default::default(),
         }
     }
 
-    /// Forgets what packets have made of flows and rates. First fragments stay.
-    pub fn forget_flows(&mut self) {
-        self.known.clear();
-        self.half_open.clear();
-        self.rates.clear();
-        self.source_rates.clear();
+    /// Begins with another packet. First fragments are remembered for it, flows and rates only if it `follows` the packets
+    /// before it.
+    pub fn next(&mut self, follows: bool) {
+        self.known.next(follows);
+        self.half_open.next(follows);
+        self.rates.next(follows);
+        self.source_rates.next(follows);
+        self.fragments.next(true);
     }
 
     /// How often something happened to flows.
@@ -114,7 +159,10 @@ impl State<'_> {
         self.events[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn flows(&self, which: Which) -> &Buckets<'_, flows::table::Bucket<AtomicU64>> {
+    pub(super) const fn flows(
+        &self,
+        which: Which,
+    ) -> &Buckets<'s, flows::table::Bucket<AtomicU64>> {
         match which {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,
@@ -126,10 +174,77 @@ impl State<'_> {
     }
 }
 
-/// A bucket without flows.
-fn free_flows() -> flows::table::Bucket<AtomicU64> {
-    flows::table::Bucket {
-        owners: array::from_fn(|_| AtomicU64::new(flows::table::FREE)),
-        places: array::from_fn(|_| flows::table::Place(array::from_fn(|_| AtomicU64::new(0)))),
+/// The word at a place, for an array of them.
+fn word(words: &[u64], at: usize) -> AtomicU64 {
+    AtomicU64::new(words.get(at).copied().unwrap_or_default())
+}
+
+fn loaded<'w>(words: impl IntoIterator<Item = &'w AtomicU64>) -> Vec<u64> {
+    let words = words.into_iter();
+    words.map(|word| word.load(Ordering::Acquire)).collect()
+}
+
+impl Bucket for flows::table::Bucket<AtomicU64> {
+    const WORDS: usize = WAYS * (1 + PLACE_WORDS);
+
+    fn of_words(words: &[u64]) -> Self {
+        Self {
+            owners: array::from_fn(|at| word(words, at)),
+            places: array::from_fn(|way| {
+                Place(array::from_fn(|at| {
+                    word(words, WAYS + way * PLACE_WORDS + at)
+                }))
+            }),
+        }
+    }
+
+    fn words(&self) -> Vec<u64> {
+        let places = self.places.iter().flat_map(|place| &place.0);
+        loaded(self.owners.iter().chain(places))
+    }
+}
+
+impl Bucket for fragments::Bucket<AtomicU64> {
+    const WORDS: usize = WAYS * (1 + 2);
+
+    fn of_words(words: &[u64]) -> Self {
+        Self {
+            owners: array::from_fn(|at| word(words, at)),
+            places: array::from_fn(|way| {
+                fragments::Place(array::from_fn(|at| word(words, WAYS + way * 2 + at)))
+            }),
+        }
+    }
+
+    fn words(&self) -> Vec<u64> {
+        let places = self.places.iter().flat_map(|place| &place.0);
+        loaded(self.owners.iter().chain(places))
+    }
+}
+
+impl Bucket for limits::Bucket<AtomicU64> {
+    const WORDS: usize = 2 * limits::WAYS;
+
+    fn of_words(words: &[u64]) -> Self {
+        Self {
+            tags: array::from_fn(|at| word(words, at)),
+            times: array::from_fn(|at| word(words, limits::WAYS + at)),
+        }
+    }
+
+    fn words(&self) -> Vec<u64> {
+        loaded(self.tags.iter().chain(&self.times))
+    }
+}
+
+impl Bucket for RuleRates {
+    const WORDS: usize = 2;
+
+    fn of_words(words: &[u64]) -> Self {
+        array::from_fn(|at| word(words, at))
+    }
+
+    fn words(&self) -> Vec<u64> {
+        loaded(self)
     }
 }

@@ -8,7 +8,6 @@ use std::{
 
 use anyhow::Result;
 use portdemux_common::{
-    parse::Version,
     policy::Policy,
     reason::Verdict,
     ruleset::{Action, Entry, RuleId, RulesetImage},
@@ -19,16 +18,12 @@ use super::reach::{Part, Reach};
 use crate::{
     attached::{self, State},
     clock::Clock,
-    dataplane::{
-        destinations::{self, State as DestinationState},
-        maps::Maps,
-        pins::InstancePaths,
-        steering::Member,
-    },
+    dataplane::{maps::Maps, pins::InstancePaths},
     explain::packet,
     host,
     image::Compiled,
     interface::{Watched, watched},
+    presence::Present,
     recover,
     rules::{Destination, Layer, PortRange, Ruleset, destination::SocketName},
     sockets::Socket,
@@ -41,15 +36,6 @@ struct Steering {
     /// The ports that packets are sent to.
     ports: Vec<PortRange>,
     to: SocketName,
-}
-
-/// What there is of the destinations that rules name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Present {
-    /// The sockets.
-    sockets: HashMap<SocketName, Vec<Member>>,
-    /// The interfaces that are not there.
-    missing: Vec<Destination>,
 }
 
 /// Says how rules reach sockets.
@@ -363,39 +349,6 @@ impl Steering {
                 })
             })
             .collect()
-    }
-}
-
-impl Present {
-    /// What there is by now.
-    fn look(maps: &Maps) -> Result<Self> {
-        let states = destinations::states(maps)?.into_iter();
-        let missing = states.filter(|reached| reached.state != DestinationState::Ready);
-        Ok(Self {
-            sockets: maps.steering.members_by_name(),
-            missing: missing.map(|reached| reached.destination).collect(),
-        })
-    }
-
-    /// Whether packets for an address of this host get to a destination.
-    ///
-    /// Of AF_XDP sockets that differs by the queue that a packet comes by.
-    fn has(&self, to: &Destination, address: IpAddr, transport: Transport) -> bool {
-        let Destination::Socket(name) = to else {
-            return !self.missing.contains(to);
-        };
-        let version = match address {
-            IpAddr::V4(_) => Version::V4,
-            IpAddr::V6(_) => Version::V6,
-        };
-        let mut members = self.sockets.get(name).into_iter().flatten();
-        members.any(|member| member.transport == transport && member.family.takes(version))
-    }
-
-    /// Whether a socket is one of those of a name.
-    fn is_member(&self, socket: &Socket, name: &SocketName) -> bool {
-        let mut members = self.sockets.get(name).into_iter().flatten();
-        members.any(|member| socket.cookie == Some(member.cookie))
     }
 }
 

@@ -56,7 +56,7 @@ fn documented_frames() -> Vec<Vec<u8>> {
 }
 
 /// Writes a capture file and says where it is.
-fn capture(portdemux: &Portdemux<'_>, frames: &[Vec<u8>]) -> Result<String> {
+pub(crate) fn capture(portdemux: &Portdemux<'_>, frames: &[Vec<u8>]) -> Result<String> {
     let path = portdemux.state().join("frames.pcap");
     fs::write(&path, pcap(frames))?;
     Ok(path.display().to_string())

@@ -4,6 +4,7 @@ mod attached;
 mod bed;
 mod changes;
 mod explain;
+mod explain_state;
 mod failures;
 mod flows;
 mod help;

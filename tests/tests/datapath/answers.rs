@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use portdemux::{dataplane::twin::Twin, explain::Basis};
+use portdemux::{
+    dataplane::twin::{Kind, Twin},
+    explain::Basis,
+};
 use portdemux_common::{
     decide::Metadata,
     parse,
@@ -89,7 +92,10 @@ fn payloads() -> Vec<Payload> {
 }
 
 fn twin() -> Result<Twin> {
-    Twin::load(&Basis::from_text("rejected", ALL_REJECTED)?.image)
+    Twin::load(
+        &Basis::from_text("rejected", ALL_REJECTED)?.image,
+        &Kind::default(),
+    )
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use oracle::{Judgement, Tally, judge};
 use portdemux::{
-    dataplane::twin::{Twin, TwinRun, actions_of},
+    dataplane::twin::{Kind, Twin, TwinRun, actions_of},
     explain::{Basis, agreement},
     rules::{Malformed, Ruleset, file},
 };
@@ -54,7 +54,7 @@ const FRAMES: u64 = if cfg!(debug_assertions) {
 struct Bench {
     ruleset: Ruleset,
     malformed: Verdict,
-    basis: Basis,
+    basis: Basis<'static>,
     twin: Twin,
     /// What the kernel has to have counted.
     tally: Tally,
@@ -64,7 +64,7 @@ impl Bench {
     fn new(text: &str) -> Result<Self> {
         let ruleset = file::parse("rules", text)?;
         let basis = Basis::from_text("rules", text)?;
-        let twin = Twin::load(&basis.image)?;
+        let twin = Twin::load(&basis.image, &Kind::default())?;
         Ok(Self {
             malformed: match ruleset.defaults().malformed {
                 Malformed::Drop => Verdict::Drop,
@@ -109,6 +109,7 @@ impl Bench {
         if !Twin::takes(frame.len()) {
             return Ok(());
         }
+        self.basis.lend_state(&self.twin);
         let run = self.twin.run(frame)?;
         let differences = agreement::differences(&explained, &run);
         ensure!(differences.is_empty(), "they differ in {differences:?}");
@@ -523,7 +524,7 @@ fn a_ruleset_that_is_replaced_leaves_the_counters_and_decides_at_once() -> Resul
         Basis::from_text("drop", SOME_PORTS_DROPPED)?,
         Basis::from_text("pass", NO_RULES)?,
     );
-    let mut twin = Twin::load(&drop.image)?;
+    let mut twin = Twin::load(&drop.image, &Kind::default())?;
     for generation in 1..=10 {
         let basis = if generation % 2 == 0 { &drop } else { &pass };
         let mut image = basis.image.image.clone();

@@ -13,7 +13,7 @@ const BEGIN: &str = "<!-- written by `cargo xtask vm --record` -->";
 const END: &str = "<!-- end -->";
 
 /// What is attached or asked; the rest of the objects is for the benchmark.
-const ATTACHED: [&str; 9] = [
+const ATTACHED: [&str; 11] = [
     "portdemux",
     "portdemux_plain",
     "portdemux_flow",
@@ -22,6 +22,8 @@ const ATTACHED: [&str; 9] = [
     "portdemux_look",
     "portdemux_hear",
     "portdemux_twin",
+    "portdemux_twinf",
+    "portdemux_parse",
     "lost_redirect",
 ];
 

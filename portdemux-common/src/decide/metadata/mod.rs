@@ -11,7 +11,7 @@ use super::{Outcome, tracks_fragments};
 use crate::{
     flows::FlowKey,
     fragments::Piece,
-    parse::{Fragment, Parsed, Version},
+    parse::{Address, Fragment, Parsed, Version},
     ruleset::{Entry, RulesetTables},
     state::Generation,
     wire::{Port, Transport},
@@ -189,10 +189,20 @@ impl Metadata {
 
     /// The upper and lower 64 bits of its source address; of IPv4 the address and 0.
     #[inline(always)]
-    fn source(&self) -> [u64; 2] {
+    #[must_use]
+    pub fn source(&self) -> [u64; 2] {
         match self.version() {
             Version::V4 => [u64::from(u32::from_be_bytes(v4_bytes(self.source))), 0],
             Version::V6 => self.source.map(u64::from_be),
+        }
+    }
+
+    /// Its destination address.
+    #[must_use]
+    pub fn destination_address(&self) -> Address {
+        match self.version() {
+            Version::V4 => Address::V4(v4_bytes(self.destination)),
+            Version::V6 => Address::V6(bytemuck::cast(self.destination)),
         }
     }
 

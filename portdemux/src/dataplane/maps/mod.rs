@@ -99,9 +99,9 @@ pub struct Maps {
     /// The tables that only some packets ask; a larger map takes the place of one that is full.
     pub(super) tables: RwLock<Arc<Mapped>>,
     /// What only the programs read and write.
-    fragments: Mapped,
+    pub(super) fragments: Mapped,
     pub(super) ledger: Translated,
-    limits: Mapped,
+    pub(super) limits: Mapped,
     answers: Mapped,
     /// What stands at the places of destinations.
     pub targets: Targets,

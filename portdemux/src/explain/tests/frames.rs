@@ -11,7 +11,8 @@ fn a_line_of_json_has_the_documented_keys_in_their_order() {
         "{\"frame\":1,\"class\":\"ports\",\"parse_reason\":null,\"protocol\":6,\
          \"source\":\"198.51.100.7\",\"destination\":\"203.0.113.11\",\"source_port\":52341,\
          \"destination_port\":22,\"vlan\":[100,0],\"fragment\":\"none\",\"verdict\":\"drop\",\
-         \"reason\":\"rule_drop\",\"rule\":\"ssh\"}"
+         \"reason\":\"rule_drop\",\"rule\":\"ssh\",\"direction\":\"in\",\
+         \"relation\":null,\"flow\":null,\"rates\":[],\"shadow\":null}"
     );
 }
 
@@ -24,14 +25,16 @@ fn what_a_malformed_frame_said_before_it_broke_is_kept() {
         "{\"frame\":1,\"class\":\"malformed\",\"parse_reason\":\"tcp_doff\",\"protocol\":6,\
          \"source\":\"198.51.100.7\",\"destination\":\"203.0.113.11\",\"source_port\":null,\
          \"destination_port\":null,\"vlan\":[],\"fragment\":\"none\",\"verdict\":\"drop\",\
-         \"reason\":\"tcp_doff\",\"rule\":null}"
+         \"reason\":\"tcp_doff\",\"rule\":null,\"direction\":\"in\",\
+         \"relation\":null,\"flow\":null,\"rates\":[],\"shadow\":null}"
     );
     assert_eq!(
         json(&tagged(&[0; 14], &[7])[..16]),
         "{\"frame\":1,\"class\":\"malformed\",\"parse_reason\":\"vlan_short\",\"protocol\":null,\
          \"source\":null,\"destination\":null,\"source_port\":null,\"destination_port\":null,\
          \"vlan\":[],\"fragment\":\"none\",\"verdict\":\"drop\",\"reason\":\"vlan_short\",\
-         \"rule\":null}"
+         \"rule\":null,\"direction\":\"in\",\
+         \"relation\":null,\"flow\":null,\"rates\":[],\"shadow\":null}"
     );
 }
 
@@ -44,7 +47,7 @@ fn frames_without_ports_say_only_what_they_have() {
         "{line}"
     );
     assert!(
-        line.ends_with("\"verdict\":\"pass\",\"reason\":\"non_ip\",\"rule\":null}"),
+        line.contains("\"verdict\":\"pass\",\"reason\":\"non_ip\",\"rule\":null,"),
         "{line}"
     );
 

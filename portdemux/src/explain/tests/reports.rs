@@ -70,10 +70,17 @@ fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
 fn explain_all(file: &[u8], format: Format) -> (String, Findings) {
     let mut text = String::new();
     let mut capture = Capture::new("trace.pcap", file).unwrap();
-    let findings = capture::explain(&mut capture, &basis(), None, format, |more| {
-        text.push_str(more);
-        true
-    });
+    let findings = capture::explain(
+        &mut capture,
+        &basis(),
+        None,
+        format,
+        &capture::Ways::default(),
+        |more| {
+            text.push_str(more);
+            true
+        },
+    );
     (text, findings.unwrap().unwrap())
 }
 
@@ -81,7 +88,14 @@ fn explain_all(file: &[u8], format: Format) -> (String, Findings) {
 fn what_nobody_reads_is_not_explained_to_its_end() {
     let file = pcap(&[vec![0; 60]]);
     let mut capture = Capture::new("trace.pcap", &file[..]).unwrap();
-    let found = capture::explain(&mut capture, &basis(), None, Format::Json, |_| false);
+    let found = capture::explain(
+        &mut capture,
+        &basis(),
+        None,
+        Format::Json,
+        &capture::Ways::default(),
+        |_| false,
+    );
     assert!(found.unwrap().is_none());
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, slice};
 
 use super::*;
 use crate::{
-    dataplane::steering::Family,
+    dataplane::steering::{Family, Member},
     image,
     rules::file,
     sockets::{Queue, State},

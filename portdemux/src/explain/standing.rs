@@ -1,0 +1,153 @@
+//! How a packet stands to what is remembered of others: its flow, and what is left of the rates of its rule.
+
+use std::sync::atomic::AtomicU64;
+
+use portdemux_common::{
+    decide::Metadata,
+    flows::{
+        Relation, State as FlowState, Tracked,
+        table::{self, Bucket, NOWHERE},
+    },
+    limits::{self, RateKey, RateKind},
+    memory::Word,
+    policy::Rate,
+    ruleset::RulesetImage,
+};
+use serde::Serialize;
+
+use crate::host::{Bucket as _, Buckets, Seen, State};
+
+/// How a packet stands to what is remembered of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How it stands to the flows that are known; nothing if it is of a kind without flows, or none are tracked.
+    pub relation: Option<Relation>,
+    /// Its flow, as it was before the packet came.
+    pub flow: Option<FlowStanding>,
+    /// What was left of the rates that were asked, before the packet came.
+    pub rates: Vec<RateStanding>,
+}
+
+/// A flow that a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FlowStanding {
+    /// `opening`, `answered`, `established`, `closing` or `closed`.
+    pub state: &'static str,
+    /// `host` or `peer`.
+    pub begun_by: &'static str,
+    /// Whether it is one that a peer has begun and that is not complete.
+    pub half_open: bool,
+    /// Packets that came in.
+    pub packets_in: u64,
+    /// Packets that went out.
+    pub packets_out: u64,
+}
+
+/// What is left of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RateStanding {
+    /// The key of the rules file: `rate` or `new_rate`.
+    pub key: &'static str,
+    /// `rule` or `source`.
+    pub per: &'static str,
+    /// How many packets could come one right after the other.
+    pub left: u64,
+    /// How many could at most.
+    pub burst: u64,
+}
+
+impl Standing {
+    /// How the packet stands that was just seen at `now`, in nanoseconds of `CLOCK_MONOTONIC`. One that goes out has a
+    /// flow and no relation.
+    pub(super) fn of(seen: &Seen, state: &State<'_>, image: &RulesetImage, now: u64) -> Self {
+        let tracked = seen.tracked().filter(|_| image.header.defaults.flows != 0);
+        Self {
+            relation: tracked
+                .filter(|_| seen.verdict().is_some())
+                .map(|tracked| Relation::of(tracked.relation)),
+            flow: tracked.and_then(|tracked| flow(&tracked, state)),
+            rates: match seen.metadata() {
+                Some(metadata) => rates(seen, &metadata, state, image, now),
+                None => Vec::new(),
+            },
+        }
+    }
+}
+
+fn flow(tracked: &Tracked, state: &State<'_>) -> Option<FlowStanding> {
+    in_table(tracked, &state.known, false).or_else(|| in_table(tracked, &state.half_open, true))
+}
+
+fn in_table(
+    tracked: &Tracked,
+    table: &Buckets<'_, Bucket<AtomicU64>>,
+    half_open: bool,
+) -> Option<FlowStanding> {
+    let (_, words) = table.before().into_iter().next()?;
+    let bucket = Bucket::of_words(&words);
+    let way = bucket.find(&tracked.key, table::mark(tracked.hash));
+    let place = bucket.place(way).filter(|_| way < NOWHERE)?;
+    if place.is_over(tracked.now) {
+        return None;
+    }
+    let flow: FlowState = place.state();
+    let packets = |[packets, _]: [u64; 2]| packets;
+    Some(FlowStanding {
+        state: flow.stage().name(),
+        begun_by: if flow.is_from_here() { "host" } else { "peer" },
+        half_open,
+        packets_in: packets(place.received()),
+        packets_out: packets(place.sent()),
+    })
+}
+
+fn rates(
+    seen: &Seen,
+    metadata: &Metadata,
+    state: &State<'_>,
+    image: &RulesetImage,
+    now: u64,
+) -> Vec<RateStanding> {
+    let Some(rule) = seen.decision().rule() else {
+        return Vec::new();
+    };
+    let policy = &image.policies[rule as usize];
+    let kinds: [(_, _, &Rate); 2] = [
+        ("rate", RateKind::Packets, &policy.rate),
+        ("new_rate", RateKind::Flows, &policy.new_rate),
+    ];
+    let limited = kinds.into_iter().filter(|(_, _, rate)| rate.interval != 0);
+    let standing = limited.filter_map(|(key, kind, rate)| {
+        let (per, expected) = if policy.is_per_source() {
+            let of = RateKey {
+                rule,
+                kind,
+                source: metadata.source(),
+                version: metadata.version(),
+                seed: image.header.limits_seed,
+            };
+            ("source", of_source(&state.source_rates, of.hash())?)
+        } else {
+            let mut asked = state.rates.before().into_iter();
+            let (_, words) = asked.find(|&(at, _)| at == rule)?;
+            ("rule", *words.get(kind as usize)?)
+        };
+        Some(RateStanding {
+            key,
+            per,
+            left: limits::left(expected, rate, now),
+            burst: limits::left(0, rate, now),
+        })
+    });
+    standing.collect()
+}
+
+/// The word of a source, if it was asked for; zero if it has none yet.
+fn of_source(table: &Buckets<'_, limits::Bucket<AtomicU64>>, hash: u64) -> Option<u64> {
+    let (at, tag) = limits::slot(hash);
+    let (_, words) = table.before().into_iter().find(|&(other, _)| other == at)?;
+    let bucket = limits::Bucket::<AtomicU64>::of_words(&words);
+    let mut ways = bucket.tags.iter().zip(&bucket.times);
+    let own = ways.find(|(owner, _)| Word::load(*owner) == tag);
+    Some(own.map_or(0, |(_, time)| Word::load(time)))
+}
