@@ -252,6 +252,12 @@ impl Instance {
             ),
             Some(_) | None => {}
         }
+        if !maps.is_own() {
+            output::warn(
+                "the instance is of an older version: what it remembers and which destinations are there is not asked",
+                Some(&format!("{} upgrade takes it over", context.command())),
+            );
+        }
         let flows = maps.flows()?;
         let present = Present::look(&maps)?;
         Ok(Some(Self {
@@ -379,7 +385,9 @@ fn agreement(
         &basis.image,
         &Kind {
             logs: args.log,
-            instance: instance.map(|instance| &instance.maps),
+            instance: instance
+                .map(|instance| &instance.maps)
+                .filter(|maps| maps.is_own()),
             flows_seed: basis.flows_seed(),
         },
     )?;
@@ -403,10 +411,13 @@ fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Instance>) -> 
         }
     };
     let generation = image.header.generation;
-    let state = maps.state(instance.flows.as_ref());
     let decided_by = image.clone();
-    let presence = move |entry, metadata: &Metadata| instance.has(&decided_by, entry, metadata);
-    let basis = Basis::in_force(image, names).with_state(state, Box::new(presence));
+    let mut basis = Basis::in_force(image, names);
+    if maps.is_own() {
+        let state = maps.state(instance.flows.as_ref());
+        let presence = move |entry, metadata: &Metadata| instance.has(&decided_by, entry, metadata);
+        basis = basis.with_state(state, Box::new(presence));
+    }
     if args.kernel {
         warn_of_other_versions(context, maps)?;
     }

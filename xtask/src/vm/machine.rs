@@ -90,6 +90,7 @@ impl Outcome {
     fn take(&mut self, line: &str) {
         // What the firmware has printed may stand before the first one.
         if let Some((_, said)) = line.split_once(MARK) {
+            let said = without_the_kernel(said);
             match said.split_once(' ') {
                 Some(("passed", check)) => self.passed.push(check.to_owned()),
                 Some(("failed", check)) => self.failed.push(check.to_owned()),
@@ -106,6 +107,30 @@ impl Outcome {
         {
             self.verified.push(((*program).to_owned(), verified));
         }
+    }
+}
+
+/// What the guest said in a line that the kernel may have gone on with: its messages begin with the time, in brackets.
+fn without_the_kernel(said: &str) -> &str {
+    let is_time = |text: &str| {
+        let time = text
+            .split_once(']')
+            .map_or("", |(time, _)| time.trim_start());
+        let mut parts = time.split('.');
+        let is_number =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        parts
+            .by_ref()
+            .take(2)
+            .filter(|part| is_number(part))
+            .count()
+            == 2
+            && parts.next().is_none()
+    };
+    let mut brackets = said.match_indices('[');
+    match brackets.find(|(at, _)| is_time(&said[at + 1..])) {
+        Some((at, _)) => &said[..at],
+        None => said,
     }
 }
 
@@ -229,7 +254,25 @@ mod tests {
         assert_eq!(outcome.verified, [("portdemux_plain".to_owned(), 322_502)]);
         assert_eq!(outcome.passed, ["load"]);
         assert_eq!(outcome.failures().len(), 2);
-        outcome.take("guest: end");
+        outcome.take("guest: end[   20.100504] sysrq: Power Off");
         assert_eq!(outcome.failures(), ["Linux : rules: no such file"]);
+    }
+
+    #[test]
+    fn what_the_kernel_adds_is_not_the_guest_s() {
+        for (line, said) in [
+            ("end", "end"),
+            ("end[   20.100504] sysrq: Power Off", "end"),
+            (
+                "failed rules: [2001:db8::1]:80 of [1.2]x",
+                "failed rules: [2001:db8::1]:80 of ",
+            ),
+            (
+                "failed rules: [::1]:80, [0], [a.b]",
+                "failed rules: [::1]:80, [0], [a.b]",
+            ),
+        ] {
+            assert_eq!(without_the_kernel(line), said);
+        }
     }
 }

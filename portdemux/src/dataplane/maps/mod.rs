@@ -194,7 +194,7 @@ impl Maps {
     }
 
     /// Whether they are those of an instance of this binary's ABI, which alone may be changed.
-    pub(super) fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.layout.is_own()
     }
 
