@@ -42,6 +42,8 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     /// How many bytes it had on the wire.
     pub wire_length: u32,
+    /// When it was captured, in nanoseconds since 1970; nothing if the file does not say.
+    pub time: Option<u64>,
 }
 
 impl Frame<'_> {
@@ -65,10 +67,11 @@ enum Format {
     Pcapng(Pcapng),
 }
 
-/// What a format's reader found: where in the buffer a frame lies, and its length on the wire.
+/// What a format's reader found: where in the buffer a frame lies, its length on the wire, and its time.
 struct Found<'a> {
     bytes: &'a [u8],
     wire_length: u32,
+    time: Option<u64>,
 }
 
 type Result<T, E = CaptureError> = std::result::Result<T, E>;
@@ -130,12 +133,17 @@ impl<R: Read> Capture<R> {
         };
         match found {
             Ok(None) => Ok(None),
-            Ok(Some(Found { bytes, wire_length })) => {
+            Ok(Some(Found {
+                bytes,
+                wire_length,
+                time,
+            })) => {
                 self.frames += 1;
                 Ok(Some(Frame {
                     number: self.frames,
                     bytes,
                     wire_length,
+                    time,
                 }))
             }
             Err(problem) => Err(CaptureError::new(&self.name, self.frames, problem)),

@@ -14,6 +14,8 @@ pub(super) struct Pcap {
     order: Order,
     /// How many bytes follow the four numbers of a record's header.
     extra: usize,
+    /// How many nanoseconds the second number of a time counts by.
+    unit: u64,
 }
 
 impl Pcap {
@@ -26,11 +28,11 @@ impl Pcap {
             [0xa1, ..] => (Order::Big, u32::from_be_bytes(magic)),
             _ => (Order::Little, u32::from_le_bytes(magic)),
         };
-        let extra = match number {
-            // Times in microseconds, times in nanoseconds.
-            0xa1b2_c3d4 | 0xa1b2_3c4d => 0,
+        let (extra, unit) = match number {
+            0xa1b2_c3d4 => (0, 1_000),
+            0xa1b2_3c4d => (0, 1),
             // Alexey Kuznetsov's patch of libpcap, as in old Red Hat systems.
-            0xa1b2_cd34 => 8,
+            0xa1b2_cd34 => (8, 1_000),
             _ => return Ok(None),
         };
         let Some(header) = input.array::<24>()? else {
@@ -43,7 +45,7 @@ impl Pcap {
         if link_type != LinkType::ETHERNET {
             return Err(Problem::LinkType(link_type));
         }
-        Ok(Some(Self { order, extra }))
+        Ok(Some(Self { order, extra, unit }))
     }
 
     pub(super) fn next<'a, R: Read>(
@@ -57,7 +59,26 @@ impl Pcap {
                 _ => Err(Problem::frame_cut(input)),
             };
         };
-        let [.., c0, c1, c2, c3, w0, w1, w2, w3] = header;
+        let [
+            s0,
+            s1,
+            s2,
+            s3,
+            f0,
+            f1,
+            f2,
+            f3,
+            c0,
+            c1,
+            c2,
+            c3,
+            w0,
+            w1,
+            w2,
+            w3,
+        ] = header;
+        let seconds = u64::from(self.order.u32([s0, s1, s2, s3])) * 1_000_000_000;
+        let fraction = u64::from(self.order.u32([f0, f1, f2, f3])) * self.unit;
         let captured = self.order.u32([c0, c1, c2, c3]);
         let wire_length = self.order.u32([w0, w1, w2, w3]);
         if captured > MAX_FRAME {
@@ -74,6 +95,7 @@ impl Pcap {
         Ok(Some(Found {
             bytes: &bytes[self.extra..],
             wire_length,
+            time: Some(seconds + fraction),
         }))
     }
 }

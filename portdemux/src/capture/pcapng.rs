@@ -38,6 +38,29 @@ struct Interface {
     link_type: LinkType,
     /// The most that is captured of a frame; 0 for no limit.
     snap_length: u32,
+    /// What its times count by: the option `if_tsresol`.
+    resolution: u8,
+    /// What its times begin at, in seconds since 1970: the option `if_tsoffset`.
+    offset: i64,
+}
+
+impl Interface {
+    /// Microseconds.
+    const RESOLUTION: u8 = 6;
+
+    /// A time in nanoseconds since 1970; nothing if that has more than 64 bits.
+    fn time(&self, count: u64) -> Option<u64> {
+        const SECOND: u128 = 1_000_000_000;
+        let exponent = u32::from(self.resolution & 0x7f);
+        let in_a_second = if self.resolution & 0x80 == 0 {
+            10_u128.checked_pow(exponent)?
+        } else {
+            2_u128.checked_pow(exponent)?
+        };
+        let time = u128::from(count).checked_mul(SECOND)? / in_a_second;
+        let offset = i128::from(self.offset) * SECOND.cast_signed();
+        u64::try_from(i128::try_from(time).ok()? + offset).ok()
+    }
 }
 
 /// A block whose head was read.
@@ -55,7 +78,12 @@ struct Placed {
     offset: usize,
     captured: u32,
     wire_length: u32,
+    /// Its time, as its interface counts.
+    time: Option<u64>,
 }
+
+/// The options at the end of a block are read up to this length; longer ones are passed over.
+const MAX_OPTIONS: u32 = 64 << 10;
 
 impl Pcapng {
     /// Begins the first section; the file begins with [`SECTION_HEADER`].
@@ -142,11 +170,48 @@ impl Pcapng {
         let Some([t0, t1, _, _, snap @ ..]) = input.array::<8>()? else {
             return Err(Problem::block_cut(input, block.at));
         };
-        self.interfaces.push(Interface {
+        let mut interface = Interface {
             link_type: LinkType(self.order.u16([t0, t1])),
             snap_length: self.order.u32(snap),
-        });
-        self.pass(block, 16, input)
+            resolution: Interface::RESOLUTION,
+            offset: 0,
+        };
+        let options = block.length - 16 - TAIL;
+        if options > MAX_OPTIONS {
+            self.interfaces.push(interface);
+            return self.pass(block, 16, input);
+        }
+        if !input.holds(options as usize)? {
+            return Err(Problem::block_cut(input, block.at));
+        }
+        self.read_options(input.take(options as usize), &mut interface);
+        self.interfaces.push(interface);
+        self.pass(block, 16 + options, input)
+    }
+
+    /// Reads from the options of an interface how it counts time. What is not understood is left.
+    fn read_options(&self, mut options: &[u8], interface: &mut Interface) {
+        const TSRESOL: u16 = 9;
+        const TSOFFSET: u16 = 14;
+        while let Some(([c0, c1, l0, l1], rest)) = options.split_first_chunk() {
+            let length = usize::from(self.order.u16([*l0, *l1]));
+            let Some(value) = rest.get(..length) else {
+                return;
+            };
+            match (self.order.u16([*c0, *c1]), value) {
+                (TSRESOL, &[resolution]) => interface.resolution = resolution,
+                (TSOFFSET, &[a, b, c, d, e, f, g, h]) => {
+                    let halves = [[a, b, c, d], [e, f, g, h]].map(|half| self.order.u32(half));
+                    let [high, low] = match self.order {
+                        Order::Big => halves,
+                        Order::Little => [halves[1], halves[0]],
+                    };
+                    interface.offset = (u64::from(high) << 32 | u64::from(low)).cast_signed();
+                }
+                _ => {}
+            }
+            options = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
     }
 
     /// Passes over the rest of a block of which `read` bytes were read.
@@ -211,6 +276,7 @@ impl Pcapng {
             Some(bytes) => Ok(Found {
                 bytes,
                 wire_length: placed.wire_length,
+                time: placed.time.and_then(|count| interface.time(count)),
             }),
             None => Err(Problem::FrameBeyondBlock {
                 length: placed.captured,
@@ -238,6 +304,7 @@ impl Pcapng {
                 offset: 4,
                 captured,
                 wire_length,
+                time: None,
             });
         }
         let interface = if kind == PACKET {
@@ -251,6 +318,7 @@ impl Pcapng {
             offset: 20,
             captured: number(3)?,
             wire_length: number(4)?,
+            time: Some(u64::from(number(1)?) << 32 | u64::from(number(2)?)),
         })
     }
 }

@@ -95,8 +95,9 @@ pub(super) struct Args {
     direction: Option<Way>,
     /// Let each frame of a capture follow those before it
     ///
-    /// What they make of flows and rates counts: the first packet opens a flow, the next ones are of it. All frames are taken
-    /// to come now. Without, each is explained as if it came next.
+    /// What they make of flows and rates counts: the first packet opens a flow, the next ones are of it. The first frame is
+    /// taken to come now, and the others as long after it as they were captured. Without, each is explained as if it came
+    /// next.
     #[arg(long, requires = "pcap")]
     track: bool,
     /// Also give each frame to a copy of the program in the kernel, the twin, and fail if it disagrees

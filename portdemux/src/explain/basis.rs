@@ -38,6 +38,8 @@ pub struct Basis<'s> {
     tracks: bool,
     /// The time at which the last frame was explained: `CLOCK_MONOTONIC` in nanoseconds.
     now: Cell<u64>,
+    /// When the first frame was captured, and when it was explained.
+    begun: Cell<Option<(u64, u64)>>,
 }
 
 impl<'s> Basis<'s> {
@@ -66,6 +68,7 @@ impl<'s> Basis<'s> {
             presence: Box::new(|_, _| true),
             tracks: false,
             now: Cell::new(0),
+            begun: Cell::new(None),
         }
     }
 
@@ -113,18 +116,19 @@ impl<'s> Basis<'s> {
     /// of their packet went if that was explained before and the ruleset says so.
     #[must_use]
     pub fn explain<'a>(&'a self, number: u64, bytes: &'a [u8]) -> Explained<'a> {
-        self.explain_going(Direction::Received, number, bytes)
+        self.explain_going(Direction::Received, number, bytes, None)
     }
 
-    /// The same of a frame that comes in or goes out.
+    /// The same of a frame that comes in or goes out, and was captured at a time in nanoseconds.
     #[must_use]
     pub fn explain_going<'a>(
         &'a self,
         direction: Direction,
         number: u64,
         bytes: &'a [u8],
+        captured: Option<u64>,
     ) -> Explained<'a> {
-        let now = Clock::now().monotonic;
+        let now = self.time_of(captured);
         self.now.set(now);
         let mut state = self.state.borrow_mut();
         state.next(self.tracks);
@@ -148,6 +152,25 @@ impl<'s> Basis<'s> {
                 reason: would.reason.name(),
             }),
         }
+    }
+
+    /// The time at which a frame is explained: now, and of those that follow one another as long after the first one as it
+    /// was captured. None comes before the one before it.
+    fn time_of(&self, captured: Option<u64>) -> u64 {
+        let clock = || Clock::now().monotonic;
+        if !self.tracks {
+            return clock();
+        }
+        let Some(captured) = captured else {
+            return self.now.get().max(clock());
+        };
+        let (first, begun) = self.begun.get().unwrap_or_else(|| {
+            let begun = (captured, clock());
+            self.begun.set(Some(begun));
+            begun
+        });
+        let time = begun.saturating_add(captured.saturating_sub(first));
+        time.max(self.now.get())
     }
 
     fn name(&self, id: RuleId) -> &str {

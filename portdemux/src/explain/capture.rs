@@ -114,7 +114,7 @@ pub fn explain<R: Read>(
             }
         };
         let direction = ways.of(frame.bytes);
-        let explained = basis.explain_going(direction, frame.number, frame.bytes);
+        let explained = basis.explain_going(direction, frame.number, frame.bytes, frame.time);
         if ways.only.is_some_and(|only| only != direction) {
             continue;
         }

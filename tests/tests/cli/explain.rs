@@ -17,17 +17,17 @@ use crate::{
     json::{documented, has_keys, page},
 };
 
-/// A capture file with these frames, in microseconds and little-endian.
-fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+/// A capture file with these frames and the seconds at which they come, in microseconds and little-endian.
+fn pcap(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let words = |words: &[u32]| -> Vec<u8> {
         let bytes = words.iter().copied().map(u32::to_le_bytes);
         bytes.flatten().collect()
     };
     let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 1]);
-    for frame in frames {
+    for (seconds, frame) in frames {
         #[expect(clippy::cast_possible_truncation, reason = "frames are short")]
         let length = frame.len() as u32;
-        file.extend(words(&[0, 0, length, length]));
+        file.extend(words(&[*seconds, 0, length, length]));
         file.extend(frame);
     }
     file
@@ -56,7 +56,16 @@ fn documented_frames() -> Vec<Vec<u8>> {
 }
 
 /// Writes a capture file and says where it is.
-pub(crate) fn capture(portdemux: &Portdemux<'_>, frames: &[Vec<u8>]) -> Result<String> {
+fn capture(portdemux: &Portdemux<'_>, frames: &[Vec<u8>]) -> Result<String> {
+    let frames: Vec<_> = frames.iter().map(|frame| (0, frame.clone())).collect();
+    timed_capture(portdemux, &frames)
+}
+
+/// The same of frames that come at so many seconds.
+pub(crate) fn timed_capture(
+    portdemux: &Portdemux<'_>,
+    frames: &[(u32, Vec<u8>)],
+) -> Result<String> {
     let path = portdemux.state().join("frames.pcap");
     fs::write(&path, pcap(frames))?;
     Ok(path.display().to_string())

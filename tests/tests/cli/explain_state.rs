@@ -12,7 +12,7 @@ use portdemux_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::explain::capture;
+use crate::explain::timed_capture;
 
 const RULES: &str = r#"
 [default]
@@ -201,8 +201,8 @@ fn it_says_where_a_socket_a_program_or_an_interface_is_missing() -> Result<()> {
     Ok(())
 }
 
-/// A connection as this host's interface sees it: what comes in, and what goes out.
-fn connection() -> Vec<Vec<u8>> {
+/// A connection as this host's interface sees it: what comes in and what goes out, and at which second.
+fn connection() -> Vec<(u32, Vec<u8>)> {
     let segment = |is_sent: bool, flags: u8, sequence: u32, acknowledgement: u32| {
         let (from, to) = if is_sent { (80, 5_000) } else { (5_000, 80) };
         let payload = frames::tcp(from, to).with(|tcp| {
@@ -217,12 +217,16 @@ fn connection() -> Vec<Vec<u8>> {
         });
         ip.frame().bytes()
     };
+    const HOUR: u32 = 3_600;
     vec![
-        segment(false, 0x02, 100, 0),
-        segment(true, 0x12, 500, 101),
-        segment(false, 0x10, 101, 501),
-        segment(false, 0x18, 101, 501),
-        segment(false, 0x18, 102, 501),
+        (100, segment(false, 0x02, 100, 0)),
+        (100, segment(true, 0x12, 500, 101)),
+        (101, segment(false, 0x10, 101, 501)),
+        (101, segment(false, 0x18, 101, 501)),
+        (102, segment(false, 0x18, 102, 501)),
+        // The rate has recovered, the flow is known still; then it was forgotten.
+        (102 + HOUR, segment(false, 0x18, 102, 501)),
+        (102 + 30 * HOUR, segment(false, 0x18, 103, 501)),
     ]
 }
 
@@ -233,7 +237,7 @@ fn a_capture_knows_which_way_frames_go_and_follows_flows_if_asked() -> Result<()
     }
     let lab = Lab::new()?;
     let portdemux = with_rules(&lab)?;
-    let path = capture(&portdemux, &connection())?;
+    let path = timed_capture(&portdemux, &connection())?;
     let explain = ["explain", "--pcap", &path, "--kernel", "--json"];
     let said = |more: &[&str]| -> Result<Vec<[String; 4]>> {
         let lines = portdemux.ok(&[&explain[..], more].concat())?.stdout;
@@ -251,6 +255,8 @@ fn a_capture_knows_which_way_frames_go_and_follows_flows_if_asked() -> Result<()
         ["in", "rule_local", "new", "3"],
         ["in", "rule_local", "new", "4"],
         ["in", "rule_local", "new", "5"],
+        ["in", "rule_local", "new", "6"],
+        ["in", "rule_local", "new", "7"],
     ]);
     assert_eq!(said(&[])?, apart);
     let together: Vec<_> = rows(&[
@@ -259,6 +265,8 @@ fn a_capture_knows_which_way_frames_go_and_follows_flows_if_asked() -> Result<()
         ["in", "rule_local", "new", "3"],
         ["in", "rule_local", "established", "4"],
         ["in", "rate_limited", "established", "5"],
+        ["in", "rule_local", "established", "6"],
+        ["in", "rule_local", "new", "7"],
     ]);
     let tracked = said(&["--track"])?;
     assert_eq!(tracked, together);

@@ -71,3 +71,68 @@ fn a_frame_with_less_in_the_capture_than_on_the_wire_is_known_for_it() {
     let mut capture = Capture::new("trace", &file[..]).unwrap();
     assert!(capture.next_frame().unwrap().unwrap().is_cut());
 }
+
+/// The times of the frames of a file.
+fn times(file: &[u8]) -> Vec<Option<u64>> {
+    let mut capture = Capture::new("capture", file).unwrap();
+    let mut times = Vec::new();
+    while let Some(frame) = capture.next_frame().unwrap() {
+        times.push(frame.time);
+    }
+    times
+}
+
+#[test]
+fn times_are_read_as_the_file_counts_them() {
+    const SECOND: u64 = 1_000_000_000;
+    for writer in [LITTLE, BIG] {
+        for (magic, nanoseconds) in [(0xa1b2_c3d4, 2_000), (0xa1b2_3c4d, 2), (0xa1b2_cd34, 2_000)] {
+            let file = writer.pcap(magic, 1, &[&[7; 20]]);
+            assert_eq!(times(&file), [Some(SECOND + nanoseconds)]);
+        }
+        let option = |code: u16, value: &[u8]| {
+            let length = u16::try_from(value.len()).unwrap();
+            let mut option = [writer.u16(code), writer.u16(length)].concat();
+            option.extend(value);
+            option.resize(option.len().next_multiple_of(4), 0);
+            option
+        };
+        let offset: [u8; 8] = if writer.big {
+            10_i64.to_be_bytes()
+        } else {
+            10_i64.to_le_bytes()
+        };
+        let count = 5 << 32 | 1_u64;
+        let rows: [(Vec<Vec<u8>>, u64); 5] = [
+            (vec![], count * 1_000),
+            (vec![option(2, b"eth0"), option(9, &[9])], count),
+            (
+                vec![option(9, &[0x80 | 10])],
+                (count >> 10) * SECOND + SECOND / 1024,
+            ),
+            (
+                vec![option(9, &[9]), option(14, &offset)],
+                count + 10 * SECOND,
+            ),
+            // What is no resolution, and what says that it is longer than the block.
+            (
+                vec![option(9, &[9, 9]), writer.words(&[0xffff_ffff])],
+                count * 1_000,
+            ),
+        ];
+        for (options, expected) in rows {
+            let interface = [writer.u16(1), writer.u16(0)].concat();
+            let body = [interface, writer.words(&[0]), options.concat()].concat();
+            let mut frame = writer.words(&[0, 5, 1, 20, 20]);
+            frame.extend([7; 20]);
+            let simple = [writer.words(&[20]), vec![7; 20]].concat();
+            let file = [
+                writer.section(),
+                writer.block(1, &body),
+                writer.block(6, &frame),
+                writer.block(3, &simple),
+            ];
+            assert_eq!(times(&file.concat()), [Some(expected), None]);
+        }
+    }
+}
