@@ -18,13 +18,16 @@ The maps and programs of an instance.
 .TP
 .I /run/portdemux/INSTANCE
 The text of the rules in force.
+.TP
+.I /var/lib/portdemux/INSTANCE.toml
+What was last in force from the file for boot.
 .SH ENVIRONMENT
 .TP
 .B NO_COLOR
 Turns colour off.
 .TP
-.B PORTDEMUX_BPFFS, PORTDEMUX_STATE_DIR, PORTDEMUX_CONFIG_DIR
-Other directories than /sys/fs/bpf, /run/portdemux and /etc/portdemux.
+.B PORTDEMUX_BPFFS, PORTDEMUX_STATE_DIR, PORTDEMUX_CONFIG_DIR, PORTDEMUX_KEPT_DIR
+Other directories than /sys/fs/bpf, /run/portdemux, /etc/portdemux and /var/lib/portdemux.
 ";
 
 /// A page for the command and for each of its verbs and nouns, by name.

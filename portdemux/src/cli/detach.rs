@@ -14,11 +14,17 @@ use crate::{
 /// Rules and counters stay for the next attach. --all removes everything: programs, rules, counters, pins and
 /// records, however damaged they are.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "\
+portdemux detach [OPTIONS] IFACE...
+       portdemux detach [OPTIONS] --all
+       portdemux detach --all-instances",
+    after_help = "\
 Examples:
   portdemux detach eth0
   portdemux detach --all
-  portdemux detach --all-instances")]
+  portdemux detach --all-instances"
+)]
 pub(super) struct Args {
     /// Interfaces to detach from
     #[arg(required_unless_present_any = ["all", "all_instances"], value_name = "IFACE")]
@@ -26,7 +32,7 @@ pub(super) struct Args {
     /// Detach from every interface, and remove rules and counters too
     #[arg(long, conflicts_with = "interfaces")]
     all: bool,
-    /// Do the same for every instance
+    /// Do what --all does for every instance
     #[arg(long, conflicts_with_all = ["interfaces", "all"])]
     all_instances: bool,
 }

@@ -151,12 +151,14 @@ fn wrong_usage_ends_with_2_and_says_what_is_right() -> Result<()> {
         (
             &["detach"],
             "error: the following required arguments were not provided:\n  <IFACE>...\n\nUsage: \
-             portdemux detach <IFACE>...",
+             portdemux detach [OPTIONS] IFACE...\n       portdemux detach [OPTIONS] --all\n       portdemux \
+             detach --all-instances",
         ),
         (
             &["detach", INTERFACE, "--all"],
             "error: the argument '[IFACE]...' cannot be used with '--all'\n\nUsage: portdemux detach \
-             <IFACE>...",
+             [OPTIONS] IFACE...\n       portdemux detach [OPTIONS] --all\n       portdemux detach \
+             --all-instances",
         ),
         (
             &["attach", INTERFACE, "--mode", "fast"],

@@ -67,13 +67,13 @@ enum Verb {
 /// What says which flows are meant.
 #[derive(Debug, clap::Args)]
 struct Selectors {
-    /// Only flows of these ports of this host: PORT/PROTOCOL or FIRST-LAST/PROTOCOL
+    /// Only flows of these ports of this host: PORT/PROTOCOL or FIRST-LAST/PROTOCOL, with commas between
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = super::port)]
     ports: Vec<PortRange>,
-    /// Only flows with peers in this prefix or at this address
+    /// Only flows with peers in these prefixes or at these addresses, with commas between
     #[arg(long = "source", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
     sources: Vec<IpNet>,
-    /// Only flows in this state: opening, answered, established, closing, closed, or half-open
+    /// Only flows in these states, with commas between: opening, answered, established, closing, closed, half-open
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = super::word::<Progress>)]
     states: Vec<Progress>,
 }
