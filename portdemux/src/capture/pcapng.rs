@@ -200,13 +200,10 @@ impl Pcapng {
             };
             match (self.order.u16([*c0, *c1]), value) {
                 (TSRESOL, &[resolution]) => interface.resolution = resolution,
-                (TSOFFSET, &[a, b, c, d, e, f, g, h]) => {
-                    let halves = [[a, b, c, d], [e, f, g, h]].map(|half| self.order.u32(half));
-                    let [high, low] = match self.order {
-                        Order::Big => halves,
-                        Order::Little => [halves[1], halves[0]],
-                    };
-                    interface.offset = (u64::from(high) << 32 | u64::from(low)).cast_signed();
+                (TSOFFSET, value) => {
+                    if let Ok(value) = value.try_into() {
+                        interface.offset = self.order.u64(value).cast_signed();
+                    }
                 }
                 _ => {}
             }

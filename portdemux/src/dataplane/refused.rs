@@ -86,10 +86,24 @@ pub(super) fn load(program: &str, load: impl FnOnce() -> Result<(), ProgramError
         return Err(failure);
     };
     let failure = failure.context(format!("the kernel's verifier says: {first} … {last}"));
+    if is_misinformed(first) {
+        let failure = failure.context(
+            "the kernel did not answer what it supports, as where too many files are open or memory is short",
+        );
+        return Err(failure).help(|| "try again; nothing was changed".into());
+    }
     Err(failure).help(|| match keep(&log) {
         Ok(file) => format!("all that it says is in {}", file.display()),
         Err(err) => format!("all that it says cannot be kept: {err}"),
     })
+}
+
+/// Whether the kernel refuses what it was told about a program's functions.
+///
+/// aya (0.14, `sys/feature_probe.rs`) asks the kernel whether it takes descriptions of types by loading small ones. One
+/// that fails for another reason is taken for a no: the descriptions are left out, and what names them is not.
+fn is_misinformed(first: &str) -> bool {
+    first.starts_with("invalid type id") && first.contains("func info")
 }
 
 /// The first line of a verifier's log, and the last that is not about the verification itself.
@@ -142,6 +156,26 @@ mod tests {
                    verification time 12 usec\nprocessed 5 insns (limit 1000000)\n\n";
         assert_eq!(ends(log), Some(("func#0 @0", "R3 unbounded memory access")));
         assert_eq!(ends("\n"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_could_not_be_asked_is_no_fault_of_the_program() {
+        let load = |log: &str| {
+            let refused: Result<(), ProgramError> = Err(ProgramError::LoadError {
+                io_error: io::Error::from_raw_os_error(22),
+                verifier_log: aya_obj::VerifierLog::new(log.into()),
+            });
+            format!(
+                "{:#}",
+                load("the program", || refused).expect_err("a refusal")
+            )
+        };
+        let text = load("invalid type id 173 in func info\n");
+        assert!(
+            text.contains("too many files are open") && text.contains("try again"),
+            "{text}"
+        );
+        assert!(!text.contains(".log"), "{text}");
     }
 
     #[test]

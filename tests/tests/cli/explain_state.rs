@@ -203,6 +203,7 @@ fn it_says_where_a_socket_a_program_or_an_interface_is_missing() -> Result<()> {
 
 /// A connection as this host's interface sees it: what comes in and what goes out, and at which second.
 fn connection() -> Vec<(u32, Vec<u8>)> {
+    const HOUR: u32 = 3_600;
     let segment = |is_sent: bool, flags: u8, sequence: u32, acknowledgement: u32| {
         let (from, to) = if is_sent { (80, 5_000) } else { (5_000, 80) };
         let payload = frames::tcp(from, to).with(|tcp| {
@@ -217,7 +218,6 @@ fn connection() -> Vec<(u32, Vec<u8>)> {
         });
         ip.frame().bytes()
     };
-    const HOUR: u32 = 3_600;
     vec![
         (100, segment(false, 0x02, 100, 0)),
         (100, segment(true, 0x12, 500, 101)),

@@ -107,7 +107,7 @@ fn times_are_read_as_the_file_counts_them() {
             (vec![], count * 1_000),
             (vec![option(2, b"eth0"), option(9, &[9])], count),
             (
-                vec![option(9, &[0x80 | 10])],
+                vec![option(9, &[0x8a])],
                 (count >> 10) * SECOND + SECOND / 1024,
             ),
             (
