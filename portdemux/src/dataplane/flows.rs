@@ -106,12 +106,18 @@ impl PortFlows {
 ///
 /// The kernel gives no random number.
 pub fn shape(flows: u32, half_open: u32) -> Result<Shape> {
+    Ok(shape_with(flows, half_open, random()?))
+}
+
+/// The same where the hash begins with this secret.
+#[must_use]
+pub fn shape_with(flows: u32, half_open: u32, seed: u64) -> Shape {
     let buckets = |places: u32| (places / NOWHERE).next_power_of_two().max(1) - 1;
-    Ok(Shape {
+    Shape {
         known: buckets(flows.saturating_mul(SPARE)),
         half_open: buckets(half_open),
-        seed: random()?,
-    })
+        seed,
+    }
 }
 
 /// The time in ticks.

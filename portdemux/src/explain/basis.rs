@@ -7,16 +7,12 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::{
-    flows::{Direction, Shape},
-    parse,
-    ruleset::RuleId,
-};
+use portdemux_common::{flows::Direction, parse, ruleset::RuleId};
 
 use super::{Explained, Shadow, standing::Standing};
 use crate::{
     clock::Clock,
-    dataplane::twin::Twin,
+    dataplane::{flows::shape_with, twin::Twin},
     figures::width,
     host::{Host, Presence, State},
     image::{self, Compiled},
@@ -60,11 +56,13 @@ impl<'s> Basis<'s> {
     /// A ruleset that is in force, as the kernel holds it.
     #[must_use]
     pub fn in_force(image: Compiled, names: HashMap<RuleId, String>) -> Self {
+        // Whoever has a capture explained aims at nobody's buckets.
+        let shape = shape_with(image.header.flows, image.header.half_open, 0);
         Self {
             image,
             names,
             text: None,
-            state: RefCell::new(State::empty(Shape::default())),
+            state: RefCell::new(State::empty(shape)),
             presence: Box::new(|_, _| true),
             tracks: false,
             now: Cell::new(0),

@@ -1,8 +1,13 @@
 //! Reports about a packet and about a capture.
 
-use portdemux_common::reason::{Reason, Verdict};
+use std::net::SocketAddr;
 
-use super::*;
+use portdemux_common::{
+    flows::{Direction, Relation},
+    reason::{Reason, Verdict},
+};
+
+use super::{packet::Flags, *};
 use crate::{
     capture::Capture,
     explain::{
@@ -159,4 +164,45 @@ fn a_capture_that_breaks_off_is_explained_as_far_as_it_goes() {
         findings.tally.outcomes(),
         [(Verdict::Drop, Reason::RuleDrop, 2)]
     );
+}
+
+#[test]
+fn many_flows_are_followed_at_once_if_that_is_asked() {
+    const FLOWS: u16 = 1_000;
+    let text =
+        "[default]\ninbound = \"drop\"\n[flows]\n[[rule]]\nname = \"web\"\nport = \"80/tcp\"\n";
+    let basis = Basis::from_text("portdemux.toml", text).unwrap().tracking();
+    let (here, there) = (SocketAddr::from(([192, 0, 2, 1], 80)), |flow| {
+        SocketAddr::from(([198, 51, 100, 7], 40_000 + flow))
+    });
+    let relation = |direction, flags, [from, to]: [SocketAddr; 2]| {
+        let frame = packet::frame_with(Transport::Tcp, Flags(flags), from, to).unwrap();
+        let explained = basis.explain_going(direction, 1, &frame, Some(7));
+        explained.standing.relation.map(Relation::name)
+    };
+    let in_all = |direction, flags| -> Vec<_> {
+        let ends = (0..FLOWS).map(|flow| match direction {
+            Direction::Received => [there(flow), here],
+            Direction::Sent => [here, there(flow)],
+        });
+        ends.map(|ends| relation(direction, flags, ends)).collect()
+    };
+    let all = |relation| vec![relation; usize::from(FLOWS)];
+    assert_eq!(in_all(Direction::Received, 0x02), all(Some("new")));
+    assert_eq!(in_all(Direction::Sent, 0x12), all(None));
+    // The number that was sent is 0, and so this completes no handshake but with 1.
+    assert_eq!(in_all(Direction::Received, 0x10), all(Some("new")));
+    let known = basis.explain_going(Direction::Received, 1, &[], Some(7));
+    assert_eq!(known.standing.flow, None);
+    let frame = packet::frame_with(Transport::Tcp, Flags(0x10), there(FLOWS - 1), here).unwrap();
+    let last = basis.explain_going(Direction::Received, 1, &frame, Some(7));
+    let flow = last.standing.flow.unwrap();
+    assert_eq!(
+        (flow.state, flow.begun_by, flow.half_open),
+        ("answered", "peer", true)
+    );
+    assert_eq!((flow.packets_in, flow.packets_out), (2, 1));
+    let frame = packet::frame_with(Transport::Tcp, Flags(0x10), there(0), here).unwrap();
+    let first = basis.explain_going(Direction::Received, 1, &frame, Some(7));
+    assert_eq!(first.standing.flow, Some(flow));
 }
