@@ -135,7 +135,7 @@ impl<'c, V: Variant, const FRAGS: bool, const FLOWS: bool> Ingress for Hook<'c, 
     }
 
     #[inline(always)]
-    fn finds_sockets(self) -> bool {
+    fn knows_destinations(self) -> bool {
         sockets::are_found()
     }
 

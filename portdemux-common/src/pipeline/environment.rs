@@ -78,8 +78,8 @@ pub trait Ingress: Hook {
     /// The length of the whole frame in bytes, of which `frame` is what can be read at once.
     fn length(self, frame: &Self::Frame) -> usize;
 
-    /// Whether it can be told if a socket is there.
-    fn finds_sockets(self) -> bool;
+    /// Whether it can be told which destinations are there.
+    fn knows_destinations(self) -> bool;
 
     /// Whether a socket is there for a packet that goes to this target.
     fn has_socket(self, metadata: &Metadata, target: &Target) -> bool;
@@ -104,7 +104,8 @@ pub trait Ingress: Hook {
     /// Counts a packet for its port, by how it stands to the flows: the index of a [`flows::Relation`].
     fn count_relation(self, port: usize, relation: usize);
 
-    /// Sees what was decided about the frame, before it is known whether its target is there. For the twin and its like.
+    /// Sees what was decided about the frame, and again what became of that where its target is missing and that is known.
+    /// For the twin and its like.
     #[inline(always)]
     fn see(self, _decision: &Decision) {}
 

@@ -185,7 +185,11 @@ pub(super) fn deliver<E: Ingress>(
     environment.see_outcome(outcome);
     let outcome = if matches!(outcome.verdict(), Verdict::Redirect) {
         cold_path();
-        environment.redirect(metadata, outcome)
+        let settled = environment.redirect(metadata, outcome);
+        if environment.knows_destinations() {
+            environment.see_outcome(settled);
+        }
+        settled
     } else {
         outcome
     };
@@ -268,7 +272,7 @@ fn find_socket<E: Ingress>(
     ruleset: &E::Rules,
     decision: Decision,
 ) -> Decision {
-    if !matches!(decision.reason, Reason::RuleSocket) || !environment.finds_sockets() {
+    if !matches!(decision.reason, Reason::RuleSocket) || !environment.knows_destinations() {
         return decision;
     }
     cold_path();

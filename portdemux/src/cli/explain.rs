@@ -2,13 +2,19 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
 use portdemux_common::{
-    decide::Metadata, flows::Direction, reason::Reason, ruleset::Entry, wire::Transport,
+    decide::Metadata,
+    destination,
+    flows::Direction,
+    reason::Reason,
+    ruleset::{Action, Entry},
+    wire::Transport,
 };
 
 use super::{Context, output, report};
@@ -32,7 +38,7 @@ use crate::{
     },
     figures::grouped,
     image::Compiled,
-    interface::watched,
+    interface::{self, watched},
     presence::Present,
     recover,
     rules::Destination,
@@ -91,14 +97,14 @@ pub(super) struct Args {
     ///
     /// A frame goes out if it comes from an address of this host and is for none. Nothing that goes out is held up: it has
     /// the reason egress. With --rules, without this, all frames are taken to come in.
-    #[arg(long, value_name = "WAY", requires = "pcap")]
+    #[arg(long, value_name = "WAY", conflicts_with = "protocol")]
     direction: Option<Way>,
     /// Let each frame of a capture follow those before it
     ///
     /// What they make of flows and rates counts: the first packet opens a flow, the next ones are of it. The first frame is
     /// taken to come now, and the others as long after it as they were captured. Without, each is explained as if it came
     /// next.
-    #[arg(long, requires = "pcap")]
+    #[arg(long, conflicts_with = "protocol")]
     track: bool,
     /// Also give each frame to a copy of the program in the kernel, the twin, and fail if it disagrees
     #[arg(long)]
@@ -164,9 +170,12 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let instance = Instance::open(args, context)?;
     let basis = basis(args, context, instance.as_ref())?;
     let mut agreement = agreement(args, &basis, instance.as_ref())?;
-    let explained = basis.explain(1, &frame);
+    let mut explained = basis.explain(1, &frame);
+    if instance.is_some() {
+        warn_of_own(&explained)?;
+    }
     let log = match &mut agreement {
-        Some(agreement) => agreement.check(&basis, &explained)?,
+        Some(agreement) => agreement.check(&basis, &mut explained)?,
         None => None,
     };
     if args.json {
@@ -185,6 +194,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             && let Some(line) = socket(instance, &basis, &explained)
         {
             context.output.line(line);
+        }
+        if !args.kernel && instance.is_some() && explained.decision.reason == Reason::RuleXsk {
+            context
+                .output
+                .line("assumed     that a program takes frames there; --kernel asks");
         }
         if args.flags.is_none() && transport == Transport::Tcp && explained.depends_on_flags() {
             context
@@ -241,6 +255,10 @@ impl Instance {
         let names: Vec<String> = attached.map(|interface| interface.name).collect();
         let attach = |interface: &str| format!("{} attach {interface}", context.command());
         match &args.interface {
+            Some(interface) if !is_there(interface)? => {
+                return Err(anyhow!("there is no interface {interface}"))
+                    .help(|| "ip link lists them".into());
+            }
             Some(interface) if !names.contains(interface) => output::warn(
                 format!(
                     "{interface} has no program of the instance: packets that come by it meet no rule"
@@ -268,14 +286,43 @@ impl Instance {
         }))
     }
 
-    /// Whether the destination of an entry is there for a packet.
+    /// Says if the rules are others by now than those that frames were explained by.
+    fn warn_of_change(&self, basis: &Basis<'_>) {
+        let (begun, now) = (basis.image.header.generation, self.maps.generation().0);
+        if begun != now {
+            output::warn(
+                format!(
+                    "the rules changed meanwhile: frames were explained by those of generation {begun}, and generation {now} is in force"
+                ),
+                Some("explain the capture again"),
+            );
+        }
+    }
+
+    /// Whether the destination of an entry is there for a packet; true where that cannot be seen, as of an AF_XDP socket,
+    /// which the kernel tells nobody but programs.
     fn has(&self, image: &Compiled, entry: Entry, metadata: &Metadata) -> bool {
-        let Some(transport) = metadata.transport() else {
+        let Some(target) = image.targets.get(entry.rule() as usize) else {
             return true;
         };
-        let to = recover::destination(image, entry);
-        self.present
-            .has(&to, ip_address(metadata.destination_address()), transport)
+        let targets = &self.maps.targets;
+        match entry.action() {
+            Action::Interface => targets
+                .device(target.first)
+                .map_or(true, |device| device.is_some()),
+            Action::Cpu => {
+                let seed = image.header.limits_seed;
+                let place = target.first + destination::spread(metadata, seed, target.count);
+                let cpu = image.cpus.get(place as usize).copied();
+                cpu.is_none_or(|cpu| targets.queue(cpu).map_or(true, |queue| queue.is_some()))
+            }
+            Action::Socket => metadata.transport().is_none_or(|transport| {
+                let to = recover::destination(image, entry);
+                self.present
+                    .has(&to, ip_address(metadata.destination_address()), transport)
+            }),
+            Action::Local | Action::Drop | Action::Reject | Action::Xsk => true,
+        }
     }
 }
 
@@ -302,6 +349,9 @@ fn explain_capture(
         context.output.is_read()
     };
     let found = capture::explain(capture, &basis, agreement.as_mut(), format, &ways, write)?;
+    if let Some(instance) = &instance {
+        instance.warn_of_change(&basis);
+    }
     let Some(Findings { tally, cut, error }) = found else {
         return Ok(());
     };
@@ -335,23 +385,60 @@ fn explain_capture(
     }
 }
 
+/// So many frames.
+fn frames(count: u64) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} frame{s}", grouped(count))
+}
+
 /// Says what the kernel was asked.
 fn tell(agreement: &Agreement) {
     if agreement.result().is_ok() {
         output::note(format!(
-            "the kernel agrees about {} frames",
-            grouped(agreement.compared)
+            "the kernel agrees about {}",
+            frames(agreement.compared)
         ));
     }
     if agreement.host_only > 0 {
         output::note(format!(
-            "{} frames were explained on the host only: the kernel tries programs on frames of {} \
-             to {} bytes",
-            grouped(agreement.host_only),
+            "{} explained on the host only: the kernel tries programs on frames of {} to {} bytes",
+            frames(agreement.host_only),
             Twin::MIN_FRAME,
             grouped(Twin::MAX_FRAME as u64)
         ));
     }
+}
+
+/// Says if the packet that is asked about goes out instead of coming in.
+fn warn_of_own(explained: &Explained<'_>) -> Result<()> {
+    let addresses = own_addresses()?;
+    let (source, destination) = (explained.source(), explained.destination());
+    let is_own = |address: Option<IpAddr>| address.is_some_and(|ip| addresses.contains(&ip));
+    if is_own(source) && !is_own(destination) {
+        output::warn(
+            "SRC is an address of this host: a packet from there goes out, and nothing that goes out is held up",
+            Some(
+                "this is what becomes of one that comes in; swap SRC and DST for the answer to it",
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Whether there is an interface of this name.
+fn is_there(name: &str) -> Result<bool> {
+    let interfaces = interface::list()?;
+    Ok(interfaces.iter().any(|interface| interface.name == name))
+}
+
+/// The addresses of this host, those of loopback left out.
+fn own_addresses() -> Result<BTreeSet<IpAddr>> {
+    let host = watched(&BTreeSet::new())?;
+    Ok(host
+        .addresses
+        .into_iter()
+        .chain(host.elsewhere.into_keys())
+        .collect())
 }
 
 /// Which way the frames of a capture go.
@@ -359,13 +446,8 @@ fn ways(args: &Args) -> Result<Ways> {
     if args.rules.is_some() && args.direction.is_none() {
         return Ok(Ways::default());
     }
-    let host = watched(&BTreeSet::new())?;
     Ok(Ways {
-        addresses: host
-            .addresses
-            .into_iter()
-            .chain(host.elsewhere.into_keys())
-            .collect(),
+        addresses: own_addresses()?,
         only: match args.direction {
             Some(Way::In) => Some(Direction::Received),
             Some(Way::Out) => Some(Direction::Sent),

@@ -56,7 +56,8 @@ impl Agreement {
         }
     }
 
-    /// Gives a frame that was explained last to the kernel, too, and notes where it says something else. Returns what the
+    /// Gives a frame that was explained last to the kernel, too, and notes where it says something else. Whether a program
+    /// takes raw frames the kernel alone knows: that is added to what is explained. Returns what the
     /// program logged, if it was loaded to log; of a frame that the kernel does not take, nothing.
     ///
     /// # Errors
@@ -65,7 +66,7 @@ impl Agreement {
     pub fn check(
         &mut self,
         basis: &Basis<'_>,
-        explained: &Explained<'_>,
+        explained: &mut Explained<'_>,
     ) -> Result<Option<Vec<String>>> {
         // What goes out meets another program, which holds nothing up.
         if explained.direction == Direction::Sent {
@@ -79,6 +80,7 @@ impl Agreement {
         let run = self.twin.run(explained.bytes)?;
         let log = self.twin.take_log();
         self.compared += 1;
+        explained.know_of_xsk(&run.trace);
         let differences = differences(explained, &run);
         if differences.is_empty() {
             return Ok(log);

@@ -114,16 +114,16 @@ pub fn explain<R: Read>(
             }
         };
         let direction = ways.of(frame.bytes);
-        let explained = basis.explain_going(direction, frame.number, frame.bytes, frame.time);
+        let mut explained = basis.explain_going(direction, frame.number, frame.bytes, frame.time);
         if ways.only.is_some_and(|only| only != direction) {
             continue;
         }
         findings.cut += u64::from(frame.is_cut());
-        findings.tally.count(&explained);
         let log = match &mut agreement {
-            Some(agreement) => agreement.check(basis, &explained)?,
+            Some(agreement) => agreement.check(basis, &mut explained)?,
             None => None,
         };
+        findings.tally.count(&explained);
         match format {
             Format::Json => {
                 text.push_str(&serde_json::to_string(&explained.line(log))?);

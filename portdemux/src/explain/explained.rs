@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use portdemux_common::{
-    decide::Decision,
+    decide::{Decision, Outcome},
     flows::{Direction, Relation},
     parse::{Address, Class, Fragment, Parsed},
     reason::Reason,
@@ -131,6 +131,15 @@ impl Explained<'_> {
     pub fn depends_on_flags(&self) -> bool {
         self.standing != Standing::default()
             || matches!(self.decision.reason, Reason::RuleSocket | Reason::NoSocket)
+    }
+
+    /// Takes from the kernel that no program takes raw frames where a rule sends it, which the host cannot see.
+    pub(super) fn know_of_xsk(&mut self, kernel: &Trace) {
+        let outcome = Outcome(u64::from(kernel.reason) << 32 | u64::from(kernel.verdict) << 40);
+        if self.decision.reason == Reason::RuleXsk && kernel.reason == Reason::NoXsk as u8 {
+            self.decision.verdict = outcome.verdict();
+            self.decision.reason = Reason::NoXsk;
+        }
     }
 
     /// Why that happens to it.

@@ -87,7 +87,8 @@ impl FromStr for Flags {
         }
         let mut flags = 0;
         for word in text.split(',') {
-            let bit = Self::WORDS.iter().position(|known| *known == word);
+            let mut words = Self::WORDS.iter();
+            let bit = words.position(|known| known.eq_ignore_ascii_case(word));
             flags |= 1 << bit.ok_or(NoFlags)?;
         }
         Ok(Self(flags))

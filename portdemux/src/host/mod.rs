@@ -180,7 +180,7 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
         frame.length()
     }
 
-    fn finds_sockets(self) -> bool {
+    fn knows_destinations(self) -> bool {
         true
     }
 
@@ -194,9 +194,7 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
             return outcome;
         };
         let is_there = (self.host.presence)(entry, metadata);
-        let outcome = destination::settle(outcome, target, is_there);
-        self.seen.decision.set(outcome.decision());
-        outcome
+        destination::settle(outcome, target, is_there)
     }
 
     fn count(self, _bytes: u64, _port: Option<usize>, _decision: &Decision) {}

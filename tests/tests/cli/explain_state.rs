@@ -329,3 +329,112 @@ fn flags_are_words_that_tcp_has() -> Result<()> {
     ensure!(refused.code() == Some(2), "{refused:?}");
     Ok(())
 }
+
+const TARGETS: &str = r#"
+[default]
+fragments = "track"
+
+[[rule]]
+name = "out"
+port = "90/udp"
+to = "interface:away"
+fallback = "reject"
+
+[[rule]]
+name = "cpus"
+port = "91/udp"
+to = "cpu:0"
+
+[[rule]]
+name = "raw"
+port = "92/udp"
+to = "xsk:nobody"
+fallback = "reject"
+"#;
+
+#[test]
+fn it_knows_which_targets_are_there_and_so_does_the_kernel() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let peer = [
+        "link",
+        "add",
+        "away",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "away-peer",
+    ];
+    lab.server.ip(&peer)?.success()?;
+    let portdemux = Portdemux::new(&lab.server)?;
+    let file = portdemux.rules_file(TARGETS)?.display().to_string();
+    portdemux.ok(&["attach", INTERFACE, "--rules", &file])?;
+    let said = |port: u16| -> Result<[String; 2]> {
+        let said = explained(&portdemux, "udp", [5_000, port], &[])?;
+        Ok(outcome(&said).map(str::to_owned))
+    };
+    assert_eq!(said(90)?, ["redirect", "rule_interface"]);
+    assert_eq!(said(91)?, ["redirect", "rule_cpu"]);
+    // Nobody takes raw frames, which the kernel alone can tell.
+    assert_eq!(said(92)?, ["reject", "no_xsk"]);
+
+    lab.server.ip(&["link", "del", "away"])?.success()?;
+    wait_until("the kernel has taken the interface out", PATIENCE, || {
+        Ok(said(90)? == ["reject", "no_interface"])
+    })?;
+    // Later fragments go where the first one went, which is nowhere.
+    let piece = |offset: u16, payload: frames::Payload| {
+        let ip = frames::ipv4(payload).with(|ip| {
+            // MF in the first one.
+            (ip.id, ip.offset, ip.flags) = (7, offset, u8::from(offset == 0));
+        });
+        (0, ip.frame().bytes())
+    };
+    let first = frames::udp(5_000, 90).with(|udp| {
+        udp.data = vec![0; 24];
+        udp.length = Some(100);
+    });
+    let pieces = [
+        piece(0, first.into()),
+        piece(4, frames::other(frames::UDP, [0; 16])),
+    ];
+    let path = timed_capture(&portdemux, &pieces)?;
+    let lines = portdemux
+        .ok(&["explain", "--pcap", &path, "--kernel", "--json"])?
+        .stdout;
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        assert_eq!(outcome(&line), ["reject", "no_interface"], "{line}");
+    }
+
+    // In generic mode packets are handed to no CPU.
+    portdemux.ok(&["detach", INTERFACE])?;
+    portdemux.ok(&["attach", INTERFACE, "--mode", "generic"])?;
+    assert_eq!(said(91)?, ["pass", "no_cpu"]);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_meant_is_said() -> Result<()> {
+    if !require::have(require::WIRE) {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let portdemux = with_rules(&lab)?;
+    let (here, there) = (format!("{SERVER_V4}:80"), format!("{CLIENT_V4}:5000"));
+    let swapped = portdemux.ok(&["explain", "tcp", &here, &there])?.stderr;
+    ensure!(swapped.contains("swap SRC and DST"), "{swapped}");
+    let packet = ["explain", "tcp", &there, &here];
+    let unknown = portdemux.fails(1, &[&packet[..], &["--interface", "nope"]].concat())?;
+    ensure!(
+        unknown.stderr.contains("there is no interface nope"),
+        "{unknown:?}"
+    );
+    portdemux.fails(2, &[&packet[..], &["--track"]].concat())?;
+    portdemux.fails(2, &[&packet[..], &["--direction", "in"]].concat())?;
+    portdemux.fails(2, &[&packet[..], &["--flags", "synack"]].concat())?;
+    Ok(())
+}
