@@ -1,21 +1,20 @@
 //! The hook on the way out: tc, where what this host sends is seen.
 
-use core::{cell::Cell, hint::cold_path, marker::PhantomData};
+use core::{cell::Cell, hint::cold_path};
 
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use portdemux_common::{
     flows::Direction,
     packet::Packet,
-    pipeline::{self, Egress, Environment, Scratch},
+    pipeline::{self, Egress, Scratch},
 };
 
 use crate::{
-    Maps, flows,
+    flows,
     frame::{place_linear, read_linear},
-    ingress::Attached,
-    ruleset::{self, Ruleset},
-    scratch, verifier,
+    hook::Hook,
+    scratch,
 };
 
 /// How much of a packet is brought to where it can be read, if its headers are not there.
@@ -77,32 +76,10 @@ impl Packet for SocketBuffer {
 /// Notes a packet in its flow.
 #[inline(always)]
 pub fn notice(ctx: &TcContext) {
-    pipeline::send(Hook { ctx });
+    pipeline::send(Hook::<_>::new(ctx));
 }
 
-/// A packet that a program of the tc hook sees.
-#[derive(Clone, Copy)]
-struct Hook<'c> {
-    ctx: &'c TcContext,
-}
-
-impl Environment for Hook<'_> {
-    type Rules = Ruleset;
-    type Ruleset = Ruleset;
-    type Tables = Maps<Attached>;
-
-    #[inline(always)]
-    fn ruleset(self) -> Option<Ruleset> {
-        ruleset::in_force()
-    }
-
-    #[inline(always)]
-    fn tables(&self) -> &Maps<Attached> {
-        &Maps(PhantomData)
-    }
-}
-
-impl pipeline::Hook for Hook<'_> {
+impl pipeline::Hook for Hook<'_, TcContext> {
     type Scratch = &'static mut Scratch;
     type Frame = SocketBuffer;
 
@@ -115,14 +92,9 @@ impl pipeline::Hook for Hook<'_> {
     fn scratch(self) -> Option<&'static mut Scratch> {
         scratch::of(Direction::Sent)
     }
-
-    #[inline(always)]
-    fn barrier(self) {
-        verifier::barrier();
-    }
 }
 
-impl Egress for Hook<'_> {
+impl Egress for Hook<'_, TcContext> {
     #[inline(always)]
     fn is_short(self, frame: &SocketBuffer) -> bool {
         frame.is_missing.get()

@@ -12,7 +12,7 @@ use portdemux_common::{
 use crate::{
     Maps,
     blocks::{self, At, Blocks, Set},
-    ingress::Variant,
+    hook::Variant,
     verifier::Lookup as _,
     words::Shared,
 };

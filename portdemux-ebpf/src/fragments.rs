@@ -8,7 +8,7 @@ use portdemux_common::{
 
 use crate::{
     Maps,
-    ingress::Variant,
+    hook::Variant,
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };

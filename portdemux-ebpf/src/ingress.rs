@@ -1,96 +1,25 @@
 //! The hook on the way in: XDP.
 
-use core::{hint::cold_path, marker::PhantomData};
+use core::hint::cold_path;
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
-    programs::XdpContext,
-};
+use aya_ebpf::programs::XdpContext;
 use portdemux_common::{
     decide::{Decision, Metadata, Outcome},
     destination::Target,
     flows::Direction,
     packet::Packet as _,
-    pipeline::{self, Environment, Ingress, Scratch},
+    pipeline::{self, Ingress, Scratch},
 };
 
 use crate::{
-    Maps, counting, flows,
+    counting, flows,
     frame::{LinearFrame, WholeFrame},
-    ruleset::{self, Ruleset},
-    scratch, sockets, targets, verifier,
+    hook::{Hook, Variant},
+    scratch, sockets, targets,
 };
 
-/// What is different where nobody but user space runs a program, to compare it with the host.
-pub trait Variant: Copy {
-    /// The time in nanoseconds of `CLOCK_MONOTONIC`, to a few milliseconds.
-    fn coarse() -> u64;
-
-    /// The same to the nanosecond.
-    fn precise() -> u64;
-
-    /// Sees what was decided about a frame.
-    fn see(outcome: Outcome);
-}
-
-/// The program that is attached.
-#[derive(Clone, Copy)]
-pub struct Attached;
-
-impl Variant for Attached {
-    #[inline(always)]
-    fn coarse() -> u64 {
-        // SAFETY: the helper takes nothing and cannot fail (Linux 5.11, kernel/bpf/helpers.c).
-        unsafe { bpf_ktime_get_coarse_ns() }
-    }
-
-    #[inline(always)]
-    fn precise() -> u64 {
-        // SAFETY: the helper takes nothing and cannot fail.
-        unsafe { bpf_ktime_get_ns() }
-    }
-
-    #[inline(always)]
-    fn see(_outcome: Outcome) {}
-}
-
-/// A frame that an XDP program was handed.
-///
-/// With `FRAGS` it can lie in several buffers (`xdp.frags`, Linux 5.18 and newer). With `FLOWS` flows are tracked.
-#[derive(Clone, Copy)]
-pub(crate) struct Hook<'c, V, const FRAGS: bool, const FLOWS: bool> {
-    ctx: &'c XdpContext,
-    variant: PhantomData<V>,
-}
-
-impl<'c, V, const FRAGS: bool, const FLOWS: bool> Hook<'c, V, FRAGS, FLOWS> {
-    #[inline(always)]
-    pub(crate) const fn new(ctx: &'c XdpContext) -> Self {
-        Self {
-            ctx,
-            variant: PhantomData,
-        }
-    }
-}
-
-impl<V: Variant, const FRAGS: bool, const FLOWS: bool> Environment for Hook<'_, V, FRAGS, FLOWS> {
-    type Rules = Ruleset;
-    type Ruleset = Ruleset;
-    type Tables = Maps<V>;
-
-    #[inline(always)]
-    fn ruleset(self) -> Option<Ruleset> {
-        ruleset::in_force()
-    }
-
-    #[inline(always)]
-    fn tables(&self) -> &Maps<V> {
-        &Maps(PhantomData)
-    }
-}
-
 impl<V: Variant, const FRAGS: bool, const FLOWS: bool> pipeline::Hook
-    for Hook<'_, V, FRAGS, FLOWS>
+    for Hook<'_, XdpContext, V, FRAGS, FLOWS>
 {
     type Scratch = &'static mut Scratch;
     type Frame = LinearFrame;
@@ -104,14 +33,11 @@ impl<V: Variant, const FRAGS: bool, const FLOWS: bool> pipeline::Hook
     fn scratch(self) -> Option<&'static mut Scratch> {
         scratch::of(Direction::Received)
     }
-
-    #[inline(always)]
-    fn barrier(self) {
-        verifier::barrier();
-    }
 }
 
-impl<'c, V: Variant, const FRAGS: bool, const FLOWS: bool> Ingress for Hook<'c, V, FRAGS, FLOWS> {
+impl<'c, V: Variant, const FRAGS: bool, const FLOWS: bool> Ingress
+    for Hook<'c, XdpContext, V, FRAGS, FLOWS>
+{
     type Whole = WholeFrame<'c>;
 
     const TRACKS_FLOWS: bool = FLOWS;
@@ -176,12 +102,7 @@ impl<'c, V: Variant, const FRAGS: bool, const FLOWS: bool> Ingress for Hook<'c, 
     }
 
     #[inline(always)]
-    fn see(self, decision: &Decision) {
-        V::see(decision.outcome());
-    }
-
-    #[inline(always)]
-    fn see_outcome(self, outcome: Outcome) {
+    fn see(self, outcome: Outcome) {
         V::see(outcome);
     }
 }

@@ -16,6 +16,7 @@ mod egress;
 mod flows;
 mod fragments;
 mod frame;
+mod hook;
 mod ingress;
 mod limits;
 pub mod redirect_drops;
@@ -33,8 +34,8 @@ use core::{hint::cold_path, marker::PhantomData};
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 pub use egress::notice;
 pub use frame::WholeFrame;
-use ingress::Hook;
-pub use ingress::{Attached, Variant};
+use hook::Hook;
+pub use hook::{Attached, Variant};
 use portdemux_common::{
     pipeline::{self, Finish},
     reason::Verdict,
@@ -53,7 +54,7 @@ pub(crate) struct Maps<V>(PhantomData<V>);
 pub fn dispatch<const FRAGS: bool, const FLOWS: bool, V: Variant>(
     ctx: &XdpContext,
 ) -> xdp_action::Type {
-    let Some(verdict) = pipeline::receive(Hook::<V, FRAGS, FLOWS>::new(ctx)) else {
+    let Some(verdict) = pipeline::receive(Hook::<_, V, FRAGS, FLOWS>::new(ctx)) else {
         // A map has no element: this cannot happen, and aborting drops.
         return xdp_action::XDP_ABORTED;
     };
@@ -71,5 +72,5 @@ pub fn dispatch<const FRAGS: bool, const FLOWS: bool, V: Variant>(
 /// Reads a frame and hands on what it says, as [`dispatch`] does.
 #[inline(always)]
 pub fn parse<F: Finish>(ctx: &XdpContext, finish: F) -> F::Output {
-    pipeline::parse(Hook::<Attached, true, false>::new(ctx), finish)
+    pipeline::parse(Hook::<_, Attached, true>::new(ctx), finish)
 }

@@ -1,7 +1,5 @@
 //! Socket lookups, and the sockets that they are answered with.
 
-use core::marker::PhantomData;
-
 use aya_ebpf::{
     EbpfContext as _, Global,
     bindings::{BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops},
@@ -15,15 +13,15 @@ use portdemux_common::{
     destination::Target,
     memory::Word as _,
     parse::Version,
-    pipeline::{self, Environment, SocketLookup},
+    pipeline::{self, SocketLookup},
     sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_PLACES, Steering},
     wire::{IpProto, Transport},
 };
 
 use crate::{
-    Maps, counting,
-    ingress::Attached,
-    ruleset::{self, Ruleset},
+    counting,
+    hook::Hook,
+    ruleset,
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };
@@ -128,36 +126,14 @@ fn is_present(destination: u32, is_udp: u32, is_v6: u32) -> Option<bool> {
 #[inline(always)]
 #[must_use]
 pub fn steer(ctx: &SkLookupContext) -> u32 {
-    match pipeline::lookup(Hook { ctx }) {
+    match pipeline::lookup(Hook::<_>::new(ctx)) {
         Some(false) => SK_DROP,
         // A lookup that no rule is about takes its usual way.
         Some(true) | None => SK_PASS,
     }
 }
 
-/// A question of the kernel's which socket a packet is for.
-#[derive(Clone, Copy)]
-struct Hook<'c> {
-    ctx: &'c SkLookupContext,
-}
-
-impl Environment for Hook<'_> {
-    type Rules = Ruleset;
-    type Ruleset = Ruleset;
-    type Tables = Maps<Attached>;
-
-    #[inline(always)]
-    fn ruleset(self) -> Option<Ruleset> {
-        ruleset::in_force()
-    }
-
-    #[inline(always)]
-    fn tables(&self) -> &Maps<Attached> {
-        &Maps(PhantomData)
-    }
-}
-
-impl SocketLookup for Hook<'_> {
+impl SocketLookup for Hook<'_, SkLookupContext> {
     #[inline(always)]
     fn lookup(self) -> Option<Lookup> {
         read(self.ctx)

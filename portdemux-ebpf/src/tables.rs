@@ -7,7 +7,7 @@ use portdemux_common::{ruleset::LINE, sources::Table};
 
 use crate::{
     Maps,
-    ingress::Variant,
+    hook::Variant,
     verifier::{Lookup as _, within},
 };
 

@@ -9,7 +9,7 @@ use portdemux_common::memory::{Memory, Word};
 
 use crate::{
     Maps,
-    ingress::Variant,
+    hook::Variant,
     verifier::{self, launder},
 };
 

@@ -10,7 +10,7 @@ use crate::{
     limits::Limits,
     packet::Packet,
     policy::TICK_SHIFT,
-    ruleset::{Entry, RulesetTables},
+    ruleset::RulesetTables,
     sockets::Lookup,
     sources,
 };
@@ -31,6 +31,10 @@ pub trait Environment: Copy {
 
     /// The tables.
     fn tables(&self) -> &Self::Tables;
+
+    /// Has what was written to the scratch space read from there again, as if nothing were known of it.
+    #[inline(always)]
+    fn barrier(self) {}
 
     /// The time in ticks, from which on flows and fragments are forgotten.
     #[inline(always)]
@@ -56,10 +60,6 @@ pub trait Hook: Environment {
 
     /// What of the packet can be read at once.
     fn frame(self) -> Self::Frame;
-
-    /// Has what was written to the scratch space read from there again, as if nothing were known of it.
-    #[inline(always)]
-    fn barrier(self) {}
 }
 
 /// A frame that came in.
@@ -107,11 +107,7 @@ pub trait Ingress: Hook {
     /// Sees what was decided about the frame, and again what became of that where its target is missing and that is known.
     /// For the twin and its like.
     #[inline(always)]
-    fn see(self, _decision: &Decision) {}
-
-    /// The same of a decision that is known as one word.
-    #[inline(always)]
-    fn see_outcome(self, _outcome: Outcome) {}
+    fn see(self, _outcome: Outcome) {}
 }
 
 /// A packet that goes out.
@@ -146,10 +142,4 @@ pub trait SocketLookup: Environment {
 
     /// Counts the lookup for its port, given by its index, and its rule.
     fn count(self, port: usize, decision: &Decision);
-}
-
-/// Whether a rule claims the port of this index.
-#[inline(always)]
-pub(super) fn serves<R: RulesetTables>(ruleset: &R, port: usize) -> bool {
-    ruleset.port(port).is_some_and(Entry::is_claimed)
 }

@@ -9,7 +9,7 @@
 //! kernel's programs implement it for BPF maps and the context of a hook, the host for slices and collections, so that
 //! `explain`, the tests and the benchmark run what the attached programs run.
 //!
-//! Between the steps stands [`Hook::barrier`]. What one step has found out lies in [`Scratch`] and is read from
+//! Between the steps stands [`Environment::barrier`]. What one step has found out lies in [`Scratch`] and is read from
 //! there by the next: the kernel's verifier knows nothing of what it reads back, so that all ways through one step meet
 //! before the next, and each is verified once.
 

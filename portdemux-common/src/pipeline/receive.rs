@@ -79,7 +79,7 @@ impl<E: Ingress> Finish for ByPort<E> {
                 return step;
             }
         };
-        environment.see(&decision);
+        environment.see(decision.outcome());
         let port = parsed
             .ports()
             .map(|ports| ports.destination.index(ports.transport));
@@ -104,7 +104,7 @@ fn decide_deferred<E: Ingress>(environment: E, deferred: Deferred<E>) -> Verdict
             .metadata
             .decide_by_address(&environment.frame(), ruleset)
     {
-        environment.see(&decision);
+        environment.see(decision.outcome());
         let (length, port) = (scratch.metadata.length, scratch.metadata.port);
         environment.count_known(length, port as usize, &decision);
         return decision.verdict;
@@ -147,7 +147,7 @@ fn decide_deferred<E: Ingress>(environment: E, deferred: Deferred<E>) -> Verdict
         let outcome = decision.outcome();
         return conclude(environment, scratch, ruleset, outcome);
     }
-    environment.see(&decision);
+    environment.see(decision.outcome());
     let (length, port) = (scratch.metadata.length, scratch.metadata.port);
     environment.count(length, Some(port as usize), &decision);
     decision.verdict
@@ -182,12 +182,12 @@ pub(super) fn deliver<E: Ingress>(
     port: u32,
     outcome: Outcome,
 ) -> Verdict {
-    environment.see_outcome(outcome);
+    environment.see(outcome);
     let outcome = if matches!(outcome.verdict(), Verdict::Redirect) {
         cold_path();
         let settled = environment.redirect(metadata, outcome);
         if environment.knows_destinations() {
-            environment.see_outcome(settled);
+            environment.see(settled);
         }
         settled
     } else {

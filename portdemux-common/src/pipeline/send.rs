@@ -2,7 +2,7 @@
 
 use core::{borrow::Borrow as _, hint::cold_path};
 
-use super::{Egress, Scratch, environment::serves};
+use super::{Egress, Scratch};
 use crate::{
     flows::{self, Direction},
     packet::Packet as _,
@@ -83,7 +83,7 @@ fn note<E: Egress>(environment: E, scratch: &mut Scratch) -> Option<()> {
     let tables = environment.tables();
     flows::seek(tables, tracked, environment.tick());
     environment.barrier();
-    let serves = serves(ruleset, port);
+    let serves = ruleset.port(port).is_some_and(Entry::is_claimed);
     let timeouts = &ruleset.header().defaults.timeouts;
     flows::send(tables, tracked, serves, metadata.may_begin(), timeouts);
     environment.barrier();

@@ -214,11 +214,7 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
             .set(relation.map(|relation| (port, relation)));
     }
 
-    fn see(self, decision: &Decision) {
-        self.seen.decision.set(*decision);
-    }
-
-    fn see_outcome(self, outcome: Outcome) {
+    fn see(self, outcome: Outcome) {
         self.seen.decision.set(outcome.decision());
     }
 }
