@@ -65,6 +65,12 @@ pub(crate) fn grouped(number: impl Into<u64>) -> String {
     text
 }
 
+/// So many of something, of which the word is for one.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{} {what}{s}", grouped(number))
+}
+
 /// A size in bytes with a binary prefix, as in `6.1 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
     scaled(

@@ -3,7 +3,13 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use anyhow::Result;
-use portdemux_common::{parse::Version, wire::Transport};
+use portdemux_common::{
+    decide::Metadata,
+    destination,
+    parse::Version,
+    ruleset::{Action, Entry},
+    wire::Transport,
+};
 
 use crate::{
     dataplane::{
@@ -11,6 +17,9 @@ use crate::{
         maps::Maps,
         steering::Member,
     },
+    explain::ip_address,
+    image::Compiled,
+    recover,
     rules::{Destination, destination::SocketName},
     sockets::Socket,
 };
@@ -34,9 +43,53 @@ impl Present {
         let states = destinations::states(maps)?.into_iter();
         let missing = states.filter(|reached| reached.state != State::Ready);
         Ok(Self {
-            sockets: maps.steering.members_by_name(),
             missing: missing.map(|reached| reached.destination).collect(),
+            ..Self::of_sockets(maps)
         })
+    }
+
+    /// Which sockets there are by now, and of nothing else whether it is missing.
+    pub(crate) fn of_sockets(maps: &Maps) -> Self {
+        Self {
+            sockets: maps.steering.members_by_name(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Whether the destination of an entry is there for a packet, as the maps have it that the program asks; true where that
+    /// cannot be seen, as of an AF_XDP socket, which the kernel tells nobody but programs.
+    pub(crate) fn takes(
+        &self,
+        maps: &Maps,
+        ruleset: &Compiled,
+        entry: Entry,
+        metadata: &Metadata,
+    ) -> bool {
+        let Some(target) = ruleset.targets.get(entry.rule() as usize) else {
+            return true;
+        };
+        match entry.action() {
+            Action::Interface => maps
+                .targets
+                .device(target.first)
+                .map_or(true, |device| device.is_some()),
+            Action::Cpu => {
+                let seed = ruleset.header.limits_seed;
+                let place = target.first + destination::spread(metadata, seed, target.count);
+                let cpu = ruleset.cpus.get(place as usize).copied();
+                cpu.is_none_or(|cpu| {
+                    maps.targets
+                        .queue(cpu)
+                        .map_or(true, |queue| queue.is_some())
+                })
+            }
+            Action::Socket => metadata.transport().is_none_or(|transport| {
+                let to = recover::destination(ruleset, entry);
+                let address = ip_address(metadata.destination_address());
+                self.has(&to, address, transport)
+            }),
+            Action::Local | Action::Drop | Action::Reject | Action::Xsk => true,
+        }
     }
 
     /// Whether packets for an address of this host get to a destination.

@@ -247,26 +247,26 @@ impl Twin {
             limits,
         } = &self.remembered;
         self.now.write(0, &[now]);
-        for (_, words) in state.known.before() {
-            flows.write(0, &words);
+        for (_, words) in &*state.known.before() {
+            flows.write(0, words);
         }
-        for (_, words) in state.half_open.before() {
-            half_open.write(0, &words);
+        for (_, words) in &*state.half_open.before() {
+            half_open.write(0, words);
         }
         fragments.write(
             offset_of!(fragments::Buckets<u64>, seed),
             &[state.fragments_seed],
         );
         let first = offset_of!(fragments::Buckets<u64>, buckets);
-        for (at, words) in state.fragments.before() {
-            fragments.write(first + at as usize * FRAGMENT, &words);
+        for (at, words) in &*state.fragments.before() {
+            fragments.write(first + *at as usize * FRAGMENT, words);
         }
-        for (rule, words) in state.rates.before() {
-            limits.write(rule as usize * size_of::<[u64; 2]>(), &words);
+        for (rule, words) in &*state.rates.before() {
+            limits.write(*rule as usize * size_of::<[u64; 2]>(), words);
         }
         let first = offset_of!(LimitWords, sources);
-        for (at, words) in state.source_rates.before() {
-            limits.write(first + at as usize * SOURCE, &words);
+        for (at, words) in &*state.source_rates.before() {
+            limits.write(first + *at as usize * SOURCE, words);
         }
     }
 

@@ -63,7 +63,7 @@ impl<'s> Basis<'s> {
             names,
             text: None,
             state: RefCell::new(State::empty(shape)),
-            presence: Box::new(|_, _| true),
+            presence: Box::new(|_, _, _| true),
             tracks: false,
             now: Cell::new(0),
             begun: Cell::new(None),

@@ -38,7 +38,8 @@ pub struct Ways {
 
 impl Ways {
     /// Which way a frame goes.
-    fn of(&self, bytes: &[u8]) -> Direction {
+    #[must_use]
+    pub fn of(&self, bytes: &[u8]) -> Direction {
         if self.addresses.is_empty() {
             return Direction::Received;
         }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use portdemux_common::{
-    decide::{Decision, Outcome},
+    decide::Decision,
     flows::{Direction, Relation},
     parse::{Address, Class, Fragment, Parsed},
-    reason::Reason,
+    reason::{Reason, Verdict},
     trace::Trace,
 };
 use serde::Serialize;
@@ -135,10 +135,12 @@ impl Explained<'_> {
 
     /// Takes from the kernel that no program takes raw frames where a rule sends it, which the host cannot see.
     pub(super) fn know_of_xsk(&mut self, kernel: &Trace) {
-        let outcome = Outcome(u64::from(kernel.reason) << 32 | u64::from(kernel.verdict) << 40);
-        if self.decision.reason == Reason::RuleXsk && kernel.reason == Reason::NoXsk as u8 {
-            self.decision.verdict = outcome.verdict();
-            self.decision.reason = Reason::NoXsk;
+        let verdict = Verdict::ALL.get(usize::from(kernel.verdict));
+        if self.decision.reason == Reason::RuleXsk
+            && kernel.reason == Reason::NoXsk as u8
+            && let Some(&verdict) = verdict
+        {
+            (self.decision.verdict, self.decision.reason) = (verdict, Reason::NoXsk);
         }
     }
 

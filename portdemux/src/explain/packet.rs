@@ -100,8 +100,10 @@ pub(super) fn said(explained: &Explained<'_>) -> String {
     let Some(ports) = explained.parsed.ports() else {
         return String::new();
     };
-    if ports.transport != Transport::Tcp {
-        return opening(ports.transport).into();
+    match ports.transport {
+        Transport::Tcp => {}
+        Transport::Udp => return "UDP".into(),
+        Transport::Sctp => return "SCTP".into(),
     }
     let flags = explained.bytes.read::<1>(explained.parsed.payload + 13);
     let flags = Flags(flags.map_or(0, |[flags]| flags));
@@ -162,15 +164,6 @@ pub fn frame_with(
     frame.extend(header);
     frame.extend(segment);
     Ok(frame)
-}
-
-/// What a packet says as it sets out, in words.
-const fn opening(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "TCP SYN",
-        Transport::Udp => "UDP",
-        Transport::Sctp => "SCTP",
-    }
 }
 
 fn ipv4(protocol: u8, length: u8, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {

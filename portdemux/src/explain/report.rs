@@ -9,7 +9,7 @@ use portdemux_common::{
 
 use super::{Basis, Explained, Shadow, packet, standing::Standing};
 use crate::{
-    figures::grouped,
+    figures::{counted, grouped},
     rules::{
         Rule,
         claims::{self, Claim},
@@ -133,7 +133,7 @@ fn write_standing(text: &mut String, standing: &Standing) {
                 " of a flow that the {} began: {half_open}{}, {} in, {} out",
                 flow.begun_by,
                 flow.state,
-                counted(flow.packets_in),
+                counted(flow.packets_in, "packet"),
                 grouped(flow.packets_out)
             );
         }
@@ -149,12 +149,6 @@ fn write_standing(text: &mut String, standing: &Standing) {
             rate.per
         );
     }
-}
-
-/// A number of packets.
-fn counted(packets: u64) -> String {
-    let s = if packets == 1 { "" } else { "s" };
-    format!("{} packet{s}", grouped(packets))
 }
 
 fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool, log: &[String]) {

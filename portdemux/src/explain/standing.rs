@@ -83,8 +83,9 @@ fn in_table(
     table: &Buckets<'_, Bucket<AtomicU64>>,
     half_open: bool,
 ) -> Option<FlowStanding> {
-    let (_, words) = table.before().into_iter().next()?;
-    let bucket = Bucket::of_words(&words);
+    let before = table.before();
+    let (_, words) = before.first()?;
+    let bucket = Bucket::of_words(words);
     let way = bucket.find(&tracked.key, table::mark(tracked.hash));
     let place = bucket.place(way).filter(|_| way < NOWHERE)?;
     if place.is_over(tracked.now) {
@@ -128,9 +129,12 @@ fn rates(
             };
             ("source", of_source(&state.source_rates, of.hash())?)
         } else {
-            let mut asked = state.rates.before().into_iter();
-            let (_, words) = asked.find(|&(at, _)| at == rule)?;
-            ("rule", *words.get(kind as usize)?)
+            let [packets, flows] = state.rates.before_in(rule)?;
+            let of_kind = match kind {
+                RateKind::Packets => packets,
+                RateKind::Flows => flows,
+            };
+            ("rule", Word::load(&of_kind))
         };
         Some(RateStanding {
             key,
@@ -145,8 +149,7 @@ fn rates(
 /// The word of a source, if it was asked for; zero if it has none yet.
 fn of_source(table: &Buckets<'_, limits::Bucket<AtomicU64>>, hash: u64) -> Option<u64> {
     let (at, tag) = limits::slot(hash);
-    let (_, words) = table.before().into_iter().find(|&(other, _)| other == at)?;
-    let bucket = limits::Bucket::<AtomicU64>::of_words(&words);
+    let bucket = table.before_in(at)?;
     let mut ways = bucket.tags.iter().zip(&bucket.times);
     let own = ways.find(|(owner, _)| Word::load(*owner) == tag);
     Some(own.map_or(0, |(_, time)| Word::load(time)))

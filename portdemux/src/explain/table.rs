@@ -8,7 +8,7 @@ use portdemux_common::{
 };
 
 use super::{Basis, Explained, explained::EGRESS};
-use crate::figures::{cut, grouped, padded, width};
+use crate::figures::{counted, cut, grouped, padded, width};
 
 /// The widest that the column of rules' names is made; longer names stand out.
 const RULE_WIDTH: usize = 16;
@@ -116,9 +116,7 @@ impl Tally {
 
     /// The table's end.
     pub(super) fn write(&self, text: &mut String) {
-        let frames = self.frames();
-        let s = if frames == 1 { "" } else { "s" };
-        let _ = writeln!(text, "\n{} frame{s}", grouped(frames));
+        let _ = writeln!(text, "\n{}", counted(self.frames(), "frame"));
         for (verdict, reason, count) in self.outcomes() {
             let _ = writeln!(
                 text,

@@ -33,13 +33,13 @@ pub use self::{
 };
 use crate::image::{Compiled, Words};
 
-/// Says whether the destination of a claimed entry is there for a packet.
-pub type Presence<'h> = dyn Fn(Entry, &Metadata) -> bool + 'h;
+/// Says whether the destination of an entry that a ruleset claims is there for a packet.
+pub type Presence<'h> = dyn Fn(&Compiled, Entry, &Metadata) -> bool + 'h;
 
 /// Everything that the steps of a packet ask for.
 pub struct Host<'h> {
     /// The ruleset.
-    ruleset: &'h RulesetImage,
+    ruleset: &'h Compiled,
     /// What lies beside the ruleset.
     tables: Tables<'h>,
     /// Which destinations are there.
@@ -58,9 +58,9 @@ impl<'h> Host<'h> {
     pub fn new(ruleset: &'h Compiled, state: &'h State<'h>, now: u64) -> Self {
         let sources = ruleset.table(now);
         Self {
-            ruleset: &ruleset.image,
+            ruleset,
             tables: Tables { sources, state },
-            presence: &|_, _| true,
+            presence: &|_, _, _| true,
         }
     }
 
@@ -98,13 +98,21 @@ impl<'h> Host<'h> {
     #[must_use]
     pub fn lookup(&self, lookup: Lookup, is_guarded: bool) -> Option<(bool, Decision)> {
         let decision = Cell::new(None);
-        let goes_on = pipeline::lookup(Asked {
-            host: self,
+        let asked = Asked {
             lookup,
             is_guarded,
             decision: &decision,
+        };
+        let goes_on = pipeline::lookup(On {
+            host: self,
+            what: asked,
         })?;
         Some((goes_on, decision.get()?))
+    }
+
+    /// Whether the destination of an entry is there for a packet.
+    fn has(&self, entry: Entry, metadata: &Metadata) -> bool {
+        (self.presence)(self.ruleset, entry.closed(), metadata)
     }
 
     const fn frame<'f, const FLOWS: bool>(
@@ -112,12 +120,14 @@ impl<'h> Host<'h> {
         bytes: &'f [u8],
         segments: u32,
         seen: &'f Seen,
-    ) -> Frame<'f, FLOWS> {
-        Frame {
+    ) -> On<'f, Frame<'f, FLOWS>> {
+        On {
             host: self,
-            bytes,
-            segments,
-            seen,
+            what: Frame {
+                bytes,
+                segments,
+                seen,
+            },
         }
     }
 }
@@ -129,51 +139,57 @@ pub fn decide(bytes: &[u8], ruleset: &Compiled, now: u64) -> Decision {
     Host::new(ruleset, &state, now).receive(bytes).decision()
 }
 
+/// What the steps of something on the host are asked for.
+#[derive(Clone, Copy)]
+struct On<'h, T> {
+    host: &'h Host<'h>,
+    what: T,
+}
+
+impl<'h, T: Copy> Environment for On<'h, T> {
+    type Rules = RulesetImage;
+    type Ruleset = &'h RulesetImage;
+    type Tables = Tables<'h>;
+
+    fn ruleset(self) -> Option<&'h RulesetImage> {
+        Some(&self.host.ruleset.image)
+    }
+
+    fn tables(&self) -> &Tables<'h> {
+        &self.host.tables
+    }
+}
+
 /// A frame on its way in or out.
 #[derive(Clone, Copy)]
 struct Frame<'f, const FLOWS: bool> {
-    host: &'f Host<'f>,
     bytes: &'f [u8],
     segments: u32,
     seen: &'f Seen,
 }
 
-impl<'f, const FLOWS: bool> Environment for Frame<'f, FLOWS> {
-    type Rules = RulesetImage;
-    type Ruleset = &'f RulesetImage;
-    type Tables = Tables<'f>;
-
-    fn ruleset(self) -> Option<&'f RulesetImage> {
-        Some(self.host.ruleset)
-    }
-
-    fn tables(&self) -> &Tables<'f> {
-        &self.host.tables
-    }
-}
-
-impl<'f, const FLOWS: bool> Hook for Frame<'f, FLOWS> {
+impl<'f, const FLOWS: bool> Hook for On<'f, Frame<'f, FLOWS>> {
     type Scratch = RefMut<'f, Scratch>;
     type Frame = &'f [u8];
 
     fn scratch(self) -> Option<RefMut<'f, Scratch>> {
-        self.seen.is_deferred.set(true);
-        self.seen.scratch.try_borrow_mut().ok()
+        self.what.seen.is_deferred.set(true);
+        self.what.seen.scratch.try_borrow_mut().ok()
     }
 
     fn frame(self) -> &'f [u8] {
-        self.bytes
+        self.what.bytes
     }
 }
 
-impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
+impl<'f, const FLOWS: bool> Ingress for On<'f, Frame<'f, FLOWS>> {
     type Whole = &'f [u8];
 
     const TRACKS_FLOWS: bool = FLOWS;
     const SCATTERS: bool = false;
 
     fn whole(self) -> &'f [u8] {
-        self.bytes
+        self.what.bytes
     }
 
     fn length(self, frame: &&'f [u8]) -> usize {
@@ -185,7 +201,7 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
     }
 
     fn has_socket(self, metadata: &Metadata, _target: &Target) -> bool {
-        (self.host.presence)(metadata.entry.closed(), metadata)
+        self.host.has(metadata.entry, metadata)
     }
 
     fn redirect(self, metadata: &Metadata, outcome: Outcome) -> Outcome {
@@ -193,8 +209,7 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
         let Some(target) = self.host.ruleset.targets.get(entry.rule() as usize) else {
             return outcome;
         };
-        let is_there = (self.host.presence)(entry, metadata);
-        destination::settle(outcome, target, is_there)
+        destination::settle(outcome, target, self.host.has(entry, metadata))
     }
 
     fn count(self, _bytes: u64, _port: Option<usize>, _decision: &Decision) {}
@@ -204,22 +219,23 @@ impl<'f, const FLOWS: bool> Ingress for Frame<'f, FLOWS> {
     fn count_outcome(self, _bytes: u64, _port: usize, _outcome: Outcome) {}
 
     fn count_shadow(self, _bytes: u64, would: &Decision) {
-        self.seen.shadow.set(Some(*would));
+        self.what.seen.shadow.set(Some(*would));
     }
 
     fn count_relation(self, port: usize, relation: usize) {
         let relation = Relation::ALL.get(relation).copied();
-        self.seen
+        self.what
+            .seen
             .relation
             .set(relation.map(|relation| (port, relation)));
     }
 
     fn see(self, outcome: Outcome) {
-        self.seen.decision.set(outcome.decision());
+        self.what.seen.decision.set(outcome.decision());
     }
 }
 
-impl<const FLOWS: bool> Egress for Frame<'_, FLOWS> {
+impl<'f, const FLOWS: bool> Egress for On<'f, Frame<'f, FLOWS>> {
     fn is_short(self, _frame: &Self::Frame) -> bool {
         false
     }
@@ -227,52 +243,40 @@ impl<const FLOWS: bool> Egress for Frame<'_, FLOWS> {
     fn pull(self, _frame: &Self::Frame) {}
 
     fn segments(self) -> u32 {
-        self.segments
+        self.what.segments
     }
 
     fn count(self, port: usize, packets: u64, bytes: u64) {
-        self.seen.sent.set(Some((port, Counter { packets, bytes })));
+        self.what
+            .seen
+            .sent
+            .set(Some((port, Counter { packets, bytes })));
     }
 }
 
 /// A socket lookup.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
-    host: &'a Host<'a>,
     lookup: Lookup,
     is_guarded: bool,
     decision: &'a Cell<Option<Decision>>,
 }
 
-impl<'a> Environment for Asked<'a> {
-    type Rules = RulesetImage;
-    type Ruleset = &'a RulesetImage;
-    type Tables = Tables<'a>;
-
-    fn ruleset(self) -> Option<&'a RulesetImage> {
-        Some(self.host.ruleset)
-    }
-
-    fn tables(&self) -> &Tables<'a> {
-        &self.host.tables
-    }
-}
-
-impl SocketLookup for Asked<'_> {
+impl<'a> SocketLookup for On<'a, Asked<'a>> {
     fn lookup(self) -> Option<Lookup> {
-        Some(self.lookup)
+        Some(self.what.lookup)
     }
 
     fn is_guarded(self) -> Option<bool> {
-        Some(self.is_guarded)
+        Some(self.what.is_guarded)
     }
 
     fn assign(self, metadata: &Metadata, _lookup: &Lookup, _target: &Target) -> bool {
-        (self.host.presence)(metadata.entry.closed(), metadata)
+        self.host.has(metadata.entry, metadata)
     }
 
     fn see(self, decision: &Decision) {
-        self.decision.set(Some(*decision));
+        self.what.decision.set(Some(*decision));
     }
 
     fn count(self, _port: usize, _decision: &Decision) {}

@@ -2,7 +2,7 @@
 
 use std::{
     array,
-    cell::RefCell,
+    cell::{Ref, RefCell},
     fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -73,8 +73,16 @@ impl<'s, B: Bucket> Buckets<'s, B> {
 
     /// What stood in the buckets that the last packet asked for, before it did, by their number.
     #[must_use]
-    pub fn before(&self) -> Vec<(u32, Vec<u64>)> {
-        self.before.borrow().clone()
+    pub fn before(&self) -> Ref<'_, [(u32, Vec<u64>)]> {
+        Ref::map(self.before.borrow(), Vec::as_slice)
+    }
+
+    /// What stood in one of them; nothing if it was not asked for.
+    #[must_use]
+    pub fn before_in(&self, at: u32) -> Option<B> {
+        let before = self.before();
+        let mut asked = before.iter().filter(|&&(other, _)| other == at);
+        asked.next().map(|(_, words)| B::of_words(words))
     }
 
     /// The buckets that were asked for, by their number.

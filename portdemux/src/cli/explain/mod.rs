@@ -1,48 +1,32 @@
 //! `portdemux explain`: say what would become of a packet, or of every frame of a capture.
 
+mod instance;
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
-use portdemux_common::{
-    decide::Metadata,
-    destination,
-    flows::Direction,
-    reason::Reason,
-    ruleset::{Action, Entry},
-    wire::Transport,
-};
+use portdemux_common::{flows::Direction, reason::Reason, wire::Transport};
 
+use self::instance::Instance;
 use super::{Context, output, report};
 use crate::{
-    attached::{self, State},
     capture::{Capture, CaptureError},
-    change,
-    dataplane::{
-        flows::Flows,
-        maps::Maps,
-        twin::{Kind, Twin},
-    },
-    error::{Advice, Help as _, NothingLoaded},
+    dataplane::twin::{Kind, Twin},
+    error::Advice,
     explain::{
-        Basis, Explained,
+        Basis,
         agreement::Agreement,
         capture::{self, Findings, Format, Ways},
-        ip_address,
         packet::{self, Endpoint, Flags},
         report::report as report_on,
     },
-    figures::grouped,
-    image::Compiled,
-    interface::{self, watched},
-    presence::Present,
-    recover,
-    rules::Destination,
-    sockets::steered,
+    figures::{counted, grouped},
+    interface::watched,
 };
 
 /// Say what would become of a packet, and why
@@ -172,7 +156,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut agreement = agreement(args, &basis, instance.as_ref())?;
     let mut explained = basis.explain(1, &frame);
     if instance.is_some() {
-        warn_of_own(&explained)?;
+        warn_of_own(&frame)?;
     }
     let log = match &mut agreement {
         Some(agreement) => agreement.check(&basis, &mut explained)?,
@@ -191,7 +175,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             .output
             .write(&report_on(&basis, &explained, agrees, &log));
         if let Some(instance) = &instance
-            && let Some(line) = socket(instance, &basis, &explained)
+            && let Some(line) = instance.socket(&basis, &explained)
         {
             context.output.line(line);
         }
@@ -207,123 +191,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
     }
     agreement.map_or(Ok(()), |agreement| Ok(agreement.result()?))
-}
-
-/// Who gets a packet that is for a socket, under the rules in force.
-fn socket(instance: &Instance, basis: &Basis<'_>, explained: &Explained<'_>) -> Option<String> {
-    let rule = explained.decision.rule()?;
-    let image = &basis.image;
-    if explained.decision.reason != Reason::RuleSocket {
-        return None;
-    }
-    let place = image.targets.get(rule as usize).map(|target| target.first);
-    let named = place.and_then(|place| image.destinations.get(&place));
-    let Some(Destination::Socket(name)) = named else {
-        return None;
-    };
-    let steered = steered::all(&instance.maps);
-    let transport = explained.parsed.transport.as_slice();
-    let found = steered.iter().find(|steered| steered.name == *name);
-    let who = found.map_or_else(|| "none".into(), |steered| steered.who(transport));
-    Some(format!("socket      {name}: {who}"))
-}
-
-/// The instance whose rules and state are asked.
-struct Instance {
-    maps: Maps,
-    flows: Option<Flows>,
-    present: Present,
-}
-
-impl Instance {
-    /// Opens it, unless the rules of a file are asked, and says first where packets do not meet them.
-    fn open(args: &Args, context: &Context) -> Result<Option<Self>> {
-        if args.rules.is_some() {
-            return Ok(None);
-        }
-        let maps = match context.open() {
-            Err(error) if error.is::<NothingLoaded>() => {
-                return Err(error).help(|| {
-                    let command = context.command();
-                    format!("{command} attach IFACE loads it, or name a rules file: --rules FILE")
-                });
-            }
-            opened => opened?,
-        };
-        let attached = attached::interfaces(&context.places, &maps)?.into_iter();
-        let attached = attached.filter(|interface| interface.state == State::Attached);
-        let names: Vec<String> = attached.map(|interface| interface.name).collect();
-        let attach = |interface: &str| format!("{} attach {interface}", context.command());
-        match &args.interface {
-            Some(interface) if !is_there(interface)? => {
-                return Err(anyhow!("there is no interface {interface}"))
-                    .help(|| "ip link lists them".into());
-            }
-            Some(interface) if !names.contains(interface) => output::warn(
-                format!(
-                    "{interface} has no program of the instance: packets that come by it meet no rule"
-                ),
-                Some(&attach(interface)),
-            ),
-            None if names.is_empty() => output::warn(
-                "no interface has the program: packets meet no rule",
-                Some(&attach("IFACE")),
-            ),
-            Some(_) | None => {}
-        }
-        if !maps.is_own() {
-            output::warn(
-                "the instance is of an older version: what it remembers and which destinations are there is not asked",
-                Some(&format!("{} upgrade takes it over", context.command())),
-            );
-        }
-        let flows = maps.flows()?;
-        let present = Present::look(&maps)?;
-        Ok(Some(Self {
-            maps,
-            flows,
-            present,
-        }))
-    }
-
-    /// Says if the rules are others by now than those that frames were explained by.
-    fn warn_of_change(&self, basis: &Basis<'_>) {
-        let (begun, now) = (basis.image.header.generation, self.maps.generation().0);
-        if begun != now {
-            output::warn(
-                format!(
-                    "the rules changed meanwhile: frames were explained by those of generation {begun}, and generation {now} is in force"
-                ),
-                Some("explain the capture again"),
-            );
-        }
-    }
-
-    /// Whether the destination of an entry is there for a packet; true where that cannot be seen, as of an AF_XDP socket,
-    /// which the kernel tells nobody but programs.
-    fn has(&self, image: &Compiled, entry: Entry, metadata: &Metadata) -> bool {
-        let Some(target) = image.targets.get(entry.rule() as usize) else {
-            return true;
-        };
-        let targets = &self.maps.targets;
-        match entry.action() {
-            Action::Interface => targets
-                .device(target.first)
-                .map_or(true, |device| device.is_some()),
-            Action::Cpu => {
-                let seed = image.header.limits_seed;
-                let place = target.first + destination::spread(metadata, seed, target.count);
-                let cpu = image.cpus.get(place as usize).copied();
-                cpu.is_none_or(|cpu| targets.queue(cpu).map_or(true, |queue| queue.is_some()))
-            }
-            Action::Socket => metadata.transport().is_none_or(|transport| {
-                let to = recover::destination(image, entry);
-                self.present
-                    .has(&to, ip_address(metadata.destination_address()), transport)
-            }),
-            Action::Local | Action::Drop | Action::Reject | Action::Xsk => true,
-        }
-    }
 }
 
 fn explain_capture(
@@ -385,24 +252,18 @@ fn explain_capture(
     }
 }
 
-/// So many frames.
-fn frames(count: u64) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{} frame{s}", grouped(count))
-}
-
 /// Says what the kernel was asked.
 fn tell(agreement: &Agreement) {
     if agreement.result().is_ok() {
         output::note(format!(
             "the kernel agrees about {}",
-            frames(agreement.compared)
+            counted(agreement.compared, "frame")
         ));
     }
     if agreement.host_only > 0 {
         output::note(format!(
             "{} explained on the host only: the kernel tries programs on frames of {} to {} bytes",
-            frames(agreement.host_only),
+            counted(agreement.host_only, "frame"),
             Twin::MIN_FRAME,
             grouped(Twin::MAX_FRAME as u64)
         ));
@@ -410,11 +271,12 @@ fn tell(agreement: &Agreement) {
 }
 
 /// Says if the packet that is asked about goes out instead of coming in.
-fn warn_of_own(explained: &Explained<'_>) -> Result<()> {
-    let addresses = own_addresses()?;
-    let (source, destination) = (explained.source(), explained.destination());
-    let is_own = |address: Option<IpAddr>| address.is_some_and(|ip| addresses.contains(&ip));
-    if is_own(source) && !is_own(destination) {
+fn warn_of_own(frame: &[u8]) -> Result<()> {
+    let ways = Ways {
+        addresses: own_addresses()?,
+        only: None,
+    };
+    if ways.of(frame) == Direction::Sent {
         output::warn(
             "SRC is an address of this host: a packet from there goes out, and nothing that goes out is held up",
             Some(
@@ -423,12 +285,6 @@ fn warn_of_own(explained: &Explained<'_>) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Whether there is an interface of this name.
-fn is_there(name: &str) -> Result<bool> {
-    let interfaces = interface::list()?;
-    Ok(interfaces.iter().any(|interface| interface.name == name))
 }
 
 /// The addresses of this host, those of loopback left out.
@@ -468,9 +324,7 @@ fn agreement(
         &basis.image,
         &Kind {
             logs: args.log,
-            instance: instance
-                .map(|instance| &instance.maps)
-                .filter(|maps| maps.is_own()),
+            instance: instance.and_then(Instance::own_maps),
             flows_seed: basis.flows_seed(),
         },
     )?;
@@ -483,70 +337,8 @@ fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Instance>) -> 
         let rules = report::read_rules(path)?;
         return Basis::from_text(&rules.name, &rules.text);
     }
-    let instance = instance.expect("invariant: it is opened unless a file is named");
-    let maps = &instance.maps;
-    let (image, names) = loop {
-        let image = maps.compiled();
-        let names = maps.rule_names(&image);
-        // An id can be another rule's after the next change but one.
-        if maps.generation().0 == image.header.generation {
-            break (image, names);
-        }
-    };
-    let generation = image.header.generation;
-    let decided_by = image.clone();
-    let mut basis = Basis::in_force(image, names);
-    if maps.is_own() {
-        let state = maps.state(instance.flows.as_ref());
-        let presence = move |entry, metadata: &Metadata| instance.has(&decided_by, entry, metadata);
-        basis = basis.with_state(state, Box::new(presence));
-    }
-    if args.kernel {
-        warn_of_other_versions(context, maps)?;
-    }
-    match change::in_force(&context.places, maps) {
-        Ok(in_force) if in_force.generation.0 == generation => {
-            let is_in_sync = change::is_in_sync(&context.places, maps, &in_force);
-            let file = in_force.source.filter(|_| is_in_sync == Some(true));
-            let file = file.map(|path| path.display().to_string());
-            Ok(basis.with_text(file.unwrap_or_default(), in_force.ruleset))
-        }
-        // Another writer was quicker, or the record is lost: what is decided stands all the same.
-        Ok(_) => Ok(basis),
-        Err(error) => {
-            if args.pcap.is_none() && !args.json {
-                output::warn(
-                    format!(
-                        "what the rules say besides is not known: {}",
-                        error.root_cause()
-                    ),
-                    Some("apply the rules file again"),
-                );
-            }
-            Ok(basis)
-        }
-    }
-}
-
-/// The twin is of this binary's program; what runs on an interface may be older.
-fn warn_of_other_versions(context: &Context, maps: &Maps) -> Result<()> {
-    const OWN: &str = env!("CARGO_PKG_VERSION");
-    for interface in attached::interfaces(&context.places, maps)? {
-        if interface.state == State::Attached && interface.version != OWN {
-            output::warn(
-                format!(
-                    "the program on {} is of version {}, its twin of version {OWN}",
-                    interface.name, interface.version
-                ),
-                Some(&format!(
-                    "{} attach {} replaces it",
-                    context.command(),
-                    interface.name
-                )),
-            );
-        }
-    }
-    Ok(())
+    let instance = instance.expect("invariant: it is open unless a file is named");
+    Ok(instance.basis(args, context))
 }
 
 fn with_help(error: CaptureError, context: &Context) -> anyhow::Error {
@@ -558,7 +350,7 @@ fn with_help(error: CaptureError, context: &Context) -> anyhow::Error {
 
 /// Ends the process as clap does for arguments that make no sense.
 fn usage(message: &str) -> ! {
-    let mut command = super::Cli::command();
+    let mut command = crate::cli::Cli::command();
     command.build();
     let command = command.find_subcommand_mut("explain");
     command
