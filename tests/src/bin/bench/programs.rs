@@ -384,9 +384,11 @@ pub(crate) enum Program {
 
 impl Program {
     fn load(mut object: Ebpf, name: &'static str) -> Result<Self> {
-        match object.program_mut(name).context(name)? {
-            programs::Program::SchedClassifier(program) => program.load()?,
-            program => <&mut Xdp>::try_from(program)?.load()?,
+        let program = object.program_mut(name).context(name)?;
+        if let programs::Program::SchedClassifier(program) = program {
+            program.load()?;
+        } else {
+            <&mut Xdp>::try_from(program)?.load()?;
         }
         Ok(Self::Ours { object, name })
     }
@@ -412,10 +414,14 @@ impl Program {
         options.repeat = repeat;
         let run = match self {
             Self::Loaded(program) => program.test_run(options),
-            Self::Ours { object, name } => match object.program(name).context(*name)? {
-                programs::Program::SchedClassifier(program) => program.test_run(options),
-                program => <&Xdp>::try_from(program)?.test_run(options),
-            },
+            Self::Ours { object, name } => {
+                let program = object.program(name).context(*name)?;
+                if let programs::Program::SchedClassifier(program) = program {
+                    program.test_run(options)
+                } else {
+                    <&Xdp>::try_from(program)?.test_run(options)
+                }
+            }
         };
         run.context("run the program")
     }

@@ -53,8 +53,7 @@ impl Load {
 
     pub(super) const fn unit(self) -> &'static str {
         match self {
-            Self::KeepAlive => "requests",
-            Self::Connections => "requests",
+            Self::KeepAlive | Self::Connections => "requests",
             Self::Bulk => "Mbit",
             Self::Queries => "queries",
         }
@@ -64,7 +63,7 @@ impl Load {
 /// The servers, and what their clients need.
 pub(super) struct Servers<'a> {
     lab: &'a Lab,
-    _servers: [Server; 3],
+    _running: [Server; 3],
     questions: NamedTempFile,
 }
 
@@ -87,7 +86,7 @@ impl<'a> Servers<'a> {
         writeln!(questions, "{HOST} A")?;
         Ok(Self {
             lab,
-            _servers: servers,
+            _running: servers,
             questions,
         })
     }

@@ -18,7 +18,7 @@ use portdemux_tests::{lab::Lab, veth::Offloads};
 use serde::Serialize;
 
 use self::{
-    filter::{Filter, Way},
+    filter::{Filter, Standing, Way},
     load::{Load, Servers},
 };
 use super::statistics::Spread;
@@ -66,28 +66,34 @@ pub(crate) fn measure(rounds: usize, seconds: u32) -> Result<Vec<Row>> {
         for filter in Filter::ALL {
             let standing = filter.put_up(&lab)?;
             for load in Load::ALL {
-                let per_second = servers.run(load, seconds)?;
-                let programs = standing.programs()?;
-                let before = runs(&programs)?;
-                let measured = enable_stats(Stats::RunTime).context("measure programs")?;
-                servers.run(load, seconds)?;
-                drop(measured);
-                let after = runs(&programs)?;
-                let runs = before.iter().filter_map(|(way, (time, count))| {
-                    let (time_after, count_after) = after.get(way)?;
-                    let count = (count_after - count) as f64;
-                    let time = (*time_after - *time).as_secs_f64() * 1e9;
-                    Some((*way, (time / count.max(1.0), count / f64::from(seconds))))
-                });
-                let runs = runs.collect();
-                samples
-                    .entry((load, filter))
-                    .or_default()
-                    .push(Sample { per_second, runs });
+                let sample = Sample::take(&servers, load, &standing, seconds)?;
+                samples.entry((load, filter)).or_default().push(sample);
             }
         }
     }
     Ok(rows(&samples))
+}
+
+impl Sample {
+    fn take(servers: &Servers, load: Load, standing: &Standing, seconds: u32) -> Result<Self> {
+        let per_second = servers.run(load, seconds)?;
+        let programs = standing.programs()?;
+        let before = runs(&programs)?;
+        let measured = enable_stats(Stats::RunTime).context("measure programs")?;
+        servers.run(load, seconds)?;
+        drop(measured);
+        let after = runs(&programs)?;
+        let mut runs = BTreeMap::new();
+        for (way, (time, count)) in before {
+            let (time_after, count_after) = *after.get(&way).context("a program is gone")?;
+            let count = f64::from(u32::try_from(count_after - count)?);
+            let time = time_after.saturating_sub(time).as_secs_f64() * 1e9;
+            if count > 0.0 {
+                runs.insert(way, (time / count, count / f64::from(seconds)));
+            }
+        }
+        Ok(Self { per_second, runs })
+    }
 }
 
 /// How long programs have run, and how often, by the way of their packets.
