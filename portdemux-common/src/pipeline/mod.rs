@@ -19,6 +19,8 @@ mod lookup;
 mod parse;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use bytemuck::{Pod, Zeroable};
 pub use environment::{Egress, Environment, Hook, Ingress, SocketLookup};
