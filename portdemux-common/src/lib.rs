@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocks;
+pub mod bucket;
 pub mod counters;
 pub mod decide;
 pub mod destination;

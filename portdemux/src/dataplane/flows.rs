@@ -15,11 +15,9 @@ use aya::maps::{MapData, MapInfo};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::BYTES,
+    bucket::{self, NOWHERE, SLOTS},
     counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
-    flows::{
-        Direction, Event, FlowKey, Relation, Shape, State, Which,
-        table::{self, Bucket, NOWHERE},
-    },
+    flows::{Direction, Event, FlowKey, Relation, Shape, State, Which, table::Bucket},
     policy::TICK_SHIFT,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -84,7 +82,8 @@ pub struct Flow {
     pub received: Counter,
     /// What this host sent.
     pub sent: Counter,
-    place: (u32, u32),
+    /// Its bucket and its slot.
+    stands: (u32, u32),
     mark: u64,
 }
 
@@ -321,9 +320,9 @@ impl Flows {
 
     /// Whether no place of a bucket has an owner: most buckets, most of the time.
     fn is_empty(&self, which: Which, at: u32) -> bool {
-        let mut owners = [table::FREE; table::WAYS];
+        let mut owners = [bucket::FREE; SLOTS];
         self.table(which).read(at as usize * BUCKET, &mut owners);
-        owners == [table::FREE; table::WAYS]
+        owners == [bucket::FREE; SLOTS]
     }
 
     fn word(&self, which: Which, at: u32, word: usize) -> &AtomicU64 {
@@ -349,7 +348,7 @@ impl Flows {
             .filter(|&(which, at)| !self.is_empty(which, at))
             .flat_map(move |(which, at)| {
                 let bucket = self.bucket(which, at);
-                (0..NOWHERE).filter_map(move |way| read(&bucket, which, at, way, now))
+                (0..NOWHERE).filter_map(move |slot| read(&bucket, which, at, slot, now))
             })
     }
 
@@ -364,11 +363,11 @@ impl Flows {
                     return 0;
                 }
                 let bucket = self.bucket(which, at);
-                let lives = |way: &u32| {
-                    let owner = bucket.owner(*way);
-                    owner != table::FREE
-                        && owner != table::BUSY
-                        && bucket.place(*way).is_some_and(|place| !place.is_over(now))
+                let lives = |slot: &u32| {
+                    let owner = bucket.owner(*slot);
+                    owner != bucket::FREE
+                        && owner != bucket::BUSY
+                        && bucket.flow(*slot).is_some_and(|flow| !flow.is_over(now))
                 };
                 (0..NOWHERE).filter(lives).count() as u64
             });
@@ -385,37 +384,37 @@ impl Flows {
         } else {
             Which::Known
         };
-        let (at, way) = flow.place;
-        self.bucket(which, at).free(way, flow.mark, now())
+        let (at, slot) = flow.stands;
+        self.bucket(which, at).forget(slot, flow.mark, now())
     }
 
     /// Remembers a flow that is established; returns whether there was room for it.
     #[must_use]
     pub fn remember(&self, key: &FlowKey, state: State, until: u32) -> bool {
         let hash = key.hash(self.shape.seed);
-        let bucket = self.bucket(Which::Known, table::bucket(hash, self.shape.known));
-        let mark = table::mark(hash);
-        if bucket.find(key, mark) < NOWHERE {
+        let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
+        let mark = bucket::mark(hash);
+        if bucket.find_flow(key, mark).is_some() {
             return true;
         }
         let now = now();
-        let (way, _) = bucket.victim(now, 1);
-        bucket.take(way, key, mark, state, [now, until])
+        let (slot, _) = bucket.victim(now, 1);
+        bucket.begin(slot, key, mark, state, [now, until])
     }
 
     /// Remembers the flows of other tables that are complete and not there yet, with what is known of them.
     pub(super) fn adopt(&self, others: &Self) {
         for flow in others.all().filter(|flow| !flow.is_half_open) {
             let (hash, now) = (flow.key.hash(self.shape.seed), now());
-            let bucket = self.bucket(Which::Known, table::bucket(hash, self.shape.known));
-            let mark = table::mark(hash);
-            if bucket.find(&flow.key, mark) < NOWHERE {
+            let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
+            let mark = bucket::mark(hash);
+            if bucket.find_flow(&flow.key, mark).is_some() {
                 continue;
             }
-            let (way, _) = bucket.victim(now, 1);
-            if bucket.take(way, &flow.key, mark, flow.state, [now, flow.until]) {
-                let (at, other) = flow.place;
-                bucket.adopt(way, &others.bucket(Which::Known, at), other);
+            let (slot, _) = bucket.victim(now, 1);
+            if bucket.begin(slot, &flow.key, mark, flow.state, [now, flow.until]) {
+                let (at, other) = flow.stands;
+                bucket.adopt(slot, &others.bucket(Which::Known, at), other);
             }
         }
     }
@@ -481,34 +480,34 @@ impl Flow {
                 packets: 0,
                 bytes: 0,
             },
-            place: (0, 0),
+            stands: (0, 0),
             mark: 0,
         }
     }
 }
 
-fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, way: u32, now: u32) -> Option<Flow> {
-    let mark = bucket.owner(way);
-    if mark == table::FREE || mark == table::BUSY {
+fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, slot: u32, now: u32) -> Option<Flow> {
+    let mark = bucket.owner(slot);
+    if mark == bucket::FREE || mark == bucket::BUSY {
         return None;
     }
-    let place = bucket.place(way)?;
+    let known = bucket.flow(slot)?;
     let counter = |direction| {
-        let [packets, bytes] = bucket.counts(way, direction)?.load();
+        let [packets, bytes] = bucket.counts(slot, direction)?.load();
         Some(Counter { packets, bytes })
     };
     let flow = Flow {
-        key: place.key(),
+        key: known.key(),
         is_half_open: which == Which::HalfOpen,
-        state: place.state(),
-        outcome: place.outcome(),
-        begun: place.begun(),
-        until: place.until(),
+        state: known.state(),
+        outcome: known.outcome(),
+        begun: known.begun(),
+        until: known.until(),
         received: counter(Direction::Received)?,
         sent: counter(Direction::Sent)?,
-        place: (at, way),
+        stands: (at, slot),
         mark,
     };
     // It may have gone over to another flow meanwhile.
-    (!place.is_over(now) && bucket.owner(way) == mark).then_some(flow)
+    (!known.is_over(now) && bucket.owner(slot) == mark).then_some(flow)
 }

@@ -3,11 +3,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{
     super::{
         Direction::{Received, Sent},
-        table::{self, Bucket, WAYS},
+        table::Bucket,
     },
     *,
 };
-use crate::memory::Memory;
+use crate::{
+    bucket::{self, SLOTS},
+    memory::Memory,
+};
 
 /// Tables on the host.
 struct Host {
@@ -60,9 +63,9 @@ impl Host {
             Which::HalfOpen => &self.half_open,
         };
         let of_bucket = |bucket: &'_ Bucket<AtomicU64>| -> Vec<FlowKey> {
-            (0..WAYS)
-                .filter(|&way| bucket.owners[way].load(Ordering::Relaxed) != table::FREE)
-                .map(|way| bucket.places[way].key())
+            (0..SLOTS)
+                .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
+                .map(|slot| bucket.slots.flows[slot].key())
                 .collect()
         };
         buckets.iter().flat_map(of_bucket).collect()
@@ -126,12 +129,16 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
         (vec![], vec![flow])
     );
     assert_eq!(host.packet(Received, flow, ACK, 7), Relation::Established);
-    let ways = |bucket| (0..WAYS).map(move |way| (bucket, way));
-    let stands = |(bucket, way): &(&Bucket<AtomicU64>, usize)| bucket.places[*way].key() == flow;
-    let (bucket, way) = host.known.iter().flat_map(ways).find(stands).unwrap();
-    let place = &bucket.places[way];
+    let slots = |bucket| (0..SLOTS).map(move |slot| (bucket, slot));
+    let stands =
+        |(bucket, slot): &(&Bucket<AtomicU64>, usize)| bucket.slots.flows[*slot].key() == flow;
+    let (bucket, slot) = host.known.iter().flat_map(slots).find(stands).unwrap();
+    let place = &bucket.slots.flows[slot];
     assert_eq!(
-        (bucket.received[way].load(), bucket.sent[way].load()),
+        (
+            bucket.slots.received[slot].load(),
+            bucket.slots.sent[slot].load()
+        ),
         ([3, 180], [1, 60])
     );
     assert_eq!((place.begun(), place.until()), (5, 7 + 1_000));
@@ -207,7 +214,7 @@ fn a_flood_of_beginnings_pushes_out_no_established_flow_and_new_ones_get_in() {
 }
 
 #[test]
-fn a_peer_never_makes_a_live_flow_give_way_and_this_host_does_to_peers_first() {
+fn a_peer_never_makes_a_live_flow_give_slot_and_this_host_does_to_peers_first() {
     // One bucket: everybody meets there.
     let host = Host::new(1, 8);
     for peer in 0..8 {
@@ -270,16 +277,16 @@ fn many_threads_on_one_small_table_leave_no_place_half_written() {
         (Which::HalfOpen, &host.half_open, shape.half_open),
     ] {
         for (at, bucket) in (0..).zip(buckets) {
-            for (owner, place) in bucket.owners.iter().zip(&bucket.places) {
+            for (owner, place) in bucket.owners.iter().zip(&bucket.slots.flows) {
                 let mark = owner.load(Ordering::Relaxed);
-                if mark == table::FREE {
+                if mark == bucket::FREE {
                     continue;
                 }
                 // Whole, and where it is looked for.
                 let hash = place.key().hash(shape.seed);
                 assert_eq!(
-                    (mark, table::bucket(hash, mask)),
-                    (table::mark(hash), at),
+                    (mark, bucket::index(hash, mask)),
+                    (bucket::mark(hash), at),
                     "{which:?}"
                 );
             }

@@ -1,4 +1,6 @@
-use portdemux_common::flows::table::BUCKET_WORDS;
+use std::sync::atomic::AtomicU64;
+
+use portdemux_common::flows::table::Bucket;
 
 use super::*;
 
@@ -105,10 +107,11 @@ fn maps_that_hold_the_same_are_kept_and_no_others() {
 
 #[test]
 fn every_word_of_a_bucket_of_flows_stood_somewhere_else_before_abi_9() {
-    let older: Vec<usize> = (0..BUCKET_WORDS).map(buckets::word).collect();
+    const WORDS: usize = Bucket::<&AtomicU64>::WORDS;
+    let older: Vec<usize> = (0..WORDS).map(buckets::word).collect();
     let mut sorted = older.clone();
     sorted.sort_unstable();
-    assert!(sorted.into_iter().eq(0..BUCKET_WORDS));
+    assert!(sorted.into_iter().eq(0..WORDS));
     // The owners, the first place and the second, their counters received and sent.
     assert_eq!(older[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(older[8..18], [8, 9, 10, 11, 12, 13, 14, 15, 20, 21]);
