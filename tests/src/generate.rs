@@ -11,6 +11,7 @@ use crate::frames::{
 };
 
 mod random;
+pub mod traffic;
 
 pub use random::Random;
 

@@ -26,6 +26,7 @@ pub mod release;
 pub mod require;
 pub mod rows;
 pub mod run;
+pub mod sequence;
 pub mod server;
 pub mod soak;
 pub mod steps;

@@ -1,7 +1,15 @@
-//! The packet semantics written down a second time, for comparison.
+//! The semantics written down a second time, for comparison: here those of a packet by itself, in [`model`] those of
+//! packets that follow one another.
 //!
 //! This one cuts the frame into smaller and smaller slices, so that a byte outside of the packet
 //! cannot even be named, and knows no speed. It shares no code with the parser of the product.
+
+pub mod claims;
+mod facts;
+mod flows;
+mod fragments;
+pub mod model;
+mod rates;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,6 +33,11 @@ pub fn answer(frame: &[u8]) -> Answer {
 /// What is to be said about the packet that a frame quotes, if it is an ICMP error.
 #[must_use]
 pub fn quoted(frame: &[u8]) -> Option<Answer> {
+    read_quoted(frame).map(|(answer, _)| answer)
+}
+
+/// The answer about the packet that a frame quotes, and the bytes of its terminal protocol.
+fn read_quoted(frame: &[u8]) -> Option<(Answer, &[u8])> {
     let (outer, message) = read(frame);
     if outer.class != Class::NoPorts || outer.fragment == Fragment::Later {
         return None;
@@ -36,11 +49,12 @@ pub fn quoted(frame: &[u8]) -> Option<Answer> {
         (IpAddr::V6(_), 58, 1..=4) => ipv6(inner, Trust::Quoted, &mut answer),
         _ => return None,
     };
+    let rest = *result.as_ref().unwrap_or(&[].as_slice());
     finish(&mut answer, result);
-    Some(answer)
+    Some((answer, rest))
 }
 
-/// The answer, and the bytes of the terminal protocol where there is one without ports.
+/// The answer, and the bytes of the terminal protocol where they are sound.
 fn read(frame: &[u8]) -> (Answer, &[u8]) {
     let mut answer = Answer::nothing();
     let result = ethernet(frame, &mut answer);

@@ -1,12 +1,15 @@
 //! `cargo xtask ci`
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
-use crate::{aarch64, dist, docs, lint, load, say, setup, test, vm};
+use crate::{aarch64, dist, docs, fuzz, lint, load, say, setup, test, vm};
 
 type Step = fn() -> Result<()>;
+
+/// For how many seconds each target is fuzzed.
+const FUZZED: u32 = 60;
 
 /// Does everything that must pass before a change lands. The tests come last, so that the output
 /// ends with their results.
@@ -16,6 +19,7 @@ pub(crate) fn run() -> Result<()> {
         ("set-up", || {
             setup::toolchain()?;
             setup::tests()?;
+            setup::fuzz()?;
             setup::dist()
         }),
         ("lint", lint::run),
@@ -24,7 +28,10 @@ pub(crate) fn run() -> Result<()> {
         ("aarch64", aarch64::run),
         ("dist", dist::short),
         ("debug", test::run_host_in_debug),
-        ("vm", vm::run_short),
+        // An emulated machine takes one CPU, and so does the fuzzer.
+        ("vm and fuzz", || {
+            beside(vm::run_short, || fuzz::run_short(FUZZED))
+        }),
         ("test", test::run_all),
     ];
     for (name, step) in steps {
@@ -39,4 +46,14 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Does two things at the same time.
+fn beside(one: Step, other: Step) -> Result<()> {
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let done = one();
+        let other = other.join().map_err(|_| anyhow!("it panicked"))?;
+        done.and(other)
+    })
 }

@@ -11,8 +11,10 @@ mod demo;
 mod dist;
 mod docs;
 mod faults;
+mod fuzz;
 mod lint;
 mod load;
+mod mutants;
 mod repository;
 mod say;
 mod setup;
@@ -61,6 +63,10 @@ enum Chore {
     Dist(dist::DistArgs),
     /// Has each system call of each command fail once in each way
     Faults(faults::FaultsArgs),
+    /// Looks for inputs that break the parser, rules, edits, capture files and the pipeline, from the kept corpus on
+    Fuzz(fuzz::FuzzArgs),
+    /// Changes portdemux-common in one place after the other, and says which changes its unit tests let live
+    Mutants(mutants::MutantsArgs),
     /// Boots other kernels under emulation and checks the programs there
     Vm(vm::VmArgs),
     /// Does everything that must pass before a change lands
@@ -92,6 +98,8 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Soak(args) => soak::run(&args),
         Chore::Dist(args) => dist::run(&args),
         Chore::Faults(args) => faults::run(&args),
+        Chore::Fuzz(args) => fuzz::run(&args),
+        Chore::Mutants(args) => mutants::run(&args),
         Chore::Vm(args) => vm::run(&args),
         Chore::Ci => ci::run(),
     }

@@ -7,6 +7,8 @@
 
 mod icmp;
 mod metadata;
+#[cfg(test)]
+mod tests;
 
 use core::hint::cold_path;
 

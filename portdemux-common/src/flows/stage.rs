@@ -238,7 +238,9 @@ impl State {
             {
                 Stage::Established
             }
-            (Signal::Continue, Stage::Answered) if agrees && !is_tcp => Stage::Established,
+            (Signal::Continue, Stage::Answered) if answers && agrees && !is_tcp => {
+                Stage::Established
+            }
             (Signal::Open | Signal::Answer | Signal::Continue, _) => return self,
         };
         let next = self.with(next);

@@ -35,3 +35,30 @@ const ACK: Heard = Heard {
     sequence: 1,
     acknowledged: ANSWER.wrapping_add(1),
 };
+
+#[test]
+fn events_relations_and_stages_have_words_of_their_own() {
+    assert_eq!(
+        Event::ALL.map(Event::name),
+        [
+            "begun",
+            "begun_here",
+            "completed",
+            "half_open_evicted",
+            "evicted",
+            "evicted_here",
+            "full"
+        ]
+    );
+    assert_eq!(
+        Relation::ALL.map(Relation::name),
+        ["new", "established", "reply", "related"]
+    );
+    assert_eq!(
+        Stage::ALL.map(Stage::name),
+        ["opening", "answered", "established", "closing", "closed"]
+    );
+    for (index, relation) in (0..).zip(Relation::ALL) {
+        assert_eq!(Relation::of(index), relation);
+    }
+}

@@ -344,3 +344,23 @@ fn cpus_that_fight_for_places_leave_each_whole_and_lose_none() {
             .all(|owner| owner.load(Ordering::Relaxed) != bucket::BUSY)
     );
 }
+
+#[test]
+fn a_first_fragment_as_long_as_the_one_before_prolongs_what_is_remembered() {
+    let host = Host::new();
+    host.first_of(packet(1), PASSED, 185, 0);
+    host.first_of(packet(1), PASSED, 185, 100);
+    assert_eq!(host.later(packet(1), 185, LIFETIME + 50).0, PASSED);
+    assert_eq!(host.later(packet(1), 185, LIFETIME + 100).0, UNKNOWN);
+}
+
+#[test]
+fn a_packet_with_an_overlap_keeps_its_reach() {
+    let host = Host::new();
+    host.first_of(packet(1), PASSED, 185, 0);
+    assert_eq!(host.later(packet(1), 3, 0).0, OVERLAP);
+    // A shorter one does not prolong it.
+    host.first_of(packet(1), DROPPED, 3, 100);
+    assert_eq!(host.later(packet(1), 185, 100).0, DROPPED);
+    assert_eq!(host.later(packet(1), 185, LIFETIME).0, UNKNOWN);
+}

@@ -224,9 +224,7 @@ fn find_flow<E: Ingress>(environment: E, scratch: &mut Scratch, ruleset: &E::Rul
     }
     if metadata.is_error() {
         cold_path();
-        let frame = environment.frame();
-        metadata.read_quoted(&frame, quoted);
-        quoted.read(&frame);
+        metadata.read_quoted(&environment.frame(), quoted);
         *tracked = quoted.quoted();
     } else {
         *tracked = metadata.received();

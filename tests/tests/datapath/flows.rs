@@ -163,8 +163,8 @@ impl Core {
 type Remembered = BTreeMap<([u64; FlowKey::WORDS], bool), (u64, u64, [u64; 2], [u64; 2])>;
 
 /// An instance that is attached to nothing, and its programs.
-struct Kernel {
-    maps: Maps,
+pub(crate) struct Kernel {
+    pub(crate) maps: Maps,
     object: Ebpf,
     _lock: Lock,
     _bpffs: Bpffs,
@@ -174,7 +174,7 @@ struct Kernel {
 const SENT: &str = "portdemux_sent";
 
 impl Kernel {
-    fn new(text: &str) -> Result<(Self, Compiled)> {
+    pub(crate) fn new(text: &str) -> Result<(Self, Compiled)> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
         let places = InstancePaths::new(
@@ -221,7 +221,7 @@ impl Kernel {
         ))
     }
 
-    fn receive(&self, frame: &[u8]) -> Result<u32> {
+    pub(crate) fn receive(&self, frame: &[u8]) -> Result<u32> {
         let program: &Xdp = self
             .object
             .program(links::FLOW_PROGRAM)
@@ -232,7 +232,7 @@ impl Kernel {
         Ok(program.test_run(options)?.return_value)
     }
 
-    fn send(&self, frame: &[u8]) -> Result<()> {
+    pub(crate) fn send(&self, frame: &[u8]) -> Result<()> {
         let program: &SchedClassifier = self
             .object
             .program(SENT)

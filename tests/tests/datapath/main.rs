@@ -8,6 +8,7 @@ mod flows;
 mod fragments;
 mod oracle;
 mod rulesets;
+mod state;
 
 use std::{
     fmt::Write as _,

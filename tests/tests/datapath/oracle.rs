@@ -2,11 +2,11 @@
 //!
 //! Nothing here is compiled, indexed or hashed: every rule is looked at for every frame.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use portdemux::{
     dataplane::counters::{Counters, Traffic},
-    rules::{Destination, Ruleset, destination::Fallback, source::Source},
+    rules::{Destination, Layer, Ruleset, destination::Fallback},
 };
 use portdemux_common::{
     counters::Counter,
@@ -15,7 +15,10 @@ use portdemux_common::{
     ruleset::RuleId,
     wire::{Port, Transport},
 };
-use portdemux_tests::answer::{Answer, Class, Fragment};
+use portdemux_tests::{
+    answer::{Answer, Class, Fragment},
+    reference::claims,
+};
 
 /// What is to become of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +49,14 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
             without_rule(verdict, "later_fragment")
         }
         Class::NoPorts => without_rule(Verdict::Pass, "no_ports"),
-        Class::Ports => match claim(ruleset, answer) {
+        Class::Ports => match claims::claim(ruleset, Layer::Destination, answer) {
             None => without_rule(Verdict::Pass, "unclaimed"),
-            Some((rule, to)) => {
-                let (verdict, reason) = match (refusal(ruleset, rule, answer), to) {
+            Some(place) => {
+                let rule = &ruleset.rules()[place];
+                let refusal = answer
+                    .source
+                    .and_then(|source| claims::refusal(ruleset, rule, source));
+                let (verdict, reason) = match (refusal, &rule.to) {
                     (Some(reason), _) => (Verdict::Drop, reason),
                     (None, Destination::Local) => (Verdict::Pass, "rule_local"),
                     (None, Destination::Drop) => (Verdict::Drop, "rule_drop"),
@@ -62,7 +69,7 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
                 Judgement {
                     verdict,
                     reason,
-                    rule: Some(rule),
+                    rule: RuleId::try_from(place).ok(),
                 }
             }
         },
@@ -94,62 +101,9 @@ impl Judgement {
     }
 }
 
-/// The most specific claim: an exact address beats any, then the narrowest range counts.
-fn claim(ruleset: &Ruleset, answer: &Answer) -> Option<(RuleId, Destination)> {
-    let (transport, port) = entry_point(answer)?;
-    let address: IpAddr = answer.destination?;
-    let mut claims = Vec::new();
-    for (id, rule) in (0..).zip(ruleset.rules()) {
-        if !rule.addresses.is_empty() && !rule.addresses.contains(&address) {
-            continue;
-        }
-        for range in &rule.ports {
-            if range.transport == transport && range.first <= port && port <= range.last {
-                claims.push((
-                    rule.addresses.is_empty(),
-                    range.last - range.first,
-                    id,
-                    rule.to.clone(),
-                ));
-            }
-        }
-    }
-    let (_, _, id, to) = claims.into_iter().min()?;
-    Some((id, to))
-}
-
-/// Why the source of a packet may not use a rule's ports: every prefix of the rule is looked at.
-fn refusal(ruleset: &Ruleset, rule: RuleId, answer: &Answer) -> Option<&'static str> {
-    let rule = &ruleset.rules()[rule as usize];
-    let source = answer.source?;
-    let is_in = |list: &[Source]| {
-        list.iter().any(|entry| match entry {
-            Source::Prefix(prefix) => prefix.contains(&source),
-            Source::Set(name) => ruleset
-                .sets()
-                .iter()
-                .filter(|set| set.name == *name)
-                .any(|set| set.prefixes.iter().any(|prefix| prefix.contains(&source))),
-        })
-    };
-    if is_in(&rule.deny) {
-        Some("source_denied")
-    } else if !rule.from.is_empty() && !is_in(&rule.from) {
-        Some("source_not_allowed")
-    } else {
-        None
-    }
-}
-
 fn entry_point(answer: &Answer) -> Option<(Transport, u16)> {
-    let (_, port) = answer.ports?;
-    let transport = match answer.protocol? {
-        6 => Transport::Tcp,
-        17 => Transport::Udp,
-        132 => Transport::Sctp,
-        _ => return None,
-    };
-    Some((transport, port))
+    let (transport, _, to) = claims::ports(answer)?;
+    Some((transport, to))
 }
 
 /// All counters that are not zero.

@@ -16,7 +16,8 @@ pub(crate) fn run() -> Result<()> {
     let rust = setup::toolchain()?;
     setup::deny()?;
     say::step("format");
-    command::run(&mut format())?;
+    command::run(&mut format(&["--all"]))?;
+    command::run(&mut format(&["--manifest-path", "fuzz/Cargo.toml"]))?;
     say::step("references");
     references::check()?;
     say::step("licences, bans and sources of dependencies");
@@ -45,7 +46,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// `rustfmt.toml` has options that only a nightly rustfmt knows; a stable one checks the rest.
-fn format() -> Command {
+fn format(what: &[&str]) -> Command {
     let mut nightly = Command::new("rustup");
     nightly.args(["run", "nightly", "cargo", "fmt"]);
     let mut command = if command::output(nightly.arg("--version")).is_ok() {
@@ -58,6 +59,6 @@ fn format() -> Command {
         say::warning("there is no nightly rustfmt here, the order of imports goes unchecked");
         command::cargo("fmt")
     };
-    command.args(["--all", "--check"]);
+    command.args(what).arg("--check");
     command
 }

@@ -9,6 +9,8 @@ use crate::{command, say};
 const TOOLS: [(&str, &str); 2] = [("cargo-cyclonedx", "0.5.9"), ("cargo-deb", "3.8.0")];
 /// The one that looks at dependencies.
 const DENY: (&str, &str) = ("cargo-deny", "0.20.2");
+/// The one that changes the code.
+const MUTANTS: (&str, &str) = ("cargo-mutants", "27.1.0");
 /// Programs, with Debian's packages for them.
 const PROGRAMS: [(&str, &str); 7] = [
     ("debootstrap", "debootstrap"),
@@ -54,6 +56,16 @@ pub(super) fn install() -> Result<()> {
 /// If it cannot be built.
 pub(super) fn install_deny() -> Result<()> {
     let (program, version) = DENY;
+    tool(program, version)
+}
+
+/// Installs what changes the code.
+///
+/// # Errors
+///
+/// If it cannot be built.
+pub(super) fn install_mutants() -> Result<()> {
+    let (program, version) = MUTANTS;
     tool(program, version)
 }
 

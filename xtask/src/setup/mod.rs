@@ -22,6 +22,7 @@ pub(crate) use self::{
 use crate::say;
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option by itself")]
 pub(crate) struct SetupArgs {
     /// Also installs what the tests run: servers, their clients and packet tools
     #[arg(long)]
@@ -32,6 +33,12 @@ pub(crate) struct SetupArgs {
     /// Also installs what boots other kernels
     #[arg(long)]
     vm: bool,
+    /// Also installs what fuzzing needs
+    #[arg(long)]
+    fuzz: bool,
+    /// Also installs what changes the code to see whether tests notice
+    #[arg(long)]
+    mutants: bool,
 }
 
 /// Installs what is missing.
@@ -45,6 +52,12 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     }
     if args.vm {
         vm()?;
+    }
+    if args.fuzz {
+        fuzz()?;
+    }
+    if args.mutants {
+        mutants()?;
     }
     Ok(())
 }
@@ -86,6 +99,16 @@ pub(crate) fn tests() -> Result<()> {
 /// Makes sure that dependencies can be looked at.
 pub(crate) fn deny() -> Result<()> {
     dist::install_deny()
+}
+
+/// Makes sure that the fuzzer can be built, which is C++.
+pub(crate) fn fuzz() -> Result<()> {
+    programs::install_fuzz()
+}
+
+/// Makes sure that the tests can be tried on mutants.
+pub(crate) fn mutants() -> Result<()> {
+    dist::install_mutants()
 }
 
 /// Makes sure that packages can be made and checked.

@@ -39,6 +39,8 @@ const VM: [(&str, &str); 6] = [
     ("strip", "binutils"),
     ("xz", "xz-utils"),
 ];
+/// What builds libFuzzer.
+const FUZZ: [(&str, &str); 1] = [("c++", "g++")];
 /// For the benchmark only, and not packaged everywhere.
 const MEASURED: [(&str, &str); 3] = [
     ("dnsperf", "dnsperf"),
@@ -99,6 +101,15 @@ pub(super) fn install_lab() -> Result<()> {
 /// If some are missing and cannot be installed.
 pub(super) fn install_vm() -> Result<()> {
     install_all("what other kernels run with", &VM)
+}
+
+/// Installs what builds the fuzzer.
+///
+/// # Errors
+///
+/// If it is missing and cannot be installed.
+pub(super) fn install_fuzz() -> Result<()> {
+    install_all("what builds the fuzzer", &FUZZ)
 }
 
 fn install_all(what: &str, programs: &[(&str, &str)]) -> Result<()> {

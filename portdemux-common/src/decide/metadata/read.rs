@@ -40,11 +40,11 @@ impl Metadata {
     }
 
     /// Reads what the packet signals to its peer: TCP's flags and numbers, SCTP's first chunk, an ICMP
-    /// message's type.
+    /// message's type; 255 stands for what is not there.
     #[inline(always)]
     pub fn read_signal<P: Packet + ?Sized>(&mut self, packet: &P) {
         let payload = bounded(self.payload);
-        self.flags = 0;
+        self.flags = u8::MAX;
         self.numbers = [[0; 4]; 2];
         match self.transport() {
             Some(Transport::Tcp) => {
@@ -90,26 +90,26 @@ impl Metadata {
         };
     }
 
-    /// The flow of the packet that it quotes if it is an error, which is one that this host has sent; none
-    /// if too little of it is there. Written down for `about`.
+    /// Reads the packet that it quotes if it is an error, which is one that this host has sent; none if too little of it
+    /// is there. Written down for `about`.
     #[inline(always)]
     pub fn read_quoted<P: Packet + ?Sized>(&self, packet: &P, about: &mut Self) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "frames are shorter than 4 GiB"
-        )]
-        let length = self.length as usize;
+        let (version, network) = (self.version(), bounded(self.network));
+        let length = match parse::length(packet, version, network) {
+            Some(length) => network + length,
+            None => 0,
+        };
         let packet = Measured { packet, length };
-        let parsed = parse::quoted(&packet, self.version(), bounded(self.payload));
+        let parsed = parse::quoted(&packet, version, bounded(self.payload));
         about.write_down(&parsed, Entry::UNCLAIMED, self.generation, 0, false);
         if parsed.malformed.is_some() {
             about.kind &= !0xff;
         }
+        about.read(&packet);
     }
 }
 
-/// A frame whose length was written down. Of one that the compiler can derive from where the frame begins
-/// and ends it proves bounds that the verifier then misses.
+/// A packet that ends where it says so; padding may follow.
 struct Measured<'a, P: ?Sized> {
     packet: &'a P,
     length: usize,
@@ -124,7 +124,11 @@ impl<P: Packet + ?Sized> Packet for Measured<'_, P> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // What is quoted stands anywhere.
-        self.packet.read(self.packet.place(offset)?)
+        let offset = self.packet.place(offset)?;
+        if offset + N > self.length {
+            return None;
+        }
+        self.packet.read(offset)
     }
 }
 

@@ -193,6 +193,8 @@ fn an_sctp_handshake_ends_with_the_acknowledgment_of_the_cookie() {
             &[
                 (one, chunk(1), Opening),
                 (other, chunk(2), Answered),
+                // Whoever sends under a false address gets no further by data.
+                (one, chunk(0), Answered),
                 (one, chunk(10), Answered),
                 (other, chunk(11), Established),
                 (one, chunk(0), Established),

@@ -142,6 +142,36 @@ fn an_error_about_a_packet_of_a_flow_comes_in_and_changes_nothing() {
 }
 
 #[test]
+fn padding_behind_an_error_is_no_part_of_what_it_quotes() {
+    let bed = Bed::tracking(Action::Drop);
+    let question = sent(UDP, &udp([5_000, 53]));
+    bed.send(&question);
+    let quoted = &question[QUOTED];
+    for length in 0..quoted.len() {
+        let (there, rest) = quoted.split_at(length);
+        let mut frame = ipv4([9, HERE], ICMP, &icmp(3, 0, there));
+        frame.extend(rest);
+        assert_eq!(bed.receive(&frame), passed(Reason::NoPorts), "{length}");
+        assert_eq!(bed.see(&frame).relation.get(), None, "{length}");
+    }
+}
+
+#[test]
+fn a_message_without_an_identifier_is_of_no_ping() {
+    let bed = Bed::tracking(Action::Drop);
+    bed.send(&sent(ICMP, &icmp(8, 0, &[])));
+    let answer = icmp(0, 0, &[]);
+    assert_eq!(bed.receive(&received(ICMP, &answer)), passed(Reason::Reply));
+    for length in 0..6 {
+        let short = received(ICMP, &answer[..length]);
+        assert_eq!(bed.receive(&short), passed(Reason::NoPorts), "{length}");
+        let about = sent(ICMP, &answer[..length]);
+        let error = received(ICMP, &icmp(3, 0, &about[14..]));
+        assert_eq!(bed.receive(&error), passed(Reason::NoPorts), "{length}");
+    }
+}
+
+#[test]
 fn the_answer_to_a_ping_of_this_host_comes_in_and_a_ping_of_a_peer_does_not() {
     let mut bed = Bed::tracking(Action::Drop);
     bed.image.header.defaults.icmp = Icmp::ErrorsOnly as u32;

@@ -98,3 +98,22 @@ fn a_later_fragment_of_what_was_rejected_is_dropped_and_nobody_is_told() {
     assert_eq!(bed.receive(&first), (Verdict::Reject, Reason::RuleReject));
     assert_eq!(bed.receive(&later(UDP, 4)), dropped(Reason::RuleReject));
 }
+
+#[test]
+fn where_fragments_are_not_tracked_later_ones_meet_the_setting_alone() {
+    for (setting, verdict) in [
+        (Fragments::Pass, Verdict::Pass),
+        (Fragments::Drop, Verdict::Drop),
+    ] {
+        let mut bed = tracking(Action::Drop);
+        bed.image.header.defaults.fragments = setting as u32;
+        let mut payload = udp([5_000, 80]);
+        payload.resize(32, 0);
+        let first = fragment([PEER, HERE], UDP, MORE, &payload);
+        assert_eq!(bed.receive(&first), passed(Reason::RuleLocal));
+        for begin in [1, 4] {
+            let said = bed.receive(&later(UDP, begin));
+            assert_eq!(said, (verdict, Reason::LaterFragment), "{setting:?}");
+        }
+    }
+}
