@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocks;
+pub mod bucket;
 pub mod counters;
 pub mod decide;
 pub mod destination;
@@ -34,4 +35,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = if cfg!(feature = "next-layout") { 9 } else { 8 };
+pub const ABI: u32 = if cfg!(feature = "next-layout") { 10 } else { 9 };

@@ -6,20 +6,17 @@
 //! to it holds as many sources as are within their bursts at once.
 
 use crate::{
+    bucket::{self, SLOTS, Slots},
     hash,
-    memory::{Memory, Word, lesser},
+    memory::{Memory, Word},
     parse::Version,
     policy::Rate,
     ruleset::{RULE_PLACES, RuleId},
 };
 
-/// How many words a bucket of the table of sources has.
-pub const WAYS: usize = 8;
 /// How many buckets the table of sources has: room for 131,072 sources within their bursts.
 pub const BUCKETS: usize = 1 << 14;
 
-/// No word of a bucket.
-const NOWHERE: usize = WAYS;
 /// How often a word is tried that other CPUs change at the same time.
 const ATTEMPTS: u32 = 4;
 
@@ -43,15 +40,8 @@ pub struct LimitWords {
     pub sources: [Bucket<u64>; BUCKETS],
 }
 
-/// Some sources' words.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct Bucket<W> {
-    /// Whose they are: hashes of rule, [`RateKind`] and source; 0 for nobody's.
-    pub tags: [W; WAYS],
-    /// The words.
-    pub times: [W; WAYS],
-}
+/// A bucket of sources, with their words. Their marks are hashes of rule, [`RateKind`] and source.
+pub type Bucket<W> = bucket::Bucket<W, [W; SLOTS]>;
 
 const _: () = {
     assert!(size_of::<Bucket<u64>>() == 128);
@@ -118,70 +108,55 @@ impl RateKey {
     }
 }
 
-/// Where the word of a source stands, by the hash of its key: the bucket and the tag.
+/// Where the word of a source stands, by the hash of its key: the bucket and the mark.
 #[inline(always)]
 #[must_use]
 pub const fn slot(hash: u64) -> (u32, u64) {
-    #[expect(clippy::cast_possible_truncation, reason = "masked to a place")]
-    let at = (hash >> 32) as u32 & (BUCKETS as u32 - 1);
-    // No tag is that of nobody.
-    (at, hash | 1)
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer")]
+    let mask = BUCKETS as u32 - 1;
+    // That of a slot that is being written would be one of 2⁶³.
+    (bucket::index(hash, mask), hash | 1)
 }
 
 /// The word of a source: its own, or the one that says least of another.
 #[inline(always)]
 fn of_source<L: Limits>(limits: &L, hash: u64) -> Option<&L::Word> {
-    let (at, tag) = slot(hash);
+    let (at, mark) = slot(hash);
     let bucket = limits.bucket(at)?;
-    let found = laundered(limits, bucket.find(tag));
-    if found < NOWHERE {
-        return bucket.times.get(found);
+    if let Some(found) = bucket::slot(limits, bucket.find(mark)) {
+        return bucket.slots.get(found as usize);
     }
-    let way = laundered(limits, bucket.earliest());
-    let (owner, time) = (bucket.tags.get(way)?, bucket.times.get(way)?);
+    let (least, _) = bucket.least(0);
+    let least = bucket::slot(limits, least)?;
+    let word = bucket.slots.get(least as usize)?;
     // Whoever else counts on this word for the moment takes a share of the wrong one.
-    if owner.replace(owner.load(), tag) {
-        time.store(0);
+    if bucket.seize(least) {
+        word.store(0);
+        bucket.hand_over(least, mark);
     }
-    Some(time)
+    Some(word)
 }
 
-/// The number of a word, of which the verifier knows nothing.
-#[inline(always)]
-fn laundered<L: Limits>(limits: &L, way: usize) -> usize {
-    usize::try_from(limits.launder(way as u64)).unwrap_or(NOWHERE)
-}
+impl<W: Word> Slots for [W; SLOTS] {
+    type Word = W;
 
-impl<W: Word> Bucket<W> {
-    #[inline(always)]
-    fn find(&self, tag: u64) -> usize {
-        let mut way = 0;
-        while way < NOWHERE {
-            if let Some(word) = self.tags.get(way)
-                && word.load() == tag
-            {
-                break;
-            }
-            way += 1;
-        }
-        way
+    const WORDS: usize = SLOTS;
+
+    fn of(word: impl FnMut(usize) -> W) -> Self {
+        core::array::from_fn(word)
     }
 
-    /// The word whose time came first or comes first.
+    fn words(&self) -> impl Iterator<Item = &W> {
+        self.iter()
+    }
+
+    /// The word whose time came first or comes first gives way first; a few nanoseconds make no difference.
     #[inline(always)]
-    fn earliest(&self) -> usize {
-        const WAY: u64 = NOWHERE as u64 - 1;
-        let mut least = u64::MAX >> 1;
-        let mut way = 0;
-        while way < NOWHERE {
-            if let Some(word) = self.times.get(way) {
-                // A few nanoseconds make room for the number of the word.
-                let time = word.load() & (u64::MAX >> 1) & !WAY;
-                least = lesser::<W>(time | way as u64, least);
-            }
-            way += 1;
+    fn worth(&self, slot: u32, _now: u32) -> u64 {
+        match self.get(slot as usize) {
+            Some(word) => (word.load() & u64::MAX >> 1) >> 3,
+            None => u64::MAX >> 4,
         }
-        (least & WAY) as usize
     }
 }
 

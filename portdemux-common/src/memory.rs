@@ -52,14 +52,6 @@ pub trait Memory {
     }
 }
 
-/// As [`Memory::launder`] does.
-#[inline(always)]
-pub(crate) fn launder<M: Memory>(memory: &M, number: u32) -> u32 {
-    #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
-    let number = memory.launder(u64::from(number)) as u32;
-    number
-}
-
 #[cfg(target_has_atomic = "64")]
 impl Word for core::sync::atomic::AtomicU64 {
     fn load(&self) -> u64 {

@@ -1,25 +1,22 @@
-//! A table of flows: buckets of eight places.
+//! The buckets of flows.
 //!
-//! The owners of a bucket's places stand together in one line of the cache; a place belongs to the flow
-//! whose mark its owner's word bears. Programs on all CPUs and user space use a table at once without
-//! locks: a place changes hands by exchanging its owner's word for [`BUSY`], writing the place, and then
-//! the new owner's word. Whoever reads compares the whole key. What is left to chance is a place that
-//! changes hands between that comparison and a write: the packet's count then falls on the new flow. Only
-//! a flow that was forgotten or pushed out loses its place, so this takes a flow whose time ends in the
-//! very nanoseconds in which its packet comes.
+//! Each flow has a line of the cache, and what is counted of it stands in others, of each direction apart: packets in and
+//! out are mostly seen by different CPUs, and a line that one of them writes has to be fetched by the other. Of a flow
+//! that goes on, both write nothing but their counters.
 
-use super::{key::FlowKey, stage::State};
-use crate::memory::{Word, ahead, lesser};
+use core::array;
 
-/// How many places a bucket has.
-pub const WAYS: usize = 8;
-/// How many words a place has.
-pub const PLACE_WORDS: usize = 12;
+use super::{
+    key::FlowKey,
+    stage::{Direction, State},
+};
+use crate::{
+    bucket::{self, NOWHERE, SLOTS, Slots, is_over, lower, upper},
+    memory::{Word, ahead},
+};
 
-/// The owner of a place that is being written.
-pub const BUSY: u64 = u64::MAX;
-/// The owner of a free place.
-pub const FREE: u64 = 0;
+/// How many words a flow has beside its counters.
+pub const SLOT_WORDS: usize = 8;
 
 /// The place of [`State`].
 const STATE: usize = 5;
@@ -28,46 +25,40 @@ const TIMES: usize = 6;
 /// The place of the rule's entry (bits 0 to 31), and of the reason of the last packet that came in (32 to 39)
 /// and its verdict (40 to 47).
 const OUTCOME: usize = 7;
-/// The place of the packets received, and behind it of their bytes.
-const RECEIVED: usize = 8;
-/// The place of the packets sent, and behind it of their bytes.
-const SENT: usize = 10;
 
-/// Some places and their owners.
+/// A bucket of flows.
+pub type Bucket<W> = bucket::Bucket<W, FlowSlots<W>>;
+
+/// The flows of a bucket.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Bucket<W> {
-    /// Whose the places are: marks of flows, [`FREE`] or [`BUSY`].
-    pub owners: [W; WAYS],
+pub struct FlowSlots<W> {
     /// The flows.
-    pub places: [Place<W>; WAYS],
+    pub flows: [FlowSlot<W>; SLOTS],
+    /// Packets and bytes of each that its peer sent.
+    pub received: [Counts<W>; SLOTS],
+    /// The same of this host.
+    pub sent: [Counts<W>; SLOTS],
 }
 
-/// A flow's place: its key, and what is known of it.
+/// A flow: its key, and what is known of it.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Place<W>(pub [W; PLACE_WORDS]);
+pub struct FlowSlot<W>(pub [W; SLOT_WORDS]);
 
-const _: () = assert!(size_of::<Bucket<u64>>() == WAYS * 8 * (1 + PLACE_WORDS));
+/// Packets, and bytes of their frames.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Counts<W>(pub [W; 2]);
 
-/// The mark of a flow: its hash, which is never [`FREE`] nor [`BUSY`].
-#[inline(always)]
-#[must_use]
-pub const fn mark(hash: u64) -> u64 {
-    (hash & !BUSY_BIT) | 1
-}
+// Lines of the cache have eight words, and buckets begin where lines do, as their map does.
+const _: () = assert!(
+    size_of::<FlowSlot<u64>>() == 64
+        && size_of::<Bucket<u64>>() == SLOTS * (8 + 64 + 16 + 16)
+        && size_of::<Bucket<u64>>().is_multiple_of(64)
+);
 
-/// No mark has this bit.
-const BUSY_BIT: u64 = 1 << 1;
-
-/// Which bucket a flow belongs to; `mask` is the number of buckets less one.
-#[inline(always)]
-#[must_use]
-pub const fn bucket(hash: u64, mask: u32) -> u32 {
-    (hash >> 32) as u32 & mask
-}
-
-impl<W: Word> Place<W> {
+impl<W: Word> FlowSlot<W> {
     #[inline(always)]
     fn load(&self, at: usize) -> u64 {
         match self.0.get(at) {
@@ -90,7 +81,7 @@ impl<W: Word> Place<W> {
     }
 
     #[inline(always)]
-    fn is_of(&self, key: &FlowKey) -> bool {
+    pub(super) fn is_of(&self, key: &FlowKey) -> bool {
         let [local, local_low, remote, remote_low, ports] = key.words();
         self.load(4) == ports
             && self.load(2) == remote
@@ -153,40 +144,14 @@ impl<W: Word> Place<W> {
         }
     }
 
-    /// Counts a packet of the peer.
-    #[inline(always)]
-    pub fn count_received(&self, packets: u64, bytes: u64) {
-        self.store(RECEIVED, self.load(RECEIVED).wrapping_add(packets));
-        self.store(RECEIVED + 1, self.load(RECEIVED + 1).wrapping_add(bytes));
-    }
-
-    /// Counts packets of this host.
-    #[inline(always)]
-    pub fn count_sent(&self, packets: u64, bytes: u64) {
-        self.store(SENT, self.load(SENT).wrapping_add(packets));
-        self.store(SENT + 1, self.load(SENT + 1).wrapping_add(bytes));
-    }
-
-    /// Packets and bytes received.
-    #[must_use]
-    pub fn received(&self) -> [u64; 2] {
-        [self.load(RECEIVED), self.load(RECEIVED + 1)]
-    }
-
-    /// Packets and bytes sent.
-    #[must_use]
-    pub fn sent(&self) -> [u64; 2] {
-        [self.load(SENT), self.load(SENT + 1)]
-    }
-
-    /// Whether its time has ended. That of a place that was never taken has.
+    /// Whether its time has ended. That of a slot that was never taken has.
     #[inline(always)]
     #[must_use]
     pub fn is_over(&self, now: u32) -> bool {
         is_over(self.until(), now)
     }
 
-    /// Makes it a flow's place; whoever calls it owns it.
+    /// Makes it a flow's slot; whoever calls it owns it.
     #[inline(always)]
     fn begin(&self, key: &FlowKey, state: State, now: u32, until: u32) {
         let [local, local_low, remote, remote_low, ports] = key.words();
@@ -198,153 +163,174 @@ impl<W: Word> Place<W> {
         self.store(STATE, state.0);
         self.store(TIMES, (u64::from(now) << 32) | u64::from(until));
         self.store(OUTCOME, 0);
-        self.store(RECEIVED, 0);
-        self.store(RECEIVED + 1, 0);
-        self.store(SENT, 0);
-        self.store(SENT + 1, 0);
     }
-}
 
-impl<W: Word> Place<W> {
     /// Takes over what is known of the same flow elsewhere.
     #[inline(always)]
-    pub fn adopt(&self, other: &Self) {
+    fn adopt(&self, other: &Self) {
         let times = (self.load(TIMES) & 0xffff_ffff) | (other.load(TIMES) & !0xffff_ffff);
         self.store(TIMES, times);
         self.store(OUTCOME, other.load(OUTCOME));
-        self.store(RECEIVED, other.load(RECEIVED));
-        self.store(RECEIVED + 1, other.load(RECEIVED + 1));
-        self.store(SENT, other.load(SENT));
-        self.store(SENT + 1, other.load(SENT + 1));
     }
 }
 
-/// No place.
-pub const NOWHERE: u32 = 8;
+impl<W: Word> Counts<W> {
+    /// Packets and bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self) -> [u64; 2] {
+        let Self([packets, bytes]) = self;
+        [packets.load(), bytes.load()]
+    }
 
-const _: () = assert!(NOWHERE as usize == WAYS);
+    #[inline(always)]
+    fn store(&self, counts: [u64; 2]) {
+        let Self([packets, bytes]) = self;
+        packets.store(counts[0]);
+        bytes.store(counts[1]);
+    }
+
+    #[inline(always)]
+    fn add(&self, packets: u64, bytes: u64) {
+        let [packets_before, bytes_before] = self.load();
+        self.store([
+            packets_before.wrapping_add(packets),
+            bytes_before.wrapping_add(bytes),
+        ]);
+    }
+}
+
+impl<W: Word> Slots for FlowSlots<W> {
+    type Word = W;
+
+    const WORDS: usize = SLOTS * (SLOT_WORDS + 2 + 2);
+
+    fn of(mut word: impl FnMut(usize) -> W) -> Self {
+        const RECEIVED: usize = SLOTS * SLOT_WORDS;
+        const SENT: usize = RECEIVED + 2 * SLOTS;
+        Self {
+            flows: array::from_fn(|slot| {
+                FlowSlot(array::from_fn(|at| word(slot * SLOT_WORDS + at)))
+            }),
+            received: array::from_fn(|slot| {
+                Counts(array::from_fn(|at| word(RECEIVED + 2 * slot + at)))
+            }),
+            sent: array::from_fn(|slot| Counts(array::from_fn(|at| word(SENT + 2 * slot + at)))),
+        }
+    }
+
+    fn words(&self) -> impl Iterator<Item = &W> {
+        let flows = self.flows.iter().flat_map(|flow| &flow.0);
+        let counts = self.received.iter().chain(&self.sent);
+        flows.chain(counts.flat_map(|counts| &counts.0))
+    }
+
+    /// What this host began is worth more than what peers did, and that more the further it has come; of the same worth
+    /// the one that is forgotten first goes first.
+    #[inline(always)]
+    fn worth(&self, slot: u32, now: u32) -> u64 {
+        let Some(flow) = self.flows.get(slot as usize) else {
+            return u64::MAX >> 4;
+        };
+        let until = flow.until();
+        let left = u64::from(until.wrapping_sub(now));
+        (flow.state().worth() << 32 | left) & ahead::<W>(until, now)
+    }
+}
 
 impl<W: Word> Bucket<W> {
-    /// The place at `way`.
+    /// The flow in a slot.
     #[inline(always)]
     #[must_use]
-    pub fn place(&self, way: u32) -> Option<&Place<W>> {
-        self.places.get(way as usize)
+    pub fn flow(&self, slot: u32) -> Option<&FlowSlot<W>> {
+        self.slots.flows.get(slot as usize)
     }
 
-    /// Which place a flow has; [`NOWHERE`] for none.
+    /// What is counted of the flow in a slot in one direction.
     #[inline(always)]
     #[must_use]
-    pub fn find(&self, key: &FlowKey, mark: u64) -> u32 {
-        let mut found = NOWHERE;
-        let mut way = 0;
-        while way < NOWHERE {
-            // Else a CPU that reads ahead has the key of this flow and the state of the one before.
-            if self.owner(way) == mark
-                && self.is_acquired(way, mark)
-                && let Some(place) = self.place(way)
-                && place.is_of(key)
-            {
-                found = way;
-                break;
+    pub fn counts(&self, slot: u32, direction: Direction) -> Option<&Counts<W>> {
+        match direction {
+            Direction::Received => self.slots.received.get(slot as usize),
+            Direction::Sent => self.slots.sent.get(slot as usize),
+        }
+    }
+
+    /// Counts a packet of the flow in a slot.
+    #[inline(always)]
+    pub fn count(&self, slot: u32, direction: Direction, packets: u64, bytes: u64) {
+        if let Some(counts) = self.counts(slot, direction) {
+            counts.add(packets, bytes);
+        }
+    }
+
+    /// Takes over in a slot what is known of the same flow elsewhere.
+    #[inline(always)]
+    pub fn adopt(&self, slot: u32, other: &Self, other_slot: u32) {
+        if let (Some(flow), Some(other)) = (self.flow(slot), other.flow(other_slot)) {
+            flow.adopt(other);
+        }
+        for direction in [Direction::Received, Direction::Sent] {
+            let counts = self.counts(slot, direction);
+            if let (Some(counts), Some(other)) = (counts, other.counts(other_slot, direction)) {
+                counts.store(other.load());
             }
-            way += 1;
-        }
-        found
-    }
-
-    /// Orders what is read of a place behind whose it was seen to be.
-    #[inline(always)]
-    fn is_acquired(&self, way: u32, mark: u64) -> bool {
-        match self.owners.get(way as usize) {
-            Some(owner) => owner.acquired(mark),
-            None => false,
         }
     }
 
-    /// Whose a place is; [`BUSY`] for one that does not exist.
-    #[inline(always)]
+    /// The slot of a flow, if it has one.
     #[must_use]
-    pub fn owner(&self, way: u32) -> u64 {
-        match self.owners.get(way as usize) {
-            Some(owner) => owner.load(),
-            None => BUSY,
-        }
+    pub fn find_flow(&self, key: &FlowKey, mark: u64) -> Option<u32> {
+        let slot = self.find(mark);
+        let flow = self.flow(slot)?;
+        flow.is_of(key).then_some(slot)
     }
 
-    /// Which place a new flow may have: one whose time has ended or that was never taken, or else the
-    /// one that is worth least, and of these the one that is forgotten first. [`NOWHERE`] if all are
-    /// worth `limit` or more. Says also what the flow that has it is worth; 0 for none.
+    /// Which slot a new flow may have: one whose time has ended or that was never taken, or else the one that is worth
+    /// least. [`NOWHERE`] if all are worth `limit` or more. Says also what the flow that has it is worth; 0 for none.
     #[inline(always)]
     #[must_use]
     pub fn victim(&self, now: u32, limit: u64) -> (u32, u64) {
-        const WAYS_BITS: u32 = NOWHERE.trailing_zeros();
-        let mut least = u64::MAX >> 1;
-        let mut way = 0;
-        while way < NOWHERE {
-            if let Some(place) = self.place(way) {
-                let until = place.until();
-                let left = u64::from(until.wrapping_sub(now));
-                let value = (place.state().worth() << 32 | left) & ahead::<W>(until, now);
-                least = lesser::<W>(value << WAYS_BITS | u64::from(way), least);
-            }
-            way += 1;
+        let (slot, worth) = self.least(now);
+        if worth >= limit << 32 {
+            (NOWHERE, limit)
+        } else {
+            (slot, worth >> 32)
         }
-        let value = least >> WAYS_BITS;
-        if value >= limit << 32 {
-            return (NOWHERE, limit);
-        }
-        let [way, ..] = least.to_le_bytes();
-        (u32::from(way) & (NOWHERE - 1), value >> 32)
     }
 
-    /// Gives a place to a flow; returns whether nobody else was quicker.
+    /// Gives a slot to a flow; returns whether nobody else was quicker.
     #[inline(always)]
-    pub fn take(
+    pub fn begin(
         &self,
-        way: u32,
+        slot: u32,
         key: &FlowKey,
         mark: u64,
         state: State,
         [now, until]: [u32; 2],
     ) -> bool {
-        let (Some(owner), Some(place)) = (self.owners.get(way as usize), self.place(way)) else {
+        let Some(flow) = self.flow(slot) else {
             return false;
         };
-        let before = owner.load();
-        if before == BUSY || !owner.replace(before, BUSY) {
+        if !self.seize(slot) {
             return false;
         }
-        place.begin(key, state, now, until);
-        // A replace is a full barrier where a store need not be one.
-        owner.replace(BUSY, mark)
-    }
-
-    /// Frees a place if it is still the flow's; the next that looks for a place takes it.
-    #[inline(always)]
-    pub fn free(&self, way: u32, mark: u64, now: u32) -> bool {
-        match (self.owners.get(way as usize), self.place(way)) {
-            (Some(owner), Some(place)) => {
-                place.keep(now);
-                owner.replace(mark, FREE)
+        flow.begin(key, state, now, until);
+        for direction in [Direction::Received, Direction::Sent] {
+            if let Some(counts) = self.counts(slot, direction) {
+                counts.store([0; 2]);
             }
-            _ => false,
         }
+        self.hand_over(slot, mark);
+        true
     }
-}
 
-/// Whether a time has come. A tick that another CPU has not come to yet is not eighteen years away.
-#[inline(always)]
-pub(crate) const fn is_over(until: u32, now: u32) -> bool {
-    now.wrapping_sub(until) < 1 << 31
-}
-
-#[inline(always)]
-pub(crate) const fn lower(word: u64) -> u32 {
-    (word & 0xffff_ffff) as u32
-}
-
-#[inline(always)]
-pub(crate) const fn upper(word: u64) -> u32 {
-    (word >> 32) as u32
+    /// Forgets the flow in a slot if it is still the owner's; returns whether it was.
+    #[inline(always)]
+    pub fn forget(&self, slot: u32, mark: u64, now: u32) -> bool {
+        if let Some(flow) = self.flow(slot) {
+            flow.keep(now);
+        }
+        self.free(slot, mark)
+    }
 }

@@ -6,10 +6,11 @@ use super::{
     Event, Shape, Which,
     key::FlowKey,
     stage::{Direction, Heard, Signal, Stage, State},
-    table::{self, Bucket, NOWHERE, Place},
+    table::{Bucket, FlowSlot},
 };
 use crate::{
-    memory::{Memory, launder},
+    bucket::{self, NOWHERE},
+    memory::{Memory, Word},
     policy::Timeouts,
 };
 
@@ -25,17 +26,17 @@ pub trait Tables: Memory {
     fn count(&self, event: Event);
 }
 
-/// A bucket and a place in it.
+/// A bucket and a flow in it.
 type Standing<'t, T> = (
     &'t Bucket<<T as Memory>::Word>,
-    &'t Place<<T as Memory>::Word>,
+    &'t FlowSlot<<T as Memory>::Word>,
 );
 
 /// Where a flow stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot(u32);
+struct Found(u32);
 
-impl Slot {
+impl Found {
     const NOWHERE: u32 = 2 * NOWHERE;
 
     /// Whether it stands anywhere.
@@ -54,7 +55,7 @@ impl Slot {
     }
 
     #[inline(always)]
-    const fn way(self) -> u32 {
+    const fn slot(self) -> u32 {
         self.0 & (NOWHERE - 1)
     }
 }
@@ -124,7 +125,7 @@ pub struct Tracked {
     /// When it was seen, in ticks.
     pub now: u32,
     /// Where its flow stands.
-    slot: u32,
+    found: u32,
     /// [`Relation`].
     pub relation: u32,
     /// [`Signal`].
@@ -137,7 +138,7 @@ pub struct Tracked {
     pub is_error: u32,
     /// Index of the local port; beyond all if it has none.
     pub port: u32,
-    /// 1 if it is of a flow that is known, half-open or not, and begins no other in its place.
+    /// 1 if it is of a flow that is known, half-open or not, and begins no other in its flow.
     pub is_known: u32,
     /// Fills the word.
     reserved: u32,
@@ -161,7 +162,7 @@ impl Tracked {
             outcome: 0,
             state: 0,
             now: 0,
-            slot: Slot::NOWHERE,
+            found: Found::NOWHERE,
             relation: Relation::New as u32,
             signal: heard.signal as u32,
             sequence: heard.sequence,
@@ -191,13 +192,19 @@ impl Tracked {
     }
 
     #[inline(always)]
-    const fn slot(&self) -> Slot {
-        Slot(self.slot)
+    const fn found(&self) -> Found {
+        Found(self.found)
+    }
+
+    /// Counts it in the bucket in which its flow stands.
+    #[inline(always)]
+    fn count_in<W: Word>(&self, bucket: &Bucket<W>, direction: Direction) {
+        bucket.count(self.found().slot(), direction, self.packets, self.bytes);
     }
 
     #[inline(always)]
     const fn mark(&self) -> u64 {
-        table::mark(self.hash)
+        bucket::mark(self.hash)
     }
 }
 
@@ -208,7 +215,7 @@ pub fn seek<T: Tables>(tables: &T, packet: &mut Tracked, now: u32) {
     packet.hash = hash;
     packet.now = now;
     let known = find(tables, Which::Known, &packet.key, hash, now);
-    packet.slot = if known < NOWHERE {
+    packet.found = if known < NOWHERE {
         known
     } else {
         NOWHERE + find(tables, Which::HalfOpen, &packet.key, hash, now)
@@ -218,15 +225,15 @@ pub fn seek<T: Tables>(tables: &T, packet: &mut Tracked, now: u32) {
 /// Says how a packet from the peer stands to the flow that was found.
 #[inline(always)]
 pub fn relate<T: Tables>(tables: &T, packet: &mut Tracked) {
-    let slot = packet.slot();
-    let Some((_, place)) = place(tables, packet.hash, slot) else {
+    let found = packet.found();
+    let Some((_, flow)) = standing(tables, packet.hash, found) else {
         return;
     };
-    let state = place.state();
+    let state = flow.state();
     let is_closed = matches!(state.stage(), Stage::Closing | Stage::Closed);
     let begins_again = is_closed && matches!(packet.heard().signal, Signal::Open);
     packet.is_known = u32::from(!begins_again);
-    let is_complete = matches!(slot.which(), Which::Known)
+    let is_complete = matches!(found.which(), Which::Known)
         && !matches!(state.stage(), Stage::Opening | Stage::Answered);
     if packet.is_error != 0 {
         packet.relation = Relation::Related as u32;
@@ -249,7 +256,7 @@ pub fn receive<T: Tables>(
     timeouts: &Timeouts,
 ) {
     let heard = packet.heard();
-    let Some((_, place)) = place(tables, packet.hash, packet.slot()) else {
+    let Some((bucket, flow)) = standing(tables, packet.hash, packet.found()) else {
         // What only ends needs no memory.
         if passes && may_begin && !matches!(heard.signal, Signal::Abort | Signal::Close) {
             let protocol = packet.key.protocol();
@@ -257,10 +264,10 @@ pub fn receive<T: Tables>(
         }
         return;
     };
-    place.conclude(packet.outcome);
+    flow.conclude(packet.outcome);
     if passes {
-        place.count_received(packet.packets, packet.bytes);
-        go_on(tables, packet, place, Direction::Received, timeouts);
+        packet.count_in(bucket, Direction::Received);
+        go_on(tables, packet, flow, Direction::Received, timeouts);
     }
 }
 
@@ -275,15 +282,15 @@ pub fn send<T: Tables>(
     timeouts: &Timeouts,
 ) {
     let heard = packet.heard();
-    let Some((_, place)) = place(tables, packet.hash, packet.slot()) else {
+    let Some((bucket, flow)) = standing(tables, packet.hash, packet.found()) else {
         if may_begin && !matches!(heard.signal, Signal::Abort) {
             let protocol = packet.key.protocol();
             packet.state = State::begun(Direction::Sent, protocol, heard, serves).0;
         }
         return;
     };
-    place.count_sent(packet.packets, packet.bytes);
-    go_on(tables, packet, place, Direction::Sent, timeouts);
+    packet.count_in(bucket, Direction::Sent);
+    go_on(tables, packet, flow, Direction::Sent, timeouts);
 }
 
 /// Notes what a packet makes of a flow that is known, and whether it is to move to those that are
@@ -292,18 +299,18 @@ pub fn send<T: Tables>(
 fn go_on<T: Tables>(
     tables: &T,
     packet: &mut Tracked,
-    place: &Place<T::Word>,
+    flow: &FlowSlot<T::Word>,
     direction: Direction,
     timeouts: &Timeouts,
 ) {
     let protocol = packet.key.protocol();
-    let before = place.state();
+    let before = flow.state();
     let next = before.next(direction, protocol, packet.heard());
     let state = State(tables.launder(next.0));
-    place.keep(packet.now.wrapping_add(state.timeout(protocol, timeouts)));
-    place.change(before, state);
+    flow.keep(packet.now.wrapping_add(state.timeout(protocol, timeouts)));
+    flow.change(before, state);
     if matches!(
-        (packet.slot().which(), state.stage()),
+        (packet.found().which(), state.stage()),
         (Which::HalfOpen, Stage::Established)
     ) {
         packet.state = state.0;
@@ -338,11 +345,14 @@ pub fn remember<T: Tables>(
         Stage::Opening as u64
     };
     let bucket = bucket(tables, which, packet.hash)?;
-    let (way, worth) = bucket.victim(packet.now, limit);
-    let way = launder(tables, way);
+    let (slot, worth) = bucket.victim(packet.now, limit);
+    let Some(slot) = bucket::slot(tables, slot) else {
+        tables.count(Event::Full);
+        return None;
+    };
     let timeout = state.timeout(packet.key.protocol(), timeouts);
     let times = [packet.now, packet.now.wrapping_add(timeout)];
-    if !bucket.take(way, &packet.key, packet.mark(), state, times) {
+    if !bucket.begin(slot, &packet.key, packet.mark(), state, times) {
         tables.count(Event::Full);
         return None;
     }
@@ -353,11 +363,11 @@ pub fn remember<T: Tables>(
             Which::Known => Event::Evicted,
         });
     }
-    let place = bucket.place(way)?;
-    if let Some((old_bucket, old)) = self::place(tables, packet.hash, packet.slot()) {
+    if let Some((old_bucket, _)) = standing(tables, packet.hash, packet.found()) {
+        let old_slot = packet.found().slot();
         tables.count(Event::Completed);
-        place.adopt(old);
-        old_bucket.free(packet.slot().way(), packet.mark(), packet.now);
+        bucket.adopt(slot, old_bucket, old_slot);
+        old_bucket.forget(old_slot, packet.mark(), packet.now);
         return Some(());
     }
     tables.count(if is_from_here {
@@ -365,13 +375,10 @@ pub fn remember<T: Tables>(
     } else {
         Event::Begun
     });
-    match direction {
-        Direction::Received => {
-            place.conclude(packet.outcome);
-            place.count_received(packet.packets, packet.bytes);
-        }
-        Direction::Sent => place.count_sent(packet.packets, packet.bytes),
+    if matches!(direction, Direction::Received) {
+        bucket.flow(slot)?.conclude(packet.outcome);
     }
+    bucket.count(slot, direction, packet.packets, packet.bytes);
     Some(())
 }
 
@@ -380,14 +387,18 @@ fn find<T: Tables>(tables: &T, which: Which, key: &FlowKey, hash: u64, now: u32)
     let Some(bucket) = bucket(tables, which, hash) else {
         return NOWHERE;
     };
-    let mark = table::mark(hash);
-    let way = launder(tables, bucket.find(key, mark));
-    match bucket.place(way) {
-        Some(place) if place.is_over(now) => {
-            bucket.free(way, mark, now);
+    let mark = bucket::mark(hash);
+    let Some(slot) = bucket::slot(tables, bucket.find(mark)) else {
+        return NOWHERE;
+    };
+    match bucket.flow(slot) {
+        // Two keys can have one mark.
+        Some(flow) if !flow.is_of(key) => NOWHERE,
+        Some(flow) if flow.is_over(now) => {
+            bucket.forget(slot, mark, now);
             NOWHERE
         }
-        Some(_) => way,
+        Some(_) => slot,
         None => NOWHERE,
     }
 }
@@ -399,14 +410,14 @@ fn bucket<T: Tables>(tables: &T, which: Which, hash: u64) -> Option<&Bucket<T::W
         Which::Known => shape.known,
         Which::HalfOpen => shape.half_open,
     };
-    tables.bucket(which, table::bucket(hash, mask))
+    tables.bucket(which, bucket::index(hash, mask))
 }
 
 #[inline(always)]
-fn place<T: Tables>(tables: &T, hash: u64, slot: Slot) -> Option<Standing<'_, T>> {
-    if !slot.is_known() {
+fn standing<T: Tables>(tables: &T, hash: u64, found: Found) -> Option<Standing<'_, T>> {
+    if !found.is_known() {
         return None;
     }
-    let bucket = bucket(tables, slot.which(), hash)?;
-    Some((bucket, bucket.place(slot.way())?))
+    let bucket = bucket(tables, found.which(), hash)?;
+    Some((bucket, bucket.flow(found.slot())?))
 }

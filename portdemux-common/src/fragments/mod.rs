@@ -1,22 +1,20 @@
 //! Fragments that go where the first one of their packet went.
 //!
-//! What came of a first fragment is remembered by a tag of its packet, in buckets of eight places that
-//! programs on all CPUs use at once without locks, as [`crate::flows::table`] says. A place has no key
-//! besides the tag: the tag is a hash with a secret, and what a place does for a wrong packet is to let
-//! fragments in without a first one, which come to nothing.
+//! What came of a first fragment is remembered in a [`crate::bucket`]. A slot has no key besides the mark of its owner,
+//! and what it does for a wrong packet is to let fragments in without a first one, which come to nothing.
 
 #[cfg(test)]
 mod tests;
 
+use core::array;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    bucket::{self, SLOTS, Slots, is_over, lower, upper},
     decide::{Decision, Outcome},
-    flows::{
-        FlowKey,
-        table::{self, BUSY, NOWHERE, WAYS, is_over, lower, upper},
-    },
-    memory::{Memory, Word, ahead, launder, lesser},
+    flows::FlowKey,
+    memory::{Memory, Word, ahead},
     policy::TICK_SHIFT,
     reason::Reason,
     state::Generation,
@@ -50,15 +48,8 @@ pub struct Buckets<W> {
     pub buckets: [Bucket<W>; BUCKETS],
 }
 
-/// Some places and the packets they belong to.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub struct Bucket<W> {
-    /// The tags of the packets, [`table::FREE`] or [`BUSY`].
-    pub owners: [W; WAYS],
-    /// What came of their first fragments.
-    pub places: [Place<W>; WAYS],
-}
+/// A bucket of packets of whose first fragment it is known what came.
+pub type Bucket<W> = bucket::Bucket<W, [FragmentSlot<W>; SLOTS]>;
 
 /// What came of a first fragment: two words.
 ///
@@ -68,7 +59,7 @@ pub struct Bucket<W> {
 /// under (50 to 63).
 #[derive(Debug, Default)]
 #[repr(C)]
-pub struct Place<W>(pub [W; 2]);
+pub struct FragmentSlot<W>(pub [W; 2]);
 
 const _: () = assert!(size_of::<Buckets<u64>>() == 64 + BUCKETS * 192);
 
@@ -136,7 +127,7 @@ impl Piece {
     }
 }
 
-impl<W: Word> Place<W> {
+impl<W: Word> FragmentSlot<W> {
     #[inline(always)]
     fn outcome(&self) -> u64 {
         let [outcome, _] = &self.0;
@@ -197,86 +188,55 @@ impl<W: Word> Place<W> {
     }
 }
 
-impl<W: Word> Bucket<W> {
-    #[inline(always)]
-    fn owner(&self, way: u32) -> u64 {
-        match self.owners.get(way as usize) {
-            Some(owner) => owner.load(),
-            None => BUSY,
-        }
+impl<W: Word> Slots for [FragmentSlot<W>; SLOTS] {
+    type Word = W;
+
+    const WORDS: usize = SLOTS * 2;
+
+    fn of(mut word: impl FnMut(usize) -> W) -> Self {
+        array::from_fn(|slot| FragmentSlot(array::from_fn(|at| word(2 * slot + at))))
     }
 
-    /// Orders what is read of a place behind whose it was seen to be.
-    #[inline(always)]
-    fn is_acquired(&self, way: u32, tag: u64) -> bool {
-        match self.owners.get(way as usize) {
-            Some(owner) => owner.acquired(tag),
-            None => false,
-        }
+    fn words(&self) -> impl Iterator<Item = &W> {
+        self.iter().flat_map(|slot| &slot.0)
     }
 
-    /// Which place a packet has; [`NOWHERE`] for none.
+    /// A packet that does not pass gives way first, and of the others the one whose time ends first.
     #[inline(always)]
-    fn find(&self, tag: u64) -> u32 {
-        let mut way = 0;
-        while way < NOWHERE {
-            if self.owner(way) == tag && self.is_acquired(way, tag) {
-                break;
-            }
-            way += 1;
-        }
-        way
-    }
-
-    /// Which place a packet may have: one whose time is over, or else one of a packet that does not pass, or
-    /// else any; of these the one whose time ends first.
-    #[inline(always)]
-    fn victim(&self, now: u32) -> u32 {
-        const WAY: u64 = NOWHERE as u64 - 1;
-        let mut least = u64::MAX >> 1;
-        let mut way = 0;
-        while way < NOWHERE {
-            if let Some(place) = self.places.get(way as usize) {
-                let until = lower(place.circumstances());
-                let left = u64::from(until.wrapping_sub(now));
-                let passes = u64::from(passes(place.outcome()));
-                let value = (left | passes << 32) & ahead::<W>(until, now);
-                least = lesser::<W>(value << WAY.count_ones() | u64::from(way), least);
-            }
-            way += 1;
-        }
-        (least & WAY) as u32
-    }
-
-    /// Gives a place to a packet, unless somebody else is quicker.
-    #[inline(always)]
-    fn take(&self, way: u32, tag: u64, words: [u64; 2]) {
-        let at = way as usize;
-        let (Some(owner), Some(place)) = (self.owners.get(at), self.places.get(at)) else {
-            return;
+    fn worth(&self, slot: u32, now: u32) -> u64 {
+        let Some(slot) = self.get(slot as usize) else {
+            return u64::MAX >> 4;
         };
-        let before = owner.load();
-        if before == BUSY || !owner.replace(before, BUSY) {
-            return;
-        }
-        place.store(words);
-        // A replace is a full barrier where a store need not be one.
-        owner.replace(BUSY, tag);
+        let until = lower(slot.circumstances());
+        let left = u64::from(until.wrapping_sub(now));
+        let passes = u64::from(passes(slot.outcome()));
+        (left | passes << 32) & ahead::<W>(until, now)
     }
 }
 
 /// Remembers what came of a first fragment.
 #[inline(always)]
 pub fn note<T: Table>(table: &T, piece: &Piece, now: u32) {
-    let Some((bucket, tag)) = bucket(table, piece) else {
+    let Some((bucket, mark)) = bucket(table, piece) else {
         return;
     };
     let words = piece.words(now);
-    let way = launder(table, bucket.find(tag));
-    match bucket.places.get(way as usize) {
-        Some(place) if place.holds(now, piece.generation) => place.merge(words),
-        Some(place) => place.store(words),
-        None => bucket.take(launder(table, bucket.victim(now)), tag, words),
+    let found = bucket::slot(table, bucket.find(mark));
+    if let Some(slot) = found.and_then(|slot| bucket.slots.get(slot as usize)) {
+        if slot.holds(now, piece.generation) {
+            slot.merge(words);
+        } else {
+            slot.store(words);
+        }
+        return;
+    }
+    let (least, _) = bucket.least(now);
+    if let Some(least) = bucket::slot(table, least)
+        && let Some(slot) = bucket.slots.get(least as usize)
+        && bucket.seize(least)
+    {
+        slot.store(words);
+        bucket.hand_over(least, mark);
     }
 }
 
@@ -287,18 +247,18 @@ pub fn note<T: Table>(table: &T, piece: &Piece, now: u32) {
 /// 5722 §4; RFC 1858 §4).
 #[inline(always)]
 pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
-    let Some((bucket, tag)) = bucket(table, piece) else {
+    let Some((bucket, mark)) = bucket(table, piece) else {
         return;
     };
-    let way = launder(table, bucket.find(tag));
-    let Some(place) = bucket.places.get(way as usize) else {
+    let found = bucket::slot(table, bucket.find(mark));
+    let Some(slot) = found.and_then(|slot| bucket.slots.get(slot as usize)) else {
         return;
     };
-    if !place.holds(now, piece.generation) {
+    if !slot.holds(now, piece.generation) {
         return;
     }
-    let known = place.outcome();
-    piece.port = upper(place.circumstances()) & PORT_BITS;
+    let known = slot.outcome();
+    piece.port = upper(slot.circumstances()) & PORT_BITS;
     piece.outcome = without_reach(known);
     if u64::from(piece.reach) < known >> REACH_SHIFT {
         let entry = Outcome(known).entry();
@@ -306,7 +266,7 @@ pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
             .outcome()
             .0;
         piece.outcome = overlap;
-        let [outcome, _] = &place.0;
+        let [outcome, _] = &slot.0;
         outcome.store(overlap | known >> REACH_SHIFT << REACH_SHIFT);
     }
 }
@@ -314,8 +274,8 @@ pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
 #[inline(always)]
 fn bucket<'t, T: Table>(table: &'t T, piece: &Piece) -> Option<(&'t Bucket<T::Word>, u64)> {
     let hash = piece.packet.hash(table.seed());
-    let bucket = table.bucket(table::bucket(hash, MASK))?;
-    Some((bucket, table::mark(hash)))
+    let bucket = table.bucket(bucket::index(hash, MASK))?;
+    Some((bucket, bucket::mark(hash)))
 }
 
 /// Whether a first fragment of this outcome passed.

@@ -18,7 +18,11 @@ struct Host(Vec<Bucket<AtomicU64>>);
 
 impl Host {
     fn new() -> Self {
-        Self((0..BUCKETS).map(|_| Bucket::default()).collect())
+        Self(
+            (0..BUCKETS)
+                .map(|_| Bucket::of(|_| AtomicU64::new(0)))
+                .collect(),
+        )
     }
 
     /// The first fragment of a packet comes, 1,480 bytes long.
@@ -51,7 +55,7 @@ impl Host {
     /// How many places have an owner.
     fn taken(&self) -> usize {
         let owners = self.0.iter().flat_map(|bucket| &bucket.owners);
-        owners.filter(|owner| owner.load() != table::FREE).count()
+        owners.filter(|owner| owner.load() != bucket::FREE).count()
     }
 }
 
@@ -240,7 +244,7 @@ fn another_ruleset_knows_no_first_fragment_of_the_one_before() {
 /// Packets whose places are all in one bucket.
 fn neighbours(count: usize) -> Vec<FlowKey> {
     let host = Host::new();
-    let place = |packet: &FlowKey| table::bucket(packet.hash(host.seed()), MASK);
+    let place = |packet: &FlowKey| bucket::index(packet.hash(host.seed()), MASK);
     let all = (0..=u16::MAX).map(packet);
     all.filter(|packet| place(packet) == 77)
         .take(count)
@@ -250,39 +254,39 @@ fn neighbours(count: usize) -> Vec<FlowKey> {
 #[test]
 fn a_full_bucket_forgets_what_is_forgotten_first() {
     let host = Host::new();
-    let packets = neighbours(WAYS + 2);
-    for (now, &packet) in (0..).zip(&packets[..WAYS]) {
+    let packets = neighbours(SLOTS + 2);
+    for (now, &packet) in (0..).zip(&packets[..SLOTS]) {
         host.first(packet, PASSED, now);
     }
     let knows = |now| -> Vec<bool> {
         let known = packets.iter().map(|&packet| host.later(packet, 185, now).0);
         known.map(|decision| decision != UNKNOWN).collect()
     };
-    assert_eq!(knows(8), [vec![true; WAYS], vec![false; 2]].concat());
-    host.first(packets[WAYS], PASSED, 8);
-    let mut expected = [vec![false], vec![true; WAYS], vec![false]].concat();
+    assert_eq!(knows(8), [vec![true; SLOTS], vec![false; 2]].concat());
+    host.first(packets[SLOTS], PASSED, 8);
+    let mut expected = [vec![false], vec![true; SLOTS], vec![false]].concat();
     assert_eq!(knows(8), expected);
     // One whose time is over gives way, whatever it was worth.
-    host.first(packets[WAYS + 1], PASSED, LIFETIME + 1);
-    (expected[1], expected[WAYS + 1]) = (false, true);
+    host.first(packets[SLOTS + 1], PASSED, LIFETIME + 1);
+    (expected[1], expected[SLOTS + 1]) = (false, true);
     assert_eq!(knows(LIFETIME + 1), expected);
 }
 
 #[test]
 fn a_full_bucket_forgets_first_what_was_dropped() {
     let host = Host::new();
-    let packets = neighbours(2 * WAYS);
-    for (now, &packet) in (0..).zip(&packets[..WAYS]) {
+    let packets = neighbours(2 * SLOTS);
+    for (now, &packet) in (0..).zip(&packets[..SLOTS]) {
         host.first(packet, if now == 5 { DROPPED } else { PASSED }, now);
     }
-    for &packet in &packets[WAYS..] {
+    for &packet in &packets[SLOTS..] {
         host.first(packet, DROPPED, 9);
     }
-    for (place, &packet) in packets[..WAYS].iter().enumerate() {
+    for (place, &packet) in packets[..SLOTS].iter().enumerate() {
         let expected = if place == 5 { UNKNOWN } else { PASSED };
         assert_eq!(host.later(packet, 185, 9).0, expected, "{place}");
     }
-    let last = packets[2 * WAYS - 1];
+    let last = packets[2 * SLOTS - 1];
     assert_eq!(host.later(last, 185, 9).0, DROPPED);
 }
 
@@ -294,7 +298,7 @@ fn a_place_that_is_being_written_is_left_alone() {
     };
     let bucket = &host.0[77];
     for owner in &bucket.owners {
-        owner.store(BUSY, Ordering::Relaxed);
+        owner.store(bucket::BUSY, Ordering::Relaxed);
     }
     host.first(one, PASSED, 0);
     assert_eq!(host.later(one, 185, 0).0, UNKNOWN);
@@ -302,7 +306,7 @@ fn a_place_that_is_being_written_is_left_alone() {
         bucket
             .owners
             .iter()
-            .all(|owner| owner.load(Ordering::Relaxed) == BUSY)
+            .all(|owner| owner.load(Ordering::Relaxed) == bucket::BUSY)
     );
 }
 
@@ -332,12 +336,12 @@ fn cpus_that_fight_for_places_leave_each_whole_and_lose_none() {
             });
         }
     });
-    assert_eq!(host.taken(), WAYS);
+    assert_eq!(host.taken(), SLOTS);
     let owners = &host.0[77].owners;
     assert!(
         owners
             .iter()
-            .all(|owner| owner.load(Ordering::Relaxed) != BUSY)
+            .all(|owner| owner.load(Ordering::Relaxed) != bucket::BUSY)
     );
 }
 

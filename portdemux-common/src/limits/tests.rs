@@ -24,7 +24,7 @@ impl Kept {
         Self {
             now: Cell::new(1_000 * SECOND),
             rules: Default::default(),
-            sources: Bucket::default(),
+            sources: Bucket::of(|_| AtomicU64::new(0)),
         }
     }
 

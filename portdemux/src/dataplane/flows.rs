@@ -1,10 +1,13 @@
 //! The tables of flows of an instance, where they are tracked.
 
 use std::{
-    array, fs,
+    fs,
     mem::offset_of,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result};
@@ -12,11 +15,9 @@ use aya::maps::{MapData, MapInfo};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::BYTES,
+    bucket::{self, NOWHERE, SLOTS},
     counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
-    flows::{
-        Event, FlowKey, Relation, Shape, State, Which,
-        table::{self, Bucket, NOWHERE, Place},
-    },
+    flows::{Direction, Event, FlowKey, Relation, Shape, State, Which, table::Bucket},
     policy::TICK_SHIFT,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -24,10 +25,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     blocks::Blocks,
     damage::is_damage,
-    layout::{CARRIED, CounterSet, Earlier},
+    layout::{BucketWords, CARRIED, CounterSet, Earlier},
     mapped::Mapped,
     maps::{self, random},
-    state,
     trusted::is_there,
 };
 
@@ -54,6 +54,8 @@ pub struct Flows {
     counters: Option<(Mapped, Arc<Blocks>)>,
     /// Those of other layouts.
     earlier: Earlier,
+    /// Where the words of buckets stand.
+    words: BucketWords,
     /// How large the tables are.
     pub shape: Shape,
     /// The kernel's number of the map of flows.
@@ -80,7 +82,8 @@ pub struct Flow {
     pub received: Counter,
     /// What this host sent.
     pub sent: Counter,
-    place: (u32, u32),
+    /// Its bucket and its slot.
+    stands: (u32, u32),
     mark: u64,
 }
 
@@ -214,22 +217,24 @@ impl Flows {
         Ok(())
     }
 
-    /// Opens the tables of an instance; those of an older one have counters of another layout.
+    /// Opens the tables of an instance, whose buckets have their words there; those of an older one have counters of
+    /// another layout.
     pub(super) fn of_instance(
         pins: &Path,
         shape: Shape,
+        words: BucketWords,
         blocks: Option<Arc<Blocks>>,
     ) -> Result<Self> {
         let earlier = match blocks {
             None => Earlier::of(CounterSet::Flows, pins)?,
             Some(_) => Earlier::beside(CounterSet::Flows, pins)?,
         };
-        Self::open_with(&directory_of(pins, &shape), shape, blocks, earlier)
+        Self::open_with(&directory_of(pins, &shape), shape, words, blocks, earlier)
     }
 
     /// The tables that whoever replaced them left beside those in force, to read flows from; none if there are none
     /// that are whole.
-    pub(super) fn before(pins: &Path) -> Result<Option<Self>> {
+    pub(super) fn before(pins: &Path, words: BucketWords) -> Result<Option<Self>> {
         let directory = Directory::Before.path(pins);
         let opened = pinned_shape(&directory).and_then(|(known, half_open)| {
             let shape = Shape {
@@ -237,7 +242,7 @@ impl Flows {
                 half_open,
                 ..Shape::zeroed()
             };
-            Self::open(&directory, shape, None)
+            Self::open_with(&directory, shape, words, None, Earlier::default())
         });
         match opened {
             Err(error) if is_damage(&error) => Ok(None),
@@ -251,12 +256,13 @@ impl Flows {
         shape: Shape,
         blocks: Option<Arc<Blocks>>,
     ) -> Result<Self> {
-        Self::open_with(directory, shape, blocks, Earlier::default())
+        Self::open_with(directory, shape, |own| own, blocks, Earlier::default())
     }
 
     fn open_with(
         directory: &Path,
         shape: Shape,
+        words: BucketWords,
         blocks: Option<Arc<Blocks>>,
         earlier: Earlier,
     ) -> Result<Self> {
@@ -275,6 +281,7 @@ impl Flows {
                 }
             },
             earlier,
+            words,
             shape,
         })
     }
@@ -313,27 +320,23 @@ impl Flows {
 
     /// Whether no place of a bucket has an owner: most buckets, most of the time.
     fn is_empty(&self, which: Which, at: u32) -> bool {
-        let mut owners = [table::FREE; table::WAYS];
+        let mut owners = [bucket::FREE; SLOTS];
         self.table(which).read(at as usize * BUCKET, &mut owners);
-        owners == [table::FREE; table::WAYS]
+        owners == [bucket::FREE; SLOTS]
+    }
+
+    fn word(&self, which: Which, at: u32, word: usize) -> &AtomicU64 {
+        let byte = at as usize * BUCKET + (self.words)(word) * size_of::<u64>();
+        self.table(which).word(byte)
     }
 
     fn bucket(&self, which: Which, at: u32) -> Bucket<&AtomicU64> {
-        let map = self.table(which);
-        let start = at as usize * BUCKET;
-        let word = |place: usize| map.word(start + place * size_of::<u64>());
-        Bucket {
-            owners: array::from_fn(word),
-            places: array::from_fn(|way| {
-                let first = table::WAYS + way * table::PLACE_WORDS;
-                Place(array::from_fn(|at| word(first + at)))
-            }),
-        }
+        Bucket::of(|word| self.word(which, at, word))
     }
 
     /// A copy of a bucket.
     pub(super) fn copy(&self, which: Which, at: u32) -> Bucket<AtomicU64> {
-        state::copy(self.table(which), at as usize * BUCKET)
+        Bucket::of(|word| AtomicU64::new(self.word(which, at, word).load(Ordering::Acquire)))
     }
 
     /// The flows that are remembered, in no order.
@@ -345,7 +348,7 @@ impl Flows {
             .filter(|&(which, at)| !self.is_empty(which, at))
             .flat_map(move |(which, at)| {
                 let bucket = self.bucket(which, at);
-                (0..NOWHERE).filter_map(move |way| read(&bucket, which, at, way, now))
+                (0..NOWHERE).filter_map(move |slot| read(&bucket, which, at, slot, now))
             })
     }
 
@@ -360,11 +363,11 @@ impl Flows {
                     return 0;
                 }
                 let bucket = self.bucket(which, at);
-                let lives = |way: &u32| {
-                    let owner = bucket.owner(*way);
-                    owner != table::FREE
-                        && owner != table::BUSY
-                        && bucket.place(*way).is_some_and(|place| !place.is_over(now))
+                let lives = |slot: &u32| {
+                    let owner = bucket.owner(*slot);
+                    owner != bucket::FREE
+                        && owner != bucket::BUSY
+                        && bucket.flow(*slot).is_some_and(|flow| !flow.is_over(now))
                 };
                 (0..NOWHERE).filter(lives).count() as u64
             });
@@ -381,22 +384,39 @@ impl Flows {
         } else {
             Which::Known
         };
-        let (at, way) = flow.place;
-        self.bucket(which, at).free(way, flow.mark, now())
+        let (at, slot) = flow.stands;
+        self.bucket(which, at).forget(slot, flow.mark, now())
     }
 
     /// Remembers a flow that is established; returns whether there was room for it.
     #[must_use]
     pub fn remember(&self, key: &FlowKey, state: State, until: u32) -> bool {
         let hash = key.hash(self.shape.seed);
-        let bucket = self.bucket(Which::Known, table::bucket(hash, self.shape.known));
-        let mark = table::mark(hash);
-        if bucket.find(key, mark) < NOWHERE {
+        let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
+        let mark = bucket::mark(hash);
+        if bucket.find_flow(key, mark).is_some() {
             return true;
         }
         let now = now();
-        let (way, _) = bucket.victim(now, 1);
-        bucket.take(way, key, mark, state, [now, until])
+        let (slot, _) = bucket.victim(now, 1);
+        bucket.begin(slot, key, mark, state, [now, until])
+    }
+
+    /// Remembers the flows of other tables that are complete and not there yet, with what is known of them.
+    pub(super) fn adopt(&self, others: &Self) {
+        for flow in others.all().filter(|flow| !flow.is_half_open) {
+            let (hash, now) = (flow.key.hash(self.shape.seed), now());
+            let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
+            let mark = bucket::mark(hash);
+            if bucket.find_flow(&flow.key, mark).is_some() {
+                continue;
+            }
+            let (slot, _) = bucket.victim(now, 1);
+            if bucket.begin(slot, &flow.key, mark, flow.state, [now, flow.until]) {
+                let (at, other) = flow.stands;
+                bucket.adopt(slot, &others.bucket(Which::Known, at), other);
+            }
+        }
     }
 
     /// What is counted of the flows of every port, by [`portdemux_common::wire::Port::index`].
@@ -460,31 +480,34 @@ impl Flow {
                 packets: 0,
                 bytes: 0,
             },
-            place: (0, 0),
+            stands: (0, 0),
             mark: 0,
         }
     }
 }
 
-fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, way: u32, now: u32) -> Option<Flow> {
-    let mark = bucket.owner(way);
-    if mark == table::FREE || mark == table::BUSY {
+fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, slot: u32, now: u32) -> Option<Flow> {
+    let mark = bucket.owner(slot);
+    if mark == bucket::FREE || mark == bucket::BUSY {
         return None;
     }
-    let place = bucket.place(way)?;
-    let counter = |[packets, bytes]: [u64; 2]| Counter { packets, bytes };
+    let known = bucket.flow(slot)?;
+    let counter = |direction| {
+        let [packets, bytes] = bucket.counts(slot, direction)?.load();
+        Some(Counter { packets, bytes })
+    };
     let flow = Flow {
-        key: place.key(),
+        key: known.key(),
         is_half_open: which == Which::HalfOpen,
-        state: place.state(),
-        outcome: place.outcome(),
-        begun: place.begun(),
-        until: place.until(),
-        received: counter(place.received()),
-        sent: counter(place.sent()),
-        place: (at, way),
+        state: known.state(),
+        outcome: known.outcome(),
+        begun: known.begun(),
+        until: known.until(),
+        received: counter(Direction::Received)?,
+        sent: counter(Direction::Sent)?,
+        stands: (at, slot),
         mark,
     };
     // It may have gone over to another flow meanwhile.
-    (!place.is_over(now) && bucket.owner(way) == mark).then_some(flow)
+    (!known.is_over(now) && bucket.owner(slot) == mark).then_some(flow)
 }

@@ -9,7 +9,7 @@ mod blocks;
 pub mod counters;
 mod damage;
 pub mod destinations;
-mod egress;
+pub mod egress;
 pub mod flows;
 mod layout;
 pub mod links;

@@ -69,7 +69,7 @@ pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) 
     let tables = maps.open_flows(&staging, new)?;
     let now = flows::now();
     if let Some(before) = &before {
-        carry_over(before, &tables);
+        tables.adopt(before);
     } else {
         tables.reset_counters();
         for (key, is_from_here) in sockets::connected().context("list the sockets of this host")? {
@@ -134,25 +134,18 @@ fn finish(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
         && !links::all_use(places, tables.id)?
     {
         refuse_other_namespaces(maps, places)?;
-        let before = Flows::before(&pins)?;
-        let carry_over = || before.iter().for_each(|before| carry_over(before, tables));
-        carry_over();
+        let before = Flows::before(&pins, |own| own)?;
+        let adopt = || before.iter().for_each(|before| tables.adopt(before));
+        adopt();
         let replaced = links::replace_all(places, maps, lock);
         // What began while the programs were on their way.
-        carry_over();
+        adopt();
         replaced?;
     }
     for directory in [Directory::Staging, Directory::Before] {
         remove_tree(&directory.path(&pins))?;
     }
     Ok(())
-}
-
-/// Remembers in new tables the flows of old ones that are complete and not there yet.
-pub(super) fn carry_over(before: &Flows, tables: &Flows) {
-    for flow in before.all().filter(|flow| !flow.is_half_open) {
-        let _ = tables.remember(&flow.key, flow.state, flow.until);
-    }
 }
 
 /// Stops tracking flows, if they are tracked: no ruleset that needs them may be in force.

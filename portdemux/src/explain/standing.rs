@@ -3,11 +3,9 @@
 use std::sync::atomic::AtomicU64;
 
 use portdemux_common::{
+    bucket,
     decide::Metadata,
-    flows::{
-        Relation, State as FlowState, Tracked,
-        table::{self, Bucket, NOWHERE},
-    },
+    flows::{Direction, Relation, State as FlowState, Tracked, table::Bucket},
     limits::{self, RateKey, RateKind},
     memory::Word,
     policy::Rate,
@@ -86,19 +84,22 @@ fn in_table(
     let before = table.before();
     let (_, words) = before.first()?;
     let bucket = Bucket::of_words(words);
-    let way = bucket.find(&tracked.key, table::mark(tracked.hash));
-    let place = bucket.place(way).filter(|_| way < NOWHERE)?;
-    if place.is_over(tracked.now) {
+    let slot = bucket.find_flow(&tracked.key, bucket::mark(tracked.hash))?;
+    let known = bucket.flow(slot)?;
+    if known.is_over(tracked.now) {
         return None;
     }
-    let flow: FlowState = place.state();
-    let packets = |[packets, _]: [u64; 2]| packets;
+    let flow: FlowState = known.state();
+    let packets = |direction| {
+        let [packets, _] = bucket.counts(slot, direction)?.load();
+        Some(packets)
+    };
     Some(FlowStanding {
         state: flow.stage().name(),
         begun_by: if flow.is_from_here() { "host" } else { "peer" },
         half_open,
-        packets_in: packets(place.received()),
-        packets_out: packets(place.sent()),
+        packets_in: packets(Direction::Received)?,
+        packets_out: packets(Direction::Sent)?,
     })
 }
 
@@ -148,9 +149,8 @@ fn rates(
 
 /// The word of a source, if it was asked for; zero if it has none yet.
 fn of_source(table: &Buckets<'_, limits::Bucket<AtomicU64>>, hash: u64) -> Option<u64> {
-    let (at, tag) = limits::slot(hash);
+    let (at, mark) = limits::slot(hash);
     let bucket = table.before_in(at)?;
-    let mut ways = bucket.tags.iter().zip(&bucket.times);
-    let own = ways.find(|(owner, _)| Word::load(*owner) == tag);
-    Some(own.map_or(0, |(_, time)| Word::load(time)))
+    let own = bucket.slots.get(bucket.find(mark) as usize);
+    Some(own.map_or(0, Word::load))
 }

@@ -9,10 +9,8 @@ use std::{
 
 use elsa::FrozenMap;
 use portdemux_common::{
-    flows::{
-        self, Event, Shape, Which,
-        table::{PLACE_WORDS, Place, WAYS},
-    },
+    bucket::{self, Slots},
+    flows::{self, Event, Shape, Which},
     fragments, limits,
     ruleset::RuleId,
 };
@@ -192,56 +190,15 @@ fn loaded<'w>(words: impl IntoIterator<Item = &'w AtomicU64>) -> Vec<u64> {
     words.map(|word| word.load(Ordering::Acquire)).collect()
 }
 
-impl Bucket for flows::table::Bucket<AtomicU64> {
-    const WORDS: usize = WAYS * (1 + PLACE_WORDS);
+impl<S: Slots<Word = AtomicU64>> Bucket for bucket::Bucket<AtomicU64, S> {
+    const WORDS: usize = Self::WORDS;
 
     fn of_words(words: &[u64]) -> Self {
-        Self {
-            owners: array::from_fn(|at| word(words, at)),
-            places: array::from_fn(|way| {
-                Place(array::from_fn(|at| {
-                    word(words, WAYS + way * PLACE_WORDS + at)
-                }))
-            }),
-        }
+        Self::of(|at| word(words, at))
     }
 
     fn words(&self) -> Vec<u64> {
-        let places = self.places.iter().flat_map(|place| &place.0);
-        loaded(self.owners.iter().chain(places))
-    }
-}
-
-impl Bucket for fragments::Bucket<AtomicU64> {
-    const WORDS: usize = WAYS * (1 + 2);
-
-    fn of_words(words: &[u64]) -> Self {
-        Self {
-            owners: array::from_fn(|at| word(words, at)),
-            places: array::from_fn(|way| {
-                fragments::Place(array::from_fn(|at| word(words, WAYS + way * 2 + at)))
-            }),
-        }
-    }
-
-    fn words(&self) -> Vec<u64> {
-        let places = self.places.iter().flat_map(|place| &place.0);
-        loaded(self.owners.iter().chain(places))
-    }
-}
-
-impl Bucket for limits::Bucket<AtomicU64> {
-    const WORDS: usize = 2 * limits::WAYS;
-
-    fn of_words(words: &[u64]) -> Self {
-        Self {
-            tags: array::from_fn(|at| word(words, at)),
-            times: array::from_fn(|at| word(words, limits::WAYS + at)),
-        }
-    }
-
-    fn words(&self) -> Vec<u64> {
-        loaded(self.tags.iter().chain(&self.times))
+        loaded(self.words())
     }
 }
 

@@ -28,11 +28,9 @@ use portdemux::{
 };
 use portdemux_common::{
     blocks,
+    bucket::{self, SLOTS},
     counters::{Counter, PORT_PLACES},
-    flows::{
-        Event, FlowKey, Relation, Shape,
-        table::{self, WAYS},
-    },
+    flows::{Event, FlowKey, Relation, Shape},
     policy::TICK_SHIFT,
     reason::Verdict,
     wire::{Port, Transport},
@@ -143,11 +141,14 @@ impl Core {
                 touched.map(move |(_, bucket)| (bucket, is_half_open))
             })
             .flat_map(|(bucket, is_half_open)| {
-                (0..WAYS)
-                    .filter(|&way| bucket.owners[way].load(Ordering::Relaxed) != table::FREE)
-                    .map(move |way| {
-                        let place = &bucket.places[way];
-                        let (received, sent) = (place.received(), place.sent());
+                (0..SLOTS)
+                    .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
+                    .map(move |slot| {
+                        let place = &bucket.slots.flows[slot];
+                        let (received, sent) = (
+                            bucket.slots.received[slot].load(),
+                            bucket.slots.sent[slot].load(),
+                        );
                         let state = place.state().0;
                         (
                             (place.key().words(), is_half_open),

@@ -17,7 +17,8 @@ use portdemux::{
     rules::file,
 };
 use portdemux_common::{
-    flows::{Event, Relation, Shape, table::WAYS},
+    bucket::SLOTS,
+    flows::{Event, Relation, Shape},
     policy::TICK_SHIFT,
     reason::{Reason, Verdict},
 };
@@ -192,7 +193,7 @@ fn where_there_is_little_room_flows_give_way_as_the_model_says() -> Result<()> {
         half_open: 0,
         seed: SEED,
     };
-    let came = agree(shape, WAYS, APART)?;
+    let came = agree(shape, SLOTS, APART)?;
     for (event, times) in Event::ALL.into_iter().zip(came.events) {
         assert!(times > 0, "nothing was {}", event.name());
     }

@@ -3,11 +3,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{
     super::{
         Direction::{Received, Sent},
-        table::{self, Bucket, Place, WAYS},
+        table::Bucket,
     },
     *,
 };
-use crate::memory::Memory;
+use crate::{
+    bucket::{self, SLOTS},
+    memory::Memory,
+};
 
 /// Tables on the host.
 struct Host {
@@ -21,12 +24,7 @@ impl Host {
     fn new(known: u32, half_open: u32) -> Self {
         let buckets = |count: u32| {
             (0..count)
-                .map(|_| Bucket {
-                    owners: std::array::from_fn(|_| AtomicU64::new(0)),
-                    places: std::array::from_fn(|_| {
-                        Place(std::array::from_fn(|_| AtomicU64::new(0)))
-                    }),
-                })
+                .map(|_| Bucket::of(|_| AtomicU64::new(0)))
                 .collect()
         };
         Self {
@@ -65,9 +63,9 @@ impl Host {
             Which::HalfOpen => &self.half_open,
         };
         let of_bucket = |bucket: &'_ Bucket<AtomicU64>| -> Vec<FlowKey> {
-            (0..WAYS)
-                .filter(|&way| bucket.owners[way].load(Ordering::Relaxed) != table::FREE)
-                .map(|way| bucket.places[way].key())
+            (0..SLOTS)
+                .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
+                .map(|slot| bucket.slots.flows[slot].key())
                 .collect()
         };
         buckets.iter().flat_map(of_bucket).collect()
@@ -131,13 +129,18 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
         (vec![], vec![flow])
     );
     assert_eq!(host.packet(Received, flow, ACK, 7), Relation::Established);
-    let place = host
-        .known
-        .iter()
-        .flat_map(|bucket| &bucket.places)
-        .find(|place| place.key() == flow)
-        .unwrap();
-    assert_eq!((place.received(), place.sent()), ([3, 180], [1, 60]));
+    let slots = |bucket| (0..SLOTS).map(move |slot| (bucket, slot));
+    let stands =
+        |(bucket, slot): &(&Bucket<AtomicU64>, usize)| bucket.slots.flows[*slot].key() == flow;
+    let (bucket, slot) = host.known.iter().flat_map(slots).find(stands).unwrap();
+    let place = &bucket.slots.flows[slot];
+    assert_eq!(
+        (
+            bucket.slots.received[slot].load(),
+            bucket.slots.sent[slot].load()
+        ),
+        ([3, 180], [1, 60])
+    );
     assert_eq!((place.begun(), place.until()), (5, 7 + 1_000));
     assert_eq!(
         [host.event(Event::Begun), host.event(Event::Completed)],
@@ -211,7 +214,7 @@ fn a_flood_of_beginnings_pushes_out_no_established_flow_and_new_ones_get_in() {
 }
 
 #[test]
-fn a_peer_never_makes_a_live_flow_give_way_and_this_host_does_to_peers_first() {
+fn a_peer_never_makes_a_live_flow_give_slot_and_this_host_does_to_peers_first() {
     // One bucket: everybody meets there.
     let host = Host::new(1, 8);
     for peer in 0..8 {
@@ -274,16 +277,16 @@ fn many_threads_on_one_small_table_leave_no_place_half_written() {
         (Which::HalfOpen, &host.half_open, shape.half_open),
     ] {
         for (at, bucket) in (0..).zip(buckets) {
-            for (owner, place) in bucket.owners.iter().zip(&bucket.places) {
+            for (owner, place) in bucket.owners.iter().zip(&bucket.slots.flows) {
                 let mark = owner.load(Ordering::Relaxed);
-                if mark == table::FREE {
+                if mark == bucket::FREE {
                     continue;
                 }
                 // Whole, and where it is looked for.
                 let hash = place.key().hash(shape.seed);
                 assert_eq!(
-                    (mark, table::bucket(hash, mask)),
-                    (table::mark(hash), at),
+                    (mark, bucket::index(hash, mask)),
+                    (bucket::mark(hash), at),
                     "{which:?}"
                 );
             }

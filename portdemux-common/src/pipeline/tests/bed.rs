@@ -1,7 +1,6 @@
 //! A ruleset, tables and a clock for the pipeline.
 
 use std::{
-    array,
     cell::{Cell, RefCell, RefMut},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -10,12 +9,10 @@ use bytemuck::Zeroable as _;
 
 use super::frames::HERE;
 use crate::{
+    bucket,
     decide::{Decision, Metadata, Outcome},
     destination::{self, Target},
-    flows::{
-        self, Event, Relation, Shape, Which,
-        table::{self, Place},
-    },
+    flows::{self, Event, Relation, Shape, Which, table},
     fragments, hash,
     limits::{self, Limits, RateKind},
     memory::Memory,
@@ -93,10 +90,7 @@ impl Seen {
 impl Bed {
     /// Without rules, where everything passes and nothing is tracked.
     pub(super) fn new() -> Self {
-        let bucket = || table::Bucket {
-            owners: array::from_fn(|_| AtomicU64::new(0)),
-            places: array::from_fn(|_| Place(array::from_fn(|_| AtomicU64::new(0)))),
-        };
+        let bucket = || table::Bucket::of(|_| AtomicU64::new(0));
         Self {
             image: bytemuck::zeroed_box(),
             has_destinations: true,
@@ -105,10 +99,10 @@ impl Bed {
                 known: bucket(),
                 half_open: bucket(),
                 fragments: (0..fragments::BUCKETS)
-                    .map(|_| fragments::Bucket::default())
+                    .map(|_| fragments::Bucket::of(|_| AtomicU64::new(0)))
                     .collect(),
                 rules: Default::default(),
-                sources: limits::Bucket::default(),
+                sources: limits::Bucket::of(|_| AtomicU64::new(0)),
             },
         }
     }
@@ -231,8 +225,8 @@ impl Bed {
     pub(super) fn left(&self) -> u32 {
         let tables = [&self.tables.known, &self.tables.half_open];
         let taken = tables.into_iter().flat_map(|bucket| {
-            let owners = bucket.owners.iter().zip(&bucket.places);
-            owners.filter(|(owner, _)| owner.load(Ordering::Relaxed) != table::FREE)
+            let owners = bucket.owners.iter().zip(&bucket.slots.flows);
+            owners.filter(|(owner, _)| owner.load(Ordering::Relaxed) != bucket::FREE)
         });
         let [(_, place)] = taken.collect::<Vec<_>>()[..] else {
             panic!("there is another number of flows than one");
