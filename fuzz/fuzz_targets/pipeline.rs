@@ -4,10 +4,7 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use portdemux_common::{
-    flows::{Shape, table::WAYS},
-    policy::TICK_SHIFT,
-};
+use portdemux_common::{bucket::SLOTS, flows::Shape, policy::TICK_SHIFT};
 use portdemux_tests::{
     generate::{Random, traffic::Traffic},
     sequence::{self, Names, Rules, Sequence, rulesets::RULESETS},
@@ -31,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (mask, room, least) = if first & 1 == 0 {
         ((1 << 12) - 1, usize::MAX, 0)
     } else {
-        (0, WAYS, 2 << TICK_SHIFT)
+        (0, SLOTS, 2 << TICK_SHIFT)
     };
     let shape = Shape {
         known: mask,

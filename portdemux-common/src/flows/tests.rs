@@ -62,3 +62,12 @@ fn events_relations_and_stages_have_words_of_their_own() {
         assert_eq!(Relation::of(index), relation);
     }
 }
+
+#[test]
+fn no_hash_makes_the_mark_of_a_slot_that_is_free_or_busy() {
+    let mark = crate::bucket::mark;
+    let (free, busy) = (crate::bucket::FREE, crate::bucket::BUSY);
+    for hash in (0..8).chain([u64::MAX - 2, u64::MAX - 1, u64::MAX]) {
+        assert!(![free, busy].contains(&mark(hash)), "{hash:x}");
+    }
+}
