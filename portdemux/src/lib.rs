@@ -18,6 +18,7 @@ pub mod flows;
 pub mod follower;
 pub mod host;
 pub mod image;
+pub mod instance;
 pub mod interface;
 pub mod listeners;
 pub mod lockout;

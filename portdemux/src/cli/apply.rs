@@ -12,10 +12,7 @@ use super::{
     report::{self, RulesText},
     safeguard::{self, Safeguard, Verb},
 };
-use crate::{
-    change,
-    dataplane::{mapped::catching, maps::Maps, pins::Lock},
-};
+use crate::{change, dataplane::mapped::catching, instance::Writer};
 
 /// Put a rules file in force
 ///
@@ -45,26 +42,19 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let rules = report::read_rules_to_apply(&args.file, args.strictness)?;
     let has_sockets = || report::names_sockets(&rules);
-    let (lock, maps, is_new) = context.open_to_change_or_create(has_sockets)?;
-    let result = catching(|| put_in_force(args, context, &rules, &lock, &maps));
+    let (writer, is_new) = context.open_to_change_or_create(has_sockets)?;
+    let result = catching(|| put_in_force(args, context, &rules, &writer));
     if is_new && (result.is_err() || args.dry_run) {
         // Nothing was there before, nothing stays.
-        context.places.remove(&lock)?;
+        writer.lock().remove()?;
     }
     result
 }
 
-fn put_in_force(
-    args: &Args,
-    context: &Context,
-    rules: &RulesText,
-    lock: &Lock,
-    maps: &Maps,
-) -> Result<()> {
+fn put_in_force(args: &Args, context: &Context, rules: &RulesText, writer: &Writer) -> Result<()> {
     let _progress = Progress::of(VERIFYING);
-    let places = &context.places;
     // Without the old text the new one can still be applied: that is how a lost record is mended.
-    let old = || match context.in_force(maps) {
+    let old = || match Context::in_force(writer) {
         Ok(old) => Some(old.ruleset),
         Err(error) => {
             output::warn_of("what changes is not known", &error);
@@ -72,14 +62,14 @@ fn put_in_force(
         }
     };
     let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
-    let check = |new: &_| safeguard.check(places, maps, &[], new);
+    let check = |new: &_| safeguard.check(writer, &[], new);
     let request = rules.request(args.dry_run, args.safeguard.confirm);
-    let change = change::change(places, maps, lock, old, request, check)?;
+    let change = change::change(writer, old, request, check)?;
     report::change(context, &change);
     report::warn_of_ended_members(&change);
     if change.generation.is_some() && change.waits.is_none() {
         boot::keep(context, rules.source.as_deref(), &rules.text);
     }
-    report::note_elsewhere(context, maps, change.plan.new_ruleset().attach());
+    report::note_elsewhere(context, writer, change.plan.new_ruleset().attach());
     safeguard.finish()
 }

@@ -15,18 +15,20 @@ use super::{
     safeguard::{self, Safeguard, Verb},
 };
 use crate::{
-    change::{self, Request},
+    change::{
+        self,
+        transaction::{self, Feature},
+    },
     dataplane::{
         destinations,
         links::{self, Attachment, Wish},
         mapped::catching,
-        maps::Maps,
-        pins::Lock,
         redirect_drops, steering,
         trusted::is_there,
     },
-    error::Help as _,
+    error::{Help as _, Unavailable},
     follower,
+    instance::{Instance, Writer},
     interface::{self, Changes, Interface},
     rules::{Attach, AttachMode},
     session::Hook,
@@ -233,8 +235,8 @@ fn has_rules(context: &Context) -> Result<bool> {
         return Ok(false);
     }
     // One that an older version made is taken over first.
-    let (_lock, maps, _) = context.open_or_create()?;
-    Ok(maps.generation().0 != 0)
+    let (writer, _) = context.open_or_create()?;
+    Ok(writer.maps.generation().0 != 0)
 }
 
 /// Puts rules in force and attaches to the interfaces that are there; says which are wanted.
@@ -251,8 +253,8 @@ fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> 
                 return Err(places.nothing_loaded());
             }
             // One that an older version made is taken over first.
-            let (_lock, maps, _) = context.open_or_create()?;
-            let in_force = context.in_force(&maps)?;
+            let (writer, _) = context.open_or_create()?;
+            let in_force = Context::in_force(&writer)?;
             if in_force.generation.0 == 0 {
                 return Err(NoInterface("no rules are in force")).help(|| {
                     let command = context.command();
@@ -267,14 +269,13 @@ fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> 
     wanted.find()?;
     links::check_capabilities()?;
 
-    let (lock, maps, is_new) = context.open_or_create()?;
+    let (writer, is_new) = context.open_or_create()?;
     let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
     // Another writer may have come first, or what was left of a removed instance be gone.
     let result = catching(|| {
         attach_all(
             context,
-            &lock,
-            &maps,
+            &writer,
             &wanted.find()?,
             &wanted,
             request.as_ref(),
@@ -283,71 +284,63 @@ fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> 
     });
     if result.is_err() && is_new {
         // Nothing was there before, nothing stays.
-        context.places.remove(&lock)?;
+        writer.lock().remove()?;
     }
     result?;
-    drop((lock, maps));
+    drop(writer);
     Ok(wanted)
 }
 
 fn attach_all(
     context: &Context,
-    lock: &Lock,
-    maps: &Maps,
+    writer: &Writer,
     interfaces: &[Interface],
     wanted: &Wanted,
     request: Option<&report::RulesText>,
     safeguard: &Safeguard,
 ) -> Result<()> {
     let _progress = Progress::of(VERIFYING);
-    let places = &context.places;
     let netns = interface::namespace()?;
     let joining = interfaces.iter().map(|interface| Hook {
         netns,
         index: interface.index,
     });
     let joining: Vec<Hook> = joining.collect();
-    let check = |new: &_| safeguard.check(places, maps, &joining, new);
-    let mut change = if let Some(rules) = request {
-        let request = Request {
-            keeps_before: true,
-            ..rules.request(false, None)
-        };
-        let old = || Some(context.in_force(maps).ok()?.ruleset);
-        Some(change::change(places, maps, lock, old, request, check)?)
-    } else {
-        // The rules that are in force hold on these interfaces from then on, and their text has to be there.
-        context.in_force(maps)?;
-        check(&maps.compiled())?;
-        None
-    };
+    let check = |new: &_| safeguard.check(writer, &joining, new);
     // Those that may come later are attached one by one, what there is first.
     let interfaces = if wanted.may_come { &[] } else { interfaces };
-    if let Err(error) = attach_each(context, maps, lock, interfaces, wanted) {
-        let undone = match &change {
-            Some(change) if change.is_undoable() => change.undo(places, maps, lock),
-            Some(_) | None => Ok(()),
-        };
-        return Err(match undone {
-            Ok(()) => error,
-            Err(undo) => error.context(format!(
-                "generation {} stays in force, as the rules before cannot be put back ({undo:#})",
-                maps.generation().0
-            )),
-        });
-    }
-    if let Some(change) = &mut change {
-        change.settle(places, maps, lock);
-    }
-    renew(context, maps, lock);
+    let mut attaching = Interfaces {
+        context,
+        writer,
+        all: interfaces,
+        wanted,
+        fresh: Vec::new(),
+    };
+    let change = if let Some(rules) = request {
+        let request = rules.request(false, None);
+        let old = || Some(Context::in_force(writer).ok()?.ruleset);
+        Some(change::change_and(
+            writer,
+            old,
+            request,
+            check,
+            &mut attaching,
+        )?)
+    } else {
+        // The rules that are in force hold on these interfaces from then on, and their text has to be there.
+        Context::in_force(writer)?;
+        check(&writer.maps.compiled())?;
+        transaction::run(&mut [&mut attaching], &mut Unavailable::Refused)?;
+        None
+    };
+    renew(context, writer);
     if let Some(rules) = request {
         boot::keep(context, rules.source.as_deref(), &rules.text);
     }
     match change {
         Some(mut change) => {
             // Some of what is to be known depends on where the program runs; by now nothing depends on it.
-            let warnings =
-                catching(|| destinations::warnings(places, maps, change.plan.new_ruleset()));
+            let warnings = catching(|| destinations::warnings(writer, change.plan.new_ruleset()));
             for warning in warnings.unwrap_or_default() {
                 if !change.warnings.contains(&warning) {
                     change.warnings.push(warning);
@@ -356,13 +349,13 @@ fn attach_all(
             report::change(context, &change);
             report::warn_of_ended_members(&change);
         }
-        None if maps.generation().0 == 0 => context.output.line(format!(
+        None if writer.maps.generation().0 == 0 => context.output.line(format!(
             "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",
             context.command()
         )),
         None => context.output.line(format!(
             "The rules of generation {} hold, counters kept",
-            maps.generation().0
+            writer.maps.generation().0
         )),
     }
     Ok(())
@@ -370,27 +363,25 @@ fn attach_all(
 
 /// Lets what stands beside the programs know of interfaces that were attached: they are, whether that can be had or
 /// not.
-fn renew(context: &Context, maps: &Maps, lock: &Lock) {
-    let places = &context.places;
-    if let Err(error) = catching(|| steering::refresh(places, maps, lock)) {
+fn renew(context: &Context, writer: &Writer) {
+    if let Err(error) = catching(|| steering::refresh(writer)) {
         output::warn_of("the programs for sockets are those from before", &error);
     }
-    if let Err(error) = catching(|| redirect_drops::refresh(places, maps, lock)) {
+    if let Err(error) = catching(|| redirect_drops::refresh(writer)) {
         output::warn_of(
             "the programs that count losses are those from before",
             &error,
         );
     }
     // A change began without these interfaces.
-    follow(context, maps);
+    follow(context, writer);
 }
 
 /// Starts the process that finds again what was gone, where the rules need one on these interfaces.
-fn follow(context: &Context, maps: &Maps) {
-    let places = &context.places;
+fn follow(context: &Context, instance: &Instance) {
     let started = catching(|| {
-        let in_force = change::in_force(places, maps)?;
-        follower::start_if_needed(places, maps, &in_force.ruleset)
+        let in_force = change::in_force(instance)?;
+        follower::start_if_needed(instance, &in_force.ruleset)
     });
     if let Err(error) = started {
         output::warn(
@@ -400,53 +391,65 @@ fn follow(context: &Context, maps: &Maps) {
     }
 }
 
+/// Interfaces that get the program together, or none of those that had none before.
+struct Interfaces<'a> {
+    context: &'a Context,
+    writer: &'a Writer,
+    all: &'a [Interface],
+    wanted: &'a Wanted,
+    /// Those that had no program before.
+    fresh: Vec<&'a Interface>,
+}
+
+impl Feature for Interfaces<'_> {
+    fn commit(&mut self) -> Result<()> {
+        let netns = interface::namespace()?;
+        for interface in self.all {
+            let attachment = links::attach(self.writer, interface, netns, self.wanted.wish)?;
+            say(self.context, interface, &attachment);
+            if matches!(attachment, Attachment::Attached { .. }) {
+                self.fresh.push(interface);
+            }
+            warn_of_blind_spots(interface, &attachment, self.wanted.may_come);
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self) -> Result<()> {
+        for interface in &self.fresh {
+            if let Err(error) = catching(|| detach_again(self.context, self.writer, interface)) {
+                output::warn_of(format!("{} stays attached", interface.name), &error);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Attaches to every interface, or to none that had no program before.
 fn attach_each(
     context: &Context,
-    maps: &Maps,
-    lock: &Lock,
+    writer: &Writer,
     interfaces: &[Interface],
     wanted: &Wanted,
 ) -> Result<()> {
-    let netns = interface::namespace()?;
-    let mut fresh = Vec::new();
-    for interface in interfaces {
-        match catching(|| links::attach(&context.places, maps, interface, netns, wanted.wish)) {
-            Ok(attachment) => {
-                say(context, interface, &attachment);
-                if matches!(attachment, Attachment::Attached { .. }) {
-                    fresh.push(interface);
-                }
-                warn_of_blind_spots(interface, &attachment, wanted.may_come);
-            }
-            Err(error) => {
-                for attached in fresh {
-                    if let Err(error) = roll_back(context, maps, lock, attached, netns) {
-                        output::warn_of(format!("{} stays attached", attached.name), &error);
-                    }
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
+    let mut interfaces = Interfaces {
+        context,
+        writer,
+        all: interfaces,
+        wanted,
+        fresh: Vec::new(),
+    };
+    transaction::run(&mut [&mut interfaces], &mut Unavailable::Refused).map(drop)
 }
 
 /// Takes the program off an interface that this command had put it on.
-fn roll_back(
-    context: &Context,
-    maps: &Maps,
-    lock: &Lock,
-    interface: &Interface,
-    netns: u64,
-) -> Result<()> {
-    let place = maps
-        .interfaces()
-        .into_iter()
-        .find(|(_, known)| known.netns == netns && known.index == interface.index);
+fn detach_again(context: &Context, writer: &Writer, interface: &Interface) -> Result<()> {
+    let netns = interface::namespace()?;
+    let mut known = writer.maps.interfaces().into_iter();
+    let place = known.find(|(_, known)| known.netns == netns && known.index == interface.index);
     if let Some((place, _)) = place {
-        steering::guard_without(&context.places, maps, lock, &[place])?;
-        links::detach(&context.places, place)?;
+        steering::guard_without(writer, &[place])?;
+        links::detach(writer, place)?;
         context
             .output
             .line(format!("{}  detached again", interface.name));

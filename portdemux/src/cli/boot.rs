@@ -13,8 +13,9 @@ use crate::{
     attached, bounded,
     change::{self, InForce},
     clock::Clock,
-    dataplane::{mapped::catching, maps::Maps},
+    dataplane::mapped::catching,
     durable::{self, Before},
+    instance::Instance,
     rules::{
         Attach,
         file::{self, Reading},
@@ -59,8 +60,8 @@ pub(super) fn keep(context: &Context, source: Option<&Path>, text: &str) {
 }
 
 /// The same for the rules in force, once they stay.
-pub(super) fn keep_in_force(context: &Context, maps: &Maps) {
-    match catching(|| change::written(&context.places, maps)) {
+pub(super) fn keep_in_force(context: &Context, instance: &Instance) {
+    match catching(|| change::written(instance)) {
         Ok(written) => keep(context, written.in_force.source.as_deref(), &written.text),
         Err(error) => output::warn_of("these rules are not kept for the next boot", &error),
     }
@@ -122,8 +123,8 @@ pub(super) fn is_boot_file(context: &Context, file: &Path) -> bool {
 }
 
 /// Warns that the file for boot does not say where it is attached, and says what to write.
-pub(super) fn warn_of_no_interface(context: &Context, maps: &Maps) {
-    let attached = catching(|| attached::interfaces(&context.places, maps)).unwrap_or_default();
+pub(super) fn warn_of_no_interface(context: &Context, instance: &Instance) {
+    let attached = catching(|| attached::interfaces(instance)).unwrap_or_default();
     let attached = attached
         .into_iter()
         .filter(|interface| interface.state.is_attached());

@@ -44,14 +44,12 @@ use crate::{
     attached,
     change::{self, InForce, Written},
     dataplane::{
-        abi::AbiDirectory,
         destinations, links,
         mapped::catching,
-        maps::Maps,
-        pins::{InstanceName, InstancePaths, Lock, PATIENCE},
         tracking::{self, UNRESUMED},
     },
     error::{Advice, NothingLoaded},
+    instance::{AbiDirectory, Instance, InstanceName, InstancePaths, Lock, PATIENCE, Writer},
     memory,
     records::Records,
     rules::{
@@ -267,8 +265,8 @@ pub struct Context {
 
 impl Context {
     /// Opens the instance for reading.
-    pub(crate) fn open(&self) -> Result<Maps> {
-        self.places.open()
+    pub(crate) fn open(&self) -> Result<Instance> {
+        Instance::open(&self.places)
     }
 
     /// Runs a noun on the instance as it is, also where an older version made it; once more if it was taken over
@@ -307,97 +305,90 @@ impl Context {
     }
 
     /// Reads the ruleset in force, and says so if its text had to be rebuilt.
-    pub(crate) fn in_force(&self, maps: &Maps) -> Result<InForce> {
-        let in_force = change::in_force(&self.places, maps)?;
+    pub(crate) fn in_force(instance: &Instance) -> Result<InForce> {
+        let in_force = change::in_force(instance)?;
         warn_of_loss(&in_force);
         Ok(in_force)
     }
 
     /// The same with its text.
-    pub(crate) fn written(&self, maps: &Maps) -> Result<Written> {
-        let written = change::written(&self.places, maps)?;
+    pub(crate) fn written(instance: &Instance) -> Result<Written> {
+        let written = change::written(instance)?;
         warn_of_loss(&written.in_force);
         Ok(written)
     }
 
     /// Takes the lock and opens the instance for a change.
-    pub(crate) fn open_to_change(&self) -> Result<(Lock, Maps)> {
+    pub(crate) fn open_to_change(&self) -> Result<Writer> {
         links::check_capabilities()?;
         let lock = self.places.lock_within(self.patience)?;
-        upgrade::finish(self, &lock)?;
-        self.places.refuse_half_removed(&lock)?;
-        let maps = self.places.open()?;
-        self.resume(&maps, &lock);
-        self.settle(&maps, &lock)?;
-        for destination in destinations::reconcile(&maps, &lock)? {
+        upgrade::finish(&lock)?;
+        lock.refuse_half_removed()?;
+        let writer = lock.open()?;
+        Self::resume(&writer);
+        Self::settle(&writer)?;
+        for destination in destinations::reconcile(&writer)? {
             output::note(format!("{destination} is there again and gets its packets"));
         }
-        Ok((lock, maps))
+        Ok(writer)
     }
 
-    /// Does so, after making the instance if there is none. Says whether there was none.
+    /// The same, after making the instance if there is none. Says whether there was none.
     ///
     /// Whoever fails then removes it: nothing was there before, nothing stays.
-    pub(crate) fn open_or_create(&self) -> Result<(Lock, Maps, bool)> {
+    pub(crate) fn open_or_create(&self) -> Result<(Writer, bool)> {
         links::check_capabilities()?;
-        let places = &self.places;
-        let lock = places.lock_within(self.patience)?;
-        let is_new = !places.exists()?;
-        match catching(|| self.open_here_or_create(&lock, is_new)) {
-            Ok(maps) => Ok((lock, maps, is_new)),
-            Err(error) => {
-                if is_new {
-                    // Why it failed is what matters.
-                    let _: Result<()> = places.remove(&lock);
-                }
-                Err(error)
-            }
+        let lock = self.places.lock_within(self.patience)?;
+        let is_new = !self.places.exists()?;
+        let opened = catching(|| self.open_here_or_create(&lock, is_new));
+        if opened.is_err() && is_new {
+            // Why it failed is what matters.
+            let _: Result<()> = lock.remove();
         }
+        Ok((opened?, is_new))
     }
 
-    fn open_here_or_create(&self, lock: &Lock, is_new: bool) -> Result<Maps> {
-        let places = &self.places;
+    fn open_here_or_create(&self, lock: &Lock, is_new: bool) -> Result<Writer> {
         if is_new {
             // What outlived its instance is not this one's.
-            let records = Records::new(places.records());
+            let records = Records::new(self.places.records());
             records.sweep(&[], lock)?;
             records.sweep_changes(Generation::default(), lock)?;
-            unconfirmed::discard(places, lock)?;
+            unconfirmed::discard(lock)?;
         }
         upgrade::take_over(self, lock)?;
-        let maps = places.open_or_create(lock)?;
-        self.resume(&maps, lock);
-        self.settle(&maps, lock)?;
-        Ok(maps)
+        let writer = lock.open_or_create()?;
+        Self::resume(&writer);
+        Self::settle(&writer)?;
+        Ok(writer)
     }
 
-    /// Does so if `is_enough` says that this needs no interface that a program is attached to.
+    /// The same if `is_enough` says that the change needs no interface that a program is attached to.
     pub(crate) fn open_to_change_or_create(
         &self,
         is_enough: impl FnOnce() -> bool,
-    ) -> Result<(Lock, Maps, bool)> {
+    ) -> Result<(Writer, bool)> {
         if !self.places.exists()? && is_enough() {
             return self.open_or_create();
         }
-        let (lock, maps) = self.open_to_change()?;
-        Ok((lock, maps, false))
+        Ok((self.open_to_change()?, false))
     }
 
     /// Finishes or takes back a change of what tracks flows that was interrupted. Whatever else the command does
     /// can be done without.
-    pub(crate) fn resume(&self, maps: &Maps, lock: &Lock) {
-        if let Err(error) = catching(|| tracking::resume(&self.places, maps, lock)) {
+    pub(crate) fn resume(writer: &Writer) {
+        if let Err(error) = catching(|| tracking::resume(writer)) {
             output::warn_of(UNRESUMED, &error);
         }
     }
 
     /// Undoes a change that should have been undone already, and says so.
-    pub(crate) fn settle(&self, maps: &Maps, lock: &Lock) -> Result<()> {
-        if unconfirmed::is_hopeless(&self.places, maps)? {
+    pub(crate) fn settle(writer: &Writer) -> Result<()> {
+        if unconfirmed::is_hopeless(writer)? {
             // Whoever brings a whole file may go on, and is told why others may not.
             return Ok(());
         }
-        if let Some(undone) = unconfirmed::settle(&self.places, maps, lock)? {
+        if let Some(undone) = unconfirmed::settle(writer)? {
             output::warn(
                 format!(
                     "generation {} was not confirmed in time: the rules before it are in force again, as \
@@ -416,11 +407,11 @@ impl Context {
     /// What is in force now, for whoever was not told what a verb did.
     fn what_is_in_force(&self) -> String {
         let look = || -> Result<String> {
-            let maps = match self.open() {
+            let instance = match self.open() {
                 Err(error) if error.is::<NothingLoaded>() => return Ok(format!("{error}")),
                 opened => opened?,
             };
-            let interfaces = attached::interfaces(&self.places, &maps)?;
+            let interfaces = attached::interfaces(&instance)?;
             let attached = interfaces
                 .iter()
                 .filter(|interface| interface.state.is_attached());
@@ -437,7 +428,7 @@ impl Context {
                 [] => "attached to no interface".into(),
                 names => format!("attached to {}", names.join(", ")),
             };
-            let generation = maps.generation().0;
+            let generation = instance.maps.generation().0;
             Ok(format!("generation {generation} is in force, {attached}"))
         };
         let found =

@@ -13,9 +13,10 @@ use crate::{
     attached, bounded,
     change::{Change, Request},
     clock::Clock,
-    dataplane::{mapped::catching, maps::Maps},
+    dataplane::mapped::catching,
     error::Help as _,
     figures::grouped,
+    instance::Instance,
     rules::{
         Attach, Destination, RulesError,
         duration::seconds,
@@ -68,7 +69,6 @@ impl RulesText {
             reading: self.reading,
             dry_run,
             confirm,
-            keeps_before: false,
         }
     }
 }
@@ -195,11 +195,11 @@ pub(super) fn warn_of_ended_members(change: &Change) {
 
 /// Says where the rules say that they are attached and are not, and the other way round: a change of rules
 /// attaches to nothing. That it cannot be seen is a warning: the change is made by now.
-pub(super) fn note_elsewhere(context: &Context, maps: &Maps, said: &Attach) {
+pub(super) fn note_elsewhere(context: &Context, instance: &Instance, said: &Attach) {
     if said.interfaces.is_empty() {
         return;
     }
-    let known = match catching(|| attached::interfaces(&context.places, maps)) {
+    let known = match catching(|| attached::interfaces(instance)) {
         Ok(known) => known,
         Err(error) => {
             output::warn_of("where they are attached is not known", &error);

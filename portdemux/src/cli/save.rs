@@ -39,11 +39,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             let command = context.command();
             format!("{command} export writes to standard output; nothing was written")
         })?;
-    let (lock, maps) = context.open_to_change()?;
-    let places = &context.places;
+    let writer = context.open_to_change()?;
     // Nobody has said yet that it stays.
-    change::refuse_while_another_waits(places, &maps)?;
-    let written = change::written(places, &maps)?;
+    change::refuse_while_another_waits(&writer)?;
+    let written = change::written(&writer)?;
     if written.in_force.generation.0 == 0 {
         return Err(anyhow!("no rules are in force")).help(|| {
             let command = context.command();
@@ -67,7 +66,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 "the file says what it said before".into()
             }
         })?;
-    if let Err(error) = catching(|| change::came_from(places, &maps, &lock, &file)) {
+    if let Err(error) = catching(|| change::came_from(&writer, &file)) {
         output::warn_of(
             "the rules in force do not say that they stand in this file",
             &error,
@@ -92,7 +91,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .output
         .line(format!("{file}  generation {generation}, {rules}{kept}"));
     if is_for_boot && names_none {
-        boot::warn_of_no_interface(context, &maps);
+        boot::warn_of_no_interface(context, &writer);
     }
     Ok(())
 }

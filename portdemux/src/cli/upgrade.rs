@@ -9,13 +9,10 @@ use super::{
     output::{self, Progress},
 };
 use crate::{
-    dataplane::{
-        abi::AbiDirectory,
-        links,
-        pins::{InstancePaths, Lock},
-    },
+    dataplane::links,
     error::NothingLoaded,
     figures::grouped,
+    instance::{AbiDirectory, InstancePaths, Lock},
     upgrade::{self, Upgraded},
 };
 
@@ -65,9 +62,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Upgrades one instance, and says whether there is one.
-fn one(context: &Context, places: &InstancePaths) -> Result<bool> {
-    if !places.is_loaded()? {
-        let error = places.nothing_loaded();
+fn one(context: &Context, paths: &InstancePaths) -> Result<bool> {
+    if !paths.is_loaded()? {
+        let error = paths.nothing_loaded();
         return if error.is::<NothingLoaded>() {
             Ok(false)
         } else {
@@ -76,16 +73,16 @@ fn one(context: &Context, places: &InstancePaths) -> Result<bool> {
     }
     links::check_capabilities()?;
     let _progress = Progress::of(VERIFYING);
-    let lock = places.lock_within(context.patience)?;
-    let Some(upgraded) = upgrade::upgrade(places, &lock)? else {
+    let lock = paths.lock_within(context.patience)?;
+    let Some(upgraded) = upgrade::upgrade(&lock)? else {
         return Ok(false);
     };
-    say(context, places, &upgraded);
+    say(context, paths, &upgraded);
     Ok(true)
 }
 
 /// Says what became of an instance.
-pub(super) fn say(context: &Context, places: &InstancePaths, upgraded: &Upgraded) {
+pub(super) fn say(context: &Context, paths: &InstancePaths, upgraded: &Upgraded) {
     let counted = |count: usize, one: &str| match count {
         1 => format!("1 {one}"),
         count => format!("{} {one}s", grouped(count as u64)),
@@ -97,7 +94,7 @@ pub(super) fn say(context: &Context, places: &InstancePaths, upgraded: &Upgraded
         interfaces,
         ..
     } = upgraded;
-    let instance = &places.instance;
+    let instance = &paths.instance;
     let programs = format!(
         "generation {}, {}, programs on {}",
         generation.0,
@@ -126,23 +123,21 @@ pub(super) fn say(context: &Context, places: &InstancePaths, upgraded: &Upgraded
 
 /// Takes an instance over that an older version made, and says so; does what is left of an upgrade that was begun.
 pub(super) fn take_over(context: &Context, lock: &Lock) -> Result<()> {
-    let places = &context.places;
-    if places.as_found()?.directory == AbiDirectory::Own {
-        return finish(context, lock);
+    if lock.paths.as_found()?.directory == AbiDirectory::Own {
+        return finish(lock);
     }
-    if let Some(upgraded) = upgrade::upgrade(places, lock)? {
-        say(context, places, &upgraded);
+    if let Some(upgraded) = upgrade::upgrade(lock)? {
+        say(context, &lock.paths, &upgraded);
     }
     Ok(())
 }
 
 /// Does what is left of an upgrade that was begun, and says so.
-pub(super) fn finish(context: &Context, lock: &Lock) -> Result<()> {
-    let places = &context.places;
-    if let Some(from) = upgrade::finish(places, lock)? {
+pub(super) fn finish(lock: &Lock) -> Result<()> {
+    if let Some(from) = upgrade::finish(lock)? {
         output::note(format!(
             "the upgrade of instance {} from ABI {from} was interrupted; it is done",
-            places.instance
+            lock.paths.instance
         ));
     }
     Ok(())

@@ -3,11 +3,8 @@
 use portdemux_common::wire::Transport;
 
 use crate::{
-    dataplane::{
-        maps::Maps,
-        pins::InstancePaths,
-        steering::{self, Followed},
-    },
+    dataplane::steering::{self, Followed},
+    instance::Instance,
     rules::{
         Destination, Ruleset,
         destination::{ListenAddress, SocketName},
@@ -28,8 +25,12 @@ pub struct Need {
 impl Need {
     /// That of a ruleset in force.
     #[must_use]
-    pub fn of(places: &InstancePaths, maps: &Maps, ruleset: &Ruleset) -> Self {
-        Self::with(ruleset, steering::followed(places), maps.is_attached())
+    pub fn of(instance: &Instance, ruleset: &Ruleset) -> Self {
+        Self::with(
+            ruleset,
+            steering::followed(&instance.paths),
+            instance.maps.is_attached(),
+        )
     }
 
     fn with(ruleset: &Ruleset, followed: Followed, is_attached: bool) -> Self {

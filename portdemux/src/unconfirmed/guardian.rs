@@ -17,10 +17,8 @@ use anyhow::{Context as _, Result};
 use super::{Standing, Tries, UnconfirmedChange, clock};
 use crate::{
     background, bounded,
-    dataplane::{
-        mapped::catching,
-        pins::{self, InstancePaths, Lock},
-    },
+    dataplane::mapped::catching,
+    instance::{InstancePaths, Lock, is_held},
 };
 
 /// How often it looks whether there is still something to undo.
@@ -37,8 +35,8 @@ pub const VERB: &str = "guard";
 /// # Errors
 ///
 /// It does not start.
-pub(crate) fn start(places: &InstancePaths, _lock: &Lock) -> Result<()> {
-    background::start(places, &[VERB])
+pub(crate) fn start(lock: &Lock) -> Result<()> {
+    background::start(&lock.paths, &[VERB])
 }
 
 /// Waits and, if it comes to that, undoes the change. What fails is tried again, after growing pauses.
@@ -46,9 +44,9 @@ pub(crate) fn start(places: &InstancePaths, _lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// It cannot stand by itself, or not see what waits.
-pub fn run(places: &InstancePaths) -> Result<()> {
+pub fn run(paths: &InstancePaths) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
-    let path = super::path(places);
+    let path = super::path(paths);
     let file = match bounded::regular(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.with_context(|| format!("open {}", path.display()))?,
@@ -60,20 +58,20 @@ pub fn run(places: &InstancePaths) -> Result<()> {
     let mut tries = Tries::default();
     let mut pause = PAUSE.0;
     loop {
-        let end = match catching(|| act(places, watched)) {
+        let end = match catching(|| act(paths, watched)) {
             Ok(None) => return Ok(()),
             Ok(Some(deadline)) => deadline,
             Err(error) => {
                 tries.count = tries.count.saturating_add(1);
                 tries.error = format!("{error:#}");
                 // Who asks for the status is told; without that it is tried all the same.
-                let _: io::Result<()> = tries.write(places);
+                let _: io::Result<()> = tries.write(paths);
                 let end = clock::now() + pause;
                 pause = (pause * 2).min(PAUSE.1);
                 end
             }
         };
-        wait(places, watched, end);
+        wait(paths, watched, end);
     }
 }
 
@@ -82,38 +80,38 @@ pub fn run(places: &InstancePaths) -> Result<()> {
 /// # Errors
 ///
 /// That cannot be seen.
-pub fn stands_by(places: &InstancePaths) -> io::Result<bool> {
-    pins::is_held(&super::path(places))
+pub fn stands_by(paths: &InstancePaths) -> io::Result<bool> {
+    is_held(&super::path(paths))
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
 ///
 /// While the change is being made, this waits for the lock.
-fn act(places: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
-    let lock = places.lock()?;
-    if !places.exists()? && !places.is_in_trash()? {
+fn act(paths: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
+    let lock = paths.lock()?;
+    if !paths.exists()? && !paths.is_in_trash()? {
         // The instance was removed just now, and taking the lock has made its directory again.
-        places.remove(&lock)?;
+        lock.remove()?;
         return Ok(None);
     }
-    if Identity::of(places)? != Some(watched) {
+    if Identity::of(paths)? != Some(watched) {
         return Ok(None);
     }
-    let maps = places.open()?;
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+    let writer = lock.open()?;
+    let Some(unconfirmed) = UnconfirmedChange::read(paths)? else {
         return Ok(None);
     };
-    if let Standing::Waits(_) = unconfirmed.standing(&maps) {
+    if let Standing::Waits(_) = unconfirmed.standing(&writer.maps) {
         return Ok(Some(unconfirmed.deadline));
     }
-    super::settle(places, &maps, &lock)?;
+    super::settle(&writer)?;
     Ok(None)
 }
 
 /// Waits until a time, or until something else waits or nothing does.
-fn wait(places: &InstancePaths, watched: Identity, end: Duration) {
+fn wait(paths: &InstancePaths, watched: Identity, end: Duration) {
     // What cannot be seen is still there.
-    while Identity::of(places).map_or(true, |now| now == Some(watched)) {
+    while Identity::of(paths).map_or(true, |now| now == Some(watched)) {
         let left = end.saturating_sub(clock::now());
         if left.is_zero() {
             break;
@@ -134,8 +132,8 @@ struct Identity {
 
 impl Identity {
     /// That of what waits in an instance, if something does.
-    fn of(places: &InstancePaths) -> Result<Option<Self>> {
-        let path = super::path(places);
+    fn of(paths: &InstancePaths) -> Result<Option<Self>> {
+        let path = super::path(paths);
         match fs::metadata(&path) {
             Ok(file) => Ok(Some(Self::from(&file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

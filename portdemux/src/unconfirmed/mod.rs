@@ -28,12 +28,13 @@ pub use tries::Tries;
 
 use crate::{
     bounded,
-    change::{self, Change},
-    dataplane::{
-        maps::Maps,
-        pins::{InstancePaths, Lock, unpin},
+    change::{
+        self, Change,
+        transaction::{self, Feature, if_possible},
     },
-    error::{Help as _, Warning},
+    dataplane::{maps::Maps, pins::unpin},
+    error::{Help as _, Unavailable, Warning},
+    instance::{Instance, InstancePaths, Lock, Writer},
     records::{Kept, Record, Records, TextHash},
 };
 
@@ -90,8 +91,8 @@ impl UnconfirmedChange {
     /// # Errors
     ///
     /// It cannot be read.
-    pub fn read(places: &InstancePaths) -> Result<Option<Self>> {
-        let path = path(places);
+    pub fn read(paths: &InstancePaths) -> Result<Option<Self>> {
+        let path = path(paths);
         let text = match bounded::kept(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("read {}", path.display()))?,
@@ -128,8 +129,8 @@ impl UnconfirmedChange {
 
     /// How often it was tried in vain to undo it.
     #[must_use]
-    pub fn tries(&self, places: &InstancePaths) -> Tries {
-        Tries::read(places)
+    pub fn tries(&self, paths: &InstancePaths) -> Tries {
+        Tries::read(paths)
     }
 
     /// The time that is left; none if it is over.
@@ -139,13 +140,13 @@ impl UnconfirmedChange {
     }
 
     /// Writes it down, in the place of what was there.
-    fn write(&self, places: &InstancePaths) -> Result<()> {
-        let path = path(places);
+    fn write(&self, paths: &InstancePaths) -> Result<()> {
+        let path = path(paths);
         // Under another name first: it is there whole or not at all.
         let unfinished = path.with_extension("new");
         let write = || -> io::Result<()> {
             bounded::create(&unfinished)?.write_all(&serde_json::to_vec(self)?)?;
-            Tries::reserve(places)?;
+            Tries::reserve(paths)?;
             fs::rename(&unfinished, &path)
         };
         write().with_context(|| format!("write {}", path.display()))
@@ -156,28 +157,26 @@ impl UnconfirmedChange {
     /// # Errors
     ///
     /// Its record cannot be read, or the kernel refuses; the change stays in force and on record.
-    pub fn undo(&self, places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Change> {
+    pub fn undo(&self, writer: &Writer) -> Result<Change> {
         if let Before::Here(record) = &self.before {
-            change::keep_record(places, record, lock)?;
+            change::keep_record(record, writer.lock())?;
         }
-        change::return_to(places, maps, lock, &self.before.hash())
+        change::return_to(writer, &self.before.hash())
     }
 }
 
-/// Sees to it that the change to `new`, which is about to be made, is undone unless it is confirmed. Returns the
-/// hash of the text that is put back then.
+/// Sees to it that the change to `new`, which is about to be made, is undone unless it is confirmed: then the text of
+/// the hash `before` is put back, which has a record.
 ///
 /// # Errors
 ///
-/// The text before cannot be kept, something cannot be written or no process started; nothing waits.
+/// Something cannot be written or no process started; nothing waits.
 pub(crate) fn begin(
-    places: &InstancePaths,
-    maps: &Maps,
-    lock: &Lock,
+    writer: &Writer,
     within: Duration,
+    before: TextHash,
     new: &RulesetImage,
-) -> Result<TextHash> {
-    let before = change::keep(places, maps, lock)?;
+) -> Result<()> {
     let unconfirmed = UnconfirmedChange {
         generation: new.header.generation,
         within,
@@ -186,15 +185,15 @@ pub(crate) fn begin(
         boot: clock::boot()?,
         before: Before::Kept(before),
     };
-    let begun = unconfirmed.write(places).and_then(|()| {
-        guardian::start(places, lock)
+    let begun = unconfirmed.write(&writer.paths).and_then(|()| {
+        guardian::start(writer.lock())
             .context("start the process that undoes the change")
             .help(|| "nothing was changed".into())
     });
     if begun.is_err() {
-        discard(places, lock)?;
+        discard(writer.lock())?;
     }
-    begun.map(|()| before)
+    begun
 }
 
 /// Forgets what waits: it is confirmed, void, or was undone.
@@ -202,10 +201,10 @@ pub(crate) fn begin(
 /// # Errors
 ///
 /// The file cannot be removed.
-pub fn discard(places: &InstancePaths, _lock: &Lock) -> Result<()> {
-    unpin(&path(places))?;
+pub fn discard(lock: &Lock) -> Result<()> {
+    unpin(&path(&lock.paths))?;
     // Without the other file it means nothing.
-    let _: Result<()> = unpin(&tries::path(places));
+    let _: Result<()> = unpin(&tries::path(&lock.paths));
     Ok(())
 }
 
@@ -215,19 +214,19 @@ pub fn discard(places: &InstancePaths, _lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The record cannot be read or written, or the guardian does not start.
-pub(crate) fn hand_over(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    let Some(mut unconfirmed) = UnconfirmedChange::read(places)? else {
+pub(crate) fn hand_over(writer: &Writer) -> Result<()> {
+    let Some(mut unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return Ok(());
     };
-    match unconfirmed.standing(maps) {
+    match unconfirmed.standing(&writer.maps) {
         Standing::Waits(_) | Standing::Overdue => {
             if let Before::Here(record) = &unconfirmed.before {
-                change::keep_record(places, record, lock)?;
+                change::keep_record(record, writer.lock())?;
                 let hash = record.hash();
                 unconfirmed.before = Before::Kept(hash);
             }
-            unconfirmed.write(places)?;
-            guardian::start(places, lock).context("start the process that undoes the change")
+            unconfirmed.write(&writer.paths)?;
+            guardian::start(writer.lock()).context("start the process that undoes the change")
         }
         Standing::Undone | Standing::Void => Ok(()),
     }
@@ -239,18 +238,47 @@ pub(crate) fn hand_over(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Res
 /// # Errors
 ///
 /// That cannot be seen.
-pub(crate) fn is_hopeless(places: &InstancePaths, maps: &Maps) -> Result<bool> {
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+pub(crate) fn is_hopeless(instance: &Instance) -> Result<bool> {
+    let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
         return Ok(false);
     };
-    if unconfirmed.standing(maps) != Standing::Overdue {
+    if unconfirmed.standing(&instance.maps) != Standing::Overdue {
         return Ok(false);
     }
     let Before::Kept(hash) = &unconfirmed.before else {
         return Ok(false);
     };
-    let before = Records::new(places.records()).read(hash)?;
+    let before = Records::new(instance.paths.records()).read(hash)?;
     Ok(matches!(before, Kept::Lost(_)))
+}
+
+/// The confirmation of a change: then it is one as any other.
+struct Confirmed<'a> {
+    writer: &'a Writer,
+}
+
+impl Feature for Confirmed<'_> {
+    fn commit(&mut self) -> Result<()> {
+        discard(self.writer.lock())
+    }
+
+    fn retire(&mut self) -> Result<()> {
+        // The rules before were kept for the way back; what stays of them, the next change removes.
+        let records = Records::new(self.writer.paths.records());
+        let in_force = self.writer.maps.header().text_hash;
+        if_possible(|| records.sweep(&[in_force], self.writer.lock()).map(drop));
+        Ok(())
+    }
+}
+
+/// Confirms the change that waits.
+///
+/// # Errors
+///
+/// Its record cannot be removed: it waits.
+pub fn confirm(writer: &Writer) -> Result<()> {
+    let mut confirmed = Confirmed { writer };
+    transaction::run(&mut [&mut confirmed], &mut Unavailable::Refused).map(drop)
 }
 
 /// A change that was not confirmed in time, and the generation that undid it.
@@ -269,19 +297,21 @@ pub struct Undone {
 /// # Errors
 ///
 /// Something cannot be read or written.
-pub fn settle(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Option<Undone>> {
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+pub fn settle(writer: &Writer) -> Result<Option<Undone>> {
+    let Some(unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return Ok(None);
     };
-    match unconfirmed.standing(maps) {
+    match unconfirmed.standing(&writer.maps) {
         Standing::Waits(_) | Standing::Undone => Ok(None),
-        Standing::Void => discard(places, lock).map(|()| None),
+        Standing::Void => discard(writer.lock()).map(|()| None),
         Standing::Overdue => {
             let generation = unconfirmed.generation;
             let change = unconfirmed
-                .undo(places, maps, lock)
+                .undo(writer)
                 .context("undo a change that was not confirmed in time")?;
-            let by = change.generation.unwrap_or_else(|| maps.generation());
+            let by = change
+                .generation
+                .unwrap_or_else(|| writer.maps.generation());
             let warnings = change.warnings;
             Ok(Some(Undone {
                 generation,
@@ -292,6 +322,6 @@ pub fn settle(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Option
     }
 }
 
-fn path(places: &InstancePaths) -> PathBuf {
-    places.records().join("pending.json")
+fn path(paths: &InstancePaths) -> PathBuf {
+    paths.records().join("pending.json")
 }

@@ -11,6 +11,7 @@ use portdemux_common::state::Generation;
 use super::{Args, Wanted, attach_each, renew};
 use crate::{
     cli::{Context, boot, output},
+    instance::Instance,
     interface::{self, Changes, Interface},
     rules::{AttachMode, Word as _},
     service,
@@ -42,16 +43,16 @@ pub(super) fn run(
             return service::restart(&words(context, args));
         }
         // Another build may be taking the instance over.
-        if let Ok(maps) = places.open() {
-            let now = maps.generation();
+        if let Ok(instance) = Instance::open(places) {
+            let now = instance.maps.generation();
             let is_changed = generation.replace(now) != Some(now);
             // Saved, the same rules are those of the file again.
             if args.interfaces.is_empty() && (is_changed || fell_back) {
-                let in_force = context.in_force(&maps)?;
+                let in_force = Context::in_force(&instance)?;
                 fell_back = boot::fell_back(context, &in_force);
                 wanted = Wanted::new(args, in_force.ruleset.attach(), context).unwrap_or(wanted);
             }
-            drop(maps);
+            drop(instance);
             // What is said is said once the lock is free.
             context.output.hold();
             let attached = attach_new(context, &wanted, &mut known);
@@ -92,16 +93,10 @@ fn attach_new(
     if fresh.is_empty() {
         return Ok(());
     }
-    let (lock, maps) = context.open_to_change()?;
+    let writer = context.open_to_change()?;
     let mut refused = Vec::new();
     for interface in &fresh {
-        match attach_each(
-            context,
-            &maps,
-            &lock,
-            std::slice::from_ref(interface),
-            wanted,
-        ) {
+        match attach_each(context, &writer, std::slice::from_ref(interface), wanted) {
             Ok(()) => {
                 known.insert(key(interface));
             }
@@ -110,7 +105,7 @@ fn attach_new(
             Err(error) => refused.push(error),
         }
     }
-    renew(context, &maps, &lock);
+    renew(context, &writer);
     let Some(last) = refused.pop() else {
         return Ok(());
     };

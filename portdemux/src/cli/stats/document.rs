@@ -13,7 +13,8 @@ use super::{Args, chosen};
 use crate::{
     attached,
     cli::{Context, status::Interface},
-    dataplane::{flows::PortFlows, maps::Maps, redirect_drops},
+    dataplane::{flows::PortFlows, redirect_drops},
+    instance::Instance,
     listeners::Behind,
     rules::{Destination, PortRange},
     snapshot::Snapshot,
@@ -115,7 +116,7 @@ impl From<&redirect_drops::Lost> for Lost {
 pub(super) fn line(
     args: &Args,
     context: &Context,
-    maps: &Maps,
+    instance: &Instance,
     snapshot: &Snapshot,
     behind: Option<&Behind>,
 ) -> Result<String> {
@@ -146,7 +147,7 @@ pub(super) fn line(
         time: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |now| now.as_secs_f64()),
-        interfaces: attached::interfaces(&context.places, maps)?
+        interfaces: attached::interfaces(instance)?
             .iter()
             .map(Interface::from)
             .collect(),

@@ -19,8 +19,9 @@ use portdemux_common::{
 
 use super::{Steering, group_offset};
 use crate::{
-    dataplane::{maps::text, pins::InstancePaths, syscalls},
+    dataplane::{maps::text, syscalls},
     error::Help as _,
+    instance::InstancePaths,
     rules::destination::{ListenAddress, SocketName},
     sockets::words,
 };
@@ -92,7 +93,7 @@ impl Steering {
     /// There are too many.
     pub(in crate::dataplane) fn enter(
         &self,
-        places: &InstancePaths,
+        paths: &InstancePaths,
         wanted: &GroupName,
     ) -> Result<u32> {
         if let Some(index) = self.find(wanted) {
@@ -105,7 +106,7 @@ impl Steering {
             .help(|| {
                 format!(
                     "remove rules or names that are not needed: {} socket list; nothing was changed",
-                    places.command()
+                    paths.command()
                 )
             })?;
         self.clear(index);
