@@ -27,6 +27,7 @@ use crate::{
         source::{Becomes, MemberChange, Set, Source},
         until::Until,
     },
+    unconfirmed,
 };
 
 /// With more changes than this they are written into the text, and the tables are built anew.
@@ -108,7 +109,7 @@ pub fn change(
 ) -> Result<Changed> {
     let begun = Instant::now();
     let clock = Clock::now();
-    change::refuse_while_another_waits(writer)?;
+    unconfirmed::refuse_while_one_waits(writer)?;
     let set = find_or(&in_force.ruleset, name, "; nothing was changed")?;
     let place = in_force
         .ruleset

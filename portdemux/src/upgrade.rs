@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use portdemux_common::{ABI, ruleset::RuleId, state::Generation};
 
 use crate::{
+    background::follower,
     change::{self, Written},
     dataplane::{
         links,
@@ -16,7 +17,7 @@ use crate::{
         tracking::{self, UNRESUMED},
     },
     error::Help as _,
-    follower, image,
+    image,
     instance::{AbiDirectory, Lock, Writer},
     unconfirmed,
 };

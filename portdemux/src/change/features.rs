@@ -3,10 +3,7 @@
 use anyhow::{Context as _, Result};
 use portdemux_common::{flows::Shape, state::Generation};
 
-use super::{
-    make::return_to,
-    transaction::{Feature, if_possible},
-};
+use super::transaction::{Feature, if_possible};
 use crate::{
     dataplane::{
         mapped::catching,
@@ -19,7 +16,6 @@ use crate::{
     error::{Unavailable, Warning},
     image::Destinations,
     instance::Writer,
-    records::TextHash,
     rules::Ruleset,
 };
 
@@ -178,8 +174,8 @@ impl Feature for RedirectTargets<'_> {
 pub(super) struct RulesInForce<'a> {
     pub(super) writer: &'a Writer,
     pub(super) prepared: &'a Prepared,
-    /// The text to return to if what follows fails.
-    pub(super) before: Option<TextHash>,
+    /// Returns to the rules before, if what follows fails.
+    pub(super) undo: &'a dyn Fn() -> Result<()>,
     pub(super) generation: Option<Generation>,
 }
 
@@ -197,9 +193,7 @@ impl Feature for RulesInForce<'_> {
         let Some(Generation(generation)) = self.generation else {
             return Ok(());
         };
-        let before = self.before.context("the rules before were not kept");
-        let returned = before.and_then(|before| return_to(self.writer, &before));
-        returned.map(drop).map_err(|undo| {
+        (self.undo)().map_err(|undo| {
             anyhow::anyhow!(
                 "generation {generation} stays in force, as the rules before cannot be put back ({undo:#})"
             )

@@ -20,6 +20,7 @@ use super::{
     transaction::{self, Feature},
 };
 use crate::{
+    background::follower,
     clock::Clock,
     dataplane::{
         destinations,
@@ -27,17 +28,15 @@ use crate::{
         maps::{Maps, Prepared},
     },
     error::{Help as _, Unavailable, Warning},
-    follower,
     image::{self, Compiled},
-    instance::{Instance, Lock, Writer},
+    instance::Writer,
     records::{Kept, Record, Records, TextHash},
     rules::{
         RulesError, Ruleset,
-        duration::seconds,
         file::{self, Reading},
         plan::Plan,
     },
-    unconfirmed::{self, Standing, UnconfirmedChange},
+    unconfirmed,
 };
 
 /// How many bytes a text has that takes longer to read than another thread to start.
@@ -120,7 +119,7 @@ fn make(
 ) -> Result<Change> {
     let is_whole = matches!(request.reading, Reading::Written { .. });
     if !(is_whole && unconfirmed::is_hopeless(writer)?) {
-        refuse_while_another_waits(writer)?;
+        unconfirmed::refuse_while_one_waits(writer)?;
     }
     let begun = Instant::now();
     let repaired = repair(writer)?;
@@ -212,17 +211,6 @@ fn old_and_new(
         let old = old.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok((old, new))
     })
-}
-
-/// Keeps a text that was in force before.
-///
-/// # Errors
-///
-/// It cannot be understood or written.
-pub(crate) fn keep_record(record: &Record, lock: &Lock) -> Result<()> {
-    let ruleset = file::parse("the rules before", &record.text)
-        .context("understand the text of the rules before")?;
-    Records::new(lock.paths.records()).write(record, &record.hash(), &ruleset, lock)
 }
 
 /// Returns to a ruleset that was in force before and whose record was kept.
@@ -320,11 +308,15 @@ impl Install<'_> {
             ),
         };
         let mut drops = RedirectDrops::of(writer, ruleset);
+        let undo = || {
+            let before = before.context("the rules before were not kept")?;
+            return_to(writer, &before).map(drop)
+        };
         let mut switch = prepared.map(|prepared| {
             let rules = RulesInForce {
                 writer,
                 prepared,
-                before,
+                undo: &undo,
                 generation: None,
             };
             (RedirectTargets::of(writer, prepared), rules)
@@ -350,28 +342,6 @@ impl Install<'_> {
         }
         Ok((writer.maps.generation(), warnings))
     }
-}
-
-pub(crate) fn refuse_while_another_waits(instance: &Instance) -> Result<()> {
-    let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
-        return Ok(());
-    };
-    let left = match unconfirmed.standing(&instance.maps) {
-        Standing::Waits(left) => left,
-        Standing::Overdue => Duration::ZERO,
-        Standing::Undone | Standing::Void => return Ok(()),
-    };
-    Err(anyhow::anyhow!(
-        "generation {} waits to be confirmed ({} left)",
-        unconfirmed.generation,
-        seconds(left)
-    ))
-    .help(|| {
-        let command = instance.paths.command();
-        format!(
-            "{command} confirm keeps it, {command} confirm --undo returns to the rules before; nothing was changed"
-        )
-    })
 }
 
 /// Removes what an interrupted change left, and says what became of that change.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 pub use make::{Change, Request, change};
-pub(crate) use make::{change_and, keep_record, refuse_while_another_waits, return_to};
+pub(crate) use make::{change_and, return_to};
 use portdemux_common::state::Generation;
 
 use crate::{

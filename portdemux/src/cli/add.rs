@@ -111,7 +111,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn put_in_force(args: &Args, context: &Context, writer: &Writer) -> Result<()> {
-    let old = Context::written(writer)?;
+    let old = context.written(writer)?;
     let rule = edit::NewRule {
         name: args.name.clone(),
         ports: args.ports.clone(),

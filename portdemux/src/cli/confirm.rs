@@ -2,9 +2,10 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Context, boot, output, report, upgrade};
+use super::{Context, output, report, told};
 use crate::{
-    dataplane::{links, maps::Maps},
+    confirm,
+    dataplane::maps::Maps,
     error::Help as _,
     unconfirmed::{self, Standing, UnconfirmedChange},
 };
@@ -22,31 +23,29 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    links::check_capabilities()?;
-    let places = &context.places;
-    let lock = places.lock()?;
-    upgrade::finish(&lock)?;
-    lock.refuse_half_removed()?;
-    let writer = lock.open()?;
-    Context::resume(&writer);
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+    let writer = context.open_locked()?;
+    let lock = writer.lock();
+    let Some(unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return nothing_waits();
     };
     let generation = unconfirmed.generation;
     match unconfirmed.standing(&writer.maps) {
         Standing::Waits(_) if !args.undo => {
-            unconfirmed::confirm(&writer)?;
+            confirm::confirm(&writer)?;
             context
                 .output
                 .line(format!("generation {generation} is confirmed: it stays"));
-            boot::keep_in_force(context, &writer);
+            context
+                .keep_in_force(&writer)
+                .into_iter()
+                .for_each(told::tell);
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {
-            let change = unconfirmed.undo(&writer)?;
+            let change = confirm::undo(&writer, &unconfirmed)?;
             report::change(context, &change);
             // What is undone is undone, whether that can be written or not.
-            if let Err(error) = unconfirmed::discard(&lock) {
+            if let Err(error) = unconfirmed::discard(lock) {
                 output::warn(
                     format!("{error:#}"),
                     Some(&format!(
@@ -58,7 +57,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue => {
-            let change = unconfirmed.undo(&writer)?;
+            let change = confirm::undo(&writer, &unconfirmed)?;
             for (what, help) in &change.warnings {
                 output::warn(what, Some(help));
             }
@@ -67,7 +66,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Standing::Undone if args.undo => bail!("generation {generation} is undone already"),
         Standing::Undone => too_late(generation, &writer.maps),
         Standing::Void => {
-            unconfirmed::discard(&lock)?;
+            unconfirmed::discard(lock)?;
             nothing_waits()
         }
     }

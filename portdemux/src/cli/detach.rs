@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.all_instances {
         detach_all_instances(context)
     } else if args.all {
-        detach_all(&context.places, context)
+        detach_all(&context.paths, context)
     } else {
         detach(args, context)
     }
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 /// Removes every instance; one that does not go keeps no other.
 fn detach_all_instances(context: &Context) -> Result<()> {
-    let instances = context.places.every_instance()?;
+    let instances = context.paths.every_instance()?;
     if instances.is_empty() {
         context.output.line("no instance is loaded");
     }
@@ -109,7 +109,7 @@ fn detach_all(paths: &InstancePaths, context: &Context) -> Result<()> {
 
 fn detach(args: &Args, context: &Context) -> Result<()> {
     let writer = context.open_to_change()?;
-    let places = &context.places;
+    let places = &context.paths;
     let netns = interface::namespace()?;
     let present = interface::list()?;
     let pinned = links::pinned(places)?;

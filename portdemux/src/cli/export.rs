@@ -16,7 +16,7 @@ pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let written = Context::written(&instance)?;
+    let written = context.written(&instance)?;
     // What is exported can be applied.
     let text = edit::without_ended(&written.text, Clock::now().unix);
     context.output.write_as_it_is(&text);

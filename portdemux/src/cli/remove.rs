@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let writer = context.open_to_change()?;
-    let old = Context::written(&writer)?;
+    let old = context.written(&writer)?;
     let text = edit::remove(NAME, &context.command(), &old.text, &args.rules)
         .map_err(RulesError::of_the_ruleset_in_force)?;
     let edited = Edited {

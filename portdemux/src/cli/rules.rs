@@ -7,17 +7,18 @@ use portdemux_common::ruleset::{Header, RuleId};
 use serde::Serialize;
 
 use super::{
-    Context, listeners,
+    Context,
+    counts::Traffic,
+    listeners,
     output::{Align, Table},
     socket,
-    stats::Traffic,
 };
 use crate::{
     clock::Clock,
     figures::{grouped, size},
     listeners::Behind,
     rules::{self, Destination, Word, flows::TIMEOUT_KEYS},
-    sockets::steered,
+    steered,
 };
 
 /// Show the rules in force and what came for each
@@ -104,7 +105,7 @@ struct Rule<'a> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let in_force = Context::in_force(&instance)?;
+    let in_force = context.in_force(&instance)?;
     let image = instance.maps.image();
     let ids = instance.maps.rule_names(&image);
     let count = ids.keys().max().map_or(0, |&last| last as usize + 1);
@@ -174,7 +175,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.json {
         let now = Clock::now().unix;
         let report = Report {
-            instance: context.places.instance.to_string(),
+            instance: context.paths.instance.to_string(),
             generation: in_force.generation.0,
             attach: Attach::of(in_force.ruleset.attach()),
             defaults: in_force.ruleset.defaults().words().into_iter().collect(),

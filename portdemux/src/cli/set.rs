@@ -121,7 +121,7 @@ fn change(
 ) -> Result<()> {
     let name = name.strip_prefix('@').unwrap_or(name);
     let writer = context.open_to_change()?;
-    let in_force = Context::in_force(&writer)?;
+    let in_force = context.in_force(&writer)?;
     let wishes: Vec<(IpNet, Becomes)> = prefixes.iter().map(|&prefix| (prefix, becomes)).collect();
     let safeguard = Safeguard::new(safeguard::Verb::Set, force.into(), false);
     let check = |new: &_| safeguard.check(&writer, &[], new);
@@ -211,7 +211,7 @@ struct ListedMember {
 
 fn list(args: &ListArgs, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let in_force = Context::in_force(&instance)?;
+    let in_force = context.in_force(&instance)?;
     let ruleset = &in_force.ruleset;
     let now = Clock::now().unix;
     let name = args.name.as_deref();
@@ -222,7 +222,7 @@ fn list(args: &ListArgs, context: &Context) -> Result<()> {
     };
     if args.json {
         let report = Report {
-            instance: context.places.instance.to_string(),
+            instance: context.paths.instance.to_string(),
             generation: in_force.generation.0,
             sets: sets
                 .into_iter()

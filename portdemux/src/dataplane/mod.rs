@@ -22,7 +22,6 @@ pub mod redirect_drops;
 mod refused;
 mod state;
 pub mod steering;
-pub mod syscalls;
 mod tables;
 pub mod takeover;
 pub mod targets;

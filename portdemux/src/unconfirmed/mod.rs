@@ -3,12 +3,11 @@
 //! What waits stands in a file among the instance's records, written before the new ruleset is put in
 //! force: with the generation that the change leads to, the time at which it is undone and the hash of the text
 //! that is put back then, which has a record of its own by that time. Whatever is killed after that, either that
-//! generation is not in force, and the file means nothing, or it is, and somebody will undo it: the [`guardian`], or
+//! generation is not in force, and the file means nothing, or it is, and somebody will undo it: the [guardian](crate::confirm::guardian), or
 //! the next command that changes something. Undoing it writes nothing: the generation that follows, with the text
 //! of before, says that it was undone. Confirming a change is removing the file.
 
-mod clock;
-pub mod guardian;
+pub(crate) mod clock;
 mod tries;
 
 use std::{
@@ -19,24 +18,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portdemux_common::{
-    ruleset::{Header, RulesetImage},
-    state::Generation,
-};
+use portdemux_common::ruleset::{Header, RulesetImage};
 use serde::{Deserialize, Serialize};
 pub use tries::Tries;
 
 use crate::{
-    bounded,
-    change::{
-        self, Change,
-        transaction::{self, Feature, if_possible},
-    },
+    background, bounded,
     dataplane::{maps::Maps, pins::unpin},
-    error::{Help as _, Unavailable, Warning},
-    instance::{Instance, InstancePaths, Lock, Writer},
+    error::Help as _,
+    instance::{Instance, InstancePaths, Lock, Writer, is_held},
     records::{Kept, Record, Records, TextHash},
+    rules::{duration::seconds, file},
 };
+
+/// The verb that a guardian is started with.
+pub const GUARD: &str = "guard";
 
 /// A change that waits for its confirmation, or has been undone without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +43,7 @@ pub struct UnconfirmedChange {
     pub within: Duration,
     text_hash: TextHash,
     /// When it is undone, as time since the kernel started.
-    deadline: Duration,
+    pub(crate) deadline: Duration,
     /// Which run of the kernel that is.
     boot: String,
     before: Before,
@@ -139,6 +135,21 @@ impl UnconfirmedChange {
         (!left.is_zero()).then_some(left)
     }
 
+    /// The hash of the text before, which has a record from here on.
+    ///
+    /// # Errors
+    ///
+    /// The text stands here, as older builds wrote it, and cannot be understood or recorded.
+    pub(crate) fn before(&self, lock: &Lock) -> Result<TextHash> {
+        let hash = self.before.hash();
+        if let Before::Here(record) = &self.before {
+            let ruleset = file::parse("the rules before", &record.text)
+                .context("understand the text of the rules before")?;
+            Records::new(lock.paths.records()).write(record, &hash, &ruleset, lock)?;
+        }
+        Ok(hash)
+    }
+
     /// Writes it down, in the place of what was there.
     fn write(&self, paths: &InstancePaths) -> Result<()> {
         let path = path(paths);
@@ -150,18 +161,6 @@ impl UnconfirmedChange {
             fs::rename(&unfinished, &path)
         };
         write().with_context(|| format!("write {}", path.display()))
-    }
-
-    /// Puts back what was in force before. The change stays on record, as one that was undone.
-    ///
-    /// # Errors
-    ///
-    /// Its record cannot be read, or the kernel refuses; the change stays in force and on record.
-    pub fn undo(&self, writer: &Writer) -> Result<Change> {
-        if let Before::Here(record) = &self.before {
-            change::keep_record(record, writer.lock())?;
-        }
-        change::return_to(writer, &self.before.hash())
     }
 }
 
@@ -185,15 +184,27 @@ pub(crate) fn begin(
         boot: clock::boot()?,
         before: Before::Kept(before),
     };
-    let begun = unconfirmed.write(&writer.paths).and_then(|()| {
-        guardian::start(writer.lock())
-            .context("start the process that undoes the change")
-            .help(|| "nothing was changed".into())
-    });
+    let begun = unconfirmed
+        .write(&writer.paths)
+        .and_then(|()| start_guardian(&writer.paths).help(|| "nothing was changed".into()));
     if begun.is_err() {
         discard(writer.lock())?;
     }
     begun
+}
+
+/// Starts a guardian of what waits in an instance, and waits until it stands by itself.
+fn start_guardian(paths: &InstancePaths) -> Result<()> {
+    background::start(paths, &[GUARD]).context("start the process that undoes the change")
+}
+
+/// Whether a guardian stands by.
+///
+/// # Errors
+///
+/// That cannot be seen.
+pub fn is_guarded(paths: &InstancePaths) -> io::Result<bool> {
+    is_held(&path(paths))
 }
 
 /// Forgets what waits: it is confirmed, void, or was undone.
@@ -220,13 +231,9 @@ pub(crate) fn hand_over(writer: &Writer) -> Result<()> {
     };
     match unconfirmed.standing(&writer.maps) {
         Standing::Waits(_) | Standing::Overdue => {
-            if let Before::Here(record) = &unconfirmed.before {
-                change::keep_record(record, writer.lock())?;
-                let hash = record.hash();
-                unconfirmed.before = Before::Kept(hash);
-            }
+            unconfirmed.before = Before::Kept(unconfirmed.before(writer.lock())?);
             unconfirmed.write(&writer.paths)?;
-            guardian::start(writer.lock()).context("start the process that undoes the change")
+            start_guardian(&writer.paths)
         }
         Standing::Undone | Standing::Void => Ok(()),
     }
@@ -252,76 +259,34 @@ pub(crate) fn is_hopeless(instance: &Instance) -> Result<bool> {
     Ok(matches!(before, Kept::Lost(_)))
 }
 
-/// The confirmation of a change: then it is one as any other.
-struct Confirmed<'a> {
-    writer: &'a Writer,
-}
-
-impl Feature for Confirmed<'_> {
-    fn commit(&mut self) -> Result<()> {
-        discard(self.writer.lock())
-    }
-
-    fn retire(&mut self) -> Result<()> {
-        // The rules before were kept for the way back; what stays of them, the next change removes.
-        let records = Records::new(self.writer.paths.records());
-        let in_force = self.writer.maps.header().text_hash;
-        if_possible(|| records.sweep(&[in_force], self.writer.lock()).map(drop));
-        Ok(())
-    }
-}
-
-/// Confirms the change that waits.
+/// Refuses a change while another waits to be confirmed.
 ///
 /// # Errors
 ///
-/// Its record cannot be removed: it waits.
-pub fn confirm(writer: &Writer) -> Result<()> {
-    let mut confirmed = Confirmed { writer };
-    transaction::run(&mut [&mut confirmed], &mut Unavailable::Refused).map(drop)
-}
-
-/// A change that was not confirmed in time, and the generation that undid it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undone {
-    /// The change.
-    pub generation: u64,
-    /// What is in force since.
-    pub by: Generation,
-    /// What could not be had of what the rules name that are in force again.
-    pub warnings: Vec<Warning>,
-}
-
-/// Undoes a change that should have been undone already.
-///
-/// # Errors
-///
-/// Something cannot be read or written.
-pub fn settle(writer: &Writer) -> Result<Option<Undone>> {
-    let Some(unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
-        return Ok(None);
+/// One does.
+pub(crate) fn refuse_while_one_waits(instance: &Instance) -> Result<()> {
+    let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
+        return Ok(());
     };
-    match unconfirmed.standing(&writer.maps) {
-        Standing::Waits(_) | Standing::Undone => Ok(None),
-        Standing::Void => discard(writer.lock()).map(|()| None),
-        Standing::Overdue => {
-            let generation = unconfirmed.generation;
-            let change = unconfirmed
-                .undo(writer)
-                .context("undo a change that was not confirmed in time")?;
-            let by = change
-                .generation
-                .unwrap_or_else(|| writer.maps.generation());
-            let warnings = change.warnings;
-            Ok(Some(Undone {
-                generation,
-                by,
-                warnings,
-            }))
-        }
-    }
+    let left = match unconfirmed.standing(&instance.maps) {
+        Standing::Waits(left) => left,
+        Standing::Overdue => Duration::ZERO,
+        Standing::Undone | Standing::Void => return Ok(()),
+    };
+    Err(anyhow::anyhow!(
+        "generation {} waits to be confirmed ({} left)",
+        unconfirmed.generation,
+        seconds(left)
+    ))
+    .help(|| {
+        let command = instance.paths.command();
+        format!(
+            "{command} confirm keeps it, {command} confirm --undo returns to the rules before; nothing was changed"
+        )
+    })
 }
 
-fn path(paths: &InstancePaths) -> PathBuf {
+/// Where the record of what waits is.
+pub(crate) fn path(paths: &InstancePaths) -> PathBuf {
     paths.records().join("pending.json")
 }

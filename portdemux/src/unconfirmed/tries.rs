@@ -39,7 +39,7 @@ impl Tries {
     }
 
     /// Writes them down, into the room that there is.
-    pub(super) fn write(&self, paths: &InstancePaths) -> io::Result<()> {
+    pub(crate) fn write(&self, paths: &InstancePaths) -> io::Result<()> {
         let file = bounded::open(&path(paths), File::options().write(true))?;
         file.write_all_at(self.padded()?.as_bytes(), 0)
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask lint`
 
+mod circles;
 mod references;
 
 use anyhow::Result;
@@ -19,6 +20,8 @@ pub(crate) fn run() -> Result<()> {
     command::run(&mut format())?;
     say::step("references");
     references::check()?;
+    say::step("circles of modules");
+    circles::check()?;
     say::step("licences, bans and sources of dependencies");
     command::run(command::cargo("deny").args([
         "--log-level",

@@ -8,9 +8,10 @@ use std::{collections::BTreeSet, io, time::Duration};
 use anyhow::Result;
 use portdemux_common::state::Generation;
 
-use super::{Args, Wanted, attach_each, renew};
+use super::Args;
 use crate::{
-    cli::{Context, boot, output},
+    cli::{Context, output},
+    control::attach::Wanted,
     instance::Instance,
     interface::{self, Changes, Interface},
     rules::{AttachMode, Word as _},
@@ -31,7 +32,7 @@ pub(super) fn run(
     mut wanted: Wanted,
     changes: &Changes,
 ) -> Result<()> {
-    let places = &context.places;
+    let places = &context.paths;
     // What was said so far does not wait for the end. Nobody has to read it.
     let _: io::Result<()> = context.output.release();
     let mut known = BTreeSet::new();
@@ -48,9 +49,10 @@ pub(super) fn run(
             let is_changed = generation.replace(now) != Some(now);
             // Saved, the same rules are those of the file again.
             if args.interfaces.is_empty() && (is_changed || fell_back) {
-                let in_force = Context::in_force(&instance)?;
-                fell_back = boot::fell_back(context, &in_force);
-                wanted = Wanted::new(args, in_force.ruleset.attach(), context).unwrap_or(wanted);
+                let in_force = context.in_force(&instance)?;
+                fell_back = context.fell_back(&in_force);
+                wanted =
+                    Wanted::new(&args.to(), in_force.ruleset.attach(), context).unwrap_or(wanted);
             }
             drop(instance);
             // What is said is said once the lock is free.
@@ -96,7 +98,7 @@ fn attach_new(
     let writer = context.open_to_change()?;
     let mut refused = Vec::new();
     for interface in &fresh {
-        match attach_each(context, &writer, std::slice::from_ref(interface), wanted) {
+        match context.attach_each(&writer, std::slice::from_ref(interface), wanted) {
             Ok(()) => {
                 known.insert(key(interface));
             }
@@ -105,7 +107,7 @@ fn attach_new(
             Err(error) => refused.push(error),
         }
     }
-    renew(context, &writer);
+    context.renew(&writer);
     let Some(last) = refused.pop() else {
         return Ok(());
     };

@@ -17,7 +17,7 @@ use crate::{
     presence::Present,
     recover,
     rules::Destination,
-    sockets::steered,
+    steered,
 };
 
 /// The instance whose rules and state are asked.

@@ -13,9 +13,10 @@ use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
 use portdemux_common::{flows::Direction, reason::Reason, wire::Transport};
 
 use self::instance::Asked;
-use super::{Context, output, report};
+use super::{Context, output};
 use crate::{
     capture::{Capture, CaptureError},
+    control::RulesText,
     dataplane::twin::{Kind, Twin},
     error::Advice,
     explain::{
@@ -334,7 +335,7 @@ fn agreement(
 /// The rules of the file, or those in force with what the instance remembers.
 fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Asked>) -> Result<Basis<'i>> {
     if let Some(path) = &args.rules {
-        let rules = report::read_rules(path)?;
+        let rules = RulesText::to_know(path)?;
         return Basis::from_text(&rules.name, &rules.text);
     }
     let instance = instance.expect("invariant: it is open unless a file is named");

@@ -126,7 +126,7 @@ fn list(args: &Args, context: &Context) -> Result<()> {
 
 /// The tables of flows of an instance that has to have them.
 fn tracked(flows: Option<Flows>, context: &Context) -> Result<Flows> {
-    let instance = &context.places.instance;
+    let instance = &context.paths.instance;
     flows
         .ok_or_else(|| anyhow!("the rules of instance {instance} need no flows, so none are tracked"))
         .help(|| {

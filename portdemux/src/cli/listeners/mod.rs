@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return Ok(());
     }
     if matches!(rules, Rules::None) {
-        let instance = &context.places.instance;
+        let instance = &context.paths.instance;
         output::note(format!(
             "instance {instance} is not loaded: no rules stand before these sockets"
         ));

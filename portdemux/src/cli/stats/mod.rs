@@ -7,7 +7,6 @@ mod watch;
 use std::{collections::BTreeSet, ops::RangeInclusive, thread, time::Duration};
 
 use anyhow::Result;
-pub(super) use document::{Lost, Traffic};
 
 use super::Context;
 use crate::{

@@ -14,11 +14,11 @@ use rustix::{
 use super::{Args, SAMPLE, document, page};
 use crate::{
     cli::{Context, output::Output},
-    dataplane::syscalls,
     error::NothingLoaded,
     instance::Instance,
     listeners::Behind,
     snapshot::Snapshot,
+    syscalls,
 };
 
 /// The alternate screen, without a cursor: what was on the terminal stays as it was.
@@ -94,8 +94,8 @@ struct Watched {
 
 impl Watched {
     fn open(context: &Context) -> Result<Self> {
-        let places = context.places.as_found();
-        let context = context.at(places.unwrap_or_else(|_| context.places.clone()));
+        let places = context.paths.as_found();
+        let context = context.at(places.unwrap_or_else(|_| context.paths.clone()));
         Ok(Self {
             instance: context.open()?,
             context,
@@ -112,7 +112,7 @@ impl Watched {
     /// It was not there at the last look either, or it cannot be opened.
     fn is_there(&mut self) -> Result<bool> {
         self.is_another = false;
-        let places = self.context.places.as_found()?;
+        let places = self.context.paths.as_found()?;
         if self.instance.maps.are_pinned(&places.pins())? {
             self.is_missing = false;
             return Ok(true);

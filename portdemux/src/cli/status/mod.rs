@@ -17,15 +17,15 @@ use crate::{
     change::{self, InForce},
     cli::{
         Context,
-        boot::{self, Flaw},
+        counts::{Lost, Traffic},
         output::{self, Align, Table},
-        stats::{Lost, Traffic},
     },
+    control::Flaw,
     dataplane::{maps::Maps, redirect_drops},
     figures::{grouped, rate, size},
     instance::Instance,
     rules::duration::seconds,
-    unconfirmed::{Standing, UnconfirmedChange, guardian},
+    unconfirmed::{self, Standing, UnconfirmedChange},
 };
 
 /// How long rates are measured.
@@ -124,7 +124,7 @@ impl Waiting {
             generation: unconfirmed.generation,
             seconds_left: left.as_secs_f64(),
             overdue: standing == Standing::Overdue,
-            guarded: guardian::stands_by(&instance.paths).ok(),
+            guarded: unconfirmed::is_guarded(&instance.paths).ok(),
             tries: tries.count,
             last_error: (tries.count > 0).then_some(tries.error),
             standing,
@@ -176,15 +176,15 @@ impl Waiting {
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let places = &context.places;
-    let in_force = Context::in_force(&instance);
+    let places = &context.paths;
+    let in_force = context.in_force(&instance);
     let known = in_force.as_ref().ok();
     let in_sync = known.and_then(|known| change::is_in_sync(&instance, known));
     let source = known.and_then(|known| known.source.as_ref());
     let source = source.map(|path| path.display().to_string());
     let saved =
         known.and_then(|known| change::says_the_same(&instance, known, &context.boot_file()));
-    let fell_back = known.is_some_and(|known| boot::fell_back(context, known));
+    let fell_back = known.is_some_and(|known| context.fell_back(known));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
     let unconfirmed = UnconfirmedChange::read(places)?;
@@ -326,7 +326,7 @@ fn say_what_holds_at_boot(
     saved: Option<bool>,
 ) {
     let file = context.boot_file();
-    match boot::flaw(context, known.filter(|_| saved == Some(true))) {
+    match context.flaw(known.filter(|_| saved == Some(true))) {
         Some(Flaw::Mistake) => {
             output::warn(
                 format!(
@@ -348,7 +348,7 @@ fn say_what_holds_at_boot(
             );
             return;
         }
-        Some(Flaw::NoInterface) => boot::warn_of_no_interface(context, instance),
+        Some(Flaw::NoInterface) => crate::cli::told::tell(context.no_interface(instance)),
         None => {}
     }
     if saved != Some(false) {

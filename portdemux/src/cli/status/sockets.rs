@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::{
+    background::{Need, follower},
     cli::{Context, output},
     dataplane::steering::{self, Features, Followed},
     figures::grouped,
-    follower::{self, Need},
     instance::Instance,
     rules::Ruleset,
 };

@@ -60,7 +60,7 @@ pub enum Wish {
 }
 
 /// How an interface came to be attached.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// The program was attached.
     Attached {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,9 @@ use aya::{
 
 use super::{
     GroupName,
-    features::{knows_interface, require},
+    features::{knows_interface, require, unified_root},
     guard::guard,
+    taking,
 };
 use crate::{
     dataplane::{
@@ -28,7 +29,7 @@ use crate::{
         maps::{self, CPUS, Maps, TABLES, possible_cpus},
         objects,
         pins::unpin,
-        refused, syscalls,
+        refused,
         trusted::is_there,
     },
     error::{Help as _, Unavailable},
@@ -37,6 +38,7 @@ use crate::{
     interface,
     rules::{Destination, destination::SocketName},
     sockets::take,
+    syscalls,
 };
 
 /// The program that is asked for a socket.
@@ -97,7 +99,7 @@ pub fn begin(
         if let SocketName::Address(address) = name
             && let Some(group) = steering.find(name)
         {
-            let taken = take::all_at(steering, group, *address)
+            let taken = taking::all_at(steering, group, *address)
                 .with_context(|| format!("take what listens on {address}"));
             unavailable.judge(taken)?;
         }
@@ -376,16 +378,4 @@ fn attach_hearing(instance: &Instance, object: &mut Option<Ebpf>) -> Result<()> 
     link.pin(&pin)
         .with_context(|| format!("pin {}", pin.display()))?;
     Ok(())
-}
-
-/// Where the control groups of version 2 are mounted.
-pub(crate) fn unified_root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let is_unified = after.split(' ').next() == Some("cgroup2");
-        // Its fifth field; blanks in it are written as \040 (proc_pid_mountinfo(5)).
-        let point = before.split(' ').nth(4)?.replace("\\040", " ");
-        is_unified.then(|| PathBuf::from(point))
-    })
 }

@@ -7,7 +7,10 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramFd, SkLookup},
 };
-use portdemux::dataplane::{objects, steering, syscalls};
+use portdemux::{
+    dataplane::{objects, steering},
+    syscalls,
+};
 use portdemux_tests::netns::Netns;
 use serde::Serialize;
 

@@ -14,11 +14,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Standing, Tries, UnconfirmedChange, clock};
 use crate::{
     background, bounded,
     dataplane::mapped::catching,
-    instance::{InstancePaths, Lock, is_held},
+    instance::InstancePaths,
+    unconfirmed::{self, Standing, Tries, UnconfirmedChange, clock},
 };
 
 /// How often it looks whether there is still something to undo.
@@ -27,18 +27,6 @@ const STEP: Duration = Duration::from_millis(200);
 /// How long it waits before it tries again what failed, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// The verb that a guardian is started with.
-pub const VERB: &str = "guard";
-
-/// Starts a guardian of what waits in an instance, and waits until it stands by itself.
-///
-/// # Errors
-///
-/// It does not start.
-pub(crate) fn start(lock: &Lock) -> Result<()> {
-    background::start(&lock.paths, &[VERB])
-}
-
 /// Waits and, if it comes to that, undoes the change. What fails is tried again, after growing pauses.
 ///
 /// # Errors
@@ -46,7 +34,7 @@ pub(crate) fn start(lock: &Lock) -> Result<()> {
 /// It cannot stand by itself, or not see what waits.
 pub fn run(paths: &InstancePaths) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
-    let path = super::path(paths);
+    let path = unconfirmed::path(paths);
     let file = match bounded::regular(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.with_context(|| format!("open {}", path.display()))?,
@@ -75,15 +63,6 @@ pub fn run(paths: &InstancePaths) -> Result<()> {
     }
 }
 
-/// Whether a guardian stands by.
-///
-/// # Errors
-///
-/// That cannot be seen.
-pub fn stands_by(paths: &InstancePaths) -> io::Result<bool> {
-    is_held(&super::path(paths))
-}
-
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
 ///
 /// While the change is being made, this waits for the lock.
@@ -98,11 +77,11 @@ fn act(paths: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
         return Ok(None);
     }
     let writer = lock.open()?;
-    let Some(unconfirmed) = UnconfirmedChange::read(paths)? else {
+    let Some(waiting) = UnconfirmedChange::read(paths)? else {
         return Ok(None);
     };
-    if let Standing::Waits(_) = unconfirmed.standing(&writer.maps) {
-        return Ok(Some(unconfirmed.deadline));
+    if let Standing::Waits(_) = waiting.standing(&writer.maps) {
+        return Ok(Some(waiting.deadline));
     }
     super::settle(&writer)?;
     Ok(None)
@@ -133,7 +112,7 @@ struct Identity {
 impl Identity {
     /// That of what waits in an instance, if something does.
     fn of(paths: &InstancePaths) -> Result<Option<Self>> {
-        let path = super::path(paths);
+        let path = unconfirmed::path(paths);
         match fs::metadata(&path) {
             Ok(file) => Ok(Some(Self::from(&file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -6,8 +6,6 @@
 //! made anew, and socket lookups are told of VLANs on attached interfaces. Nothing depends on it but how soon
 //! that is, and it ends when nothing needs it.
 
-mod need;
-
 use std::{
     fs::File,
     path::PathBuf,
@@ -15,32 +13,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-pub use need::Need;
+use anyhow::Result;
 use portdemux_common::{state::Generation, wire::Transport};
 
 use crate::{
-    background, bounded, change,
+    background::{self, Need, follower},
+    bounded, change,
     dataplane::{
-        destinations, mapped::catching, maps::Maps, pins::unpin, steering, trusted::is_there,
+        destinations,
+        mapped::catching,
+        maps::Maps,
+        steering::{self, taking},
+        trusted::is_there,
     },
     error::Advice,
-    instance::{Instance, InstancePaths, Lock, is_held, is_named},
+    instance::{Instance, InstancePaths, Lock, is_named},
     interface::{self, Changes},
     rules::{
         Ruleset,
         destination::{ListenAddress, SocketName},
     },
-    sockets::take,
 };
-
-/// The verb that one is started with.
-pub const VERB: &str = "follow";
-/// What is added to that where nobody waits for it to end.
-pub const IN_BACKGROUND: &str = "--background";
-
-/// The file that one holds, among the records.
-const LOCK: &str = "follower";
 
 /// How often it looks for a socket that is not there.
 const MISSING: Duration = Duration::from_millis(100);
@@ -50,36 +43,6 @@ const RULES: Duration = Duration::from_secs(1);
 const EVERYTHING: Duration = Duration::from_secs(2);
 /// How long it tries to be the only one, and how long it stays at least.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Starts a follower in the background if a ruleset in force needs one and none runs.
-///
-/// # Errors
-///
-/// It does not start. Says what does not happen without it.
-pub fn start_if_needed(instance: &Instance, ruleset: &Ruleset) -> Result<()> {
-    let Some(lack) = Need::of(instance, ruleset).lack() else {
-        return Ok(());
-    };
-    if is_running(&instance.paths) {
-        return Ok(());
-    }
-    background::start(&instance.paths, &[VERB, IN_BACKGROUND]).context(lack)
-}
-
-/// Whether one runs for an instance.
-#[must_use]
-pub fn is_running(paths: &InstancePaths) -> bool {
-    is_held(&lock_path(paths)).unwrap_or(false)
-}
-
-/// Ends the follower of an instance, if one runs: its right goes with the name of its lock.
-///
-/// # Errors
-///
-/// The lock cannot be removed.
-pub(crate) fn dismiss(lock: &Lock) -> Result<()> {
-    unpin(&lock_path(&lock.paths))
-}
 
 /// Follows what rules name until nothing needs it.
 ///
@@ -114,10 +77,6 @@ pub fn run(paths: &InstancePaths, in_background: bool) -> Result<()> {
     Ok(())
 }
 
-fn lock_path(paths: &InstancePaths) -> PathBuf {
-    paths.records().join(LOCK)
-}
-
 /// The right to be the follower of an instance. It ends with the process, however that ends.
 struct Right {
     file: File,
@@ -133,10 +92,10 @@ impl Right {
 
 /// Takes the right; none if another process has it.
 fn only_one(paths: &InstancePaths) -> Result<Option<Right>> {
-    let path = lock_path(paths);
+    let path = follower::lock_path(paths);
     let begun = Instant::now();
     loop {
-        match paths.try_lock(LOCK)? {
+        match paths.try_lock(follower::LOCK)? {
             Some(file) => return Ok(Some(Right { file, path })),
             // Whoever only asks has it for a moment.
             None if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
@@ -166,7 +125,7 @@ fn again(paths: &InstancePaths) -> Option<Right> {
 }
 
 fn another_runs(paths: &InstancePaths) -> anyhow::Error {
-    let holder = bounded::kept(&lock_path(paths)).unwrap_or_default();
+    let holder = bounded::kept(&follower::lock_path(paths)).unwrap_or_default();
     let error = anyhow::anyhow!(
         "another portdemux follow ({}) runs for instance {}",
         holder.trim(),
@@ -283,7 +242,7 @@ fn look(paths: &InstancePaths, generation: Generation, need: &Need) {
     let is_any_new = || -> Result<bool> {
         let instance = Instance::open(paths)?;
         for (group, address) in groups(&instance.maps) {
-            if take::is_any_new(&instance.maps.steering, group, address)? {
+            if taking::is_any_new(&instance.maps.steering, group, address)? {
                 return Ok(true);
             }
         }
@@ -301,7 +260,7 @@ fn look(paths: &InstancePaths, generation: Generation, need: &Need) {
             return Ok(());
         }
         for (group, address) in groups(&writer.maps) {
-            take::all_at(&writer.maps.steering, group, address)?;
+            taking::all_at(&writer.maps.steering, group, address)?;
         }
         Ok(())
     };

@@ -3,6 +3,9 @@
 //! Such a process belongs to no terminal and no session, and ends by itself when there is nothing left for
 //! it to do.
 
+pub mod follower;
+mod need;
+
 use std::{
     ffi::CStr,
     fs,
@@ -14,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+pub use self::need::Need;
 use crate::instance::InstancePaths;
 
 /// What it says once nothing that ends the command ends it too.

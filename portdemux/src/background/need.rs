@@ -15,11 +15,11 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Addresses, and the protocols whose sockets at them are to be found again.
-    pub(super) sockets: Vec<(ListenAddress, Vec<Transport>)>,
+    pub(crate) sockets: Vec<(ListenAddress, Vec<Transport>)>,
     /// Whether there are interfaces that packets are sent out of.
-    pub(super) interfaces: bool,
+    pub(crate) interfaces: bool,
     /// Whether socket lookups have to know by which interfaces packets come that were decided about.
-    pub(super) guarded: bool,
+    pub(crate) guarded: bool,
 }
 
 impl Need {
