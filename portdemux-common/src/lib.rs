@@ -34,4 +34,4 @@ pub mod trace;
 pub mod wire;
 
 /// Number of the layout of everything pinned in bpffs; part of the pin path.
-pub const ABI: u32 = if cfg!(feature = "next-layout") { 9 } else { 8 };
+pub const ABI: u32 = if cfg!(feature = "next-layout") { 10 } else { 9 };

@@ -13,10 +13,11 @@ use crate::{
 };
 
 /// The ABIs of older instances, the oldest that can be taken over first, and the last commit that made such.
-const OLDER: [(&str, &str); 3] = [
+const OLDER: [(&str, &str); 4] = [
     ("5", "1c4e7691bd9d1a782bdf6031ddaa9bff30ef505f"),
     ("6", "5b7b33136207dd0f231e68be158994c60706c06b"),
     ("7", "bd62ae2443f6694e1bf685a1896d5285bb4a25af"),
+    ("8", "379fc0d55bde77d72e3bce79993059ddd5509f61"),
 ];
 
 /// Builds the last version of each older ABI from the repository's history, once, and runs the suite `upgrade` from it

@@ -1,20 +1,29 @@
 //! A table of flows: buckets of eight places.
 //!
-//! The owners of a bucket's places stand together in one line of the cache; a place belongs to the flow
-//! whose mark its owner's word bears. Programs on all CPUs and user space use a table at once without
+//! The owners of a bucket's places stand together in one line of the cache, each place in one of its own, and what is
+//! counted in others, of each direction apart: packets in and out are mostly seen by different CPUs, and a line that one
+//! of them writes has to be fetched by the other. Of a flow that goes on, both write nothing but their counters. A place
+//! belongs to the flow whose mark its owner's word bears. Programs on all CPUs and user space use a table at once without
 //! locks: a place changes hands by exchanging its owner's word for [`BUSY`], writing the place, and then
 //! the new owner's word. Whoever reads compares the whole key. What is left to chance is a place that
 //! changes hands between that comparison and a write: the packet's count then falls on the new flow. Only
 //! a flow that was forgotten or pushed out loses its place, so this takes a flow whose time ends in the
 //! very nanoseconds in which its packet comes.
 
-use super::{key::FlowKey, stage::State};
+use core::array;
+
+use super::{
+    key::FlowKey,
+    stage::{Direction, State},
+};
 use crate::memory::{Word, ahead, lesser};
 
 /// How many places a bucket has.
 pub const WAYS: usize = 8;
 /// How many words a place has.
-pub const PLACE_WORDS: usize = 12;
+pub const PLACE_WORDS: usize = 8;
+/// How many words a bucket has.
+pub const BUCKET_WORDS: usize = WAYS * (1 + PLACE_WORDS + 2 + 2);
 
 /// The owner of a place that is being written.
 pub const BUSY: u64 = u64::MAX;
@@ -28,10 +37,6 @@ const TIMES: usize = 6;
 /// The place of the rule's entry (bits 0 to 31), and of the reason of the last packet that came in (32 to 39)
 /// and its verdict (40 to 47).
 const OUTCOME: usize = 7;
-/// The place of the packets received, and behind it of their bytes.
-const RECEIVED: usize = 8;
-/// The place of the packets sent, and behind it of their bytes.
-const SENT: usize = 10;
 
 /// Some places and their owners.
 #[derive(Debug)]
@@ -41,6 +46,10 @@ pub struct Bucket<W> {
     pub owners: [W; WAYS],
     /// The flows.
     pub places: [Place<W>; WAYS],
+    /// Packets and bytes of each that its peer sent.
+    pub received: [Counts<W>; WAYS],
+    /// The same of this host.
+    pub sent: [Counts<W>; WAYS],
 }
 
 /// A flow's place: its key, and what is known of it.
@@ -48,7 +57,17 @@ pub struct Bucket<W> {
 #[repr(C)]
 pub struct Place<W>(pub [W; PLACE_WORDS]);
 
-const _: () = assert!(size_of::<Bucket<u64>>() == WAYS * 8 * (1 + PLACE_WORDS));
+/// Packets, and bytes of their frames.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Counts<W>(pub [W; 2]);
+
+/// A line of the cache, in words.
+const LINE: usize = 8;
+
+const _: () = assert!(size_of::<Bucket<u64>>() == BUCKET_WORDS * size_of::<u64>());
+// Buckets begin where lines do, as their map does.
+const _: () = assert!(PLACE_WORDS == LINE && BUCKET_WORDS.is_multiple_of(LINE));
 
 /// The mark of a flow: its hash, which is never [`FREE`] nor [`BUSY`].
 #[inline(always)]
@@ -153,32 +172,6 @@ impl<W: Word> Place<W> {
         }
     }
 
-    /// Counts a packet of the peer.
-    #[inline(always)]
-    pub fn count_received(&self, packets: u64, bytes: u64) {
-        self.store(RECEIVED, self.load(RECEIVED).wrapping_add(packets));
-        self.store(RECEIVED + 1, self.load(RECEIVED + 1).wrapping_add(bytes));
-    }
-
-    /// Counts packets of this host.
-    #[inline(always)]
-    pub fn count_sent(&self, packets: u64, bytes: u64) {
-        self.store(SENT, self.load(SENT).wrapping_add(packets));
-        self.store(SENT + 1, self.load(SENT + 1).wrapping_add(bytes));
-    }
-
-    /// Packets and bytes received.
-    #[must_use]
-    pub fn received(&self) -> [u64; 2] {
-        [self.load(RECEIVED), self.load(RECEIVED + 1)]
-    }
-
-    /// Packets and bytes sent.
-    #[must_use]
-    pub fn sent(&self) -> [u64; 2] {
-        [self.load(SENT), self.load(SENT + 1)]
-    }
-
     /// Whether its time has ended. That of a place that was never taken has.
     #[inline(always)]
     #[must_use]
@@ -198,24 +191,40 @@ impl<W: Word> Place<W> {
         self.store(STATE, state.0);
         self.store(TIMES, (u64::from(now) << 32) | u64::from(until));
         self.store(OUTCOME, 0);
-        self.store(RECEIVED, 0);
-        self.store(RECEIVED + 1, 0);
-        self.store(SENT, 0);
-        self.store(SENT + 1, 0);
     }
-}
 
-impl<W: Word> Place<W> {
     /// Takes over what is known of the same flow elsewhere.
     #[inline(always)]
-    pub fn adopt(&self, other: &Self) {
+    fn adopt(&self, other: &Self) {
         let times = (self.load(TIMES) & 0xffff_ffff) | (other.load(TIMES) & !0xffff_ffff);
         self.store(TIMES, times);
         self.store(OUTCOME, other.load(OUTCOME));
-        self.store(RECEIVED, other.load(RECEIVED));
-        self.store(RECEIVED + 1, other.load(RECEIVED + 1));
-        self.store(SENT, other.load(SENT));
-        self.store(SENT + 1, other.load(SENT + 1));
+    }
+}
+
+impl<W: Word> Counts<W> {
+    /// Packets and bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self) -> [u64; 2] {
+        let Self([packets, bytes]) = self;
+        [packets.load(), bytes.load()]
+    }
+
+    #[inline(always)]
+    fn store(&self, counts: [u64; 2]) {
+        let Self([packets, bytes]) = self;
+        packets.store(counts[0]);
+        bytes.store(counts[1]);
+    }
+
+    #[inline(always)]
+    fn add(&self, packets: u64, bytes: u64) {
+        let [packets_before, bytes_before] = self.load();
+        self.store([
+            packets_before.wrapping_add(packets),
+            bytes_before.wrapping_add(bytes),
+        ]);
     }
 }
 
@@ -224,12 +233,72 @@ pub const NOWHERE: u32 = 8;
 
 const _: () = assert!(NOWHERE as usize == WAYS);
 
+/// A place by its number, if there is one of it, so that the kernel's verifier knows it, too: of a number below a power
+/// of two the compiler asks whether higher bits are set, and of that the verifier learns nothing.
+#[inline(always)]
+pub(super) fn way<W: Word>(number: u32) -> Option<u32> {
+    #[expect(clippy::cast_possible_truncation, reason = "it comes back as it went")]
+    let hidden = W::hide(u64::from(number)) as u32;
+    (number < NOWHERE).then_some(hidden & (NOWHERE - 1))
+}
+
 impl<W: Word> Bucket<W> {
+    /// The bucket of these words, each given by its index.
+    pub fn of(mut word: impl FnMut(usize) -> W) -> Self {
+        const PLACES: usize = WAYS;
+        const RECEIVED: usize = PLACES + WAYS * PLACE_WORDS;
+        const SENT: usize = RECEIVED + 2 * WAYS;
+        let mut counts = |first: usize| {
+            array::from_fn(|way| Counts(array::from_fn(|at| word(first + 2 * way + at))))
+        };
+        let (received, sent) = (counts(RECEIVED), counts(SENT));
+        Self {
+            owners: array::from_fn(&mut word),
+            places: array::from_fn(|way| {
+                Place(array::from_fn(|at| word(PLACES + way * PLACE_WORDS + at)))
+            }),
+            received,
+            sent,
+        }
+    }
+
     /// The place at `way`.
     #[inline(always)]
     #[must_use]
     pub fn place(&self, way: u32) -> Option<&Place<W>> {
         self.places.get(way as usize)
+    }
+
+    /// What is counted of the flow at `way` in one direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn counts(&self, way: u32, direction: Direction) -> Option<&Counts<W>> {
+        match direction {
+            Direction::Received => self.received.get(way as usize),
+            Direction::Sent => self.sent.get(way as usize),
+        }
+    }
+
+    /// Counts a packet of the flow at `way`.
+    #[inline(always)]
+    pub fn count(&self, way: u32, direction: Direction, packets: u64, bytes: u64) {
+        if let Some(counts) = self.counts(way, direction) {
+            counts.add(packets, bytes);
+        }
+    }
+
+    /// Takes over at `way` what is known of the same flow elsewhere.
+    #[inline(always)]
+    pub fn adopt(&self, way: u32, other: &Self, other_way: u32) {
+        if let (Some(place), Some(other)) = (self.place(way), other.place(other_way)) {
+            place.adopt(other);
+        }
+        for direction in [Direction::Received, Direction::Sent] {
+            let counts = self.counts(way, direction);
+            if let (Some(counts), Some(other)) = (counts, other.counts(other_way, direction)) {
+                counts.store(other.load());
+            }
+        }
     }
 
     /// Which place a flow has; [`NOWHERE`] for none.
@@ -316,6 +385,11 @@ impl<W: Word> Bucket<W> {
             return false;
         }
         place.begin(key, state, now, until);
+        for direction in [Direction::Received, Direction::Sent] {
+            if let Some(counts) = self.counts(way, direction) {
+                counts.store([0; 2]);
+            }
+        }
         // A replace is a full barrier where a store need not be one.
         owner.replace(BUSY, mark)
     }

@@ -9,7 +9,7 @@ use super::{
     table::{self, Bucket, NOWHERE, Place},
 };
 use crate::{
-    memory::{Memory, launder},
+    memory::{Memory, Word, launder},
     policy::Timeouts,
 };
 
@@ -195,6 +195,12 @@ impl Tracked {
         Slot(self.slot)
     }
 
+    /// Counts it in the bucket in which its flow stands.
+    #[inline(always)]
+    fn count_in<W: Word>(&self, bucket: &Bucket<W>, direction: Direction) {
+        bucket.count(self.slot().way(), direction, self.packets, self.bytes);
+    }
+
     #[inline(always)]
     const fn mark(&self) -> u64 {
         table::mark(self.hash)
@@ -249,7 +255,7 @@ pub fn receive<T: Tables>(
     timeouts: &Timeouts,
 ) {
     let heard = packet.heard();
-    let Some((_, place)) = place(tables, packet.hash, packet.slot()) else {
+    let Some((bucket, place)) = place(tables, packet.hash, packet.slot()) else {
         // What only ends needs no memory.
         if passes && may_begin && !matches!(heard.signal, Signal::Abort | Signal::Close) {
             let protocol = packet.key.protocol();
@@ -259,7 +265,7 @@ pub fn receive<T: Tables>(
     };
     place.conclude(packet.outcome);
     if passes {
-        place.count_received(packet.packets, packet.bytes);
+        packet.count_in(bucket, Direction::Received);
         go_on(tables, packet, place, Direction::Received, timeouts);
     }
 }
@@ -275,14 +281,14 @@ pub fn send<T: Tables>(
     timeouts: &Timeouts,
 ) {
     let heard = packet.heard();
-    let Some((_, place)) = place(tables, packet.hash, packet.slot()) else {
+    let Some((bucket, place)) = place(tables, packet.hash, packet.slot()) else {
         if may_begin && !matches!(heard.signal, Signal::Abort) {
             let protocol = packet.key.protocol();
             packet.state = State::begun(Direction::Sent, protocol, heard, serves).0;
         }
         return;
     };
-    place.count_sent(packet.packets, packet.bytes);
+    packet.count_in(bucket, Direction::Sent);
     go_on(tables, packet, place, Direction::Sent, timeouts);
 }
 
@@ -339,7 +345,10 @@ pub fn remember<T: Tables>(
     };
     let bucket = bucket(tables, which, packet.hash)?;
     let (way, worth) = bucket.victim(packet.now, limit);
-    let way = launder(tables, way);
+    let Some(way) = table::way::<T::Word>(launder(tables, way)) else {
+        tables.count(Event::Full);
+        return None;
+    };
     let timeout = state.timeout(packet.key.protocol(), timeouts);
     let times = [packet.now, packet.now.wrapping_add(timeout)];
     if !bucket.take(way, &packet.key, packet.mark(), state, times) {
@@ -353,11 +362,11 @@ pub fn remember<T: Tables>(
             Which::Known => Event::Evicted,
         });
     }
-    let place = bucket.place(way)?;
-    if let Some((old_bucket, old)) = self::place(tables, packet.hash, packet.slot()) {
+    if let Some((old_bucket, _)) = place(tables, packet.hash, packet.slot()) {
+        let old_way = packet.slot().way();
         tables.count(Event::Completed);
-        place.adopt(old);
-        old_bucket.free(packet.slot().way(), packet.mark(), packet.now);
+        bucket.adopt(way, old_bucket, old_way);
+        old_bucket.free(old_way, packet.mark(), packet.now);
         return Some(());
     }
     tables.count(if is_from_here {
@@ -365,13 +374,10 @@ pub fn remember<T: Tables>(
     } else {
         Event::Begun
     });
-    match direction {
-        Direction::Received => {
-            place.conclude(packet.outcome);
-            place.count_received(packet.packets, packet.bytes);
-        }
-        Direction::Sent => place.count_sent(packet.packets, packet.bytes),
+    if matches!(direction, Direction::Received) {
+        bucket.place(way)?.conclude(packet.outcome);
     }
+    bucket.count(way, direction, packet.packets, packet.bytes);
     Some(())
 }
 
@@ -381,14 +387,15 @@ fn find<T: Tables>(tables: &T, which: Which, key: &FlowKey, hash: u64, now: u32)
         return NOWHERE;
     };
     let mark = table::mark(hash);
-    let way = launder(tables, bucket.find(key, mark));
+    let Some(way) = table::way::<T::Word>(launder(tables, bucket.find(key, mark))) else {
+        return NOWHERE;
+    };
     match bucket.place(way) {
-        Some(place) if place.is_over(now) => {
+        Some(place) if !place.is_over(now) => way,
+        Some(_) | None => {
             bucket.free(way, mark, now);
             NOWHERE
         }
-        Some(_) => way,
-        None => NOWHERE,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the benchmark compares with.
 //!
-//! `empty` returns at once. `limit` is the least that counting and policing ports can be, written by
+//! `empty` returns at once, as `empty_sent` does on the way out. `limit` is the least that counting and policing ports can be, written by
 //! hand: Ethernet, up to two VLAN tags, IPv4, IPv6 with a bounded walk of extension headers, one array
 //! for the verdict and one counter. It checks no lengths but the bounds that the verifier asks for.
 //!
@@ -20,11 +20,11 @@
 
 use aya_ebpf::{
     Global,
-    bindings::xdp_action,
+    bindings::{TC_ACT_UNSPEC, xdp_action},
     btf_maps::{Array, CpuMap, DevMap},
     helpers::bpf_get_smp_processor_id,
-    macros::{btf_map, sk_lookup, xdp},
-    programs::{SkLookupContext, XdpContext},
+    macros::{btf_map, classifier, sk_lookup, xdp},
+    programs::{SkLookupContext, TcContext, XdpContext},
 };
 use portdemux_common::counters::Counter;
 use portdemux_ebpf::Attached;
@@ -48,6 +48,13 @@ static TRANSPORT: Global<u32> = Global::new(34);
 #[inline(always)]
 pub fn empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Passes everything on the way out.
+#[classifier]
+#[inline(always)]
+pub fn empty_sent(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
 }
 
 /// Puts a port into the frame and passes everything.

@@ -19,7 +19,7 @@ use crate::{dataplane::refused, error::Help as _, instance::InstancePaths};
 const ENOLINK: i32 = 67;
 
 /// The program's name in its object.
-pub(super) const PROGRAM: &str = "portdemux_sent";
+pub const PROGRAM: &str = "portdemux_sent";
 
 /// The first kernel with links for traffic control (`BPF_TCX_EGRESS`).
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);

@@ -1,10 +1,13 @@
 //! The tables of flows of an instance, where they are tracked.
 
 use std::{
-    array, fs,
+    fs,
     mem::offset_of,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result};
@@ -14,8 +17,8 @@ use portdemux_common::{
     blocks::BYTES,
     counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
     flows::{
-        Event, FlowKey, Relation, Shape, State, Which,
-        table::{self, Bucket, NOWHERE, Place},
+        Direction, Event, FlowKey, Relation, Shape, State, Which,
+        table::{self, Bucket, NOWHERE},
     },
     policy::TICK_SHIFT,
 };
@@ -24,10 +27,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     blocks::Blocks,
     damage::is_damage,
-    layout::{CARRIED, CounterSet, Earlier},
+    layout::{BucketWords, CARRIED, CounterSet, Earlier},
     mapped::Mapped,
     maps::{self, random},
-    state,
     trusted::is_there,
 };
 
@@ -54,6 +56,8 @@ pub struct Flows {
     counters: Option<(Mapped, Arc<Blocks>)>,
     /// Those of other layouts.
     earlier: Earlier,
+    /// Where the words of buckets stand.
+    words: BucketWords,
     /// How large the tables are.
     pub shape: Shape,
     /// The kernel's number of the map of flows.
@@ -217,22 +221,24 @@ impl Flows {
         Ok(())
     }
 
-    /// Opens the tables of an instance; those of an older one have counters of another layout.
+    /// Opens the tables of an instance, whose buckets have their words there; those of an older one have counters of
+    /// another layout.
     pub(super) fn of_instance(
         pins: &Path,
         shape: Shape,
+        words: BucketWords,
         blocks: Option<Arc<Blocks>>,
     ) -> Result<Self> {
         let earlier = match blocks {
             None => Earlier::of(CounterSet::Flows, pins)?,
             Some(_) => Earlier::beside(CounterSet::Flows, pins)?,
         };
-        Self::open_with(&directory_of(pins, &shape), shape, blocks, earlier)
+        Self::open_with(&directory_of(pins, &shape), shape, words, blocks, earlier)
     }
 
     /// The tables that whoever replaced them left beside those in force, to read flows from; none if there are none
     /// that are whole.
-    pub(super) fn before(pins: &Path) -> Result<Option<Self>> {
+    pub(super) fn before(pins: &Path, words: BucketWords) -> Result<Option<Self>> {
         let directory = Directory::Before.path(pins);
         let opened = pinned_shape(&directory).and_then(|(known, half_open)| {
             let shape = Shape {
@@ -240,7 +246,7 @@ impl Flows {
                 half_open,
                 ..Shape::zeroed()
             };
-            Self::open(&directory, shape, None)
+            Self::open_with(&directory, shape, words, None, Earlier::default())
         });
         match opened {
             Err(error) if is_damage(&error) => Ok(None),
@@ -254,12 +260,13 @@ impl Flows {
         shape: Shape,
         blocks: Option<Arc<Blocks>>,
     ) -> Result<Self> {
-        Self::open_with(directory, shape, blocks, Earlier::default())
+        Self::open_with(directory, shape, |own| own, blocks, Earlier::default())
     }
 
     fn open_with(
         directory: &Path,
         shape: Shape,
+        words: BucketWords,
         blocks: Option<Arc<Blocks>>,
         earlier: Earlier,
     ) -> Result<Self> {
@@ -278,6 +285,7 @@ impl Flows {
                 }
             },
             earlier,
+            words,
             shape,
         })
     }
@@ -321,22 +329,18 @@ impl Flows {
         owners == [table::FREE; table::WAYS]
     }
 
+    fn word(&self, which: Which, at: u32, word: usize) -> &AtomicU64 {
+        let byte = at as usize * BUCKET + (self.words)(word) * size_of::<u64>();
+        self.table(which).word(byte)
+    }
+
     fn bucket(&self, which: Which, at: u32) -> Bucket<&AtomicU64> {
-        let map = self.table(which);
-        let start = at as usize * BUCKET;
-        let word = |place: usize| map.word(start + place * size_of::<u64>());
-        Bucket {
-            owners: array::from_fn(word),
-            places: array::from_fn(|way| {
-                let first = table::WAYS + way * table::PLACE_WORDS;
-                Place(array::from_fn(|at| word(first + at)))
-            }),
-        }
+        Bucket::of(|word| self.word(which, at, word))
     }
 
     /// A copy of a bucket.
     pub(super) fn copy(&self, which: Which, at: u32) -> Bucket<AtomicU64> {
-        state::copy(self.table(which), at as usize * BUCKET)
+        Bucket::of(|word| AtomicU64::new(self.word(which, at, word).load(Ordering::Acquire)))
     }
 
     /// The flows that are remembered, in no order.
@@ -400,6 +404,23 @@ impl Flows {
         let now = now();
         let (way, _) = bucket.victim(now, 1);
         bucket.take(way, key, mark, state, [now, until])
+    }
+
+    /// Remembers the flows of other tables that are complete and not there yet, with what is known of them.
+    pub(super) fn adopt(&self, others: &Self) {
+        for flow in others.all().filter(|flow| !flow.is_half_open) {
+            let (hash, now) = (flow.key.hash(self.shape.seed), now());
+            let bucket = self.bucket(Which::Known, table::bucket(hash, self.shape.known));
+            let mark = table::mark(hash);
+            if bucket.find(&flow.key, mark) < NOWHERE {
+                continue;
+            }
+            let (way, _) = bucket.victim(now, 1);
+            if bucket.take(way, &flow.key, mark, flow.state, [now, flow.until]) {
+                let (at, other) = flow.place;
+                bucket.adopt(way, &others.bucket(Which::Known, at), other);
+            }
+        }
     }
 
     /// What is counted of the flows of every port, by [`portdemux_common::wire::Port::index`].
@@ -475,7 +496,10 @@ fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, way: u32, now: u32) 
         return None;
     }
     let place = bucket.place(way)?;
-    let counter = |[packets, bytes]: [u64; 2]| Counter { packets, bytes };
+    let counter = |direction| {
+        let [packets, bytes] = bucket.counts(way, direction)?.load();
+        Some(Counter { packets, bytes })
+    };
     let flow = Flow {
         key: place.key(),
         is_half_open: which == Which::HalfOpen,
@@ -483,8 +507,8 @@ fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, way: u32, now: u32) 
         outcome: place.outcome(),
         begun: place.begun(),
         until: place.until(),
-        received: counter(place.received()),
-        sent: counter(place.sent()),
+        received: counter(Direction::Received)?,
+        sent: counter(Direction::Sent)?,
         place: (at, way),
         mark,
     };

@@ -8,7 +8,7 @@ mod blocks;
 pub mod counters;
 pub(crate) mod damage;
 pub mod destinations;
-mod egress;
+pub mod egress;
 pub mod flows;
 pub(crate) mod layout;
 pub mod links;

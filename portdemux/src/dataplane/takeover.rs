@@ -25,7 +25,6 @@ use super::{
     maps::{self, Maps, Prepared},
     quiesce, redirect_drops, steering,
     targets::XSK_DIRECTORY,
-    tracking,
     trusted::is_there,
 };
 use crate::{
@@ -91,17 +90,28 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
     }
     let maps = Maps::open(directory)?;
     maps.adopt_ledger(before);
-    if before.keeps(flows::FLOWS)
-        && let Some(tables) = maps.flows()?
-        && let Some(others) = Flows::before(old)?
-    {
-        // The programs of an older instance still have them where whoever replaced them was killed.
-        tracking::carry_over(&others, &tables);
-    }
+    adopt_flows(before, &maps)?;
     if let Some(ruleset) = ruleset {
         maps.adopt(before, &ruleset.prepared, ruleset.changes)?;
     }
     Ok(maps)
+}
+
+/// Remembers the flows of an older instance that stand in tables of their own.
+fn adopt_flows(before: &Maps, maps: &Maps) -> Result<()> {
+    let Some(tables) = maps.flows()? else {
+        return Ok(());
+    };
+    if !before.keeps(flows::FLOWS)
+        && let Some(others) = before.flows()?
+    {
+        tables.adopt(&others);
+    }
+    // The programs still have them where whoever replaced them was killed.
+    if let Some(others) = before.flows_before()? {
+        tables.adopt(&others);
+    }
+    Ok(())
 }
 
 /// Goes on with the maps that hold what they did.
@@ -266,15 +276,23 @@ pub fn renew(writer: &Writer) -> Result<()> {
 /// Exchanges the programs under their links, each in one step.
 fn exchange(writer: &Writer, programs: Vec<(usize, Ebpf)>) -> Result<()> {
     links::exchange(writer, programs)?;
+    let older = writer.paths.overtaken()?;
+    let adopt_flows = || match &older {
+        Some((_, older)) => adopt_flows(&Maps::open(older)?, &writer.maps),
+        None => Ok(()),
+    };
+    // What began while the programs were on their way: soon for those who wait for an answer, and whole once no older
+    // program runs any more.
+    adopt_flows()?;
     steering::refresh(writer).context("replace the programs for sockets")?;
-    if let Some((_, older)) = writer.paths.overtaken()? {
-        redirect_drops::exchange(writer, &older)
+    if let Some((_, older)) = &older {
+        redirect_drops::exchange(writer, older)
             .context("replace the programs that count losses")?;
     }
     // Programs of sockets can be interrupted where those of interfaces cannot.
     quiesce::wait_for_programs().context("wait for running programs to end")?;
     membarrier(MembarrierCommand::Global).context("wait for running programs to end")?;
-    Ok(())
+    adopt_flows()
 }
 
 /// Writes down what was counted before, once no program counts there any more.

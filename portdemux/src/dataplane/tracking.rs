@@ -114,7 +114,7 @@ fn change_to(writer: &Writer, new: Shape, timeouts: &Timeouts) -> Result<()> {
     let tables = writer.maps.open_flows(&staging, new)?;
     let now = flows::now();
     if let Some(before) = &before {
-        carry_over(before, &tables);
+        tables.adopt(before);
     } else {
         tables.reset_counters();
         for (key, is_from_here) in sockets::connected().context("list the sockets of this host")? {
@@ -175,25 +175,18 @@ fn finish(writer: &Writer) -> Result<()> {
         && !links::all_use(&writer.paths, tables.id)?
     {
         refuse_other_namespaces(writer)?;
-        let before = Flows::before(&pins)?;
-        let carry_over = || before.iter().for_each(|before| carry_over(before, tables));
-        carry_over();
+        let before = Flows::before(&pins, |own| own)?;
+        let adopt = || before.iter().for_each(|before| tables.adopt(before));
+        adopt();
         let replaced = links::replace_all(writer);
         // What began while the programs were on their way.
-        carry_over();
+        adopt();
         replaced?;
     }
     for directory in [Directory::Staging, Directory::Before] {
         remove_tree(&directory.path(&pins))?;
     }
     Ok(())
-}
-
-/// Remembers in new tables the flows of old ones that are complete and not there yet.
-pub(super) fn carry_over(before: &Flows, tables: &Flows) {
-    for flow in before.all().filter(|flow| !flow.is_half_open) {
-        let _ = tables.remember(&flow.key, flow.state, flow.until);
-    }
 }
 
 /// Stops tracking flows, if they are tracked: no ruleset that needs them may be in force.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use portdemux_common::{
     decide::Metadata,
     flows::{
-        Relation, State as FlowState, Tracked,
+        Direction, Relation, State as FlowState, Tracked,
         table::{self, Bucket, NOWHERE},
     },
     limits::{self, RateKey, RateKind},
@@ -92,13 +92,16 @@ fn in_table(
         return None;
     }
     let flow: FlowState = place.state();
-    let packets = |[packets, _]: [u64; 2]| packets;
+    let packets = |direction| {
+        let [packets, _] = bucket.counts(way, direction)?.load();
+        Some(packets)
+    };
     Some(FlowStanding {
         state: flow.stage().name(),
         begun_by: if flow.is_from_here() { "host" } else { "peer" },
         half_open,
-        packets_in: packets(place.received()),
-        packets_out: packets(place.sent()),
+        packets_in: packets(Direction::Received)?,
+        packets_out: packets(Direction::Sent)?,
     })
 }
 

@@ -11,7 +11,7 @@ use elsa::FrozenMap;
 use portdemux_common::{
     flows::{
         self, Event, Shape, Which,
-        table::{PLACE_WORDS, Place, WAYS},
+        table::{BUCKET_WORDS, WAYS},
     },
     fragments, limits,
     ruleset::RuleId,
@@ -193,22 +193,17 @@ fn loaded<'w>(words: impl IntoIterator<Item = &'w AtomicU64>) -> Vec<u64> {
 }
 
 impl Bucket for flows::table::Bucket<AtomicU64> {
-    const WORDS: usize = WAYS * (1 + PLACE_WORDS);
+    const WORDS: usize = BUCKET_WORDS;
 
     fn of_words(words: &[u64]) -> Self {
-        Self {
-            owners: array::from_fn(|at| word(words, at)),
-            places: array::from_fn(|way| {
-                Place(array::from_fn(|at| {
-                    word(words, WAYS + way * PLACE_WORDS + at)
-                }))
-            }),
-        }
+        Self::of(|at| word(words, at))
     }
 
     fn words(&self) -> Vec<u64> {
         let places = self.places.iter().flat_map(|place| &place.0);
-        loaded(self.owners.iter().chain(places))
+        let counts = self.received.iter().chain(&self.sent);
+        let counts = counts.flat_map(|counts| &counts.0);
+        loaded(self.owners.iter().chain(places).chain(counts))
     }
 }
 

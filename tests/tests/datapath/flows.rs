@@ -146,7 +146,8 @@ impl Core {
                     .filter(|&way| bucket.owners[way].load(Ordering::Relaxed) != table::FREE)
                     .map(move |way| {
                         let place = &bucket.places[way];
-                        let (received, sent) = (place.received(), place.sent());
+                        let (received, sent) =
+                            (bucket.received[way].load(), bucket.sent[way].load());
                         let state = place.state().0;
                         (
                             (place.key().words(), is_half_open),

@@ -59,8 +59,11 @@ fn leaves_nothing(before: &str, after: &str) -> Result<()> {
     let bed = Bed::new(&lab)?;
     let file = bed.file(before)?.display().to_string();
     bed.portdemux.ok(&["attach", INTERFACE, "--rules", &file])?;
-    let (leaves, made) = (bed.leaves()?, Made::by(&bed)?);
     // The kernel frees a program some time after its last pin went.
+    wait_until("one program of each name", PATIENCE, || {
+        Ok(Made::by(&bed)?.programs.values().all(|count| *count == 1))
+    })?;
+    let (leaves, made) = (bed.leaves()?, Made::by(&bed)?);
     let as_before = || Ok(Made::by(&bed)? == made);
     let mut apply = words(&["apply"]);
     apply.push(bed.file(after)?.into());

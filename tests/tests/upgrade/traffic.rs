@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use portdemux_tests::{
     cli::Portdemux,
@@ -74,25 +74,35 @@ fn under_traffic(pair: &Pair, mode: &str) -> Result<()> {
     let sent = Sent::default();
     let many = LONG * AT_ONCE as u64;
     let is_over = AtomicBool::new(false);
-    let (spoken, read) = thread::scope(|scope| -> Result<_> {
+    let (spoken, read, known) = thread::scope(|scope| -> Result<_> {
         let sending = scope.spawn(|| sent.send(&lab, &is_over));
         let speaking = scope.spawn(|| conversation.go_on(&is_over));
         let reading = scope.spawn(|| watch(&portdemux, &is_over));
         let upgraded = wait_until("traffic before", PATIENCE, || Ok(sent.all() > many))
-            .and_then(|()| portdemux.ok(&["upgrade"]).map(drop))
-            .and_then(|()| {
+            .and_then(|()| conversation.counted(&portdemux))
+            .and_then(|known| {
+                portdemux.ok(&["upgrade"])?;
                 let then = sent.all();
-                wait_until("traffic after", PATIENCE, || Ok(sent.all() > then + many))
+                wait_until("traffic after", PATIENCE, || Ok(sent.all() > then + many))?;
+                Ok(known)
             });
         is_over.store(true, Ordering::Relaxed);
         sending.join().expect("the sender panicked")?;
         let spoken = speaking.join().expect("the speaker panicked")?;
         let read = reading.join().expect("the reader panicked")?;
-        upgraded?;
-        Ok((spoken, read))
+        Ok((spoken, read, upgraded?))
     })?;
     ensure!(spoken > 0 && read > 1, "{spoken} said, {read} read");
     ensure!(bed::directories(&portdemux)?.len() == 1);
+    // What was counted of a flow goes with it.
+    let counted = conversation.counted(&portdemux)?;
+    ensure!(
+        known
+            .iter()
+            .zip(counted)
+            .all(|(&before, now)| 0 < before && before < now),
+        "{known:?} packets were counted before, {counted:?} after"
+    );
 
     // What came through is what the rules let through, all of it.
     let came = doors.count()?;
@@ -240,6 +250,19 @@ impl Conversation {
             server: open(&lab.server, here, there)?,
             client: open(&lab.client, there, here)?,
         })
+    }
+
+    /// How many of its packets were counted for its flow: received and sent.
+    fn counted(&self, portdemux: &Portdemux) -> Result<[u64; 2]> {
+        let (here, document) = (self.server.local_addr()?, portdemux.json(&["flows"])?);
+        let flows = document["flows"].as_array().context("no flows")?;
+        let is_it = |flow: &&Value| flow["local_port"] == here.port();
+        let flow = flows.iter().find(is_it).context("its flow is not known")?;
+        let packets = ["received", "sent"].map(|way| flow[way]["packets"].as_u64());
+        let [Some(received), Some(sent)] = packets else {
+            bail!("{flow} counts nothing");
+        };
+        Ok([received, sent])
     }
 
     /// Says numbers and hears them back until it is over; says how many.

@@ -39,8 +39,12 @@ const VM: [(&str, &str); 6] = [
     ("strip", "binutils"),
     ("xz", "xz-utils"),
 ];
-/// For comparison only, and not packaged everywhere.
-const COMPARED: (&str, &str) = ("xdp-filter", "xdp-tools");
+/// For the benchmark only, and not packaged everywhere.
+const MEASURED: [(&str, &str); 3] = [
+    ("dnsperf", "dnsperf"),
+    ("wrk", "wrk"),
+    ("xdp-filter", "xdp-tools"),
+];
 
 /// Installs the missing ones.
 ///
@@ -51,7 +55,7 @@ const COMPARED: (&str, &str) = ("xdp-filter", "xdp-tools");
 pub(super) fn install() -> Result<()> {
     let missing: Vec<_> = PROGRAMS
         .into_iter()
-        .chain([COMPARED])
+        .chain(MEASURED)
         .filter(|(program, _)| command::find(program).is_none())
         .collect();
     let mut packages: Vec<String> = missing

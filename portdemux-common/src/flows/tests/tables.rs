@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{
     super::{
         Direction::{Received, Sent},
-        table::{self, Bucket, Place, WAYS},
+        table::{self, Bucket, WAYS},
     },
     *,
 };
@@ -21,12 +21,7 @@ impl Host {
     fn new(known: u32, half_open: u32) -> Self {
         let buckets = |count: u32| {
             (0..count)
-                .map(|_| Bucket {
-                    owners: std::array::from_fn(|_| AtomicU64::new(0)),
-                    places: std::array::from_fn(|_| {
-                        Place(std::array::from_fn(|_| AtomicU64::new(0)))
-                    }),
-                })
+                .map(|_| Bucket::of(|_| AtomicU64::new(0)))
                 .collect()
         };
         Self {
@@ -131,13 +126,14 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
         (vec![], vec![flow])
     );
     assert_eq!(host.packet(Received, flow, ACK, 7), Relation::Established);
-    let place = host
-        .known
-        .iter()
-        .flat_map(|bucket| &bucket.places)
-        .find(|place| place.key() == flow)
-        .unwrap();
-    assert_eq!((place.received(), place.sent()), ([3, 180], [1, 60]));
+    let ways = |bucket| (0..WAYS).map(move |way| (bucket, way));
+    let stands = |(bucket, way): &(&Bucket<AtomicU64>, usize)| bucket.places[*way].key() == flow;
+    let (bucket, way) = host.known.iter().flat_map(ways).find(stands).unwrap();
+    let place = &bucket.places[way];
+    assert_eq!(
+        (bucket.received[way].load(), bucket.sent[way].load()),
+        ([3, 180], [1, 60])
+    );
     assert_eq!((place.begun(), place.until()), (5, 7 + 1_000));
     assert_eq!(
         [host.event(Event::Begun), host.event(Event::Completed)],

@@ -6,6 +6,7 @@
 
 mod abi5;
 mod abi6;
+mod buckets;
 mod earlier;
 mod places;
 mod runs;
@@ -46,6 +47,9 @@ use super::{
 /// The first ABI whose instances can be read and taken over.
 pub(crate) const OLDEST: u32 = 5;
 
+/// Where the words of this binary's buckets of flows stand in those of another.
+pub(super) type BucketWords = fn(usize) -> usize;
+
 /// Name of the map that says where things stand in the others.
 pub const LAYOUT: &str = "LAYOUT";
 
@@ -63,8 +67,8 @@ pub(super) const KEPT: [(&str, u32); 13] = [
     (STEERING, 1),
     (LOSSES, 1),
     (TARGET_PLACES, 1),
-    (FLOWS, 1),
-    (HALF_OPEN, 1),
+    (FLOWS, 2),
+    (HALF_OPEN, 2),
 ];
 /// Places for the numbers of their contents: more than there are maps.
 const KEPT_PLACES: usize = 32;
@@ -297,6 +301,15 @@ impl Layout {
     /// Where what stands in its ledger stands in one of this binary's, unless that is the same.
     pub(super) fn ledger_runs(&self) -> Option<Runs> {
         (self.ledger != OWN.ledger).then(|| self.ledger.runs())
+    }
+
+    /// Where the words of this binary's buckets of flows stand in its own, from the beginning of a bucket.
+    pub(super) fn bucket_words(&self) -> BucketWords {
+        if self.keeps(FLOWS) {
+            |own| own
+        } else {
+            buckets::word
+        }
     }
 
     /// Whether a newer instance goes on with a map as it is.

@@ -225,8 +225,14 @@ impl Maps {
     ///
     /// They should be there and cannot be opened.
     pub fn flows(&self) -> Result<Option<Flows>> {
-        let open = |shape| Flows::of_instance(&self.directory, shape, self.counters.own.clone());
+        let (words, blocks) = (self.layout.bucket_words(), &self.counters.own);
+        let open = |shape| Flows::of_instance(&self.directory, shape, words, blocks.clone());
         self.shape().map(open).transpose()
+    }
+
+    /// The tables that whoever replaced those of flows left beside them; none if there are none that are whole.
+    pub(super) fn flows_before(&self) -> Result<Option<Flows>> {
+        Flows::before(&self.directory, self.layout.bucket_words())
     }
 
     /// The tables of flows pinned in a directory.

@@ -11,7 +11,7 @@ use portdemux::{
     sockets,
 };
 use portdemux_common::flows::{FlowKey, State};
-use portdemux_tests::frames::{self, CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6};
+use portdemux_tests::frames::{self, CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, With as _};
 use serde::Serialize;
 
 use super::{
@@ -33,7 +33,7 @@ const THEIRS: u16 = 443;
 const STRANGERS: u32 = 1 << 30;
 
 /// The cost of a packet in nanoseconds over an empty program, and over the program without flows under one
-/// rule, which ran in the same rounds.
+/// rule, which ran in the same rounds. On the way out there is none of that.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     packet: &'static str,
@@ -42,7 +42,7 @@ pub(crate) struct Row {
     peers: &'static str,
     flows: u32,
     over_empty: Spread,
-    over_without_flows: Spread,
+    over_without_flows: Option<Spread>,
 }
 
 /// A kind of packet: its name, the port that it is for, and whether it is dropped.
@@ -120,13 +120,41 @@ pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<Vec<Row>> {
                         peers,
                         flows,
                         over_empty: Spread::of_differences(&with, &empty),
-                        over_without_flows: Spread::of_differences(&with, &without),
+                        over_without_flows: Some(Spread::of_differences(&with, &without)),
                     });
                 }
             }
         }
+        rows.extend(sent(&bench, flows, rounds, repeat)?);
     }
     Ok(rows)
+}
+
+/// Measures a packet that this host sends on an established flow.
+fn sent(bench: &Bench, flows: u32, rounds: usize, repeat: u32) -> Result<[Row; 2]> {
+    let segment = || frames::tcp(OURS, THEIRS);
+    let v4 = frames::ipv4(segment()).with(|ip| {
+        (ip.source, ip.destination) = (SERVER_V4, CLIENT_V4);
+    });
+    let v6 = frames::ipv6(segment()).with(|ip| {
+        (ip.source, ip.destination) = (SERVER_V6, CLIENT_V6);
+    });
+    let row = |frame, bytes: &[u8]| {
+        let programs = [bench.baseline("empty_sent", 0)?, bench.egress()?];
+        let [empty, egress] = interleave(&programs, bytes, rounds, repeat)?;
+        anyhow::Ok(Row {
+            packet: "sent",
+            frame,
+            peers: "hot",
+            flows,
+            over_empty: Spread::of_differences(&egress, &empty),
+            over_without_flows: None,
+        })
+    };
+    Ok([
+        row("TCP4", &v4.frame().bytes())?,
+        row("TCP6", &v6.frame().bytes())?,
+    ])
 }
 
 /// Fills the table with flows of peers that the programs draw, and the one that is measured by itself.
@@ -183,7 +211,13 @@ pub(crate) fn table(rows: &[Row]) -> String {
         let _ = writeln!(
             text,
             "{:<16}  {:<5}  {:<6}  {:>9}  {:>24}  {:>26}",
-            row.packet, row.frame, row.peers, row.flows, row.over_empty, row.over_without_flows
+            row.packet,
+            row.frame,
+            row.peers,
+            row.flows,
+            row.over_empty,
+            row.over_without_flows
+                .map_or_else(|| "–".into(), |over| over.to_string())
         );
     }
     text

@@ -8,6 +8,7 @@ mod flows;
 mod lookups;
 mod peer;
 mod programs;
+mod real;
 mod sources;
 mod statistics;
 mod targets;
@@ -29,9 +30,13 @@ struct Args {
     #[arg(long, default_value_t = 200_000)]
     repeat: u32,
     /// Measure packets alone, under the rules whose name holds this: `no rules`, `1 rule`, …, or `unused`, or
-    /// `flows`, or `lookups` for those of sockets, or `targets`; or `changes` instead of packets
+    /// `flows`, or `lookups` for those of sockets, or `targets`; or `changes` instead of packets. `programs` is measured
+    /// only so: real servers and clients, for some minutes
     #[arg(long, value_name = "RULES")]
     only: Option<String>,
+    /// How many seconds a client runs in a round of `--only programs`
+    #[arg(long, default_value_t = 2)]
+    seconds: u32,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -49,6 +54,7 @@ struct Report {
     targets: Vec<targets::Row>,
     xdp_filter: Option<Vec<peer::Row>>,
     control: Vec<control::Row>,
+    programs: Vec<real::Row>,
 }
 
 fn main() -> Result<()> {
@@ -85,6 +91,11 @@ fn main() -> Result<()> {
     } else {
         Vec::new()
     };
+    let programs = if only == Some("programs") {
+        real::measure(args.rounds, args.seconds)?
+    } else {
+        Vec::new()
+    };
     let report = Report {
         rounds: args.rounds,
         repeat: args.repeat,
@@ -96,6 +107,7 @@ fn main() -> Result<()> {
         targets,
         xdp_filter,
         control,
+        programs,
     };
     let text = if args.json {
         serde_json::to_string(&report)? + "\n"
@@ -124,6 +136,9 @@ fn main() -> Result<()> {
         }
         if !report.control.is_empty() {
             tables.push(control::table(&report.control));
+        }
+        if !report.programs.is_empty() {
+            tables.push(real::table(&report.programs));
         }
         tables.join("\n")
     };

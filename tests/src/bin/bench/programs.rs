@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{CpuMap, xdp::DevMap},
-    programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp},
+    programs::{self, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use ipnet::IpNet;
 use portdemux::{
     change::{self, InForce, Request},
     dataplane::{
-        flows, links,
+        egress, flows, links,
         maps::{COUNTERS, OWN_COUNTERS, RULESETS, TABLES},
         objects,
     },
@@ -273,8 +273,17 @@ impl Bench {
 
     /// The dispatcher that tracks flows, on the maps of this instance.
     pub(crate) fn flow_dispatcher(&self) -> Result<Program> {
+        self.tracking(links::FLOW_PROGRAM)
+    }
+
+    /// The program that sees what is sent, on the maps of this instance.
+    pub(crate) fn egress(&self) -> Result<Program> {
+        self.tracking(egress::PROGRAM)
+    }
+
+    fn tracking(&self, name: &'static str) -> Result<Program> {
         let object = links::load(&self.writer.maps, 0, self.writer.maps.shape())?;
-        Program::load(object, links::FLOW_PROGRAM)
+        Program::load(object, name)
     }
 
     /// A program to compare with; `transport` is where the transport header begins in the frame.
@@ -289,6 +298,11 @@ impl Bench {
         transport: usize,
         draw: Draw,
     ) -> Result<Program> {
+        Program::load(self.baselines(transport, draw)?, name)
+    }
+
+    /// All programs to compare with, none of them loaded.
+    pub(crate) fn baselines(&self, transport: usize, draw: Draw) -> Result<Ebpf> {
         let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
         let transport = u32::try_from(transport)?;
         let mut loader = EbpfLoader::new();
@@ -313,7 +327,7 @@ impl Bench {
             .override_global("SOURCE_FIRST", &draw.first, true)
             .override_global("SOURCE_COUNT", &draw.count, true)
             .load(objects::BASELINE)?;
-        Program::load(object, name)
+        Ok(object)
     }
 }
 
@@ -349,8 +363,12 @@ pub(crate) enum Program {
 
 impl Program {
     fn load(mut object: Ebpf, name: &'static str) -> Result<Self> {
-        let program: &mut Xdp = object.program_mut(name).context(name)?.try_into()?;
-        program.load()?;
+        let program = object.program_mut(name).context(name)?;
+        if let programs::Program::SchedClassifier(program) = program {
+            program.load()?;
+        } else {
+            <&mut Xdp>::try_from(program)?.load()?;
+        }
         Ok(Self::Ours { object, name })
     }
 
@@ -370,13 +388,20 @@ impl Program {
     }
 
     fn run(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult> {
-        let program: &Xdp = match self {
-            Self::Ours { object, name } => object.program(name).context(*name)?.try_into()?,
-            Self::Loaded(program) => program,
-        };
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = repeat;
-        program.test_run(options).context("run the program")
+        let run = match self {
+            Self::Loaded(program) => program.test_run(options),
+            Self::Ours { object, name } => {
+                let program = object.program(name).context(*name)?;
+                if let programs::Program::SchedClassifier(program) = program {
+                    program.test_run(options)
+                } else {
+                    <&Xdp>::try_from(program)?.test_run(options)
+                }
+            }
+        };
+        run.context("run the program")
     }
 }

@@ -42,7 +42,6 @@ pub(super) const KNOWN: &[(&str, &[&str], &str)] = &[
             "links",
             "maps",
             "redirect_drops",
-            "state",
             "steering",
             "tables",
             "targets",
