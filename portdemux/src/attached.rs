@@ -6,9 +6,9 @@ use portdemux_common::{counters::Counter, state::Mode};
 use crate::{
     dataplane::{
         links,
-        maps::{self, Maps},
-        pins::InstancePaths,
+        maps::{self},
     },
+    instance::Instance,
     interface,
 };
 
@@ -75,53 +75,57 @@ impl State {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn interfaces(places: &InstancePaths, maps: &Maps) -> Result<Vec<AttachedInterface>> {
+pub fn interfaces(instance: &Instance) -> Result<Vec<AttachedInterface>> {
     let present = interface::list()?;
     let here = interface::namespace()?;
-    let pinned = links::pinned(places)?;
-    let attached = maps.interfaces().into_iter().map(|(place, known)| {
-        let name = maps::text(&known.name);
-        let link = pinned.iter().find(|link| link.place == place);
-        let carrier = link.and_then(|link| link.carrier(&present));
-        let state = match (link, carrier) {
-            (None, _) => State::Detached,
-            (Some(_), Some(_)) => State::Attached,
-            (Some(_), None) if known.netns != here => State::Elsewhere,
-            (Some(_), None) if present.iter().any(|interface| interface.name == name) => {
-                State::Returned
+    let pinned = links::pinned(&instance.paths)?;
+    let attached = instance
+        .maps
+        .interfaces()
+        .into_iter()
+        .map(|(place, known)| {
+            let name = maps::text(&known.name);
+            let link = pinned.iter().find(|link| link.place == place);
+            let carrier = link.and_then(|link| link.carrier(&present));
+            let state = match (link, carrier) {
+                (None, _) => State::Detached,
+                (Some(_), Some(_)) => State::Attached,
+                (Some(_), None) if known.netns != here => State::Elsewhere,
+                (Some(_), None) if present.iter().any(|interface| interface.name == name) => {
+                    State::Returned
+                }
+                (Some(_), None) => State::Vanished,
+            };
+            // What was written down is for an interface that cannot be asked.
+            let mode = link
+                .zip(carrier)
+                .and_then(|(link, carrier)| links::mode_of(link.program?, carrier))
+                .unwrap_or(if known.mode == Mode::Generic as u32 {
+                    Mode::Generic
+                } else {
+                    Mode::Native
+                });
+            let (mut received, mut dropped) = (Counter::default(), Counter::default());
+            for outcome in instance.maps.counters.interface(place) {
+                add(&mut received, outcome.counter);
+                if outcome.verdict.is_dropped() {
+                    add(&mut dropped, outcome.counter);
+                }
             }
-            (Some(_), None) => State::Vanished,
-        };
-        // What was written down is for an interface that cannot be asked.
-        let mode = link
-            .zip(carrier)
-            .and_then(|(link, carrier)| links::mode_of(link.program?, carrier))
-            .unwrap_or(if known.mode == Mode::Generic as u32 {
-                Mode::Generic
-            } else {
-                Mode::Native
-            });
-        let (mut received, mut dropped) = (Counter::default(), Counter::default());
-        for outcome in maps.counters.interface(place) {
-            add(&mut received, outcome.counter);
-            if outcome.verdict.is_dropped() {
-                add(&mut dropped, outcome.counter);
+            AttachedInterface {
+                place,
+                renamed: carrier
+                    .map(|carrier| carrier.name.clone())
+                    .filter(|today| *today != name),
+                name,
+                index: known.index,
+                mode: links::mode_name(mode),
+                state,
+                version: maps::text(&known.version),
+                received,
+                dropped,
             }
-        }
-        AttachedInterface {
-            place,
-            renamed: carrier
-                .map(|carrier| carrier.name.clone())
-                .filter(|today| *today != name),
-            name,
-            index: known.index,
-            mode: links::mode_name(mode),
-            state,
-            version: maps::text(&known.version),
-            received,
-            dropped,
-        }
-    });
+        });
     Ok(attached.collect())
 }
 

@@ -91,3 +91,21 @@ impl Unavailable<'_> {
         }
     }
 }
+
+/// What went wrong, in one line, and what to do about it.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> (String, Option<String>) {
+    let mut advice = error
+        .downcast_ref::<Advice>()
+        .map(|advice| advice.0.clone());
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if advice.as_ref() != Some(&cause) && causes.last() != Some(&cause) {
+            causes.push(cause);
+        }
+    }
+    if let Some(NothingLoaded { instance }) = error.downcast_ref() {
+        advice.get_or_insert_with(|| format!("{} attach IFACE loads it", command(instance)));
+    }
+    (causes.join(": "), advice)
+}

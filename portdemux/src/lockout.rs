@@ -8,10 +8,11 @@ use portdemux_common::{
 
 use crate::{
     clock::Clock,
-    dataplane::{links, maps::Maps, pins::InstancePaths},
+    dataplane::links,
     explain::packet,
     host,
     image::Compiled,
+    instance::Instance,
     session::{Hook, Session},
 };
 
@@ -33,30 +34,19 @@ pub struct Cut {
 /// # Errors
 ///
 /// Whether there is a session cannot be seen.
-pub fn cut(
-    places: &InstancePaths,
-    maps: &Maps,
-    joining: &[Hook],
-    new: &Compiled,
-) -> Result<Option<Cut>> {
+pub fn cut(instance: &Instance, joining: &[Hook], new: &Compiled) -> Result<Option<Cut>> {
     let found = Session::find()?;
-    Ok(found.and_then(|session| cut_of(session, places, maps, joining, new)))
+    Ok(found.and_then(|session| cut_of(session, instance, joining, new)))
 }
 
-fn cut_of(
-    session: Session,
-    places: &InstancePaths,
-    maps: &Maps,
-    joining: &[Hook],
-    new: &Compiled,
-) -> Option<Cut> {
+fn cut_of(session: Session, instance: &Instance, joining: &[Hook], new: &Compiled) -> Option<Cut> {
     let reason = refusal(&session, new)?;
-    let present = present(places, maps);
+    let present = present(instance);
     let all = [&present[..], joining].concat();
     if !session.may_come_by(&all).unwrap_or(true) {
         return None;
     }
-    let is_old = refusal(&session, &maps.compiled()).is_some()
+    let is_old = refusal(&session, &instance.maps.compiled()).is_some()
         && session.may_come_by(&present).unwrap_or(true);
     (!is_old).then_some(Cut { session, reason })
 }
@@ -67,10 +57,10 @@ fn cut_of(
 /// # Errors
 ///
 /// Whether there is a session cannot be seen.
-pub fn cut_if_new(places: &InstancePaths, maps: &Maps) -> Result<Option<Cut>> {
+pub fn cut_if_new(instance: &Instance) -> Result<Option<Cut>> {
     Ok(Session::find()?.and_then(|session| {
-        let reason = refusal(&session, &maps.compiled())?;
-        let may_come = session.may_come_by(&present(places, maps));
+        let reason = refusal(&session, &instance.maps.compiled())?;
+        let may_come = session.may_come_by(&present(instance));
         may_come.unwrap_or(true).then_some(Cut { session, reason })
     }))
 }
@@ -85,9 +75,9 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
 }
 
 /// The interfaces that the instance has a program on.
-fn present(places: &InstancePaths, maps: &Maps) -> Vec<Hook> {
-    let pinned = links::pinned(places);
-    let interfaces = maps.interfaces().into_iter();
+fn present(instance: &Instance) -> Vec<Hook> {
+    let pinned = links::pinned(&instance.paths);
+    let interfaces = instance.maps.interfaces().into_iter();
     // Where that cannot be seen, it may be on any of them.
     let is_on = |place: usize| match &pinned {
         Ok(pinned) => pinned.iter().any(|link| link.place == place),

@@ -7,17 +7,18 @@ use ipnet::IpNet;
 use portdemux_common::{ruleset::RuleId, state::Generation};
 
 use crate::{
-    change::{self, InForce, Request, Written},
-    clock::Clock,
-    dataplane::{
-        maps::Maps,
-        pins::{InstancePaths, Lock},
+    change::{
+        self, InForce, Request, Written,
+        transaction::{self, Feature},
     },
-    error::Help as _,
+    clock::Clock,
+    dataplane::maps::Maps,
+    error::{Help as _, Unavailable},
     image::{
         self, Compiled,
         sources::{Numbering, live::Become, store::NoRoom},
     },
+    instance::{InstancePaths, Writer},
     records::Records,
     rules::{
         Ruleset, edit,
@@ -26,6 +27,7 @@ use crate::{
         source::{Becomes, MemberChange, Set, Source},
         until::Until,
     },
+    unconfirmed,
 };
 
 /// With more changes than this they are written into the text, and the tables are built anew.
@@ -99,9 +101,7 @@ pub type Check<'c> = &'c dyn Fn(&Compiled) -> Result<()>;
 ///
 /// A prefix cannot become that, or something cannot be written.
 pub fn change(
-    places: &InstancePaths,
-    maps: &Maps,
-    lock: &Lock,
+    writer: &Writer,
     in_force: &InForce,
     name: &str,
     wishes: &[(IpNet, Becomes)],
@@ -109,7 +109,7 @@ pub fn change(
 ) -> Result<Changed> {
     let begun = Instant::now();
     let clock = Clock::now();
-    change::refuse_while_another_waits(places, maps)?;
+    unconfirmed::refuse_while_one_waits(writer)?;
     let set = find_or(&in_force.ruleset, name, "; nothing was changed")?;
     let place = in_force
         .ruleset
@@ -120,12 +120,13 @@ pub fn change(
     // Else the text is not the one that the kernel's tables were built from, change by change.
     let is_on_record = in_force.lost.is_none() && in_force.changes_lost.is_none();
     // The kernel's tables know of an address faster than a walk over a million members does.
-    let is_complete = is_on_record && maps.source_changes() == in_force.changes.len() as u64;
+    let is_complete = is_on_record && writer.maps.source_changes() == in_force.changes.len() as u64;
     let is_non_member = |prefix: &IpNet| {
         let atom = atom.filter(|_| is_complete && prefix.prefix_len() == prefix.max_prefix_len());
-        atom.and_then(|atom| maps.is_listed(atom, prefix.addr(), clock.monotonic)) == Some(false)
+        atom.and_then(|atom| writer.maps.is_listed(atom, prefix.addr(), clock.monotonic))
+            == Some(false)
     };
-    let members = check(places, set, wishes, clock.unix, is_non_member)?;
+    let members = check(&writer.paths, set, wishes, clock.unix, is_non_member)?;
     let steps: Vec<MemberChange> = members
         .iter()
         .filter(|member| member.was != member.is)
@@ -160,21 +161,54 @@ pub fn change(
             && all.len() <= MOST_CHANGES
             && !is_nested(set, &changed.members, clock.unix);
         if is_simple {
-            let records = Records::new(places.records());
-            records.append_changes(in_force.generation, &steps, lock)?;
-            if apply(maps, &in_force.ruleset, &all, &clock).is_err() {
-                let rebuilt = rebuild(places, maps, lock, &[]);
-                changed.rebuilt = Some(rebuilt.help(|| {
-                    "the change is on record: it holds from the next change of the rules or of a set on"
-                        .into()
-                })?);
-            }
+            let mut recorded = Recorded {
+                writer,
+                in_force,
+                steps: &steps,
+                all: &all,
+                clock: &clock,
+                rebuilt: None,
+            };
+            transaction::run(&mut [&mut recorded], &mut Unavailable::Refused)?;
+            changed.rebuilt = recorded.rebuilt;
         } else {
-            changed.rebuilt = Some(rebuild(places, maps, lock, &steps)?);
+            changed.rebuilt = Some(rebuild(writer, &steps)?);
         }
     }
     changed.took = begun.elapsed();
     Ok(changed)
+}
+
+/// Changes that are on record before the kernel's tables have them. From then on they hold with the next change, which
+/// makes up for what the tables lack: there is nothing to roll back.
+struct Recorded<'a> {
+    writer: &'a Writer,
+    in_force: &'a InForce,
+    steps: &'a [MemberChange],
+    /// These and those before them.
+    all: &'a [&'a MemberChange],
+    clock: &'a Clock,
+    /// The generation in force, if the tables were built anew.
+    rebuilt: Option<Generation>,
+}
+
+impl Feature for Recorded<'_> {
+    fn prepare(&mut self, _unavailable: &mut Unavailable<'_>) -> Result<()> {
+        let records = Records::new(self.writer.paths.records());
+        records.append_changes(self.in_force.generation, self.steps, self.writer.lock())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let ruleset = &self.in_force.ruleset;
+        if apply(&self.writer.maps, ruleset, self.all, self.clock).is_err() {
+            let rebuilt = rebuild(self.writer, &[]);
+            self.rebuilt = Some(rebuilt.help(|| {
+                "the change is on record: it holds from the next change of the rules or of a set on"
+                    .into()
+            })?);
+        }
+        Ok(())
+    }
 }
 
 /// What packets would be decided by after some changes.
@@ -209,14 +243,9 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
 }
 
 /// Writes the changes into the text, and some that are not on record, and builds the tables anew.
-fn rebuild(
-    places: &InstancePaths,
-    maps: &Maps,
-    lock: &Lock,
-    steps: &[MemberChange],
-) -> Result<Generation> {
+fn rebuild(writer: &Writer, steps: &[MemberChange]) -> Result<Generation> {
     const NAME: &str = "the rules in force with this set";
-    let Written { in_force, mut text } = change::written(places, maps)?;
+    let Written { in_force, mut text } = change::written(writer)?;
     if !steps.is_empty() {
         text = edit::members(NAME, &text, steps, Clock::now().unix)?;
     }
@@ -227,11 +256,12 @@ fn rebuild(
         reading: Reading::Known,
         dry_run: false,
         confirm: None,
-        keeps_before: false,
     };
     let old = || Some(in_force.ruleset);
-    let change = change::change(places, maps, lock, old, request, |_| Ok(()))?;
-    Ok(change.generation.unwrap_or_else(|| maps.generation()))
+    let change = change::change(writer, old, request, |_| Ok(()))?;
+    Ok(change
+        .generation
+        .unwrap_or_else(|| writer.maps.generation()))
 }
 
 /// Whether prefixes that the set has hold parts of others that change: what is left of them, the tables
@@ -249,7 +279,7 @@ fn is_nested(set: &Set, members: &[Member], now: u64) -> bool {
 
 /// What becomes of each prefix, if that can be.
 fn check(
-    places: &InstancePaths,
+    paths: &InstancePaths,
     set: &Set,
     wishes: &[(IpNet, Becomes)],
     now: u64,
@@ -297,7 +327,7 @@ fn check(
                             shown(other)
                         ),
                         None => {
-                            let command = places.command();
+                            let command = paths.command();
                             format!("{command} set list {name} shows who is; nothing was changed")
                         }
                     }
@@ -313,7 +343,7 @@ fn check(
                     .help(|| {
                         format!(
                             "{} set remove {name} {} first; nothing was changed",
-                            places.command(),
+                            paths.command(),
                             shown(other)
                         )
                     });

@@ -15,6 +15,7 @@ use crate::{
         maps::Maps,
         redirect_drops::Lost,
     },
+    instance::Instance,
     rules::Destination,
 };
 
@@ -50,6 +51,14 @@ struct Claims {
     any: Vec<Entry>,
     /// Ports claimed at some address only; the rule that comes first.
     exact: HashMap<usize, Entry>,
+}
+
+impl Instance {
+    /// What the instance counted, as it is at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.maps)
+    }
 }
 
 impl Snapshot {

@@ -7,18 +7,19 @@ use anyhow::{Context as _, Result};
 use portdemux_common::{ABI, ruleset::RuleId, state::Generation};
 
 use crate::{
+    background::follower,
     change::{self, Written},
     dataplane::{
-        abi::AbiDirectory,
         links,
         mapped::catching,
         maps::Maps,
-        pins::{InstancePaths, Lock},
         takeover::{self, Continued},
         tracking::{self, UNRESUMED},
     },
     error::Help as _,
-    follower, image, unconfirmed,
+    image,
+    instance::{AbiDirectory, Lock, Writer},
+    unconfirmed,
 };
 
 /// What became of an instance.
@@ -45,33 +46,33 @@ pub struct Upgraded {
 ///
 /// A newer version made it, or the kernel refuses; then the instance goes on as it was, or the next attempt
 /// finishes what this one began.
-pub fn upgrade(places: &InstancePaths, lock: &Lock) -> Result<Option<Upgraded>> {
-    let found = places.as_found()?;
-    let own = places.own();
+pub fn upgrade(lock: &Lock) -> Result<Option<Upgraded>> {
+    let found = lock.paths.as_found()?;
+    let own = lock.own();
     let (from, lost) = match found.directory {
-        AbiDirectory::Older(abi) => (abi, begin(&found, abi, lock)?),
+        AbiDirectory::Older(abi) => (abi, begin(&lock.clone().found(), abi)?),
         AbiDirectory::Own | AbiDirectory::Staged => (ABI, None),
     };
-    let from = finish(places, lock)?.unwrap_or(from);
-    if !own.exists()? {
+    let from = finish(lock)?.unwrap_or(from);
+    if !own.paths.exists()? {
         return Ok(None);
     }
-    let maps = own.open()?;
-    let resumed = catching(|| tracking::resume(&own, &maps, lock));
+    let writer = own.open()?;
+    let resumed = catching(|| tracking::resume(&writer));
     if from == ABI {
-        takeover::renew(&own, &maps, lock)?;
+        takeover::renew(&writer)?;
     }
-    let mut warnings = replace_processes(&own, &maps, lock)?;
+    let mut warnings = replace_processes(&writer)?;
     if let Err(error) = resumed {
         let help = "the next change tries it again".into();
         warnings.push((format!("{UNRESUMED}: {error:#}"), help));
     }
-    let in_force = change::in_force(&own, &maps)?;
+    let in_force = change::in_force(&writer)?;
     Ok(Some(Upgraded {
         from,
         generation: in_force.generation,
         rules: in_force.ruleset.rules().len(),
-        interfaces: links::pinned(&own)?.len(),
+        interfaces: links::pinned(&own.paths)?.len(),
         lost,
         warnings,
     }))
@@ -82,17 +83,17 @@ pub fn upgrade(places: &InstancePaths, lock: &Lock) -> Result<Option<Upgraded>> 
 /// # Errors
 ///
 /// The kernel refuses; the next attempt goes on.
-pub fn finish(places: &InstancePaths, lock: &Lock) -> Result<Option<u32>> {
-    let begun = takeover::begun(places).context("look whether an upgrade was begun")?;
+pub fn finish(lock: &Lock) -> Result<Option<u32>> {
+    let begun = takeover::begun(&lock.paths).context("look whether an upgrade was begun")?;
     let Some(begun) = begun else {
         return Ok(None);
     };
-    takeover::finish(places, &begun, lock)
+    takeover::finish(lock, &begun)
         .context("finish the upgrade of the instance")
         .help(|| {
             format!(
                 "every packet is decided about meanwhile; {} upgrade goes on",
-                places.command()
+                lock.paths.command()
             )
         })?;
     Ok(Some(begun.abi))
@@ -100,18 +101,18 @@ pub fn finish(places: &InstancePaths, lock: &Lock) -> Result<Option<u32>> {
 
 /// Makes the newer instance and puts it in the older one's place. Returns why the text of the rules was lost, if it
 /// was.
-fn begin(older: &InstancePaths, abi: u32, lock: &Lock) -> Result<Option<String>> {
-    let maps = older.open()?;
-    let Written { in_force, .. } = change::written(older, &maps)?;
-    let ruleset = continued(&maps, &in_force)
+fn begin(lock: &Lock, abi: u32) -> Result<Option<String>> {
+    let older = lock.open()?;
+    let Written { in_force, .. } = change::written(&older)?;
+    let ruleset = continued(&older.maps, &in_force)
         .context("compile the rules in force")
         .help(|| {
             "the instance goes on as it was; the version that made it can change the rules".into()
         })?;
-    let staged = takeover::stage((older, &maps), ruleset.as_ref(), lock)
+    let staged = takeover::stage(&older, ruleset.as_ref())
         .context("make an instance of this version")
         .help(|| "the instance goes on as it was".into())?;
-    takeover::publish(older, abi, staged, lock)?;
+    takeover::publish(lock, abi, staged)?;
     Ok(in_force.lost)
 }
 
@@ -131,17 +132,16 @@ fn continued(maps: &Maps, in_force: &change::InForce) -> Result<Option<Continued
 }
 
 /// Starts this binary's processes in the place of those of another one, which end by themselves.
-fn replace_processes(
-    places: &InstancePaths,
-    maps: &Maps,
-    lock: &Lock,
-) -> Result<Vec<(String, String)>> {
-    unconfirmed::hand_over(places, maps, lock)?;
-    follower::dismiss(places, lock)?;
-    let in_force = change::in_force(places, maps)?;
-    let started = follower::start_if_needed(places, maps, &in_force.ruleset);
-    let warning = started
-        .err()
-        .map(|error| (format!("{error:#}"), format!("{} follow", places.command())));
+fn replace_processes(writer: &Writer) -> Result<Vec<(String, String)>> {
+    unconfirmed::hand_over(writer)?;
+    follower::dismiss(writer.lock())?;
+    let in_force = change::in_force(writer)?;
+    let started = follower::start_if_needed(writer, &in_force.ruleset);
+    let warning = started.err().map(|error| {
+        (
+            format!("{error:#}"),
+            format!("{} follow", writer.paths.command()),
+        )
+    });
     Ok(warning.into_iter().collect())
 }

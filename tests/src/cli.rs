@@ -423,6 +423,19 @@ pub fn xsk_echo() -> Result<&'static Path> {
         .map_err(|err| anyhow!("{err}"))
 }
 
+/// Where the example is that has portdemux as a library.
+///
+/// # Errors
+///
+/// If it had to be built and could not be.
+pub fn embed() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY
+        .get_or_init(|| build("embed", &[]).map_err(|err| format!("{err:#}")))
+        .as_deref()
+        .map_err(|err| anyhow!("{err}"))
+}
+
 /// Builds a program of this workspace, with some more options of cargo.
 pub(crate) fn build(program: &str, options: &[&str]) -> Result<PathBuf> {
     // A test is TARGET/PROFILE/deps/NAME, a program TARGET/PROFILE/NAME.

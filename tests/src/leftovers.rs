@@ -13,9 +13,12 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{netns, run::ip};
+use crate::run::ip;
 
 const STEM: &str = "pdt-";
+
+/// Where namespaces have their names.
+pub(crate) const NAMESPACES: &str = "/run/netns";
 
 static SWEPT: Once = Once::new();
 
@@ -35,7 +38,7 @@ pub(crate) fn directory(label: &str) -> Result<TempDir> {
 /// Removes what processes that are dead have left.
 pub(crate) fn sweep_once() {
     SWEPT.call_once(|| {
-        for name in netns::all() {
+        for name in namespaces() {
             if is_left_over(&name) {
                 remove_namespace(&name);
             }
@@ -80,6 +83,17 @@ fn is_left_over(name: &str) -> bool {
         .and_then(|rest| rest.split('-').next())
         .and_then(|pid| pid.parse::<u32>().ok())
         .is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
+/// The namespaces there are, by name.
+#[must_use]
+pub fn namespaces() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(NAMESPACES) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect()
 }
 
 #[cfg(test)]

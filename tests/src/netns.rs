@@ -14,12 +14,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
+pub use crate::leftovers::namespaces as all;
 use crate::{
     leftovers,
     run::{Output, Running, ip, run},
 };
-
-const DIRECTORY: &str = "/run/netns";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// `ip netns add` mounts its directory when it is first used, which two must not do at once.
@@ -60,7 +59,7 @@ impl Netns {
     /// The file that stands for it.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        Path::new(DIRECTORY).join(&self.name)
+        Path::new(leftovers::NAMESPACES).join(&self.name)
     }
 
     /// A command that will run in it, in the mount namespace of the test, so that bpffs is visible.
@@ -125,15 +124,4 @@ impl Drop for Netns {
     fn drop(&mut self) {
         leftovers::remove_namespace(&self.name);
     }
-}
-
-/// The namespaces there are, by name.
-#[must_use]
-pub fn all() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(DIRECTORY) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect()
 }

@@ -8,6 +8,7 @@ pub mod claims;
 mod facts;
 mod flows;
 mod fragments;
+pub mod judgement;
 pub mod model;
 mod rates;
 

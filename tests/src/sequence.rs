@@ -16,7 +16,10 @@ use portdemux_common::{
 
 use crate::{
     generate::traffic::Step,
-    reference::model::{Judgement, Model, Now, Outcome},
+    reference::{
+        judgement::Judgement,
+        model::{Model, Now, Outcome},
+    },
 };
 
 /// When a sequence begins, in nanoseconds.

@@ -23,13 +23,9 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use portdemux::{
-    dataplane::{
-        counters::Outcome,
-        links,
-        maps::Maps,
-        pins::{InstancePaths, Lock},
-    },
+    dataplane::{counters::Outcome, links},
     image,
+    instance::{InstancePaths, Writer},
     rules::{Ruleset, file},
 };
 use portdemux_common::{
@@ -87,8 +83,7 @@ fn text_of(any_is_a: bool, exact_is_a: bool) -> String {
 
 /// An instance that no interface has.
 struct Instance {
-    maps: Maps,
-    _lock: Lock,
+    writer: Writer,
     _bpffs: Bpffs,
     _state: tempfile::TempDir,
 }
@@ -97,16 +92,13 @@ impl Instance {
     fn new() -> Result<Self> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = InstancePaths::new(
+        let paths = InstancePaths::new(
             "atomicity".parse().map_err(anyhow::Error::msg)?,
             bpffs.path().into(),
             state.path().into(),
         );
-        let lock = places.lock()?;
-        let maps = places.open_or_create(&lock)?;
         Ok(Self {
-            maps,
-            _lock: lock,
+            writer: paths.lock()?.open_or_create()?,
             _bpffs: bpffs,
             _state: state,
         })
@@ -127,14 +119,15 @@ impl Instance {
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        self.maps
+        self.writer
+            .maps
             .install(&names, [0; 32], |ids| image::compile(ruleset, ids))?;
         Ok(())
     }
 
     /// The program that interfaces have, on this instance's maps.
     fn program(&self) -> Result<Ebpf> {
-        let mut object = links::load(&self.maps, 0, None)?;
+        let mut object = links::load(&self.writer.maps, 0, None)?;
         let program: &mut Xdp = object
             .program_mut(links::PROGRAM)
             .context("no program")?
@@ -146,13 +139,13 @@ impl Instance {
     /// How many packets for either port were received and dropped.
     fn counted(&self) -> [(u64, u64); 2] {
         PORTS.map(|port| {
-            let traffic = self.maps.counters.port(Transport::Udp, port);
+            let traffic = self.writer.maps.counters.port(Transport::Udp, port);
             (traffic.received.packets, traffic.dropped.packets)
         })
     }
 
     fn outcomes(&self) -> Vec<Outcome> {
-        self.maps.counters.outcomes()
+        self.writer.maps.counters.outcomes()
     }
 
     /// Makes sure that each of so many packets, of which so many were seen to be let through, met
@@ -232,7 +225,7 @@ fn no_run_of_the_program_sees_a_mix_of_two_rulesets() -> Result<()> {
     let [b, a] = rulesets;
     let (a, b) = (a?, b?);
     instance.make_room(&[&b, &a])?;
-    let before = instance.maps.generation().0;
+    let before = instance.writer.maps.generation().0;
     let (runs, passed) = run_while(&instance, || {
         for _ in 0..CHANGES / 2 {
             instance.put_in_force(&b)?;
@@ -240,7 +233,7 @@ fn no_run_of_the_program_sees_a_mix_of_two_rulesets() -> Result<()> {
         }
         Ok(())
     })?;
-    ensure!(instance.maps.generation().0 == before + CHANGES as u64);
+    ensure!(instance.writer.maps.generation().0 == before + CHANGES as u64);
     instance.none_met_a_mix(runs, passed)?;
     ensure!(
         runs > CHANGES as u64,

@@ -11,6 +11,7 @@ mod demo;
 mod dist;
 mod docs;
 mod faults;
+mod files;
 mod fuzz;
 mod lint;
 mod load;

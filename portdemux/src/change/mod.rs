@@ -1,22 +1,22 @@
 //! The ruleset in force, and changes to it.
 
+mod features;
 mod make;
 mod sets;
+mod texts;
+pub(crate) mod transaction;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 pub use make::{Change, Request, change};
-pub(crate) use make::{keep, keep_record, refuse_while_another_waits, return_to};
+pub(crate) use make::{change_and, return_to};
 use portdemux_common::state::Generation;
 
 use crate::{
     bounded,
     clock::Clock,
-    dataplane::{
-        maps::Maps,
-        pins::{InstancePaths, Lock},
-    },
+    instance::{Instance, Writer},
     records::{Kept, Record, Records},
     recover,
     rules::{Ruleset, edit, file, source::MemberChange},
@@ -53,18 +53,19 @@ pub struct Written {
 /// # Errors
 ///
 /// As [`written`].
-pub fn in_force(places: &InstancePaths, maps: &Maps) -> Result<InForce> {
-    let records = Records::new(places.records());
-    let header = maps.header();
+pub fn in_force(instance: &Instance) -> Result<InForce> {
+    let records = Records::new(instance.paths.records());
+    let header = instance.maps.header();
     let generation = Generation(header.generation);
     let known = match header.generation {
         0 => None,
         _ => records.ruleset(&header.text_hash)?,
     };
     if let Some((source, mut ruleset)) = known {
-        let (changes, changes_lost) = sets::changes(&records, maps, generation, &ruleset)?;
+        let (changes, changes_lost) =
+            sets::changes(&records, &instance.maps, generation, &ruleset)?;
         // Else a writer may have replaced the ruleset meanwhile.
-        if maps.generation() == generation {
+        if instance.maps.generation() == generation {
             ruleset.change_members(&changes, Clock::now().unix);
             return Ok(InForce {
                 generation,
@@ -76,7 +77,7 @@ pub fn in_force(places: &InstancePaths, maps: &Maps) -> Result<InForce> {
             });
         }
     }
-    Ok(written(places, maps)?.in_force)
+    Ok(written(instance)?.in_force)
 }
 
 /// Reads the ruleset in force and its text.
@@ -86,10 +87,10 @@ pub fn in_force(places: &InstancePaths, maps: &Maps) -> Result<InForce> {
 /// # Errors
 ///
 /// A record cannot be read, or the text not be understood.
-pub fn written(places: &InstancePaths, maps: &Maps) -> Result<Written> {
-    let records = Records::new(places.records());
+pub fn written(instance: &Instance) -> Result<Written> {
+    let records = Records::new(instance.paths.records());
     loop {
-        let header = maps.header();
+        let header = instance.maps.header();
         let generation = Generation(header.generation);
         if header.generation == 0 {
             return Ok(Written::default());
@@ -97,8 +98,8 @@ pub fn written(places: &InstancePaths, maps: &Maps) -> Result<Written> {
         let (mut record, lost) = match records.read(&header.text_hash)? {
             Kept::Whole(record) => (record, None),
             Kept::Lost(why) => {
-                let image = maps.compiled();
-                let text = recover::text(&image, &maps.rule_names(&image), &Clock::now());
+                let image = instance.maps.compiled();
+                let text = recover::text(&image, &instance.maps.rule_names(&image), &Clock::now());
                 (Record { source: None, text }, Some(why))
             }
         };
@@ -109,11 +110,11 @@ pub fn written(places: &InstancePaths, maps: &Maps) -> Result<Written> {
         let mut ruleset = parse(&record)?;
         // What is rebuilt has the changes that the kernel has.
         let (changes, changes_lost) = match &lost {
-            None => sets::changes(&records, maps, generation, &ruleset)?,
+            None => sets::changes(&records, &instance.maps, generation, &ruleset)?,
             Some(_) => (Vec::new(), None),
         };
         // A writer may have replaced the ruleset and removed its record meanwhile.
-        if maps.generation() != generation {
+        if instance.maps.generation() != generation {
             continue;
         }
         if !changes.is_empty() {
@@ -138,28 +139,23 @@ pub fn written(places: &InstancePaths, maps: &Maps) -> Result<Written> {
 /// Whether the file that a ruleset in force came from still says the same; none if it came from no file, or the
 /// file cannot be read.
 #[must_use]
-pub fn is_in_sync(places: &InstancePaths, maps: &Maps, in_force: &InForce) -> Option<bool> {
-    says_the_same(places, maps, in_force, in_force.source.as_ref()?)
+pub fn is_in_sync(instance: &Instance, in_force: &InForce) -> Option<bool> {
+    says_the_same(instance, in_force, in_force.source.as_ref()?)
 }
 
 /// Whether a file says the same as the ruleset in force, members of sets whose time is past left aside; none if it
 /// cannot be read.
 #[must_use]
-pub fn says_the_same(
-    places: &InstancePaths,
-    maps: &Maps,
-    in_force: &InForce,
-    file: &Path,
-) -> Option<bool> {
+pub fn says_the_same(instance: &Instance, in_force: &InForce, file: &Path) -> Option<bool> {
     let there = bounded::kept(file).ok()?;
-    let header = maps.header();
+    let header = instance.maps.header();
     let is_its_text = header.generation == in_force.generation.0
         && header.text_hash == Record::hash_of(&there)
         && in_force.changes.is_empty();
     let is_the_same = || {
         let now = Clock::now().unix;
         let same = |text: &str| edit::without_ended(text, now) == edit::without_ended(&there, now);
-        written(places, maps).is_ok_and(|written| same(&written.text))
+        written(instance).is_ok_and(|written| same(&written.text))
     };
     Some(is_its_text || is_the_same())
 }
@@ -169,11 +165,15 @@ pub fn says_the_same(
 /// # Errors
 ///
 /// Its record cannot be read or written.
-pub fn came_from(places: &InstancePaths, maps: &Maps, lock: &Lock, file: &Path) -> Result<()> {
+pub fn came_from(writer: &Writer, file: &Path) -> Result<()> {
     let file = file
         .canonicalize()
         .with_context(|| format!("find {}", file.display()))?;
-    Records::new(places.records()).name_source(&maps.header().text_hash, file, lock)
+    Records::new(writer.paths.records()).name_source(
+        &writer.maps.header().text_hash,
+        file,
+        writer.lock(),
+    )
 }
 
 fn name(source: Option<&Path>) -> String {

@@ -11,7 +11,8 @@ use super::{
     safeguard::{self, Verb},
 };
 use crate::{
-    dataplane::{mapped::catching, maps::Maps, pins::Lock},
+    dataplane::mapped::catching,
+    instance::Writer,
     rules::{
         Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
         destination::{Fallback, Mac},
@@ -100,17 +101,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let is_socket = || matches!(args.to, Destination::Socket(_));
-    let (lock, maps, is_new) = context.open_to_change_or_create(is_socket)?;
-    let result = catching(|| put_in_force(args, context, &lock, &maps));
+    let (writer, is_new) = context.open_to_change_or_create(is_socket)?;
+    let result = catching(|| put_in_force(args, context, &writer));
     if is_new && result.is_err() {
         // Nothing was there before, nothing stays.
-        context.places.remove(&lock)?;
+        writer.lock().remove()?;
     }
     result
 }
 
-fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Result<()> {
-    let old = context.written(maps)?;
+fn put_in_force(args: &Args, context: &Context, writer: &Writer) -> Result<()> {
+    let old = context.written(writer)?;
     let rule = edit::NewRule {
         name: args.name.clone(),
         ports: args.ports.clone(),
@@ -141,7 +142,7 @@ fn put_in_force(args: &Args, context: &Context, lock: &Lock, maps: &Maps) -> Res
         verb: Verb::Add,
         safeguard: args.safeguard,
     };
-    let change = edited.put_in_force(context, maps, lock).map_err(|error| {
+    let change = edited.put_in_force(context, writer).map_err(|error| {
         match error.downcast::<RulesError>() {
             Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
             Err(error) => error,

@@ -5,17 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{
-    Context,
-    attach::VERIFYING,
-    boot,
-    output::{self, Progress},
-    report::{self, RulesText},
+    Context, report,
     safeguard::{self, Safeguard, Verb},
+    told,
 };
-use crate::{
-    change,
-    dataplane::{mapped::catching, maps::Maps, pins::Lock},
-};
+use crate::control::{Applied, Apply, RulesText};
 
 /// Put a rules file in force
 ///
@@ -43,43 +37,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let rules = report::read_rules_to_apply(&args.file, args.strictness)?;
-    let has_sockets = || report::names_sockets(&rules);
-    let (lock, maps, is_new) = context.open_to_change_or_create(has_sockets)?;
-    let result = catching(|| put_in_force(args, context, &rules, &lock, &maps));
-    if is_new && (result.is_err() || args.dry_run) {
-        // Nothing was there before, nothing stays.
-        context.places.remove(&lock)?;
-    }
-    result
-}
-
-fn put_in_force(
-    args: &Args,
-    context: &Context,
-    rules: &RulesText,
-    lock: &Lock,
-    maps: &Maps,
-) -> Result<()> {
-    let _progress = Progress::of(VERIFYING);
-    let places = &context.places;
-    // Without the old text the new one can still be applied: that is how a lost record is mended.
-    let old = || match context.in_force(maps) {
-        Ok(old) => Some(old.ruleset),
-        Err(error) => {
-            output::warn_of("what changes is not known", &error);
-            None
-        }
-    };
+    let rules = RulesText::to_apply(&args.file, args.strictness.skip_expired)?;
     let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
-    let check = |new: &_| safeguard.check(places, maps, &[], new);
-    let request = rules.request(args.dry_run, args.safeguard.confirm);
-    let change = change::change(places, maps, lock, old, request, check)?;
+    let how = Apply {
+        dry_run: args.dry_run,
+        confirm: args.safeguard.confirm,
+    };
+    let Applied { change, besides } = context.apply(&rules, how, &|instance, joining, new| {
+        safeguard.check(instance, joining, new)
+    })?;
     report::change(context, &change);
     report::warn_of_ended_members(&change);
-    if change.generation.is_some() && change.waits.is_none() {
-        boot::keep(context, rules.source.as_deref(), &rules.text);
-    }
-    report::note_elsewhere(context, maps, change.plan.new_ruleset().attach());
+    besides.into_iter().for_each(told::tell);
     safeguard.finish()
 }

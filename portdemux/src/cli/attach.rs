@@ -2,34 +2,20 @@
 
 mod waiting;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::ValueEnum;
-use portdemux_common::state::Mode;
 
 use super::{
-    Context, boot,
-    output::{self, Progress},
-    report,
+    Context, report,
     safeguard::{self, Safeguard, Verb},
+    told,
 };
 use crate::{
-    change::{self, Request},
-    dataplane::{
-        destinations,
-        links::{self, Attachment, Wish},
-        mapped::catching,
-        maps::Maps,
-        pins::Lock,
-        redirect_drops, steering,
-        trusted::is_there,
-    },
-    error::Help as _,
-    follower,
-    interface::{self, Changes, Interface},
-    rules::{Attach, AttachMode},
-    session::Hook,
+    control::{Check, RulesText, attach::To},
+    interface::Changes,
+    rules::AttachMode,
 };
 
 /// Put the program on interfaces
@@ -94,436 +80,47 @@ impl From<ModeArg> for AttachMode {
     }
 }
 
-/// What takes most of the time.
-pub(super) const VERIFYING: &str = "the kernel verifies the programs …";
-
-/// To which interfaces, and how.
-#[derive(Debug)]
-struct Wanted {
-    names: Vec<String>,
-    wish: Wish,
-    /// Whether those that are not there may come later.
-    may_come: bool,
-}
-
-/// Neither the command line nor the rules name an interface.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no interface is named: {0}")]
-struct NoInterface(&'static str);
-
-impl Wanted {
-    /// What the command line says; what that leaves open, the rules say.
-    fn new(args: &Args, said: &Attach, context: &Context) -> Result<Self> {
-        let names = if args.interfaces.is_empty() {
-            &said.interfaces
-        } else {
-            &args.interfaces
-        };
-        if names.is_empty() {
-            return Err(NoInterface("the rules have no [attach]")).help(|| {
-                format!(
-                    "write interface = \"eth0\" under [attach] in the rules file, or: {} attach eth0; nothing was \
-                     changed",
-                    context.command()
-                )
-            });
+impl Args {
+    fn to(&self) -> To {
+        To {
+            interfaces: self.interfaces.clone(),
+            mode: self.mode.map(AttachMode::from),
+            may_come: self.wait,
         }
-        Ok(Self {
-            names: names.clone(),
-            wish: match args.mode.map_or(said.mode, AttachMode::from) {
-                AttachMode::Auto => Wish::Auto,
-                AttachMode::Native => Wish::Native,
-                AttachMode::Generic => Wish::Generic,
-            },
-            may_come: args.wait,
-        })
-    }
-
-    /// Those of them that are there.
-    ///
-    /// # Errors
-    ///
-    /// One is missing that may not come later.
-    fn find(&self) -> Result<Vec<Interface>> {
-        let known = interface::list()?;
-        let mut found: Vec<Interface> = Vec::new();
-        for name in &self.names {
-            match known.iter().find(|interface| interface.name == *name) {
-                Some(interface) if found.iter().all(|other| other.index != interface.index) => {
-                    found.push(interface.clone());
-                }
-                Some(_) => {}
-                None if self.may_come => {}
-                None => {
-                    let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
-                    return Err(anyhow!("no interface {name} in this network namespace"))
-                        .help(|| format!("there are {}; nothing was changed", names.join(", ")));
-                }
-            }
-        }
-        Ok(found)
     }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     // Before it is looked, so that nothing that comes meanwhile is missed.
     let changes = args.wait.then(Changes::listen);
-    let rules = args.rules.as_deref();
-    let wanted = match rules {
-        Some(file) if args.boot => take_at_boot(args, context, file)?,
-        rules => take(args, context, rules)?,
-    };
-    match changes {
-        Some(changes) => waiting::run(context, args, wanted, &changes),
-        None => Ok(()),
-    }
-}
-
-/// Puts the rules for boot in force, unless they were, and attaches. No interface is left open for a mistake in them,
-/// and what was changed since is not lost because the unit was started anew.
-fn take_at_boot(args: &Args, context: &Context, file: &Path) -> Result<Wanted> {
-    if boot::was_in_force(context, file) && has_rules(context)? {
-        return take(args, context, None);
-    }
-    let error = match take(args, context, Some(file)) {
-        Err(error) => error,
-        taken => return taken,
-    };
-    let last = context.last_file();
-    let (rules, hold) = if has_rules(context)? {
-        (None, "the rules in force stay")
-    } else if is_there(&last)? {
-        (
-            Some(last.as_path()),
-            "the rules hold that were in force last",
-        )
-    } else {
-        output::fail(&error);
-        return Err(anyhow!(
-            "no rules were kept from before: nothing was attached"
-        ))
-        .help(|| format!("mend {}, then attach again", file.display()));
-    };
-    let names_none = error.is::<NoInterface>();
-    if !names_none {
-        output::fail(&error);
-    }
-    let taken = take(args, context, rules);
-    // One mistake in both is told of once.
-    let again = taken.as_ref().err();
-    let is_told_below = again.is_some_and(anyhow::Error::is::<NoInterface>);
-    if names_none && !is_told_below {
-        output::fail(&error);
-    }
-    let wanted = taken?;
-    let file = file.display();
-    output::warn(
-        format!("{file} was not put in force: {hold}"),
-        Some(&format!(
-            "mend it, then: {} apply {file}",
-            context.command()
-        )),
-    );
-    Ok(wanted)
-}
-
-/// Whether rules are in force.
-fn has_rules(context: &Context) -> Result<bool> {
-    if !context.places.exists()? {
-        return Ok(false);
-    }
-    // One that an older version made is taken over first.
-    let (_lock, maps, _) = context.open_or_create()?;
-    Ok(maps.generation().0 != 0)
-}
-
-/// Puts rules in force and attaches to the interfaces that are there; says which are wanted.
-fn take(args: &Args, context: &Context, rules: Option<&Path>) -> Result<Wanted> {
-    let request = rules
-        .map(|path| report::read_rules_to_apply(path, args.strictness))
-        .transpose()?;
-    let said = match &request {
-        // What is wrong with the rules is said before anything else is.
-        Some(rules) if args.interfaces.is_empty() || args.mode.is_none() => rules.attach()?,
-        None if args.interfaces.is_empty() => {
-            let places = &context.places;
-            if !places.exists()? {
-                return Err(places.nothing_loaded());
-            }
-            // One that an older version made is taken over first.
-            let (_lock, maps, _) = context.open_or_create()?;
-            let in_force = context.in_force(&maps)?;
-            if in_force.generation.0 == 0 {
-                return Err(NoInterface("no rules are in force")).help(|| {
-                    let command = context.command();
-                    format!("{command} attach IFACE; nothing was changed")
-                });
-            }
-            in_force.ruleset.attach().clone()
-        }
-        Some(_) | None => Attach::default(),
-    };
-    let wanted = Wanted::new(args, &said, context)?;
-    wanted.find()?;
-    links::check_capabilities()?;
-
-    let (lock, maps, is_new) = context.open_or_create()?;
     let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
-    // Another writer may have come first, or what was left of a removed instance be gone.
-    let result = catching(|| {
-        attach_all(
-            context,
-            &lock,
-            &maps,
-            &wanted.find()?,
-            &wanted,
-            request.as_ref(),
-            &safeguard,
-        )
-    });
-    if result.is_err() && is_new {
-        // Nothing was there before, nothing stays.
-        context.places.remove(&lock)?;
-    }
-    result?;
-    drop((lock, maps));
-    Ok(wanted)
-}
-
-fn attach_all(
-    context: &Context,
-    lock: &Lock,
-    maps: &Maps,
-    interfaces: &[Interface],
-    wanted: &Wanted,
-    request: Option<&report::RulesText>,
-    safeguard: &Safeguard,
-) -> Result<()> {
-    let _progress = Progress::of(VERIFYING);
-    let places = &context.places;
-    let netns = interface::namespace()?;
-    let joining = interfaces.iter().map(|interface| Hook {
-        netns,
-        index: interface.index,
-    });
-    let joining: Vec<Hook> = joining.collect();
-    let check = |new: &_| safeguard.check(places, maps, &joining, new);
-    let mut change = if let Some(rules) = request {
-        let request = Request {
-            keeps_before: true,
-            ..rules.request(false, None)
-        };
-        let old = || Some(context.in_force(maps).ok()?.ruleset);
-        Some(change::change(places, maps, lock, old, request, check)?)
-    } else {
-        // The rules that are in force hold on these interfaces from then on, and their text has to be there.
-        context.in_force(maps)?;
-        check(&maps.compiled())?;
-        None
-    };
-    // Those that may come later are attached one by one, what there is first.
-    let interfaces = if wanted.may_come { &[] } else { interfaces };
-    if let Err(error) = attach_each(context, maps, lock, interfaces, wanted) {
-        let undone = match &change {
-            Some(change) if change.is_undoable() => change.undo(places, maps, lock),
-            Some(_) | None => Ok(()),
-        };
-        return Err(match undone {
-            Ok(()) => error,
-            Err(undo) => error.context(format!(
-                "generation {} stays in force, as the rules before cannot be put back ({undo:#})",
-                maps.generation().0
-            )),
-        });
-    }
-    if let Some(change) = &mut change {
-        change.settle(places, maps, lock);
-    }
-    renew(context, maps, lock);
-    if let Some(rules) = request {
-        boot::keep(context, rules.source.as_deref(), &rules.text);
-    }
-    match change {
-        Some(mut change) => {
-            // Some of what is to be known depends on where the program runs; by now nothing depends on it.
-            let warnings =
-                catching(|| destinations::warnings(places, maps, change.plan.new_ruleset()));
-            for warning in warnings.unwrap_or_default() {
-                if !change.warnings.contains(&warning) {
-                    change.warnings.push(warning);
-                }
-            }
-            report::change(context, &change);
-            report::warn_of_ended_members(&change);
+    let check: Check<'_> = &|instance, joining, new| safeguard.check(instance, joining, new);
+    let skip_expired = args.strictness.skip_expired;
+    let taken = match &args.rules {
+        Some(file) if args.boot => context.attach_at_boot(&args.to(), file, skip_expired, check)?,
+        file => {
+            let rules = file
+                .as_ref()
+                .map(|file| RulesText::to_apply(file, skip_expired));
+            context.attach(&args.to(), rules.transpose()?.as_ref(), check)?
         }
-        None if maps.generation().0 == 0 => context.output.line(format!(
+    };
+    match (&taken.change, taken.generation.0) {
+        (Some(change), _) => {
+            report::change(context, change);
+            report::warn_of_ended_members(change);
+        }
+        (None, 0) => context.output.line(format!(
             "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",
             context.command()
         )),
-        None => context.output.line(format!(
-            "The rules of generation {} hold, counters kept",
-            maps.generation().0
+        (None, generation) => context.output.line(format!(
+            "The rules of generation {generation} hold, counters kept"
         )),
     }
-    Ok(())
-}
-
-/// Lets what stands beside the programs know of interfaces that were attached: they are, whether that can be had or
-/// not.
-fn renew(context: &Context, maps: &Maps, lock: &Lock) {
-    let places = &context.places;
-    if let Err(error) = catching(|| steering::refresh(places, maps, lock)) {
-        output::warn_of("the programs for sockets are those from before", &error);
-    }
-    if let Err(error) = catching(|| redirect_drops::refresh(places, maps, lock)) {
-        output::warn_of(
-            "the programs that count losses are those from before",
-            &error,
-        );
-    }
-    // A change began without these interfaces.
-    follow(context, maps);
-}
-
-/// Starts the process that finds again what was gone, where the rules need one on these interfaces.
-fn follow(context: &Context, maps: &Maps) {
-    let places = &context.places;
-    let started = catching(|| {
-        let in_force = change::in_force(places, maps)?;
-        follower::start_if_needed(places, maps, &in_force.ruleset)
-    });
-    if let Err(error) = started {
-        output::warn(
-            format!("{error:#}"),
-            Some(&format!("{} follow", context.command())),
-        );
-    }
-}
-
-/// Attaches to every interface, or to none that had no program before.
-fn attach_each(
-    context: &Context,
-    maps: &Maps,
-    lock: &Lock,
-    interfaces: &[Interface],
-    wanted: &Wanted,
-) -> Result<()> {
-    let netns = interface::namespace()?;
-    let mut fresh = Vec::new();
-    for interface in interfaces {
-        match catching(|| links::attach(&context.places, maps, interface, netns, wanted.wish)) {
-            Ok(attachment) => {
-                say(context, interface, &attachment);
-                if matches!(attachment, Attachment::Attached { .. }) {
-                    fresh.push(interface);
-                }
-                warn_of_blind_spots(interface, &attachment, wanted.may_come);
-            }
-            Err(error) => {
-                for attached in fresh {
-                    if let Err(error) = roll_back(context, maps, lock, attached, netns) {
-                        output::warn_of(format!("{} stays attached", attached.name), &error);
-                    }
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Takes the program off an interface that this command had put it on.
-fn roll_back(
-    context: &Context,
-    maps: &Maps,
-    lock: &Lock,
-    interface: &Interface,
-    netns: u64,
-) -> Result<()> {
-    let place = maps
-        .interfaces()
-        .into_iter()
-        .find(|(_, known)| known.netns == netns && known.index == interface.index);
-    if let Some((place, _)) = place {
-        steering::guard_without(&context.places, maps, lock, &[place])?;
-        links::detach(&context.places, place)?;
-        context
-            .output
-            .line(format!("{}  detached again", interface.name));
-    }
-    Ok(())
-}
-
-fn say(context: &Context, interface: &Interface, attachment: &Attachment) {
-    let (verb, mode) = match attachment {
-        Attachment::Attached { mode, .. } => ("attached", *mode),
-        Attachment::Replaced { mode } => ("program replaced", *mode),
-    };
-    let driver = interface
-        .driver
-        .as_ref()
-        .map(|driver| format!(" ({driver})"))
-        .unwrap_or_default();
-    let name = &interface.name;
-    context.output.line(format!(
-        "{name}  {verb}  xdp {}{driver}",
-        links::mode_name(mode)
-    ));
-}
-
-/// Warns about everything that would make counters and rules see less than there is.
-///
-/// One that came only now is not up yet.
-fn warn_of_blind_spots(interface: &Interface, attachment: &Attachment, may_be_down: bool) {
-    let name = &interface.name;
-    if let Attachment::Attached {
-        mode: Mode::Generic,
-        refused: Some(why),
-    } = attachment
-    {
-        let mtu = if interface.mtu > 1500 {
-            format!(" (MTU {})", interface.mtu)
-        } else {
-            String::new()
-        };
-        output::warn(
-            format!(
-                "{name} does not take the program in the driver{mtu}: {why}; generic mode is slower"
-            ),
-            Some("attach with --mode native to fail instead"),
-        );
-    }
-    if !interface.is_up && !may_be_down {
-        output::warn(
-            format!("{name} is down"),
-            Some(&format!("ip link set {name} up")),
-        );
-    }
-    let Ok(offloads) = interface::offloads(name) else {
-        output::warn(
-            format!("cannot see which offloads {name} has: VLAN tags may be hidden"),
-            None,
-        );
-        return;
-    };
-    if offloads.strips_vlan {
-        output::warn(
-            format!(
-                "{name} strips VLAN tags in hardware (rxvlan on), so rules cannot see tagged traffic"
-            ),
-            Some(&format!("ethtool -K {name} rxvlan off")),
-        );
-    }
-    if offloads.large_receive {
-        output::warn(
-            format!("{name} joins TCP segments before they are counted (lro on)"),
-            Some(&format!("ethtool -K {name} lro off")),
-        );
-    }
-    if offloads.hardware_gro {
-        output::warn(
-            format!("{name} joins packets before they are counted (rx-gro-hw on)"),
-            Some(&format!("ethtool -K {name} rx-gro-hw off")),
-        );
+    taken.besides.into_iter().for_each(told::tell);
+    match changes {
+        Some(changes) => waiting::run(context, args, taken.wanted, &changes),
+        None => Ok(()),
     }
 }

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Context, boot, output, report, upgrade};
+use super::{Context, output, report, told};
 use crate::{
-    dataplane::{links, maps::Maps},
+    confirm,
+    dataplane::maps::Maps,
     error::Help as _,
-    records::Records,
     unconfirmed::{self, Standing, UnconfirmedChange},
 };
 
@@ -23,34 +23,29 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    links::check_capabilities()?;
-    let places = &context.places;
-    let lock = places.lock()?;
-    upgrade::finish(context, &lock)?;
-    places.refuse_half_removed(&lock)?;
-    let maps = places.open()?;
-    context.resume(&maps, &lock);
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+    let writer = context.open_locked()?;
+    let lock = writer.lock();
+    let Some(unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return nothing_waits();
     };
     let generation = unconfirmed.generation;
-    match unconfirmed.standing(&maps) {
+    match unconfirmed.standing(&writer.maps) {
         Standing::Waits(_) if !args.undo => {
-            unconfirmed::discard(places, &lock)?;
-            // The rules before were kept for the way back; what stays of them, the next change removes.
-            let records = Records::new(places.records());
-            let _: Result<usize> = records.sweep(&[maps.header().text_hash], &lock);
+            confirm::confirm(&writer)?;
             context
                 .output
                 .line(format!("generation {generation} is confirmed: it stays"));
-            boot::keep_in_force(context, &maps);
+            context
+                .keep_in_force(&writer)
+                .into_iter()
+                .for_each(told::tell);
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue if args.undo => {
-            let change = unconfirmed.undo(places, &maps, &lock)?;
+            let change = confirm::undo(&writer, &unconfirmed)?;
             report::change(context, &change);
             // What is undone is undone, whether that can be written or not.
-            if let Err(error) = unconfirmed::discard(places, &lock) {
+            if let Err(error) = unconfirmed::discard(lock) {
                 output::warn(
                     format!("{error:#}"),
                     Some(&format!(
@@ -62,16 +57,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             Ok(())
         }
         Standing::Waits(_) | Standing::Overdue => {
-            let change = unconfirmed.undo(places, &maps, &lock)?;
+            let change = confirm::undo(&writer, &unconfirmed)?;
             for (what, help) in &change.warnings {
                 output::warn(what, Some(help));
             }
-            too_late(generation, &maps)
+            too_late(generation, &writer.maps)
         }
         Standing::Undone if args.undo => bail!("generation {generation} is undone already"),
-        Standing::Undone => too_late(generation, &maps),
+        Standing::Undone => too_late(generation, &writer.maps),
         Standing::Void => {
-            unconfirmed::discard(places, &lock)?;
+            unconfirmed::discard(lock)?;
             nothing_waits()
         }
     }

@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 
 use super::{Context, output};
 use crate::{
-    dataplane::{links, maps, pins::InstancePaths, steering},
+    dataplane::{links, maps, steering},
     error::{Help as _, NothingLoaded},
+    instance::{Instance, InstancePaths},
     interface,
 };
 
@@ -42,7 +43,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.all_instances {
         detach_all_instances(context)
     } else if args.all {
-        detach_all(&context.places, context)
+        detach_all(&context.paths, context)
     } else {
         detach(args, context)
     }
@@ -50,7 +51,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 /// Removes every instance; one that does not go keeps no other.
 fn detach_all_instances(context: &Context) -> Result<()> {
-    let instances = context.places.every_instance()?;
+    let instances = context.paths.every_instance()?;
     if instances.is_empty() {
         context.output.line("no instance is loaded");
     }
@@ -68,45 +69,47 @@ fn detach_all_instances(context: &Context) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn detach_all(places: &InstancePaths, context: &Context) -> Result<()> {
-    places.refuse_newer()?;
-    if !places.exists()? && !places.is_in_trash()? {
+fn detach_all(paths: &InstancePaths, context: &Context) -> Result<()> {
+    paths.refuse_newer()?;
+    if !paths.exists()? && !paths.is_in_trash()? {
         return Err(NothingLoaded {
-            instance: places.instance.to_string(),
+            instance: paths.instance.to_string(),
         }
         .into());
     }
-    let lock = places.lock()?;
     // What cannot be looked at goes all the same.
-    let places = &places.as_found().unwrap_or_else(|_| places.clone());
-    let pinned = links::pinned(places)?;
+    let lock = paths.lock()?.found();
+    let paths = &lock.paths;
+    let pinned = links::pinned(paths)?;
     // Damaged maps name no interfaces; they go all the same.
-    let mut names: Vec<String> = places.open().map_or_else(
+    let mut names: Vec<String> = Instance::open(paths).map_or_else(
         |_| Vec::new(),
-        |maps| {
-            maps.interfaces()
+        |instance| {
+            instance
+                .maps
+                .interfaces()
                 .into_iter()
                 .filter(|(place, _)| pinned.iter().any(|link| link.place == *place))
                 .map(|(_, interface)| maps::text(&interface.name))
                 .collect()
         },
     );
-    let in_trash = links::left_in_trash(places)?.into_iter();
+    let in_trash = links::left_in_trash(paths)?.into_iter();
     names.extend(in_trash.filter_map(|(_, name)| name));
-    links::remove_instance(places, &lock)?;
+    links::remove_instance(&lock)?;
     for name in names {
         context.output.line(format!("{name}  detached"));
     }
     context.output.line(format!(
         "instance {} removed: rules and counters are gone",
-        places.instance
+        paths.instance
     ));
     Ok(())
 }
 
 fn detach(args: &Args, context: &Context) -> Result<()> {
-    let (lock, maps) = context.open_to_change()?;
-    let places = &context.places;
+    let writer = context.open_to_change()?;
+    let places = &context.paths;
     let netns = interface::namespace()?;
     let present = interface::list()?;
     let pinned = links::pinned(places)?;
@@ -122,7 +125,7 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
             .map(|link| link.place);
         // Else by the name it had, in this network namespace or, if that is clear, in another.
         let by_name = || {
-            let mut named = maps.interfaces();
+            let mut named = writer.maps.interfaces();
             named.retain(|(place, known)| {
                 maps::text(&known.name) == *name && pinned.iter().any(|link| link.place == *place)
             });
@@ -145,9 +148,9 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
         found.push((name, place));
     }
     let leaving: Vec<usize> = found.iter().map(|&(_, place)| place).collect();
-    steering::guard_without(places, &maps, &lock, &leaving)?;
+    steering::guard_without(&writer, &leaving)?;
     for (name, place) in found {
-        links::detach(places, place)?;
+        links::detach(&writer, place)?;
         context.output.line(format!("{name}  detached"));
     }
     // By now it is done, and this only says so.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     change::{self, Change, InForce, Request},
-    dataplane::{maps::Maps, pins::Lock},
+    instance::Writer,
     rules::file::Reading,
 };
 
@@ -34,13 +34,7 @@ impl Edited {
     /// # Errors
     ///
     /// As [`change::change`].
-    pub(super) fn put_in_force(
-        self,
-        context: &Context,
-        maps: &Maps,
-        lock: &Lock,
-    ) -> Result<Change> {
-        let places = &context.places;
+    pub(super) fn put_in_force(self, _context: &Context, writer: &Writer) -> Result<Change> {
         let safeguard = Safeguard::new(self.verb, self.safeguard, false);
         let request = Request {
             text: self.text,
@@ -49,10 +43,9 @@ impl Edited {
             reading: Reading::Known,
             dry_run: false,
             confirm: self.safeguard.confirm,
-            keeps_before: false,
         };
-        let check = |new: &_| safeguard.check(places, maps, &[], new);
+        let check = |new: &_| safeguard.check(writer, &[], new);
         let old = || Some(self.old.ruleset);
-        change::change(places, maps, lock, old, request, check)
+        change::change(writer, old, request, check)
     }
 }

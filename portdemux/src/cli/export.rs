@@ -15,8 +15,8 @@ Example:
 pub(super) struct Args {}
 
 pub(super) fn run(_args: &Args, context: &Context) -> Result<()> {
-    let maps = context.open()?;
-    let written = context.written(&maps)?;
+    let instance = context.open()?;
+    let written = context.written(&instance)?;
     // What is exported can be applied.
     let text = edit::without_ended(&written.text, Clock::now().unix);
     context.output.write_as_it_is(&text);

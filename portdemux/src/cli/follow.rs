@@ -23,5 +23,5 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    follower::run(&context.places, args.background)
+    follower::run(&context.paths, args.background)
 }

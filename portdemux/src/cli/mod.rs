@@ -6,8 +6,8 @@
 mod add;
 mod apply;
 mod attach;
-mod boot;
 mod confirm;
+mod counts;
 mod detach;
 mod edited;
 mod explain;
@@ -26,10 +26,11 @@ mod set;
 mod socket;
 mod stats;
 mod status;
+mod told;
 mod upgrade;
 mod visible;
 
-use std::{io, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io, net::IpAddr, ops::Deref, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{
@@ -37,23 +38,16 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 use output::Output;
-use portdemux_common::state::Generation;
 use rustix::fs::Mode;
 
 use crate::{
     attached,
-    change::{self, InForce, Written},
-    dataplane::{
-        abi::AbiDirectory,
-        destinations, links,
-        mapped::catching,
-        maps::Maps,
-        pins::{InstanceName, InstancePaths, Lock, PATIENCE},
-        tracking::{self, UNRESUMED},
-    },
+    confirm::guardian,
+    control::{Control, Events},
+    dataplane::mapped::catching,
     error::{Advice, NothingLoaded},
+    instance::{AbiDirectory, InstanceName, InstancePaths, PATIENCE},
     memory,
-    records::Records,
     rules::{
         Destination, PortRange, Rate, Source, Word,
         destination::{DestinationError, Mac, MacError, check_queue},
@@ -64,7 +58,7 @@ use crate::{
         source::SourceError,
         word,
     },
-    unconfirmed::{self, guardian},
+    unconfirmed,
 };
 
 /// How long it waits for another that takes the instance over: on an emulated machine that takes half a minute.
@@ -96,7 +90,7 @@ struct Cli {
 /// every verb in messages.
 #[derive(Debug, Parser)]
 struct Guardian {
-    #[arg(value_parser = [guardian::VERB])]
+    #[arg(value_parser = [unconfirmed::GUARD])]
     verb: String,
     #[command(flatten)]
     paths: Paths,
@@ -152,14 +146,16 @@ struct Paths {
 
 impl Paths {
     fn context(self, patience: Duration) -> Context {
-        let places = InstancePaths::new(self.instance, self.bpffs, self.state_dir);
-        memory::know_command(places.command());
+        let paths = InstancePaths::new(self.instance, self.bpffs, self.state_dir);
+        memory::know_command(paths.command());
         Context {
-            places,
-            config: self.config_dir,
-            kept: self.kept_dir,
+            control: Control {
+                config: self.config_dir,
+                kept: self.kept_dir,
+                patience,
+                ..Control::new(paths, Events::new(told::tell))
+            },
             output: Output::new(),
-            patience,
         }
     }
 }
@@ -252,175 +248,61 @@ impl Command {
 
 /// What every verb and noun works with.
 #[derive(Debug)]
-pub struct Context {
-    /// Which instance, and where it lies.
-    pub places: InstancePaths,
-    /// Where rules files lie that are applied at boot.
-    pub config: PathBuf,
-    /// Where the rules are kept that were last in force from those files.
-    pub kept: PathBuf,
+struct Context {
+    control: Control,
     /// Where to print.
-    pub output: Output,
-    /// How long to wait for another that changes the instance.
-    pub patience: Duration,
+    output: Output,
+}
+
+impl Deref for Context {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        &self.control
+    }
 }
 
 impl Context {
-    /// Opens the instance for reading.
-    pub(crate) fn open(&self) -> Result<Maps> {
-        self.places.open()
-    }
-
     /// Runs a noun on the instance as it is, also where an older version made it; once more if it was taken over
     /// meanwhile, as it may have looked for things where they are no more.
-    pub(crate) fn read(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
+    fn read(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
         // Where that cannot be said, the noun says why.
-        let as_found = || {
-            self.places
-                .as_found()
-                .unwrap_or_else(|_| self.places.clone())
-        };
-        let mut places = as_found();
-        if places.directory != AbiDirectory::Own {
+        let as_found = || self.paths.as_found().unwrap_or_else(|_| self.paths.clone());
+        let mut paths = as_found();
+        if paths.directory != AbiDirectory::Own {
             self.output.hold();
         }
         loop {
-            let result = noun(&self.at(places.clone()));
+            let result = noun(&self.at(paths.clone()));
             let now = as_found();
-            if now.directory == places.directory {
+            if now.directory == paths.directory {
                 return result;
             }
             self.output.discard();
-            places = now;
+            paths = now;
         }
     }
 
     /// The same for an instance that lies elsewhere.
-    pub(crate) fn at(&self, places: InstancePaths) -> Self {
+    fn at(&self, paths: InstancePaths) -> Self {
+        let control = Control {
+            paths,
+            ..self.control.clone()
+        };
         Self {
-            places,
-            config: self.config.clone(),
-            kept: self.kept.clone(),
+            control,
             output: Output::new(),
-            patience: self.patience,
         }
-    }
-
-    /// Reads the ruleset in force, and says so if its text had to be rebuilt.
-    pub(crate) fn in_force(&self, maps: &Maps) -> Result<InForce> {
-        let in_force = change::in_force(&self.places, maps)?;
-        warn_of_loss(&in_force);
-        Ok(in_force)
-    }
-
-    /// The same with its text.
-    pub(crate) fn written(&self, maps: &Maps) -> Result<Written> {
-        let written = change::written(&self.places, maps)?;
-        warn_of_loss(&written.in_force);
-        Ok(written)
-    }
-
-    /// Takes the lock and opens the instance for a change.
-    pub(crate) fn open_to_change(&self) -> Result<(Lock, Maps)> {
-        links::check_capabilities()?;
-        let lock = self.places.lock_within(self.patience)?;
-        upgrade::finish(self, &lock)?;
-        self.places.refuse_half_removed(&lock)?;
-        let maps = self.places.open()?;
-        self.resume(&maps, &lock);
-        self.settle(&maps, &lock)?;
-        for destination in destinations::reconcile(&maps, &lock)? {
-            output::note(format!("{destination} is there again and gets its packets"));
-        }
-        Ok((lock, maps))
-    }
-
-    /// Does so, after making the instance if there is none. Says whether there was none.
-    ///
-    /// Whoever fails then removes it: nothing was there before, nothing stays.
-    pub(crate) fn open_or_create(&self) -> Result<(Lock, Maps, bool)> {
-        links::check_capabilities()?;
-        let places = &self.places;
-        let lock = places.lock_within(self.patience)?;
-        let is_new = !places.exists()?;
-        match catching(|| self.open_here_or_create(&lock, is_new)) {
-            Ok(maps) => Ok((lock, maps, is_new)),
-            Err(error) => {
-                if is_new {
-                    // Why it failed is what matters.
-                    let _: Result<()> = places.remove(&lock);
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn open_here_or_create(&self, lock: &Lock, is_new: bool) -> Result<Maps> {
-        let places = &self.places;
-        if is_new {
-            // What outlived its instance is not this one's.
-            let records = Records::new(places.records());
-            records.sweep(&[], lock)?;
-            records.sweep_changes(Generation::default(), lock)?;
-            unconfirmed::discard(places, lock)?;
-        }
-        upgrade::take_over(self, lock)?;
-        let maps = places.open_or_create(lock)?;
-        self.resume(&maps, lock);
-        self.settle(&maps, lock)?;
-        Ok(maps)
-    }
-
-    /// Does so if `is_enough` says that this needs no interface that a program is attached to.
-    pub(crate) fn open_to_change_or_create(
-        &self,
-        is_enough: impl FnOnce() -> bool,
-    ) -> Result<(Lock, Maps, bool)> {
-        if !self.places.exists()? && is_enough() {
-            return self.open_or_create();
-        }
-        let (lock, maps) = self.open_to_change()?;
-        Ok((lock, maps, false))
-    }
-
-    /// Finishes or takes back a change of what tracks flows that was interrupted. Whatever else the command does
-    /// can be done without.
-    pub(crate) fn resume(&self, maps: &Maps, lock: &Lock) {
-        if let Err(error) = catching(|| tracking::resume(&self.places, maps, lock)) {
-            output::warn_of(UNRESUMED, &error);
-        }
-    }
-
-    /// Undoes a change that should have been undone already, and says so.
-    pub(crate) fn settle(&self, maps: &Maps, lock: &Lock) -> Result<()> {
-        if unconfirmed::is_hopeless(&self.places, maps)? {
-            // Whoever brings a whole file may go on, and is told why others may not.
-            return Ok(());
-        }
-        if let Some(undone) = unconfirmed::settle(&self.places, maps, lock)? {
-            output::warn(
-                format!(
-                    "generation {} was not confirmed in time: the rules before it are in force again, as \
-                     generation {}",
-                    undone.generation, undone.by.0
-                ),
-                None,
-            );
-            for (what, help) in &undone.warnings {
-                output::warn(what, Some(help));
-            }
-        }
-        Ok(())
     }
 
     /// What is in force now, for whoever was not told what a verb did.
     fn what_is_in_force(&self) -> String {
         let look = || -> Result<String> {
-            let maps = match self.open() {
+            let instance = match self.open() {
                 Err(error) if error.is::<NothingLoaded>() => return Ok(format!("{error}")),
                 opened => opened?,
             };
-            let interfaces = attached::interfaces(&self.places, &maps)?;
+            let interfaces = attached::interfaces(&instance)?;
             let attached = interfaces
                 .iter()
                 .filter(|interface| interface.state.is_attached());
@@ -437,7 +319,7 @@ impl Context {
                 [] => "attached to no interface".into(),
                 names => format!("attached to {}", names.join(", ")),
             };
-            let generation = maps.generation().0;
+            let generation = instance.maps.generation().0;
             Ok(format!("generation {generation} is in force, {attached}"))
         };
         let found =
@@ -446,23 +328,18 @@ impl Context {
     }
 
     /// The options that say where this instance lies.
-    pub(crate) fn words(&self) -> Vec<String> {
+    fn words(&self) -> Vec<String> {
         let InstancePaths {
             instance,
             bpffs,
             state,
             directory: _,
-        } = &self.places;
+        } = &self.paths;
         let mut words = vec!["--instance".into(), instance.to_string()];
         for (option, path) in [("--bpffs", bpffs), ("--state-dir", state)] {
             words.extend([option.into(), path.display().to_string()]);
         }
         words
-    }
-
-    /// The command for this instance, as a user writes it.
-    pub(crate) fn command(&self) -> String {
-        self.places.command()
     }
 }
 
@@ -479,7 +356,7 @@ pub fn main() -> ExitCode {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     if let Ok(guardian) = Guardian::try_parse() {
         let context = guardian.paths.context(PATIENCE);
-        return ended(catching(|| guardian::run(&context.places)));
+        return ended(catching(|| guardian::run(&context.paths)));
     }
     let Cli { paths, command } = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -606,26 +483,6 @@ fn burst(text: &str) -> Result<u64, String> {
 
 fn with_help(error: &dyn std::error::Error, help: &str) -> String {
     format!("{error}\n help: {help}")
-}
-
-fn warn_of_loss(in_force: &InForce) {
-    if let Some(why) = &in_force.lost {
-        output::warn(
-            format!(
-                "the text of the ruleset in force is lost ({why}); it was rebuilt from the kernel without comments and \
-                 without sets that no rule names"
-            ),
-            Some("apply the rules file again"),
-        );
-    }
-    if let Some(why) = &in_force.changes_lost {
-        output::warn(
-            format!(
-                "the record of changes of sets is lost ({why}): who is in them is read from the kernel"
-            ),
-            Some("the next change writes it down again"),
-        );
-    }
 }
 
 #[cfg(test)]

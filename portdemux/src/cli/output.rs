@@ -1,6 +1,6 @@
 //! Everything the command prints goes through here.
 
-mod progress;
+pub(super) mod progress;
 mod streams;
 
 use std::{
@@ -8,12 +8,11 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
-pub use progress::Progress;
 use streams::Stream;
 
 use super::visible::{except, visible};
 use crate::{
-    error::{Advice, NothingLoaded, command},
+    error::told,
     figures::{cut, padded, width},
 };
 
@@ -193,23 +192,6 @@ fn describe(error: &anyhow::Error) -> String {
         let _ = writeln!(text, "{} {}", label(" help:", "36"), visible(&advice));
     }
     text
-}
-
-/// What went wrong, in one line, and what to do about it.
-fn told(error: &anyhow::Error) -> (String, Option<String>) {
-    let mut advice = error
-        .downcast_ref::<Advice>()
-        .map(|advice| advice.0.clone());
-    let mut causes: Vec<String> = Vec::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if advice.as_ref() != Some(&cause) && causes.last() != Some(&cause) {
-            causes.push(cause);
-        }
-    }
-    if let Some(NothingLoaded { instance }) = error.downcast_ref() {
-        advice.get_or_insert_with(|| format!("{} attach IFACE loads it", command(instance)));
-    }
-    (causes.join(": "), advice)
 }
 
 fn label(label: &str, code: &str) -> String {

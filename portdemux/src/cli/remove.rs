@@ -28,8 +28,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let (lock, maps) = context.open_to_change()?;
-    let old = context.written(&maps)?;
+    let writer = context.open_to_change()?;
+    let old = context.written(&writer)?;
     let text = edit::remove(NAME, &context.command(), &old.text, &args.rules)
         .map_err(RulesError::of_the_ruleset_in_force)?;
     let edited = Edited {
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         safeguard: args.safeguard,
     };
     let change = edited
-        .put_in_force(context, &maps, &lock)
+        .put_in_force(context, &writer)
         .map_err(report::of_the_ruleset_in_force)?;
     report::change(context, &change);
     Ok(())

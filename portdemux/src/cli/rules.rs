@@ -7,17 +7,18 @@ use portdemux_common::ruleset::{Header, RuleId};
 use serde::Serialize;
 
 use super::{
-    Context, listeners,
+    Context,
+    counts::Traffic,
+    listeners,
     output::{Align, Table},
     socket,
-    stats::Traffic,
 };
 use crate::{
     clock::Clock,
     figures::{grouped, size},
     listeners::Behind,
     rules::{self, Destination, Word, flows::TIMEOUT_KEYS},
-    sockets::steered,
+    steered,
 };
 
 /// Show the rules in force and what came for each
@@ -103,22 +104,22 @@ struct Rule<'a> {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let maps = context.open()?;
-    let in_force = context.in_force(&maps)?;
-    let image = maps.image();
-    let ids = maps.rule_names(&image);
+    let instance = context.open()?;
+    let in_force = context.in_force(&instance)?;
+    let image = instance.maps.image();
+    let ids = instance.maps.rule_names(&image);
     let count = ids.keys().max().map_or(0, |&last| last as usize + 1);
-    let counters = maps.counters.rules(count);
+    let counters = instance.maps.counters.rules(count);
     let by_name: std::collections::HashMap<&str, RuleId> =
         ids.iter().map(|(&id, name)| (name.as_str(), id)).collect();
     // Without them the rules are worth knowing still.
     let mut behind = Behind::default();
-    let behind = behind.again(&maps);
+    let behind = behind.again(&instance.maps);
     let mut all_rules = in_force.ruleset.rules().iter();
     let is_for_socket = |rule: &rules::Rule| matches!(rule.to, Destination::Socket(_));
     // Who has which socket is asked of every process.
     let steered = if all_rules.any(is_for_socket) {
-        steered::all(&maps)
+        steered::all(&instance.maps)
     } else {
         Vec::new()
     };
@@ -174,7 +175,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.json {
         let now = Clock::now().unix;
         let report = Report {
-            instance: context.places.instance.to_string(),
+            instance: context.paths.instance.to_string(),
             generation: in_force.generation.0,
             attach: Attach::of(in_force.ruleset.attach()),
             defaults: in_force.ruleset.defaults().words().into_iter().collect(),

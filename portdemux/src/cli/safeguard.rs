@@ -7,9 +7,9 @@ use portdemux_common::reason::Reason;
 
 use super::{output, with_help};
 use crate::{
-    dataplane::{maps::Maps, pins::InstancePaths},
     error::Help as _,
     image::Compiled,
+    instance::Instance,
     lockout::{self, Cut},
     rules::duration::{duration_text, parse_duration, seconds},
     session::Hook,
@@ -93,12 +93,11 @@ impl Safeguard {
     /// A dry run goes on to say what would change, and ends in [`Self::finish`].
     pub(super) fn check(
         &self,
-        places: &InstancePaths,
-        maps: &Maps,
+        instance: &Instance,
         joining: &[Hook],
         new: &Compiled,
     ) -> Result<()> {
-        let cut = match lockout::cut(places, maps, joining, new) {
+        let cut = match lockout::cut(instance, joining, new) {
             Ok(Some(cut)) => cut,
             Ok(None) => return Ok(()),
             Err(error) if self.args.force.force || self.args.confirm.is_some() => {
@@ -121,7 +120,7 @@ impl Safeguard {
                 what("cuts"),
                 Some(&format!(
                     "it is undone after {within}, unless {} confirm comes",
-                    places.command()
+                    instance.paths.command()
                 )),
             );
             return Ok(());

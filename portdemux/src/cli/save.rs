@@ -4,15 +4,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{Context, boot, output, report};
+use super::{Context, output, told};
 use crate::{
     bounded, change,
     clock::Clock,
+    control::canonical,
     dataplane::mapped::catching,
     durable::{self, Before},
     error::Help as _,
     figures::grouped,
     rules::edit,
+    unconfirmed,
 };
 
 /// Write the rules in force to the file that they are applied from at boot
@@ -39,11 +41,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             let command = context.command();
             format!("{command} export writes to standard output; nothing was written")
         })?;
-    let (lock, maps) = context.open_to_change()?;
-    let places = &context.places;
+    let writer = context.open_to_change()?;
     // Nobody has said yet that it stays.
-    change::refuse_while_another_waits(places, &maps)?;
-    let written = change::written(places, &maps)?;
+    unconfirmed::refuse_while_one_waits(&writer)?;
+    let written = change::written(&writer)?;
     if written.in_force.generation.0 == 0 {
         return Err(anyhow!("no rules are in force")).help(|| {
             let command = context.command();
@@ -56,7 +57,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let text = edit::without_ended(&written.text, Clock::now().unix);
     // What a link leads to is replaced, not the link.
-    let found = report::canonical(&file).with_context(|| format!("find {}", file.display()))?;
+    let found = canonical(&file).with_context(|| format!("find {}", file.display()))?;
     let file = found.unwrap_or(file);
     let replaced = durable::replace(&file, &text, 0o644, Before::Kept)
         .with_context(|| format!("write {}", file.display()))
@@ -67,19 +68,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 "the file says what it said before".into()
             }
         })?;
-    if let Err(error) = catching(|| change::came_from(places, &maps, &lock, &file)) {
+    if let Err(error) = catching(|| change::came_from(&writer, &file)) {
         output::warn_of(
             "the rules in force do not say that they stand in this file",
             &error,
         );
     }
-    boot::keep(context, Some(&file), &text);
+    context
+        .keep(Some(&file), &text)
+        .into_iter()
+        .for_each(told::tell);
     let rules = written.in_force.ruleset.rules().len();
     let rules = match rules {
         1 => "1 rule".into(),
         count => format!("{} rules", grouped(count as u64)),
     };
-    let is_for_boot = boot::is_boot_file(context, &file);
+    let is_for_boot = context.is_boot_file(&file);
     let names_none = written.in_force.ruleset.attach().interfaces.is_empty();
     let file = file.display();
     let generation = written.in_force.generation.0;
@@ -92,7 +96,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .output
         .line(format!("{file}  generation {generation}, {rules}{kept}"));
     if is_for_boot && names_none {
-        boot::warn_of_no_interface(context, &maps);
+        told::tell(context.no_interface(&writer));
     }
     Ok(())
 }

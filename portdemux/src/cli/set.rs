@@ -120,12 +120,11 @@ fn change(
     force: Force,
 ) -> Result<()> {
     let name = name.strip_prefix('@').unwrap_or(name);
-    let (lock, maps) = context.open_to_change()?;
-    let in_force = context.in_force(&maps)?;
+    let writer = context.open_to_change()?;
+    let in_force = context.in_force(&writer)?;
     let wishes: Vec<(IpNet, Becomes)> = prefixes.iter().map(|&prefix| (prefix, becomes)).collect();
-    let places = &context.places;
     let safeguard = Safeguard::new(safeguard::Verb::Set, force.into(), false);
-    let check = |new: &_| safeguard.check(places, &maps, &[], new);
+    let check = |new: &_| safeguard.check(&writer, &[], new);
     // What becomes of others cannot cut the session, and need not be compiled to see that.
     let is_concerned = match Session::find() {
         Ok(session) => session.is_some_and(|session| {
@@ -136,7 +135,7 @@ fn change(
         Err(_) => true,
     };
     let check: Option<members::Check<'_>> = if is_concerned { Some(&check) } else { None };
-    let changed = members::change(places, &maps, &lock, &in_force, name, &wishes, check)?;
+    let changed = members::change(&writer, &in_force, name, &wishes, check)?;
     say(context, name, &changed);
     Ok(())
 }
@@ -211,8 +210,8 @@ struct ListedMember {
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<()> {
-    let maps = context.open()?;
-    let in_force = context.in_force(&maps)?;
+    let instance = context.open()?;
+    let in_force = context.in_force(&instance)?;
     let ruleset = &in_force.ruleset;
     let now = Clock::now().unix;
     let name = args.name.as_deref();
@@ -223,7 +222,7 @@ fn list(args: &ListArgs, context: &Context) -> Result<()> {
     };
     if args.json {
         let report = Report {
-            instance: context.places.instance.to_string(),
+            instance: context.paths.instance.to_string(),
             generation: in_force.generation.0,
             sets: sets
                 .into_iter()

@@ -1,23 +1,12 @@
 //! `portdemux upgrade`: make instances of older versions this version's.
 
 use anyhow::Result;
-use portdemux_common::ABI;
 
 use super::{
     Context,
-    attach::VERIFYING,
-    output::{self, Progress},
+    output::{self},
 };
-use crate::{
-    dataplane::{
-        abi::AbiDirectory,
-        links,
-        pins::{InstancePaths, Lock},
-    },
-    error::NothingLoaded,
-    figures::grouped,
-    upgrade::{self, Upgraded},
-};
+use crate::{control::Control, dataplane::links, error::NothingLoaded, instance::InstancePaths};
 
 /// Take over what an older version runs, under traffic
 ///
@@ -37,9 +26,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let instances = if args.all {
-        context.places.all()?
+        context.paths.all()?
     } else {
-        vec![context.places.clone()]
+        vec![context.paths.clone()]
     };
     let mut failed = None;
     let mut is_any = false;
@@ -65,9 +54,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Upgrades one instance, and says whether there is one.
-fn one(context: &Context, places: &InstancePaths) -> Result<bool> {
-    if !places.is_loaded()? {
-        let error = places.nothing_loaded();
+fn one(context: &Context, paths: &InstancePaths) -> Result<bool> {
+    if !paths.is_loaded()? {
+        let error = paths.nothing_loaded();
         return if error.is::<NothingLoaded>() {
             Ok(false)
         } else {
@@ -75,75 +64,9 @@ fn one(context: &Context, places: &InstancePaths) -> Result<bool> {
         };
     }
     links::check_capabilities()?;
-    let _progress = Progress::of(VERIFYING);
-    let lock = places.lock_within(context.patience)?;
-    let Some(upgraded) = upgrade::upgrade(places, &lock)? else {
-        return Ok(false);
+    let control = Control {
+        paths: paths.clone(),
+        ..Control::clone(context)
     };
-    say(context, places, &upgraded);
-    Ok(true)
-}
-
-/// Says what became of an instance.
-pub(super) fn say(context: &Context, places: &InstancePaths, upgraded: &Upgraded) {
-    let counted = |count: usize, one: &str| match count {
-        1 => format!("1 {one}"),
-        count => format!("{} {one}s", grouped(count as u64)),
-    };
-    let Upgraded {
-        from,
-        generation,
-        rules,
-        interfaces,
-        ..
-    } = upgraded;
-    let instance = &places.instance;
-    let programs = format!(
-        "generation {}, {}, programs on {}",
-        generation.0,
-        counted(*rules, "rule"),
-        counted(*interfaces, "interface"),
-    );
-    context.output.line(if *from == ABI {
-        format!("{instance}  this version's: {programs} renewed")
-    } else {
-        format!(
-            "{instance}  taken over from ABI {from} to {ABI}: {programs} exchanged; counters, flows and sockets kept"
-        )
-    });
-    if let Some(why) = &upgraded.lost {
-        output::warn(
-            format!(
-                "the text of the rules of instance {instance} is lost ({why}); it was rebuilt from the kernel"
-            ),
-            Some("apply the rules file again"),
-        );
-    }
-    for (warning, help) in &upgraded.warnings {
-        output::warn(warning, Some(help));
-    }
-}
-
-/// Takes an instance over that an older version made, and says so; does what is left of an upgrade that was begun.
-pub(super) fn take_over(context: &Context, lock: &Lock) -> Result<()> {
-    let places = &context.places;
-    if places.as_found()?.directory == AbiDirectory::Own {
-        return finish(context, lock);
-    }
-    if let Some(upgraded) = upgrade::upgrade(places, lock)? {
-        say(context, places, &upgraded);
-    }
-    Ok(())
-}
-
-/// Does what is left of an upgrade that was begun, and says so.
-pub(super) fn finish(context: &Context, lock: &Lock) -> Result<()> {
-    let places = &context.places;
-    if let Some(from) = upgrade::finish(places, lock)? {
-        output::note(format!(
-            "the upgrade of instance {} from ABI {from} was interrupted; it is done",
-            places.instance
-        ));
-    }
-    Ok(())
+    control.upgrade()
 }

@@ -13,11 +13,8 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{
-    damage::is_damage,
-    pins::{InstancePaths, unpin},
-};
-use crate::{dataplane::refused, error::Help as _};
+use super::{damage::is_damage, pins::unpin};
+use crate::{dataplane::refused, error::Help as _, instance::InstancePaths};
 
 const ENOLINK: i32 = 67;
 
@@ -39,7 +36,7 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 ///
 /// The kernel refuses.
 pub(super) fn attach(
-    places: &InstancePaths,
+    paths: &InstancePaths,
     object: &mut Ebpf,
     place: usize,
     name: &str,
@@ -52,7 +49,7 @@ pub(super) fn attach(
     if !has_links() {
         return attach_filter(program, name).with_context(failure);
     }
-    let pin = places.sent(place);
+    let pin = paths.sent(place);
     let replaced = PinnedLink::from_pin(&pin)
         .map_err(anyhow::Error::new)
         .and_then(|link| Ok(SchedClassifierLink::try_from(FdLink::from(link))?))
@@ -126,9 +123,9 @@ fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
 /// # Errors
 ///
 /// The pin cannot be removed.
-pub(super) fn detach(places: &InstancePaths, place: usize, carrier: Option<&str>) -> Result<()> {
+pub(super) fn detach(paths: &InstancePaths, place: usize, carrier: Option<&str>) -> Result<()> {
     detach_filters(carrier);
-    unpin(&places.sent(place))
+    unpin(&paths.sent(place))
 }
 
 /// Takes the program off interfaces of this network namespace, where no link holds it.

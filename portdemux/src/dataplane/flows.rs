@@ -144,6 +144,9 @@ pub(super) enum Directory {
 }
 
 impl Directory {
+    /// All of them. What begins a change goes last: whoever is killed while they go leaves something to go on from.
+    pub(super) const ALL: [Self; 3] = [Self::Staging, Self::InForce, Self::Before];
+
     /// Its path.
     pub(super) fn path(self, pins: &Path) -> PathBuf {
         pins.join(match self {

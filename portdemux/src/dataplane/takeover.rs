@@ -19,15 +19,17 @@ use aya::{
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
-    abi::{AbiDirectory, remove_tree},
     flows::{self, Flows},
     layout::{self, CARRIED, CounterSet, Earlier, KEPT},
     links,
     maps::{self, Maps, Prepared},
-    pins::{InstancePaths, Lock},
     quiesce, redirect_drops, steering,
     targets::XSK_DIRECTORY,
     trusted::is_there,
+};
+use crate::{
+    dataplane::pins::{remove_tree, unpin},
+    instance::{AbiDirectory, InstancePaths, Lock, Writer},
 };
 
 /// A ruleset that goes on under the same generation.
@@ -56,20 +58,15 @@ impl std::fmt::Debug for Staged {
 /// # Errors
 ///
 /// The kernel refuses; the older instance is as it was.
-pub fn stage(
-    older: (&InstancePaths, &Maps),
-    ruleset: Option<&Continued>,
-    lock: &Lock,
-) -> Result<Staged> {
-    let (places, before) = older;
-    let staged = places.with(AbiDirectory::Staged);
+pub fn stage(older: &Writer, ruleset: Option<&Continued>) -> Result<Staged> {
+    let staged = older.paths.with(AbiDirectory::Staged);
     let directory = staged.pins();
     remove_tree(&directory)?;
-    let result = make(&directory, before, ruleset)
-        .and_then(|maps| load(places, &maps, lock))
+    let result = make(&directory, &older.maps, ruleset)
+        .and_then(|maps| load(&older.paths, &maps))
         .and_then(|made| {
             // Last, as whoever places sources looks for programs to replace.
-            pin_links(&places.pins(), &directory)?;
+            pin_links(&older.paths.pins(), &directory)?;
             Ok(made)
         });
     if result.is_err() {
@@ -184,7 +181,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 /// Loads the programs for what an older instance is attached to, so that the kernel has taken them before
 /// anything changes.
-fn load(older: &InstancePaths, maps: &Maps, _lock: &Lock) -> Result<Staged> {
+fn load(older: &InstancePaths, maps: &Maps) -> Result<Staged> {
     let programs = links::loaded(older, maps)?;
     if steering::is_steering(older) {
         steering::check(maps).context("load the programs for sockets")?;
@@ -197,7 +194,8 @@ fn load(older: &InstancePaths, maps: &Maps, _lock: &Lock) -> Result<Staged> {
 /// # Errors
 ///
 /// Something cannot be moved, or the kernel refuses; [`finish`] does the rest.
-pub fn publish(older: &InstancePaths, abi: u32, staged: Staged, lock: &Lock) -> Result<()> {
+pub fn publish(lock: &Lock, abi: u32, staged: Staged) -> Result<()> {
+    let older = &lock.paths;
     let beside = older.with(AbiDirectory::Staged);
     let sign = older.sign();
     remove_tree(&sign)?;
@@ -210,13 +208,12 @@ pub fn publish(older: &InstancePaths, abi: u32, staged: Staged, lock: &Lock) -> 
     moved.context("move the older pins aside")?;
     rename_staged(older)?;
     remove_tree(&sign)?;
-    let own = older.with(AbiDirectory::Own);
-    exchange(&own, &own.open()?, staged.programs, lock)
+    exchange(&lock.own().open()?, staged.programs)
 }
 
-fn rename_staged(places: &InstancePaths) -> Result<()> {
-    let staged = places.with(AbiDirectory::Staged);
-    let own = places.with(AbiDirectory::Own);
+fn rename_staged(paths: &InstancePaths) -> Result<()> {
+    let staged = paths.with(AbiDirectory::Staged);
+    let own = paths.with(AbiDirectory::Own);
     fs::rename(staged.pins(), own.pins()).context("move the pins to their place")
 }
 
@@ -233,11 +230,11 @@ pub struct Begun {
 /// # Errors
 ///
 /// That cannot be seen, or the newer instance not get its name.
-pub fn begun(places: &InstancePaths) -> Result<Option<Begun>> {
-    let own = places.with(AbiDirectory::Own);
-    let staged = places.with(AbiDirectory::Staged);
+pub fn begun(paths: &InstancePaths) -> Result<Option<Begun>> {
+    let own = paths.with(AbiDirectory::Own);
+    let staged = paths.with(AbiDirectory::Staged);
     if !is_there(&own.pins())? && staged.overtaken()?.is_some() {
-        rename_staged(places)?;
+        rename_staged(paths)?;
     }
     let begun = own.overtaken()?;
     Ok(begun.map(|(abi, older)| Begun { abi, older }))
@@ -248,17 +245,18 @@ pub fn begun(places: &InstancePaths) -> Result<Option<Begun>> {
 /// # Errors
 ///
 /// The kernel refuses; it can be tried again.
-pub fn finish(places: &InstancePaths, begun: &Begun, lock: &Lock) -> Result<()> {
-    let own = places.with(AbiDirectory::Own);
-    remove_tree(&own.sign())?;
-    let maps = own.open()?;
-    if !is_there(&own.pins().join(CARRIED))? {
-        let programs = links::outdated(&own, &maps)?;
-        exchange(&own, &maps, programs, lock)?;
+pub fn finish(lock: &Lock, begun: &Begun) -> Result<()> {
+    let own = lock.own();
+    let pins = own.paths.pins();
+    remove_tree(&own.paths.sign())?;
+    let writer = own.open()?;
+    if !is_there(&pins.join(CARRIED))? {
+        let programs = links::outdated(&writer)?;
+        exchange(&writer, programs)?;
     }
-    carry(CounterSet::Traffic, &own.pins())?;
-    if maps.shape().is_some() {
-        carry(CounterSet::Flows, &own.pins())?;
+    carry(CounterSet::Traffic, &pins)?;
+    if writer.maps.shape().is_some() {
+        carry(CounterSet::Flows, &pins)?;
     }
     remove_tree(&begun.older)
 }
@@ -268,32 +266,27 @@ pub fn finish(places: &InstancePaths, begun: &Begun, lock: &Lock) -> Result<()> 
 /// # Errors
 ///
 /// The kernel refuses one; those before it are replaced.
-pub fn renew(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    let programs = links::loaded(places, maps)?;
-    links::exchange(places, maps, programs)?;
-    steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
-    redirect_drops::refresh(places, maps, lock).context("replace the programs that count losses")
+pub fn renew(writer: &Writer) -> Result<()> {
+    let programs = links::loaded(&writer.paths, &writer.maps)?;
+    links::exchange(writer, programs)?;
+    steering::refresh(writer).context("replace the programs for sockets")?;
+    redirect_drops::refresh(writer).context("replace the programs that count losses")
 }
 
 /// Exchanges the programs under their links, each in one step.
-fn exchange(
-    places: &InstancePaths,
-    maps: &Maps,
-    programs: Vec<(usize, Ebpf)>,
-    lock: &Lock,
-) -> Result<()> {
-    links::exchange(places, maps, programs)?;
-    let older = places.overtaken()?;
+fn exchange(writer: &Writer, programs: Vec<(usize, Ebpf)>) -> Result<()> {
+    links::exchange(writer, programs)?;
+    let older = writer.paths.overtaken()?;
     let adopt_flows = || match &older {
-        Some((_, older)) => adopt_flows(&Maps::open(older)?, maps),
+        Some((_, older)) => adopt_flows(&Maps::open(older)?, &writer.maps),
         None => Ok(()),
     };
     // What began while the programs were on their way: soon for those who wait for an answer, and whole once no older
     // program runs any more.
     adopt_flows()?;
-    steering::refresh(places, maps, lock).context("replace the programs for sockets")?;
+    steering::refresh(writer).context("replace the programs for sockets")?;
     if let Some((_, older)) = &older {
-        redirect_drops::exchange(places, maps, older)
+        redirect_drops::exchange(writer, older)
             .context("replace the programs that count losses")?;
     }
     // Programs of sockets can be interrupted where those of interfaces cannot.
@@ -311,7 +304,7 @@ fn carry(kind: CounterSet, pins: &Path) -> Result<()> {
     let unfinished = path.with_file_name(format!("{CARRIED}_new"));
     let mut set = vec![0; kind.own_bytes() / size_of::<u64>()];
     Earlier::beside(kind, pins)?.add(0, &mut set);
-    super::pins::unpin(&unfinished)?;
+    unpin(&unfinished)?;
     layout::write_carried(&unfinished, &set)?;
     fs::rename(&unfinished, &path).with_context(|| format!("move a map to {}", path.display()))
 }

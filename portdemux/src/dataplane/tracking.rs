@@ -6,18 +6,25 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use portdemux_common::{flows::State, policy::Timeouts};
+use aya::maps::MapInfo;
+use portdemux_common::{
+    flows::{Shape, State},
+    policy::Timeouts,
+};
 
 use super::{
     damage::is_damage,
     egress,
-    flows::{self, Directory, Flows},
+    flows::{self, Directory, FLOWS, Flows},
     links,
-    maps::{Maps, text},
-    pins::{InstancePaths, Lock},
+    maps::text,
     trusted::is_there,
 };
-use crate::{error::Help as _, interface, sockets};
+use crate::{
+    error::Help as _,
+    instance::{Instance, Writer},
+    interface, sockets,
+};
 
 /// What is wrong if [`resume`] fails.
 pub const UNRESUMED: &str = "a change of what tracks flows was interrupted, and is not finished";
@@ -41,32 +48,70 @@ pub struct Wanted {
 /// # Errors
 ///
 /// The kernel refuses; whatever ruleset is in force stays, and the programs that obey it.
-pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) -> Result<()> {
-    resume(places, maps, lock)?;
+pub fn begin(writer: &Writer, wanted: &Wanted) -> Result<()> {
+    resume(writer)?;
     let new = flows::shape(wanted.flows, wanted.half_open)?;
-    let old = maps.shape();
+    change_to(writer, new, &wanted.timeouts)
+}
+
+/// Takes back what [`begin`] did, however far it came: then there are tables as large as they were before, or none.
+///
+/// # Errors
+///
+/// The kernel refuses; the next writer tries it again.
+pub fn return_to(writer: &Writer, before: Option<Shape>, timeouts: &Timeouts) -> Result<()> {
+    match before {
+        Some(before) if writer.maps.header().defaults.flows != 0 => {
+            resume(writer)?;
+            change_to(writer, before, timeouts)
+        }
+        // Where one cannot be loaded, as may be why it is taken back, those that run are the right ones.
+        Some(_) | None => stop(writer, are_used(writer)?),
+    }
+}
+
+/// Whether a program on an interface uses tables of flows, as far as that can be seen.
+fn are_used(writer: &Writer) -> Result<bool> {
+    let mut using = Vec::new();
+    for directory in Directory::ALL {
+        let pin = directory.path(&writer.paths.pins()).join(FLOWS);
+        if is_there(&pin)? {
+            let Ok(map) = MapInfo::from_pin(&pin) else {
+                return Ok(true);
+            };
+            using.extend(links::programs_with(map.id()));
+        }
+    }
+    let attached = links::pinned(&writer.paths)?;
+    let uses = |program: u32| using.contains(&program);
+    Ok(attached.iter().any(|link| link.program.is_none_or(uses)))
+}
+
+/// Gives all programs tables of this shape, with the flows of those that they have.
+fn change_to(writer: &Writer, new: Shape, timeouts: &Timeouts) -> Result<()> {
+    let old = writer.maps.shape();
     let is_same = old.is_some_and(|old| (old.known, old.half_open) == (new.known, new.half_open));
-    let before = match maps.flows() {
+    let before = match writer.maps.flows() {
         // Tables that are damaged are made anew; flows cannot be taken from them.
         Err(error) if is_damage(&error) => None,
         before => before?,
     };
     if is_same && let Some(tables) = &before {
         // Whoever made them may have been killed before all programs had them.
-        if links::all_use(places, tables.id)? {
+        if links::all_use(&writer.paths, tables.id)? {
             return Ok(());
         }
-        refuse_other_namespaces(maps, places)?;
-        return links::replace_all(places, maps, lock);
+        refuse_other_namespaces(writer)?;
+        return links::replace_all(writer);
     }
-    refuse_other_namespaces(maps, places)?;
+    refuse_other_namespaces(writer)?;
     // Made beside their place and moved there whole.
-    let pins = places.pins();
+    let pins = writer.paths.pins();
     let directory = Directory::InForce.path(&pins);
     let staging = Directory::Staging.path(&pins);
     remove_tree(&staging)?;
     Flows::create(&staging, new, before.is_some().then_some(&*directory))?;
-    let tables = maps.open_flows(&staging, new)?;
+    let tables = writer.maps.open_flows(&staging, new)?;
     let now = flows::now();
     if let Some(before) = &before {
         tables.adopt(before);
@@ -74,7 +119,7 @@ pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) 
         tables.reset_counters();
         for (key, is_from_here) in sockets::connected().context("list the sockets of this host")? {
             let state = State::established(is_from_here);
-            let until = now.wrapping_add(state.timeout(key.protocol(), &wanted.timeouts));
+            let until = now.wrapping_add(state.timeout(key.protocol(), timeouts));
             let _ = tables.remember(&key, state, until);
         }
     }
@@ -86,13 +131,8 @@ pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) 
     } else {
         fs::create_dir(&aside).with_context(|| format!("create {}", aside.display()))?;
     }
-    maps.set_shape(Some(new));
-    let finished = finish(places, maps, lock);
-    if finished.is_err() && old.is_none() {
-        // The programs that run do without.
-        end(places, maps, lock)?;
-    }
-    finished
+    writer.maps.set_shape(Some(new));
+    finish(writer)
 }
 
 /// Does what is left of a change of the tables that was interrupted, or takes it back: then tables stand in their
@@ -101,43 +141,44 @@ pub fn begin(places: &InstancePaths, maps: &Maps, lock: &Lock, wanted: &Wanted) 
 /// # Errors
 ///
 /// As [`begin`] and [`end`]; the next writer tries it again.
-pub fn resume(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    if maps.header().defaults.flows == 0 {
+pub fn resume(writer: &Writer) -> Result<()> {
+    if writer.maps.header().defaults.flows == 0 {
         // It was begun for rules that did not come in force, or ends with those before.
-        return end(places, maps, lock);
+        return end(writer);
     }
-    let pins = places.pins();
+    let pins = writer.paths.pins();
     let beside = [Directory::Staging, Directory::Before].map(|directory| directory.path(&pins));
     if !is_there(&beside[0])? && !is_there(&beside[1])? {
         return Ok(());
     }
-    finish(places, maps, lock)
+    finish(writer)
 }
 
 /// Puts the tables that the instance says it has in their place, and gives them to all programs.
-fn finish(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    let pins = places.pins();
+fn finish(writer: &Writer) -> Result<()> {
+    let pins = writer.paths.pins();
     let directory = Directory::InForce.path(&pins);
-    let found = maps
+    let found = &writer
+        .maps
         .shape()
         .map(|shape| flows::directory_of(&pins, &shape))
         .filter(|found| *found != directory);
     if let Some(found) = found {
         fs::rename(found, &directory).context("move the tables of flows to their place")?;
     }
-    let tables = match maps.flows() {
+    let tables = match writer.maps.flows() {
         // They are made anew for the next ruleset.
         Err(error) if is_damage(&error) => None,
         tables => tables?,
     };
     if let Some(tables) = &tables
-        && !links::all_use(places, tables.id)?
+        && !links::all_use(&writer.paths, tables.id)?
     {
-        refuse_other_namespaces(maps, places)?;
+        refuse_other_namespaces(writer)?;
         let before = Flows::before(&pins, |own| own)?;
         let adopt = || before.iter().for_each(|before| tables.adopt(before));
         adopt();
-        let replaced = links::replace_all(places, maps, lock);
+        let replaced = links::replace_all(writer);
         // What began while the programs were on their way.
         adopt();
         replaced?;
@@ -153,26 +194,34 @@ fn finish(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// A program cannot be replaced or a pin not be removed.
-pub fn end(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    let pins = places.pins();
-    // What begins a change goes last: whoever is killed here leaves something to go on from.
-    let all = [Directory::Staging, Directory::InForce, Directory::Before];
-    let all = all.map(|directory| directory.path(&pins));
-    let mut is_any_there = maps.shape().is_some();
+pub fn end(writer: &Writer) -> Result<()> {
+    stop(writer, true)
+}
+
+fn stop(writer: &Writer, replaces_programs: bool) -> Result<()> {
+    let pins = writer.paths.pins();
+    let all = Directory::ALL.map(|directory| directory.path(&pins));
+    let mut is_any_there = writer.maps.shape().is_some();
     for directory in &all {
         is_any_there |= is_there(directory)?;
     }
     if !is_any_there {
         return Ok(());
     }
-    maps.set_shape(None);
-    links::replace_all(places, maps, lock)?;
+    writer.maps.set_shape(None);
+    if replaces_programs {
+        links::replace_all(writer)?;
+    }
     let present = interface::list()?;
-    let attached = links::pinned(places)?;
-    for (place, _) in maps.interfaces() {
+    let attached = links::pinned(&writer.paths)?;
+    for (place, _) in writer.maps.interfaces() {
         let link = attached.iter().find(|link| link.place == place);
         let carrier = link.and_then(|link| link.carrier(&present));
-        egress::detach(places, place, carrier.map(|carrier| carrier.name.as_str()))?;
+        egress::detach(
+            &writer.paths,
+            place,
+            carrier.map(|carrier| carrier.name.as_str()),
+        )?;
     }
     for directory in all {
         remove_tree(&directory)?;
@@ -181,12 +230,16 @@ pub fn end(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
 }
 
 /// The program on the way out is attached by a name in this network namespace.
-fn refuse_other_namespaces(maps: &Maps, places: &InstancePaths) -> Result<()> {
+fn refuse_other_namespaces(instance: &Instance) -> Result<()> {
     let here = interface::namespace()?;
-    let attached = links::pinned(places)?;
-    let elsewhere = maps.interfaces().into_iter().find(|(place, interface)| {
-        interface.netns != here && attached.iter().any(|link| link.place == *place)
-    });
+    let attached = links::pinned(&instance.paths)?;
+    let elsewhere = instance
+        .maps
+        .interfaces()
+        .into_iter()
+        .find(|(place, interface)| {
+            interface.netns != here && attached.iter().any(|link| link.place == *place)
+        });
     let Some((_, interface)) = elsewhere else {
         return Ok(());
     };

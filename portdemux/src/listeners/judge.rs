@@ -18,10 +18,10 @@ use super::reach::{Part, Reach};
 use crate::{
     attached::{self, State},
     clock::Clock,
-    dataplane::{maps::Maps, pins::InstancePaths},
     explain::packet,
     host,
     image::Compiled,
+    instance::Instance,
     interface::{Watched, watched},
     presence::Present,
     recover,
@@ -66,13 +66,13 @@ impl Judge {
     /// # Errors
     ///
     /// The kernel does not list interfaces or addresses.
-    pub fn new(places: &InstancePaths, maps: &Maps, rules: Option<&Ruleset>) -> Result<Self> {
-        let attached = attached::interfaces(places, maps)?.into_iter();
+    pub fn new(instance: &Instance, rules: Option<&Ruleset>) -> Result<Self> {
+        let attached = attached::interfaces(instance)?.into_iter();
         let attached = attached.filter(|interface| interface.state == State::Attached);
         let watched = watched(&attached.map(|interface| interface.index).collect())?;
-        let ruleset = maps.compiled();
-        let names = maps.rule_names(&ruleset);
-        let present = Present::look(maps)?;
+        let ruleset = instance.maps.compiled();
+        let names = instance.maps.rule_names(&ruleset);
+        let present = Present::look(&instance.maps)?;
         Ok(Self::of(ruleset, names, rules, present, watched))
     }
 

@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bounded,
-    dataplane::pins::{Lock, unpin},
+    dataplane::pins::unpin,
     error::Advice,
+    instance::Lock,
     rules::{
         Ruleset,
         source::{Becomes, MemberChange},

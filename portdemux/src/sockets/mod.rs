@@ -5,8 +5,8 @@
 
 mod connected;
 mod diag;
+mod family;
 mod holders;
-pub mod steered;
 mod table;
 pub mod take;
 
@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 pub use connected::{connected, words};
+pub use family::Family;
 pub use holders::{Holder, Holders};
 pub(crate) use holders::{has_gone, open_in};
 use portdemux_common::wire::Transport;

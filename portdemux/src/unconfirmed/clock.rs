@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long the kernel runs.
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or(0);
     Duration::new(now.tv_sec.cast_unsigned(), nanoseconds)

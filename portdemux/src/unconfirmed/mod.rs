@@ -3,12 +3,11 @@
 //! What waits stands in a file among the instance's records, written before the new ruleset is put in
 //! force: with the generation that the change leads to, the time at which it is undone and the hash of the text
 //! that is put back then, which has a record of its own by that time. Whatever is killed after that, either that
-//! generation is not in force, and the file means nothing, or it is, and somebody will undo it: the [`guardian`], or
+//! generation is not in force, and the file means nothing, or it is, and somebody will undo it: the [guardian](crate::confirm::guardian), or
 //! the next command that changes something. Undoing it writes nothing: the generation that follows, with the text
 //! of before, says that it was undone. Confirming a change is removing the file.
 
-mod clock;
-pub mod guardian;
+pub(crate) mod clock;
 mod tries;
 
 use std::{
@@ -19,23 +18,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portdemux_common::{
-    ruleset::{Header, RulesetImage},
-    state::Generation,
-};
+use portdemux_common::ruleset::{Header, RulesetImage};
 use serde::{Deserialize, Serialize};
 pub use tries::Tries;
 
 use crate::{
-    bounded,
-    change::{self, Change},
-    dataplane::{
-        maps::Maps,
-        pins::{InstancePaths, Lock, unpin},
-    },
-    error::{Help as _, Warning},
+    background, bounded,
+    dataplane::{maps::Maps, pins::unpin},
+    error::Help as _,
+    instance::{Instance, InstancePaths, Lock, Writer, is_held},
     records::{Kept, Record, Records, TextHash},
+    rules::{duration::seconds, file},
 };
+
+/// The verb that a guardian is started with.
+pub const GUARD: &str = "guard";
 
 /// A change that waits for its confirmation, or has been undone without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +43,7 @@ pub struct UnconfirmedChange {
     pub within: Duration,
     text_hash: TextHash,
     /// When it is undone, as time since the kernel started.
-    deadline: Duration,
+    pub(crate) deadline: Duration,
     /// Which run of the kernel that is.
     boot: String,
     before: Before,
@@ -90,8 +87,8 @@ impl UnconfirmedChange {
     /// # Errors
     ///
     /// It cannot be read.
-    pub fn read(places: &InstancePaths) -> Result<Option<Self>> {
-        let path = path(places);
+    pub fn read(paths: &InstancePaths) -> Result<Option<Self>> {
+        let path = path(paths);
         let text = match bounded::kept(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("read {}", path.display()))?,
@@ -128,8 +125,8 @@ impl UnconfirmedChange {
 
     /// How often it was tried in vain to undo it.
     #[must_use]
-    pub fn tries(&self, places: &InstancePaths) -> Tries {
-        Tries::read(places)
+    pub fn tries(&self, paths: &InstancePaths) -> Tries {
+        Tries::read(paths)
     }
 
     /// The time that is left; none if it is over.
@@ -138,46 +135,47 @@ impl UnconfirmedChange {
         (!left.is_zero()).then_some(left)
     }
 
+    /// The hash of the text before, which has a record from here on.
+    ///
+    /// # Errors
+    ///
+    /// The text stands here, as older builds wrote it, and cannot be understood or recorded.
+    pub(crate) fn before(&self, lock: &Lock) -> Result<TextHash> {
+        let hash = self.before.hash();
+        if let Before::Here(record) = &self.before {
+            let ruleset = file::parse("the rules before", &record.text)
+                .context("understand the text of the rules before")?;
+            Records::new(lock.paths.records()).write(record, &hash, &ruleset, lock)?;
+        }
+        Ok(hash)
+    }
+
     /// Writes it down, in the place of what was there.
-    fn write(&self, places: &InstancePaths) -> Result<()> {
-        let path = path(places);
+    fn write(&self, paths: &InstancePaths) -> Result<()> {
+        let path = path(paths);
         // Under another name first: it is there whole or not at all.
         let unfinished = path.with_extension("new");
         let write = || -> io::Result<()> {
             bounded::create(&unfinished)?.write_all(&serde_json::to_vec(self)?)?;
-            Tries::reserve(places)?;
+            Tries::reserve(paths)?;
             fs::rename(&unfinished, &path)
         };
         write().with_context(|| format!("write {}", path.display()))
     }
-
-    /// Puts back what was in force before. The change stays on record, as one that was undone.
-    ///
-    /// # Errors
-    ///
-    /// Its record cannot be read, or the kernel refuses; the change stays in force and on record.
-    pub fn undo(&self, places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Change> {
-        if let Before::Here(record) = &self.before {
-            change::keep_record(places, record, lock)?;
-        }
-        change::return_to(places, maps, lock, &self.before.hash())
-    }
 }
 
-/// Sees to it that the change to `new`, which is about to be made, is undone unless it is confirmed. Returns the
-/// hash of the text that is put back then.
+/// Sees to it that the change to `new`, which is about to be made, is undone unless it is confirmed: then the text of
+/// the hash `before` is put back, which has a record.
 ///
 /// # Errors
 ///
-/// The text before cannot be kept, something cannot be written or no process started; nothing waits.
+/// Something cannot be written or no process started; nothing waits.
 pub(crate) fn begin(
-    places: &InstancePaths,
-    maps: &Maps,
-    lock: &Lock,
+    writer: &Writer,
     within: Duration,
+    before: TextHash,
     new: &RulesetImage,
-) -> Result<TextHash> {
-    let before = change::keep(places, maps, lock)?;
+) -> Result<()> {
     let unconfirmed = UnconfirmedChange {
         generation: new.header.generation,
         within,
@@ -186,15 +184,27 @@ pub(crate) fn begin(
         boot: clock::boot()?,
         before: Before::Kept(before),
     };
-    let begun = unconfirmed.write(places).and_then(|()| {
-        guardian::start(places, lock)
-            .context("start the process that undoes the change")
-            .help(|| "nothing was changed".into())
-    });
+    let begun = unconfirmed
+        .write(&writer.paths)
+        .and_then(|()| start_guardian(&writer.paths).help(|| "nothing was changed".into()));
     if begun.is_err() {
-        discard(places, lock)?;
+        discard(writer.lock())?;
     }
-    begun.map(|()| before)
+    begun
+}
+
+/// Starts a guardian of what waits in an instance, and waits until it stands by itself.
+fn start_guardian(paths: &InstancePaths) -> Result<()> {
+    background::start(paths, &[GUARD]).context("start the process that undoes the change")
+}
+
+/// Whether a guardian stands by.
+///
+/// # Errors
+///
+/// That cannot be seen.
+pub fn is_guarded(paths: &InstancePaths) -> io::Result<bool> {
+    is_held(&path(paths))
 }
 
 /// Forgets what waits: it is confirmed, void, or was undone.
@@ -202,10 +212,10 @@ pub(crate) fn begin(
 /// # Errors
 ///
 /// The file cannot be removed.
-pub fn discard(places: &InstancePaths, _lock: &Lock) -> Result<()> {
-    unpin(&path(places))?;
+pub fn discard(lock: &Lock) -> Result<()> {
+    unpin(&path(&lock.paths))?;
     // Without the other file it means nothing.
-    let _: Result<()> = unpin(&tries::path(places));
+    let _: Result<()> = unpin(&tries::path(&lock.paths));
     Ok(())
 }
 
@@ -215,19 +225,15 @@ pub fn discard(places: &InstancePaths, _lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The record cannot be read or written, or the guardian does not start.
-pub(crate) fn hand_over(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    let Some(mut unconfirmed) = UnconfirmedChange::read(places)? else {
+pub(crate) fn hand_over(writer: &Writer) -> Result<()> {
+    let Some(mut unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return Ok(());
     };
-    match unconfirmed.standing(maps) {
+    match unconfirmed.standing(&writer.maps) {
         Standing::Waits(_) | Standing::Overdue => {
-            if let Before::Here(record) = &unconfirmed.before {
-                change::keep_record(places, record, lock)?;
-                let hash = record.hash();
-                unconfirmed.before = Before::Kept(hash);
-            }
-            unconfirmed.write(places)?;
-            guardian::start(places, lock).context("start the process that undoes the change")
+            unconfirmed.before = Before::Kept(unconfirmed.before(writer.lock())?);
+            unconfirmed.write(&writer.paths)?;
+            start_guardian(&writer.paths)
         }
         Standing::Undone | Standing::Void => Ok(()),
     }
@@ -239,59 +245,48 @@ pub(crate) fn hand_over(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Res
 /// # Errors
 ///
 /// That cannot be seen.
-pub(crate) fn is_hopeless(places: &InstancePaths, maps: &Maps) -> Result<bool> {
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+pub(crate) fn is_hopeless(instance: &Instance) -> Result<bool> {
+    let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
         return Ok(false);
     };
-    if unconfirmed.standing(maps) != Standing::Overdue {
+    if unconfirmed.standing(&instance.maps) != Standing::Overdue {
         return Ok(false);
     }
     let Before::Kept(hash) = &unconfirmed.before else {
         return Ok(false);
     };
-    let before = Records::new(places.records()).read(hash)?;
+    let before = Records::new(instance.paths.records()).read(hash)?;
     Ok(matches!(before, Kept::Lost(_)))
 }
 
-/// A change that was not confirmed in time, and the generation that undid it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undone {
-    /// The change.
-    pub generation: u64,
-    /// What is in force since.
-    pub by: Generation,
-    /// What could not be had of what the rules name that are in force again.
-    pub warnings: Vec<Warning>,
-}
-
-/// Undoes a change that should have been undone already.
+/// Refuses a change while another waits to be confirmed.
 ///
 /// # Errors
 ///
-/// Something cannot be read or written.
-pub fn settle(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<Option<Undone>> {
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
-        return Ok(None);
+/// One does.
+pub(crate) fn refuse_while_one_waits(instance: &Instance) -> Result<()> {
+    let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
+        return Ok(());
     };
-    match unconfirmed.standing(maps) {
-        Standing::Waits(_) | Standing::Undone => Ok(None),
-        Standing::Void => discard(places, lock).map(|()| None),
-        Standing::Overdue => {
-            let generation = unconfirmed.generation;
-            let change = unconfirmed
-                .undo(places, maps, lock)
-                .context("undo a change that was not confirmed in time")?;
-            let by = change.generation.unwrap_or_else(|| maps.generation());
-            let warnings = change.warnings;
-            Ok(Some(Undone {
-                generation,
-                by,
-                warnings,
-            }))
-        }
-    }
+    let left = match unconfirmed.standing(&instance.maps) {
+        Standing::Waits(left) => left,
+        Standing::Overdue => Duration::ZERO,
+        Standing::Undone | Standing::Void => return Ok(()),
+    };
+    Err(anyhow::anyhow!(
+        "generation {} waits to be confirmed ({} left)",
+        unconfirmed.generation,
+        seconds(left)
+    ))
+    .help(|| {
+        let command = instance.paths.command();
+        format!(
+            "{command} confirm keeps it, {command} confirm --undo returns to the rules before; nothing was changed"
+        )
+    })
 }
 
-fn path(places: &InstancePaths) -> PathBuf {
-    places.records().join("pending.json")
+/// Where the record of what waits is.
+pub(crate) fn path(paths: &InstancePaths) -> PathBuf {
+    paths.records().join("pending.json")
 }

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{bounded, dataplane::pins::InstancePaths};
+use crate::{bounded, instance::InstancePaths};
 
 /// How much room there is, in bytes.
 const ROOM: usize = 1024;
@@ -28,19 +28,19 @@ pub struct Tries {
 
 impl Tries {
     /// Those of what waits in an instance; none where nothing could be written about them.
-    pub(super) fn read(places: &InstancePaths) -> Self {
-        let text = bounded::kept(&path(places)).unwrap_or_default();
+    pub(super) fn read(paths: &InstancePaths) -> Self {
+        let text = bounded::kept(&path(paths)).unwrap_or_default();
         serde_json::from_str(text.trim_end()).unwrap_or_default()
     }
 
     /// Takes the room for them.
-    pub(super) fn reserve(places: &InstancePaths) -> io::Result<()> {
-        bounded::create(&path(places))?.write_all(Self::default().padded()?.as_bytes())
+    pub(super) fn reserve(paths: &InstancePaths) -> io::Result<()> {
+        bounded::create(&path(paths))?.write_all(Self::default().padded()?.as_bytes())
     }
 
     /// Writes them down, into the room that there is.
-    pub(super) fn write(&self, places: &InstancePaths) -> io::Result<()> {
-        let file = bounded::open(&path(places), File::options().write(true))?;
+    pub(crate) fn write(&self, paths: &InstancePaths) -> io::Result<()> {
+        let file = bounded::open(&path(paths), File::options().write(true))?;
         file.write_all_at(self.padded()?.as_bytes(), 0)
     }
 
@@ -56,8 +56,8 @@ impl Tries {
     }
 }
 
-pub(super) fn path(places: &InstancePaths) -> PathBuf {
-    places.records().join("pending.tries")
+pub(super) fn path(paths: &InstancePaths) -> PathBuf {
+    paths.records().join("pending.tries")
 }
 
 #[cfg(test)]

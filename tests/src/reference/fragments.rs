@@ -6,7 +6,7 @@ use portdemux_common::{policy::TICK_SHIFT, reason::Verdict};
 
 use super::{
     facts::{Piece, Whole},
-    model::Judgement,
+    judgement::Judgement,
 };
 
 /// For how long a first fragment is remembered, in ticks: 30 seconds.

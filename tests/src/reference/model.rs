@@ -19,20 +19,10 @@ use super::{
     facts::{About, Facts, Key},
     flows::{Flows, Packet, Side},
     fragments::Fragments,
+    judgement::Judgement,
     rates::Rates,
 };
 use crate::answer::{Class, Fragment};
-
-/// What becomes of a packet, why, and the name of the rule whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// What happens to it.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: &'static str,
-    /// The rule.
-    pub rule: Option<String>,
-}
 
 /// What is to be said of a packet that came in.
 #[derive(Clone, Debug, PartialEq, Eq)]

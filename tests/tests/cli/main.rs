@@ -3,6 +3,7 @@
 mod attached;
 mod bed;
 mod changes;
+mod embedded;
 mod explain;
 mod explain_state;
 mod failures;

@@ -18,12 +18,11 @@ use portdemux::{
     clock::Clock,
     dataplane::{
         links,
-        maps::Maps,
-        pins::{InstancePaths, Lock},
         tracking::{self, Wanted},
     },
     host::{Host, State},
     image::{self, Compiled},
+    instance::{InstancePaths, Writer},
     rules::file,
 };
 use portdemux_common::{
@@ -164,9 +163,8 @@ type Remembered = BTreeMap<([u64; FlowKey::WORDS], bool), (u64, u64, [u64; 2], [
 
 /// An instance that is attached to nothing, and its programs.
 pub(crate) struct Kernel {
-    pub(crate) maps: Maps,
+    pub(crate) writer: Writer,
     object: Ebpf,
-    _lock: Lock,
     _bpffs: Bpffs,
     _state: TempDir,
 }
@@ -177,13 +175,12 @@ impl Kernel {
     pub(crate) fn new(text: &str) -> Result<(Self, Compiled)> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = InstancePaths::new(
+        let paths = InstancePaths::new(
             "agree".parse().map_err(anyhow::Error::msg)?,
             bpffs.path().into(),
             state.path().into(),
         );
-        let lock = places.lock()?;
-        let maps = places.open_or_create(&lock)?;
+        let writer = paths.lock()?.open_or_create()?;
         let ruleset = file::parse("rules", text)?;
         let settings = ruleset.flows().context("it tracks no flows")?;
         // Room for all: who gives way depends on the time, which the two do not read at once.
@@ -192,15 +189,17 @@ impl Kernel {
             half_open: 1 << 17,
             timeouts: settings.ticks(),
         };
-        tracking::begin(&places, &maps, &lock, &wanted)?;
+        tracking::begin(&writer, &wanted)?;
         let names: Vec<&str> = ruleset
             .rules()
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        maps.install(&names, [0; 32], |ids| image::compile(&ruleset, ids))?;
-        let compiled = maps.compiled();
-        let mut object = links::load(&maps, 0, maps.shape())?;
+        writer
+            .maps
+            .install(&names, [0; 32], |ids| image::compile(&ruleset, ids))?;
+        let compiled = writer.maps.compiled();
+        let mut object = links::load(&writer.maps, 0, writer.maps.shape())?;
         let received: &mut Xdp = object
             .program_mut(links::FLOW_PROGRAM)
             .context("no program")?
@@ -211,9 +210,8 @@ impl Kernel {
         sent.load()?;
         Ok((
             Self {
-                maps,
+                writer,
                 object,
-                _lock: lock,
                 _bpffs: bpffs,
                 _state: state,
             },
@@ -365,8 +363,8 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
         return Ok(());
     }
     let (kernel, rules) = Kernel::new(&RULES.replace("INBOUND", inbound))?;
-    kernel.maps.counters.allot(own);
-    let tables = kernel.maps.flows()?.context("there are no tables")?;
+    kernel.writer.maps.counters.allot(own);
+    let tables = kernel.writer.maps.flows()?.context("there are no tables")?;
     let mut host = Core::new(tables.shape);
     ensure!(TICK_SHIFT > 0);
     let mut random = Random::new(3);

@@ -27,7 +27,8 @@ use portdemux_tests::{
     generate::{Random, traffic::Traffic},
     reference::{
         self,
-        model::{Judgement, Model, Now},
+        judgement::Judgement,
+        model::{Model, Now},
     },
     require,
     sequence::{
@@ -222,7 +223,7 @@ fn the_attached_programs_remember_as_the_model_does() -> Result<()> {
         let text = for_a_month(text);
         let (kernel, _) = Kernel::new(&text)?;
         let ruleset = file::parse("rules", &text)?;
-        let counters = &kernel.maps.counters;
+        let counters = &kernel.writer.maps.counters;
         let mut model = Model::new(usize::MAX);
         for (number, step) in Traffic::new(Random::new(7), 0).take(LENGTH).enumerate() {
             let context = || format!("packet {number}: {step:02x?}");

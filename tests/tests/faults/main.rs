@@ -10,6 +10,7 @@ mod cases;
 mod commands;
 mod follower;
 mod guard;
+mod late;
 
 use std::{env, io::Write as _};
 

@@ -12,10 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use portdemux::{
-    dataplane::{
-        links::{self, Attachment, Wish},
-        pins::InstancePaths,
-    },
+    dataplane::links::{self, Attachment, Wish},
+    instance::InstancePaths,
     interface,
 };
 use portdemux_common::state::Mode;
@@ -123,7 +121,7 @@ fn a_writer_waits_for_another_and_names_one_that_does_not_end() -> Result<()> {
     let lab = Lab::new()?;
     let portdemux = Portdemux::new(&lab.server)?;
     portdemux.ok(&["attach", INTERFACE])?;
-    let lock = places(&portdemux)?.lock()?;
+    let lock = paths(&portdemux)?.lock()?;
     let mut waiting = Running::spawn(portdemux.command(&["add", "1/tcp", "--name", "late"]))?;
     // Reading does not wait.
     ensure!(names(&portdemux)?.is_empty());
@@ -132,7 +130,7 @@ fn a_writer_waits_for_another_and_names_one_that_does_not_end() -> Result<()> {
     waiting.wait(PATIENCE)?.success()?;
     ensure!(names(&portdemux)? == BTreeSet::from(["late".to_owned()]));
 
-    let _lock = places(&portdemux)?.lock()?;
+    let _lock = paths(&portdemux)?.lock()?;
     let refused = Running::spawn(portdemux.command(&["add", "2/tcp"]))?.wait(PATIENCE)?;
     ensure!(refused.code() == Some(1));
     let holder = format!(
@@ -155,7 +153,7 @@ fn an_instance_that_is_removed_under_a_waiting_writer_is_not_half_there() -> Res
         // The last round may have left one.
         portdemux.run(&["detach", "--all"])?;
         portdemux.ok(&["attach", INTERFACE])?;
-        let lock = places(&portdemux)?.lock()?;
+        let lock = paths(&portdemux)?.lock()?;
         let remove = Running::spawn(portdemux.command(&["detach", "--all"]))?;
         let add = Running::spawn(portdemux.command(&["add", "1/tcp"]))?;
         let attach = Running::spawn(portdemux.command(&["attach", INTERFACE]))?;
@@ -182,13 +180,13 @@ fn a_lock_is_had_however_often_its_directory_goes() -> Result<()> {
     }
     let lab = Lab::new()?;
     let portdemux = Portdemux::new(&lab.server)?;
-    let places = places(&portdemux)?;
+    let paths = paths(&portdemux)?;
     let is_over = AtomicBool::new(false);
     let removals = AtomicU32::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                if fs::remove_dir_all(places.records()).is_ok() {
+                if fs::remove_dir_all(paths.records()).is_ok() {
                     removals.fetch_add(1, Ordering::Relaxed);
                 }
                 // Some chance for the other.
@@ -197,7 +195,7 @@ fn a_lock_is_had_however_often_its_directory_goes() -> Result<()> {
         });
         let had = wait_until("many removals", PATIENCE, || {
             for _ in 0..100 {
-                places.lock()?;
+                paths.lock()?;
             }
             Ok(removals.load(Ordering::Relaxed) > 300)
         });
@@ -272,19 +270,17 @@ fn a_program_that_was_exchanged_since_interfaces_were_listed_is_not_taken_off() 
     let listed = listed.context("no interface")?;
     portdemux.ok(&["attach", INTERFACE])?;
 
-    let places = places(&portdemux)?;
-    let _lock = places.lock()?;
-    let maps = places.open()?;
+    let writer = paths(&portdemux)?.lock()?.open()?;
     let attached = lab.server.enter(|| {
         let netns = interface::namespace()?;
-        links::attach(&places, &maps, listed, netns, Wish::Auto)
+        links::attach(&writer, listed, netns, Wish::Auto)
     })?;
     let mode = Mode::Native;
     ensure!(attached == Attachment::Replaced { mode }, "{attached:?}");
     Ok(())
 }
 
-fn places(portdemux: &Portdemux) -> Result<InstancePaths> {
+fn paths(portdemux: &Portdemux) -> Result<InstancePaths> {
     Ok(InstancePaths::new(
         "default".parse().map_err(anyhow::Error::msg)?,
         portdemux.bpffs().into(),

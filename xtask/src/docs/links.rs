@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{repository, say};
+use crate::{files, repository, say};
 
 /// Checks every link of every Markdown file that leads to this repository.
 pub(super) fn check() -> Result<()> {
     let mut broken = Vec::new();
     let mut checked = 0_usize;
-    for file in repository::files()? {
+    for file in files::all()? {
         if file.extension().is_none_or(|extension| extension != "md") {
             continue;
         }

@@ -1,5 +1,6 @@
 //! `cargo xtask lint`
 
+mod circles;
 mod references;
 
 use anyhow::Result;
@@ -20,6 +21,8 @@ pub(crate) fn run() -> Result<()> {
     command::run(&mut format(&["--manifest-path", "fuzz/Cargo.toml"]))?;
     say::step("references");
     references::check()?;
+    say::step("circles of modules");
+    circles::check()?;
     say::step("licences, bans and sources of dependencies");
     command::run(command::cargo("deny").args([
         "--log-level",

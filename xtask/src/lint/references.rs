@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{repository, say};
+use crate::{files, repository, say};
 
 /// Working papers and paths of someone's machine. Written in pieces, since this file is checked too.
 const FOREIGN: [&str; 3] = [
@@ -19,7 +19,7 @@ const FOREIGN: [&str; 3] = [
 /// Checks every text file of the repository.
 pub(super) fn check() -> Result<()> {
     let mut found = Vec::new();
-    for file in repository::files()? {
+    for file in files::all()? {
         let path = repository::root().join(&file);
         let content = fs::read(&path).with_context(|| format!("read {}", file.display()))?;
         // What is not text (captures, images) refers to nothing.

@@ -8,9 +8,11 @@ use std::{collections::BTreeSet, io, time::Duration};
 use anyhow::Result;
 use portdemux_common::state::Generation;
 
-use super::{Args, Wanted, attach_each, renew};
+use super::Args;
 use crate::{
-    cli::{Context, boot, output},
+    cli::{Context, output},
+    control::attach::Wanted,
+    instance::Instance,
     interface::{self, Changes, Interface},
     rules::{AttachMode, Word as _},
     service,
@@ -30,7 +32,7 @@ pub(super) fn run(
     mut wanted: Wanted,
     changes: &Changes,
 ) -> Result<()> {
-    let places = &context.places;
+    let places = &context.paths;
     // What was said so far does not wait for the end. Nobody has to read it.
     let _: io::Result<()> = context.output.release();
     let mut known = BTreeSet::new();
@@ -42,16 +44,17 @@ pub(super) fn run(
             return service::restart(&words(context, args));
         }
         // Another build may be taking the instance over.
-        if let Ok(maps) = places.open() {
-            let now = maps.generation();
+        if let Ok(instance) = Instance::open(places) {
+            let now = instance.maps.generation();
             let is_changed = generation.replace(now) != Some(now);
             // Saved, the same rules are those of the file again.
             if args.interfaces.is_empty() && (is_changed || fell_back) {
-                let in_force = context.in_force(&maps)?;
-                fell_back = boot::fell_back(context, &in_force);
-                wanted = Wanted::new(args, in_force.ruleset.attach(), context).unwrap_or(wanted);
+                let in_force = context.in_force(&instance)?;
+                fell_back = context.fell_back(&in_force);
+                wanted =
+                    Wanted::new(&args.to(), in_force.ruleset.attach(), context).unwrap_or(wanted);
             }
-            drop(maps);
+            drop(instance);
             // What is said is said once the lock is free.
             context.output.hold();
             let attached = attach_new(context, &wanted, &mut known);
@@ -92,16 +95,10 @@ fn attach_new(
     if fresh.is_empty() {
         return Ok(());
     }
-    let (lock, maps) = context.open_to_change()?;
+    let writer = context.open_to_change()?;
     let mut refused = Vec::new();
     for interface in &fresh {
-        match attach_each(
-            context,
-            &maps,
-            &lock,
-            std::slice::from_ref(interface),
-            wanted,
-        ) {
+        match context.attach_each(&writer, std::slice::from_ref(interface), wanted) {
             Ok(()) => {
                 known.insert(key(interface));
             }
@@ -110,7 +107,7 @@ fn attach_new(
             Err(error) => refused.push(error),
         }
     }
-    renew(context, &maps, &lock);
+    context.renew(&writer);
     let Some(last) = refused.pop() else {
         return Ok(());
     };

@@ -12,29 +12,30 @@ use crate::{
     error::{Help as _, NothingLoaded},
     explain::{Basis, Explained},
     image::Compiled,
+    instance::Instance,
     interface,
     presence::Present,
     recover,
     rules::Destination,
-    sockets::steered,
+    steered,
 };
 
 /// The instance whose rules and state are asked.
-pub(super) struct Instance {
-    maps: Maps,
+pub(super) struct Asked {
+    instance: Instance,
     flows: Option<Flows>,
     present: Present,
     /// The interfaces that its program is on.
     attached: Vec<AttachedInterface>,
 }
 
-impl Instance {
+impl Asked {
     /// Opens it, unless the rules of a file are asked, and says first where packets do not meet them.
     pub(super) fn open(args: &Args, context: &Context) -> Result<Option<Self>> {
         if args.rules.is_some() {
             return Ok(None);
         }
-        let maps = match context.open() {
+        let instance = match context.open() {
             Err(error) if error.is::<NothingLoaded>() => {
                 return Err(error).help(|| {
                     let command = context.command();
@@ -43,7 +44,7 @@ impl Instance {
             }
             opened => opened?,
         };
-        let mut attached = attached::interfaces(&context.places, &maps)?;
+        let mut attached = attached::interfaces(&instance)?;
         attached.retain(|interface| interface.state == State::Attached);
         let is_on = |name: &str| attached.iter().any(|interface| interface.name == name);
         let attach = |interface: &str| format!("{} attach {interface}", context.command());
@@ -64,23 +65,23 @@ impl Instance {
             ),
             Some(_) | None => {}
         }
-        if !maps.is_own() {
+        if !instance.maps.is_own() {
             output::warn(
                 "the instance is of an older version: what it remembers and which destinations are there is not asked",
                 Some(&format!("{} upgrade takes it over", context.command())),
             );
         }
         Ok(Some(Self {
-            flows: maps.flows()?,
-            present: Present::of_sockets(&maps),
-            maps,
+            flows: instance.maps.flows()?,
+            present: Present::of_sockets(&instance.maps),
+            instance,
             attached,
         }))
     }
 
     /// Its rules, with what it remembers.
     pub(super) fn basis(&self, args: &Args, context: &Context) -> Basis<'_> {
-        let maps = &self.maps;
+        let maps = &self.instance.maps;
         let (image, names) = loop {
             let image = maps.compiled();
             let names = maps.rule_names(&image);
@@ -101,9 +102,9 @@ impl Instance {
         if args.kernel {
             self.warn_of_other_versions(context);
         }
-        match change::in_force(&context.places, maps) {
+        match change::in_force(&self.instance) {
             Ok(in_force) if in_force.generation.0 == generation => {
-                let is_in_sync = change::is_in_sync(&context.places, maps, &in_force);
+                let is_in_sync = change::is_in_sync(&self.instance, &in_force);
                 let file = in_force.source.filter(|_| is_in_sync == Some(true));
                 let file = file.map(|path| path.display().to_string());
                 basis.with_text(file.unwrap_or_default(), in_force.ruleset)
@@ -127,7 +128,7 @@ impl Instance {
 
     /// Its maps, for the twin; nothing of an older instance, whose maps are others.
     pub(super) fn own_maps(&self) -> Option<&Maps> {
-        self.maps.is_own().then_some(&self.maps)
+        self.instance.maps.is_own().then_some(&self.instance.maps)
     }
 
     /// Who gets a packet that is for a socket, under the rules in force.
@@ -140,7 +141,7 @@ impl Instance {
         else {
             return None;
         };
-        let steered = steered::all(&self.maps);
+        let steered = steered::all(&self.instance.maps);
         let transport = explained.parsed.transport.as_slice();
         let found = steered.iter().find(|steered| steered.name == name);
         let who = found.map_or_else(|| "none".into(), |steered| steered.who(transport));
@@ -149,7 +150,10 @@ impl Instance {
 
     /// Says if the rules are others by now than those that frames were explained by.
     pub(super) fn warn_of_change(&self, basis: &Basis<'_>) {
-        let (begun, now) = (basis.image.header.generation, self.maps.generation().0);
+        let (begun, now) = (
+            basis.image.header.generation,
+            self.instance.maps.generation().0,
+        );
         if begun != now {
             output::warn(
                 format!(

@@ -12,10 +12,11 @@ use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
 use portdemux_common::{flows::Direction, reason::Reason, wire::Transport};
 
-use self::instance::Instance;
-use super::{Context, output, report};
+use self::instance::Asked;
+use super::{Context, output};
 use crate::{
     capture::{Capture, CaptureError},
+    control::RulesText,
     dataplane::twin::{Kind, Twin},
     error::Advice,
     explain::{
@@ -151,7 +152,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let flags = args.flags.unwrap_or(Flags::SYN);
     let frame = packet::frame_with(transport, flags, source.0, destination.0)
         .unwrap_or_else(|error| usage(&error.to_string()));
-    let instance = Instance::open(args, context)?;
+    let instance = Asked::open(args, context)?;
     let basis = basis(args, context, instance.as_ref())?;
     let mut agreement = agreement(args, &basis, instance.as_ref())?;
     let mut explained = basis.explain(1, &frame);
@@ -198,7 +199,7 @@ fn explain_capture(
     context: &Context,
     capture: &mut Capture<Box<dyn std::io::Read>>,
 ) -> Result<()> {
-    let instance = Instance::open(args, context)?;
+    let instance = Asked::open(args, context)?;
     let mut basis = basis(args, context, instance.as_ref())?;
     if args.track {
         basis = basis.tracking();
@@ -315,7 +316,7 @@ fn ways(args: &Args) -> Result<Ways> {
 fn agreement(
     args: &Args,
     basis: &Basis<'_>,
-    instance: Option<&Instance>,
+    instance: Option<&Asked>,
 ) -> Result<Option<Agreement>> {
     if !args.kernel {
         return Ok(None);
@@ -324,7 +325,7 @@ fn agreement(
         &basis.image,
         &Kind {
             logs: args.log,
-            instance: instance.and_then(Instance::own_maps),
+            instance: instance.and_then(Asked::own_maps),
             flows_seed: basis.flows_seed(),
         },
     )?;
@@ -332,9 +333,9 @@ fn agreement(
 }
 
 /// The rules of the file, or those in force with what the instance remembers.
-fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Instance>) -> Result<Basis<'i>> {
+fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Asked>) -> Result<Basis<'i>> {
     if let Some(path) = &args.rules {
-        let rules = report::read_rules(path)?;
+        let rules = RulesText::to_know(path)?;
         return Basis::from_text(&rules.name, &rules.text);
     }
     let instance = instance.expect("invariant: it is open unless a file is named");

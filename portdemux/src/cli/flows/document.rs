@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::rule_names;
 use crate::{
-    cli::{Context, stats::Traffic},
+    cli::{Context, counts::Traffic},
     dataplane::{
         flows::{Flow, Flows, now},
         maps::Maps,
@@ -95,7 +95,7 @@ pub(super) fn line(
     });
     let rules = rule_names(maps, &found.busiest);
     let report = Report {
-        instance: context.places.instance.to_string(),
+        instance: context.paths.instance.to_string(),
         generation: maps.generation().0,
         time: SystemTime::now()
             .duration_since(UNIX_EPOCH)

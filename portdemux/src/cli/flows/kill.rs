@@ -43,11 +43,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let (_lock, maps) = context.open_to_change()?;
-    let flows = tracked(maps.flows()?, context)?;
+    let writer = context.open_to_change()?;
+    let flows = tracked(writer.maps.flows()?, context)?;
     let selection = args.selectors.selection();
     let chosen = || flows.all().filter(|flow| selection.holds(flow));
-    let cut = match lockout::cut_if_new(&context.places, &maps) {
+    let cut = match lockout::cut_if_new(&writer) {
         Err(error) if args.force.is_given() => {
             output::warn_of(UNSEEN, &error);
             None

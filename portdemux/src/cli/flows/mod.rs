@@ -101,15 +101,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn list(args: &Args, context: &Context) -> Result<()> {
-    let maps = context.open()?;
-    let flows = maps.flows()?;
+    let instance = context.open()?;
+    let flows = instance.maps.flows()?;
     if args.json {
         let most = args.limit.unwrap_or(LISTED) as usize;
         let line = document::line(
             &args.selectors.selection(),
             most,
             context,
-            &maps,
+            &instance.maps,
             flows.as_ref(),
         )?;
         context.output.line(line);
@@ -119,14 +119,14 @@ fn list(args: &Args, context: &Context) -> Result<()> {
     let most = args.limit.unwrap_or(SHOWN) as usize;
     let now = now();
     let found = busiest(flows.all(), &args.selectors.selection(), most, now);
-    let text = page::text(&found, &maps, &context.output, now);
+    let text = page::text(&found, &instance.maps, &context.output, now);
     context.output.write(&text);
     Ok(())
 }
 
 /// The tables of flows of an instance that has to have them.
 fn tracked(flows: Option<Flows>, context: &Context) -> Result<Flows> {
-    let instance = &context.places.instance;
+    let instance = &context.paths.instance;
     flows
         .ok_or_else(|| anyhow!("the rules of instance {instance} need no flows, so none are tracked"))
         .help(|| {

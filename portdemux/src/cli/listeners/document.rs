@@ -89,7 +89,7 @@ pub(super) fn line(
         Rules::Unknown => (None, None),
     };
     let report = Report {
-        instance: context.places.instance.to_string(),
+        instance: context.paths.instance.to_string(),
         loaded,
         generation,
         time: SystemTime::now()

@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return Ok(());
     }
     if matches!(rules, Rules::None) {
-        let instance = &context.places.instance;
+        let instance = &context.paths.instance;
         output::note(format!(
             "instance {instance} is not loaded: no rules stand before these sockets"
         ));
@@ -108,11 +108,11 @@ fn tell_unknown(count: usize) {
 
 /// The rules in force; says why if they cannot be read.
 fn rules(context: &Context) -> Rules {
-    let judge = context.open().and_then(|maps| {
+    let judge = context.open().and_then(|instance| {
         // What the text says about destinations; without it the kernel still says the rest.
-        let in_force = change::in_force(&context.places, &maps).ok();
+        let in_force = change::in_force(&instance).ok();
         let ruleset = in_force.as_ref().map(|in_force| &in_force.ruleset);
-        Judge::new(&context.places, &maps, ruleset)
+        Judge::new(&instance, ruleset)
     });
     match judge {
         Ok(judge) => Rules::InForce(Box::new(judge)),

@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
     thread::{Builder, JoinHandle},
     time::Duration,
 };
@@ -10,14 +13,29 @@ use std::{
 /// How long nothing needs to be said.
 const SOON: Duration = Duration::from_millis(500);
 
+/// What takes long at the moment.
+static CURRENT: Mutex<Option<Progress>> = Mutex::new(None);
+
+/// Begins to say on a terminal what takes long, in one short line.
+pub(in crate::cli) fn begin(what: &'static str) {
+    set(Some(Progress::of(what)));
+}
+
+/// Says no more of it.
+pub(in crate::cli) fn end() {
+    set(None);
+}
+
+fn set(progress: Option<Progress>) {
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+}
+
 /// Says on a terminal what takes long, for as long as it lives.
 #[derive(Debug)]
-pub struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
+struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Progress {
-    /// Begins something that is called `what`, in one short line.
-    #[must_use]
-    pub fn of(what: &'static str) -> Self {
+    fn of(what: &'static str) -> Self {
         if !io::stderr().is_terminal() {
             return Self(None);
         }

@@ -9,7 +9,7 @@ use crate::{
         output::{Align, Table},
     },
     rules::{Destination, destination::SocketName},
-    sockets::steered::{self, Steered, SteeredSocket},
+    steered::{self, Steered, SteeredSocket},
 };
 
 /// Show the sockets that rules hand packets to
@@ -61,15 +61,15 @@ impl From<&SteeredSocket> for Member {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let maps = context.open()?;
-    let in_force = context.in_force(&maps)?;
+    let instance = context.open()?;
+    let in_force = context.in_force(&instance)?;
     let rules_of = |steered: &Steered| -> Vec<String> {
         let rules = in_force.ruleset.rules().iter();
         let named = rules
             .filter(|rule| matches!(&rule.to, Destination::Socket(name) if *name == steered.name));
         named.map(|rule| rule.name.clone()).collect()
     };
-    let mut all = steered::all(&maps);
+    let mut all = steered::all(&instance.maps);
     all.sort_by(|one, other| one.name.cmp(&other.name));
     if args.json {
         let sockets = all.iter().map(|steered| Group {
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             members: steered.members.iter().map(Member::from).collect(),
         });
         let report = Report {
-            instance: context.places.instance.to_string(),
+            instance: context.paths.instance.to_string(),
             generation: in_force.generation.0,
             sockets: sockets.collect(),
         };

@@ -10,10 +10,10 @@ use super::Context;
 use crate::{
     dataplane::{
         maps::Maps,
-        pins::Lock,
         steering::{self, GroupName, Member as Socket},
     },
     error::Help as _,
+    instance::Writer,
     rules::{Destination, destination::SocketName},
     sockets::take::{self, Taken},
 };
@@ -96,32 +96,28 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn add(args: &AddArgs, context: &Context) -> Result<()> {
     let taken = take_all(args.pid, &args.descriptors)?;
-    let (lock, maps, is_new) = context.open_to_change_or_create(|| true)?;
-    let result = enter(args, context, &lock, &maps, &taken);
+    let (writer, is_new) = context.open_to_change_or_create(|| true)?;
+    let result = enter(args, context, &writer, &taken);
     if is_new && result.is_err() {
         // Nothing was there before, nothing stays.
-        context.places.remove(&lock)?;
+        writer.lock().remove()?;
     }
     result
 }
 
-fn enter(
-    args: &AddArgs,
-    context: &Context,
-    lock: &Lock,
-    maps: &Maps,
-    taken: &[Taken],
-) -> Result<()> {
+fn enter(args: &AddArgs, context: &Context, writer: &Writer, taken: &[Taken]) -> Result<()> {
     let name = &args.name;
-    let was_there = maps
+    let was_there = writer
+        .maps
         .steering
         .find(&SocketName::Name(name.clone()))
         .is_some();
-    let group = steering::register(&context.places, maps, lock, name)?;
+    let group = steering::register(writer, name)?;
     let mut added: Vec<&Taken> = Vec::new();
     for one in taken {
         let socket = &one.socket;
-        match maps
+        match writer
+            .maps
             .steering
             .add(group, one.transport, one.family, one.cookie, socket)
         {
@@ -141,9 +137,11 @@ fn enter(
             )),
             Err(error) => {
                 let cookies: Vec<u64> = added.iter().map(|one| one.cookie).collect();
-                take_out(maps, group, |member| cookies.contains(&member.cookie))?;
+                take_out(&writer.maps, group, |member| {
+                    cookies.contains(&member.cookie)
+                })?;
                 if !was_there {
-                    steering::unregister(maps, lock, group);
+                    steering::unregister(writer, group);
                 }
                 return Err(error).help(|| {
                     let command = context.command();
@@ -163,9 +161,10 @@ fn take_all(pid: u32, descriptors: &[u32]) -> Result<Vec<Taken>> {
 }
 
 fn remove(args: &RemoveArgs, context: &Context) -> Result<()> {
-    let (lock, maps) = context.open_to_change()?;
+    let writer = context.open_to_change()?;
     let name = &args.name;
-    let group = maps
+    let group = writer
+        .maps
         .steering
         .find(&SocketName::Name(name.clone()))
         .with_context(|| format!("no socket is called {name}"))
@@ -178,17 +177,19 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<()> {
             .iter()
             .map(|one| one.cookie)
             .collect();
-        let removed = take_out(&maps, group, |member| cookies.contains(&member.cookie))?;
+        let removed = take_out(&writer.maps, group, |member| {
+            cookies.contains(&member.cookie)
+        })?;
         if removed == 0 {
             bail!("that socket is none of {name}");
         }
         removed
     } else {
-        take_out(&maps, group, |_| true)?
+        take_out(&writer.maps, group, |_| true)?
     };
-    let is_named = is_named_by_a_rule(&maps, &SocketName::Name(name.clone()));
-    if !is_named && maps.steering.members(group).is_empty() {
-        steering::unregister(&maps, &lock, group);
+    let is_named = is_named_by_a_rule(&writer.maps, &SocketName::Name(name.clone()));
+    if !is_named && writer.maps.steering.members(group).is_empty() {
+        steering::unregister(&writer, group);
     }
     let what = match removed {
         1 => "1 socket".into(),

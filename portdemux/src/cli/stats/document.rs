@@ -6,34 +6,23 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::{counters::Counter, flows::Relation};
+use portdemux_common::flows::Relation;
 use serde::Serialize;
 
 use super::{Args, chosen};
 use crate::{
     attached,
-    cli::{Context, status::Interface},
-    dataplane::{flows::PortFlows, maps::Maps, redirect_drops},
+    cli::{
+        Context,
+        counts::{Lost, Traffic},
+        status::Interface,
+    },
+    dataplane::flows::PortFlows,
+    instance::Instance,
     listeners::Behind,
     rules::{Destination, PortRange},
     snapshot::Snapshot,
 };
-
-/// Packets and bytes, as they stand in JSON.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(in crate::cli) struct Traffic {
-    pub(in crate::cli) packets: u64,
-    pub(in crate::cli) bytes: u64,
-}
-
-impl From<Counter> for Traffic {
-    fn from(counter: Counter) -> Self {
-        Self {
-            packets: counter.packets,
-            bytes: counter.bytes,
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -93,29 +82,11 @@ struct ReasonReport {
     bytes: u64,
 }
 
-/// Packets that a target did not take, as they stand in JSON.
-#[derive(Serialize)]
-pub(in crate::cli) struct Lost {
-    to: String,
-    reason: &'static str,
-    packets: u64,
-}
-
-impl From<&redirect_drops::Lost> for Lost {
-    fn from(lost: &redirect_drops::Lost) -> Self {
-        Self {
-            to: lost.to.to_string(),
-            reason: lost.loss.name(),
-            packets: lost.packets,
-        }
-    }
-}
-
 /// Everything as one document, on a line.
 pub(super) fn line(
     args: &Args,
     context: &Context,
-    maps: &Maps,
+    instance: &Instance,
     snapshot: &Snapshot,
     behind: Option<&Behind>,
 ) -> Result<String> {
@@ -141,12 +112,12 @@ pub(super) fn line(
     let rules = snapshot.rules_by_traffic().into_iter();
     let reasons = snapshot.reasons().into_iter();
     let report = Report {
-        instance: context.places.instance.to_string(),
+        instance: context.paths.instance.to_string(),
         generation: snapshot.generation,
         time: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |now| now.as_secs_f64()),
-        interfaces: attached::interfaces(&context.places, maps)?
+        interfaces: attached::interfaces(instance)?
             .iter()
             .map(Interface::from)
             .collect(),

@@ -7,7 +7,6 @@ mod watch;
 use std::{collections::BTreeSet, ops::RangeInclusive, thread, time::Duration};
 
 use anyhow::Result;
-pub(super) use document::{Lost, Traffic};
 
 use super::Context;
 use crate::{
@@ -87,20 +86,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if let Some(interval) = args.watch {
         return watch::run(args, context, interval);
     }
-    let maps = context.open()?;
-    let now = Snapshot::take(&maps);
+    let instance = context.open()?;
+    let now = Snapshot::take(&instance.maps);
     let mut behind = Behind::default();
     let text = if args.json {
-        document::line(args, context, &maps, &now, behind.again(&maps))?
+        document::line(args, context, &instance, &now, behind.again(&instance.maps))?
     } else {
         thread::sleep(SAMPLE);
-        let later = Snapshot::take(&maps);
+        let later = Snapshot::take(&instance.maps);
         page::text(
             args,
             &context.output,
             &now,
             &later,
-            behind.again(&maps),
+            behind.again(&instance.maps),
             None,
         )
     };

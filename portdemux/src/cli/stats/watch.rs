@@ -14,10 +14,11 @@ use rustix::{
 use super::{Args, SAMPLE, document, page};
 use crate::{
     cli::{Context, output::Output},
-    dataplane::{maps::Maps, syscalls},
     error::NothingLoaded,
+    instance::Instance,
     listeners::Behind,
     snapshot::Snapshot,
+    syscalls,
 };
 
 /// The alternate screen, without a cursor: what was on the terminal stays as it was.
@@ -35,9 +36,9 @@ pub(super) fn run(args: &Args, context: &Context, interval: Duration) -> Result<
         let mut pace = Pace::new(Duration::ZERO, interval)?;
         while context.output.is_read() && pace.goes_on()? {
             if watched.is_there()? {
-                let now = Snapshot::take(&watched.maps);
-                let behind = watched.behind.again(&watched.maps);
-                let line = document::line(args, &watched.context, &watched.maps, &now, behind)?;
+                let now = Snapshot::take(&watched.instance.maps);
+                let behind = watched.behind.again(&watched.instance.maps);
+                let line = document::line(args, &watched.context, &watched.instance, &now, behind)?;
                 context.output.write(&line);
             }
         }
@@ -56,17 +57,17 @@ pub(super) fn run(args: &Args, context: &Context, interval: Duration) -> Result<
 }
 
 fn print(args: &Args, output: &Output, watched: &mut Watched, pace: &mut Pace) -> Result<()> {
-    let mut before = Snapshot::take(&watched.maps);
+    let mut before = Snapshot::take(&watched.instance.maps);
     while output.is_read() && pace.goes_on()? {
         if !watched.is_there()? {
             continue;
         }
-        let now = Snapshot::take(&watched.maps);
+        let now = Snapshot::take(&watched.instance.maps);
         if watched.is_another {
             before = now;
             continue;
         }
-        let behind = watched.behind.again(&watched.maps);
+        let behind = watched.behind.again(&watched.instance.maps);
         let text = if output.is_terminal() {
             let lines = output.size().1;
             let text = page::text(args, output, &before, &now, behind, Some(lines));
@@ -83,7 +84,7 @@ fn print(args: &Args, output: &Output, watched: &mut Watched, pace: &mut Pace) -
 /// The instance, which may become one of another version, or another one of the same name.
 struct Watched {
     context: Context,
-    maps: Maps,
+    instance: Instance,
     behind: Behind,
     /// Whether it was opened anew for the present look, so that what was counted before may be another's.
     is_another: bool,
@@ -93,10 +94,10 @@ struct Watched {
 
 impl Watched {
     fn open(context: &Context) -> Result<Self> {
-        let places = context.places.as_found();
-        let context = context.at(places.unwrap_or_else(|_| context.places.clone()));
+        let places = context.paths.as_found();
+        let context = context.at(places.unwrap_or_else(|_| context.paths.clone()));
         Ok(Self {
-            maps: context.open()?,
+            instance: context.open()?,
             context,
             behind: Behind::default(),
             is_another: false,
@@ -111,8 +112,8 @@ impl Watched {
     /// It was not there at the last look either, or it cannot be opened.
     fn is_there(&mut self) -> Result<bool> {
         self.is_another = false;
-        let places = self.context.places.as_found()?;
-        if self.maps.are_pinned(&places.pins())? {
+        let places = self.context.paths.as_found()?;
+        if self.instance.maps.are_pinned(&places.pins())? {
             self.is_missing = false;
             return Ok(true);
         }

@@ -17,14 +17,15 @@ use crate::{
     change::{self, InForce},
     cli::{
         Context,
-        boot::{self, Flaw},
+        counts::{Lost, Traffic},
         output::{self, Align, Table},
-        stats::{Lost, Traffic},
     },
-    dataplane::{maps::Maps, pins::InstancePaths, redirect_drops},
+    control::Flaw,
+    dataplane::{maps::Maps, redirect_drops},
     figures::{grouped, rate, size},
+    instance::Instance,
     rules::duration::seconds,
-    unconfirmed::{Standing, UnconfirmedChange, guardian},
+    unconfirmed::{self, Standing, UnconfirmedChange},
 };
 
 /// How long rates are measured.
@@ -112,9 +113,9 @@ impl From<&AttachedInterface> for Interface {
 
 impl Waiting {
     /// What waits, or waited.
-    fn of(unconfirmed: &UnconfirmedChange, places: &InstancePaths, maps: &Maps) -> Self {
-        let standing = unconfirmed.standing(maps);
-        let tries = unconfirmed.tries(places);
+    fn of(unconfirmed: &UnconfirmedChange, instance: &Instance) -> Self {
+        let standing = unconfirmed.standing(&instance.maps);
+        let tries = unconfirmed.tries(&instance.paths);
         let left = match standing {
             Standing::Waits(left) => left,
             Standing::Overdue | Standing::Undone | Standing::Void => Duration::ZERO,
@@ -123,7 +124,7 @@ impl Waiting {
             generation: unconfirmed.generation,
             seconds_left: left.as_secs_f64(),
             overdue: standing == Standing::Overdue,
-            guarded: guardian::stands_by(places).ok(),
+            guarded: unconfirmed::is_guarded(&instance.paths).ok(),
             tries: tries.count,
             last_error: (tries.count > 0).then_some(tries.error),
             standing,
@@ -174,36 +175,36 @@ impl Waiting {
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
-    let maps = context.open()?;
-    let places = &context.places;
-    let in_force = context.in_force(&maps);
+    let instance = context.open()?;
+    let places = &context.paths;
+    let in_force = context.in_force(&instance);
     let known = in_force.as_ref().ok();
-    let in_sync = known.and_then(|known| change::is_in_sync(places, &maps, known));
+    let in_sync = known.and_then(|known| change::is_in_sync(&instance, known));
     let source = known.and_then(|known| known.source.as_ref());
     let source = source.map(|path| path.display().to_string());
     let saved =
-        known.and_then(|known| change::says_the_same(places, &maps, known, &context.boot_file()));
-    let fell_back = known.is_some_and(|known| boot::fell_back(context, known));
+        known.and_then(|known| change::says_the_same(&instance, known, &context.boot_file()));
+    let fell_back = known.is_some_and(|known| context.fell_back(known));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
     let unconfirmed = UnconfirmedChange::read(places)?;
-    let unconfirmed = unconfirmed.map(|unconfirmed| Waiting::of(&unconfirmed, places, &maps));
-    let before = attached::interfaces(places, &maps)?;
-    let flows = maps.flows().unwrap_or_else(|error| {
+    let unconfirmed = unconfirmed.map(|unconfirmed| Waiting::of(&unconfirmed, &instance));
+    let before = attached::interfaces(&instance)?;
+    let flows = instance.maps.flows().unwrap_or_else(|error| {
         output::warn(format!("{error:#}"), Some("apply the rules file again"));
         None
     });
     let flows = flows.as_ref().map(Tracked::read);
-    let destinations = reach::destinations(&maps)?;
+    let destinations = reach::destinations(&instance.maps)?;
     let used = reach::used(in_force.as_ref().ok());
-    let lost = maps.lost();
+    let lost = instance.maps.lost();
     let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(places, ruleset));
-    let sockets = Sockets::read(places, &maps, ruleset);
-    let answers = answers(&maps);
+    let sockets = Sockets::read(&instance, ruleset);
+    let answers = answers(&instance.maps);
     if args.json {
         let report = Report {
             instance: places.instance.to_string(),
-            generation: maps.generation().0,
+            generation: instance.maps.generation().0,
             rules,
             source,
             in_sync,
@@ -222,7 +223,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             lost: lost.iter().map(Lost::from).collect(),
             answers: answers.into_iter().collect(),
             sockets,
-            kernel_memory_bytes: maps.memory(),
+            kernel_memory_bytes: instance.maps.memory(),
             version: env!("CARGO_PKG_VERSION"),
         };
         context.output.line(serde_json::to_string(&report)?);
@@ -234,12 +235,12 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     context.output.line(format!(
         "{}   generation {}   {count}{source}",
         places.instance,
-        maps.generation().0
+        instance.maps.generation().0
     ));
     if fell_back {
         warn_of_fallback(context);
     } else {
-        say_what_holds_at_boot(context, &maps, known, saved);
+        say_what_holds_at_boot(context, &instance, known, saved);
     }
     if let Some(waiting) = &unconfirmed {
         waiting.say(context);
@@ -250,7 +251,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
 
     let begun = std::time::Instant::now();
     thread::sleep(SAMPLE);
-    let after = attached::interfaces(places, &maps)?;
+    let after = attached::interfaces(&instance)?;
     let seconds = begun.elapsed().as_secs_f64();
     if !after.is_empty() {
         context
@@ -272,7 +273,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     context.output.line(format!(
         "kernel memory {}   {}",
-        size(maps.memory()),
+        size(instance.maps.memory()),
         versions(&after)
     ));
     Ok(())
@@ -320,12 +321,12 @@ fn warn_of_fallback(context: &Context) {
 /// the rules came from.
 fn say_what_holds_at_boot(
     context: &Context,
-    maps: &Maps,
+    instance: &Instance,
     known: Option<&InForce>,
     saved: Option<bool>,
 ) {
     let file = context.boot_file();
-    match boot::flaw(context, known.filter(|_| saved == Some(true))) {
+    match context.flaw(known.filter(|_| saved == Some(true))) {
         Some(Flaw::Mistake) => {
             output::warn(
                 format!(
@@ -347,7 +348,7 @@ fn say_what_holds_at_boot(
             );
             return;
         }
-        Some(Flaw::NoInterface) => boot::warn_of_no_interface(context, maps),
+        Some(Flaw::NoInterface) => crate::cli::told::tell(context.no_interface(instance)),
         None => {}
     }
     if saved != Some(false) {

@@ -3,14 +3,11 @@
 use serde::Serialize;
 
 use crate::{
+    background::{Need, follower},
     cli::{Context, output},
-    dataplane::{
-        maps::Maps,
-        pins::InstancePaths,
-        steering::{self, Features, Followed},
-    },
+    dataplane::steering::{self, Features, Followed},
     figures::grouped,
-    follower::{self, Need},
+    instance::Instance,
     rules::Ruleset,
 };
 
@@ -32,17 +29,17 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn read(places: &InstancePaths, maps: &Maps, ruleset: Option<&Ruleset>) -> Self {
-        let groups = maps.steering.groups();
+    pub(super) fn read(instance: &Instance, ruleset: Option<&Ruleset>) -> Self {
+        let groups = instance.maps.steering.groups();
         let members = groups
             .iter()
-            .map(|&(group, _)| maps.steering.members(group).len());
-        let followed = steering::followed(places);
-        let follower_runs = follower::is_running(places);
-        let need = ruleset.map(|ruleset| Need::of(places, maps, ruleset));
+            .map(|&(group, _)| instance.maps.steering.members(group).len());
+        let followed = steering::followed(&instance.paths);
+        let follower_runs = follower::is_running(&instance.paths);
+        let need = ruleset.map(|ruleset| Need::of(instance, ruleset));
         let need = need.unwrap_or_default();
         Self {
-            attached: steering::is_steering(places),
+            attached: steering::is_steering(&instance.paths),
             groups: groups.len(),
             members: members.sum(),
             tcp_followed_by: match followed {

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use portdemux_common::ruleset::Action;
 
 use crate::{
-    dataplane::{maps::Maps, pins::InstancePaths, targets},
+    dataplane::targets,
     error::Help as _,
+    instance::Instance,
     interface::Interface,
     rules::{Destination, Ruleset, destination::Cpus},
 };
@@ -70,11 +71,7 @@ fn online_cpus() -> Result<Vec<u16>> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn warnings(
-    places: &InstancePaths,
-    maps: &Maps,
-    ruleset: &Ruleset,
-) -> Result<Vec<(String, String)>> {
+pub fn warnings(instance: &Instance, ruleset: &Ruleset) -> Result<Vec<(String, String)>> {
     let (mut names, mut has_cpus) = (BTreeSet::new(), false);
     for rule in ruleset.rules() {
         has_cpus |= rule.to.cpus().is_some();
@@ -83,7 +80,7 @@ pub fn warnings(
         }
     }
     let mut warnings = Vec::new();
-    if has_cpus && maps.has_generic()? {
+    if has_cpus && instance.maps.has_generic()? {
         warnings.push((
             "the program runs in generic mode, in which packets cannot be handed to other CPUs: they stay on \
              the one that they came by (no_cpu)"
@@ -94,9 +91,9 @@ pub fn warnings(
     if names.is_empty() {
         return Ok(warnings);
     }
-    let present = maps.neighbours()?;
-    let known = maps.interfaces();
-    let support = maps.xmit_support();
+    let present = instance.maps.neighbours()?;
+    let known = instance.maps.interfaces();
+    let support = instance.maps.xmit_support();
     let inputs = |other: &&Interface| known.iter().any(|(_, known)| known.index == other.index);
     let inputs: Vec<&Interface> = present.iter().filter(inputs).collect();
     for name in names {
@@ -107,7 +104,7 @@ pub fn warnings(
                 ),
                 format!(
                     "once it is there, it gets them: {} follow hears of it",
-                    places.command()
+                    instance.paths.command()
                 ),
             ));
             continue;

@@ -19,14 +19,15 @@ use portdemux_common::{
 
 pub use self::advice::{check, warnings};
 use super::{
-    maps::{Maps, text},
-    pins::Lock,
+    maps::{Maps, Prepared, text},
+    quiesce,
     targets::Needed,
     trusted::is_there,
 };
 use crate::{
     error::Unavailable,
     image::{Destinations, targets as placed},
+    instance::Writer,
     interface::{self, Interface},
     rules::Destination,
 };
@@ -78,10 +79,10 @@ pub struct Reached {
 /// # Errors
 ///
 /// The kernel refuses, or does not list its interfaces.
-pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
-    let needed = maps.needed_in_force();
-    maps.targets.sweep(&needed)?;
-    let states = states_of(maps, &needed)?.into_iter();
+pub fn reconcile(writer: &Writer) -> Result<Vec<Destination>> {
+    let needed = writer.maps.needed_in_force();
+    writer.maps.targets.sweep(&needed)?;
+    let states = states_of(&writer.maps, &needed)?.into_iter();
     let returned = states.filter(|reached| reached.state == State::Returned);
     let returned = returned.map(|reached| reached.destination).collect();
     let is_interface = |destination: &Destination| matches!(destination, Destination::Interface(_));
@@ -89,8 +90,10 @@ pub fn reconcile(maps: &Maps, _lock: &Lock) -> Result<Vec<Destination>> {
     refilled
         .destinations
         .retain(|_, destination| is_interface(destination));
-    maps.fill_targets(&refilled, &mut Unavailable::Refused)?;
-    maps.know_targets(&needed, &Needed::default())?;
+    writer
+        .maps
+        .fill_targets(&refilled, &mut Unavailable::Refused)?;
+    writer.maps.know_targets(&needed, &Needed::default())?;
     Ok(returned)
 }
 
@@ -248,6 +251,58 @@ impl Maps {
         }
     }
 
+    /// Fills the places that a ruleset needs which is to follow the one in force, and leaves those alone that that one
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// A destination cannot be had, and is not to count as missing.
+    pub(crate) fn stage_targets(
+        &self,
+        prepared: &Prepared,
+        before: &Needed,
+        needed: &Needed,
+        unavailable: &mut Unavailable<'_>,
+    ) -> Result<()> {
+        let new = prepared.new_destinations();
+        if !new.is_empty() {
+            // What decided by rules before the last change may still count at a place that was theirs.
+            quiesce::wait_for_programs().context("wait for running programs to end")?;
+            self.enter_destinations(new);
+        }
+        self.fill_targets(needed, unavailable)?;
+        unavailable
+            .judge(self.know_targets(before, needed))
+            .map(drop)
+    }
+
+    /// Clears the places that the ruleset before needed and the one in force does not.
+    ///
+    /// # Errors
+    ///
+    /// The wait for running programs failed, or a map cannot be changed.
+    pub(crate) fn clear_targets(&self, before: &Needed, needed: &Needed) -> Result<()> {
+        if before.is_empty() {
+            return Ok(());
+        }
+        // What decided by the rules before may be on its way to what they named.
+        quiesce::wait_for_programs().context("wait for running programs to end")?;
+        self.targets.clear(before, needed)
+    }
+
+    /// Makes of the places what the ruleset in force needs, after they were filled for another.
+    ///
+    /// # Errors
+    ///
+    /// A map cannot be changed.
+    pub(crate) fn restore_targets(&self, staged: &Needed) -> Result<()> {
+        let needed = self.needed_in_force();
+        self.targets.clear(staged, &needed)?;
+        let mut missing = Vec::new();
+        self.fill_targets(&needed, &mut Unavailable::Missing(&mut missing))?;
+        self.know_targets(staged, &needed)
+    }
+
     /// Fills the places that a ruleset needs.
     pub(super) fn fill_targets(
         &self,
@@ -336,7 +391,7 @@ impl Maps {
     }
 
     /// What the ruleset in force needs in the maps of targets.
-    pub(super) fn needed_in_force(&self) -> Needed {
+    pub(crate) fn needed_in_force(&self) -> Needed {
         if self.header().targets == 0 {
             return Needed::default();
         }

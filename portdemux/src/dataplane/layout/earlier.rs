@@ -9,7 +9,6 @@ use portdemux_common::blocks::BYTES;
 
 use super::{Layout, OWN, Runs, abi5, of, usize_of};
 use crate::dataplane::{
-    abi,
     blocks::Blocks,
     flows::{self, FLOW_COUNTERS},
     mapped::Mapped,
@@ -229,7 +228,7 @@ fn before(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
             let layout = of(pins)?;
             return Ok(vec![open_carried(&carried, kind.runs(&layout))?]);
         }
-        let Some((_, older)) = abi::overtaken(pins)? else {
+        let Some((_, older)) = crate::instance::abi::overtaken(pins)? else {
             return if is_there(&carried)? && attempt < ATTEMPTS {
                 attempt += 1;
                 continue;

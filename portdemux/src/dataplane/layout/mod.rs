@@ -36,7 +36,6 @@ pub(super) use self::{
     translated::Translated,
 };
 use super::{
-    abi,
     flows::{FLOWS, HALF_OPEN},
     mapped::Mapped,
     maps::{
@@ -46,7 +45,7 @@ use super::{
 };
 
 /// The first ABI whose instances can be read and taken over.
-pub(super) const OLDEST: u32 = 5;
+pub(crate) const OLDEST: u32 = 5;
 
 /// Where the words of this binary's buckets of flows stand in those of another.
 pub(super) type BucketWords = fn(usize) -> usize;
@@ -478,7 +477,7 @@ pub(super) fn create(directory: &Path) -> Result<()> {
 /// The map that says it is damaged, or says what this binary does not understand.
 pub(super) fn of(directory: &Path) -> Result<Layout> {
     let path = directory.join(LAYOUT);
-    if abi::abi_of(directory) == Some(abi5::ABI) {
+    if crate::instance::abi::abi_of(directory) == Some(abi5::ABI) {
         return Ok(abi5::LAYOUT);
     }
     let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;

@@ -38,15 +38,10 @@ use self::{
     loading::{received, verified},
     refusing::{reason, refusal, refuse_foreign_program},
 };
-use super::{
-    damage::is_damage,
-    egress,
-    maps::Maps,
-    pins::{InstancePaths, Lock, unpin},
-    trusted::is_there,
-};
+use super::{damage::is_damage, egress, pins::unpin, trusted::is_there};
 use crate::{
     error::Help as _,
+    instance::{InstancePaths, Lock, Writer},
     interface::{self, Interface, XdpHook},
 };
 
@@ -65,7 +60,7 @@ pub enum Wish {
 }
 
 /// How an interface came to be attached.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// The program was attached.
     Attached {
@@ -110,8 +105,7 @@ impl Pinned {
 ///
 /// Another XDP program is on the interface, the mode cannot be had, the kernel refuses.
 pub fn attach(
-    places: &InstancePaths,
-    maps: &Maps,
+    writer: &Writer,
     interface: &Interface,
     netns: u64,
     wish: Wish,
@@ -131,63 +125,55 @@ pub fn attach(
         } as u32,
         mac: interface.mac.map_or(ANY_MAC, reject::mac),
     };
-    let pinned = pinned(places)?;
+    let pinned = pinned(&writer.paths)?;
     let is_attached = |place| {
         pinned
             .iter()
             .any(|link| link.place == place && link.carrier(&present).is_some())
     };
-    let (place, old) = maps.place_for(&entry, is_attached)?;
-    maps.enter_interface(place, &entry);
-    let result = attach_at(places, maps, interface, place, wish);
+    let (place, old) = writer.maps.place_for(&entry, is_attached)?;
+    writer.maps.enter_interface(place, &entry);
+    let result = attach_at(writer, interface, place, wish);
     match (&result, old) {
         (Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }), _) => {
             entry.mode = *mode as u32;
-            maps.enter_interface(place, &entry);
+            writer.maps.enter_interface(place, &entry);
         }
-        (Err(_), Some(old)) => maps.enter_interface(place, &old),
-        (Err(_), None) => maps.forget_interface(place),
+        (Err(_), Some(old)) => writer.maps.enter_interface(place, &old),
+        (Err(_), None) => writer.maps.forget_interface(place),
     }
     result
 }
 
 fn attach_at(
-    places: &InstancePaths,
-    maps: &Maps,
+    writer: &Writer,
     interface: &Interface,
     place: usize,
     wish: Wish,
 ) -> Result<Attachment> {
-    let shape = maps.shape();
-    let mut object = verified(maps, place)?;
+    let shape = writer.maps.shape();
+    let mut object = verified(&writer.maps, place)?;
     if shape.is_some() {
         // First, so that no flow that a packet of the peer may belong to goes unseen.
-        egress::attach(places, &mut object, place, &interface.name)?;
+        egress::attach(&writer.paths, &mut object, place, &interface.name)?;
     }
-    let attached = attach_received(
-        (places, maps),
-        &mut object,
-        interface,
-        place,
-        wish,
-        shape.is_some(),
-    );
-    if attached.is_err() && matches!(replaceable(&places.link(place), interface), Ok(None)) {
-        egress::detach(places, place, Some(&interface.name))?;
+    let attached = attach_received(writer, &mut object, interface, place, wish, shape.is_some());
+    if attached.is_err() && matches!(replaceable(&writer.paths.link(place), interface), Ok(None)) {
+        egress::detach(&writer.paths, place, Some(&interface.name))?;
     }
     attached
 }
 
 /// Attaches the program that sees what an interface receives.
 fn attach_received(
-    (places, maps): (&InstancePaths, &Maps),
+    writer: &Writer,
     object: &mut Ebpf,
     interface: &Interface,
     place: usize,
     wish: Wish,
     tracks: bool,
 ) -> Result<Attachment> {
-    let pin = places.link(place);
+    let pin = writer.paths.link(place);
     let program = received(object, tracks)?;
     if let Some(mode) = replaceable(&pin, interface)? {
         if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {
@@ -196,7 +182,7 @@ fn attach_received(
                 interface.name,
                 mode_name(mode)
             ))
-            .help(|| format!("{} detach {} first", places.command(), interface.name));
+            .help(|| format!("{} detach {} first", writer.paths.command(), interface.name));
         }
         program
             .attach_to_link(open_link(&pin)?)
@@ -206,9 +192,9 @@ fn attach_received(
 
     // A link that is left from an interface that vanished is no use to the one that is there now.
     unpin(&pin)?;
-    refuse_foreign_program(places, interface)?;
+    refuse_foreign_program(&writer.paths, interface)?;
     if matches!(wish, Wish::Generic) {
-        maps.leave_cpus()?;
+        writer.maps.leave_cpus()?;
     }
     let (id, mode, refused) = match wish {
         Wish::Generic => (
@@ -225,7 +211,7 @@ fn attach_received(
             Ok(id) => (Ok(id), Mode::Native, None),
             Err(error) => {
                 let why = reason(&error);
-                maps.leave_cpus()?;
+                writer.maps.leave_cpus()?;
                 (
                     program.attach_to_if_index(interface.index, XdpMode::Skb),
                     Mode::Generic,
@@ -234,7 +220,7 @@ fn attach_received(
             }
         },
     };
-    let id = id.map_err(|error| refusal(places, &error, interface, mode))?;
+    let id = id.map_err(|error| refusal(&writer.paths, &error, interface, mode))?;
     let link: FdLink = program
         .take_link(id)?
         .try_into()
@@ -255,12 +241,12 @@ fn open_link(pin: &Path) -> Result<XdpLink> {
 /// # Errors
 ///
 /// The pin cannot be removed, or something else holds the link.
-pub fn detach(places: &InstancePaths, place: usize) -> Result<()> {
-    let pin = places.link(place);
+pub fn detach(writer: &Writer, place: usize) -> Result<()> {
+    let pin = writer.paths.link(place);
     let program = program_id(&pin)?;
     let present = interface::list()?;
     let carrier = carriers(&[Pinned { place, program }], &present).next();
-    egress::detach(places, place, carrier)?;
+    egress::detach(&writer.paths, place, carrier)?;
     match fs::remove_file(&pin) {
         Ok(()) => wait_until_gone(program.as_slice()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -317,10 +303,10 @@ fn carriers<'a>(pinned: &[Pinned], present: &'a [Interface]) -> impl Iterator<It
 /// # Errors
 ///
 /// A pin or a record cannot be removed; something else holds a link.
-pub fn remove_instance(places: &InstancePaths, lock: &Lock) -> Result<()> {
-    let (pinned, present) = (pinned(places)?, interface::list()?);
-    let in_trash = left_in_trash(places)?;
-    places.remove(lock)?;
+pub fn remove_instance(lock: &Lock) -> Result<()> {
+    let (pinned, present) = (pinned(&lock.paths)?, interface::list()?);
+    let in_trash = left_in_trash(&lock.paths)?;
+    lock.remove()?;
     let names = in_trash.iter().filter_map(|(_, name)| name.as_deref());
     egress::detach_filters(carriers(&pinned, &present).chain(names));
     let programs = pinned.iter().filter_map(|link| link.program);
@@ -336,8 +322,8 @@ pub fn remove_instance(places: &InstancePaths, lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The links cannot be asked, or the kernel does not list its interfaces.
-pub fn left_in_trash(places: &InstancePaths) -> Result<Vec<(u32, Option<String>)>> {
-    let links = places.links_in_trash();
+pub fn left_in_trash(paths: &InstancePaths) -> Result<Vec<(u32, Option<String>)>> {
+    let links = paths.links_in_trash();
     if links.is_empty() {
         return Ok(Vec::new());
     }
@@ -359,10 +345,10 @@ pub fn left_in_trash(places: &InstancePaths) -> Result<Vec<(u32, Option<String>)
 /// # Errors
 ///
 /// They cannot be asked for.
-pub fn pinned(places: &InstancePaths) -> Result<Vec<Pinned>> {
+pub fn pinned(paths: &InstancePaths) -> Result<Vec<Pinned>> {
     let mut pinned = Vec::new();
     for place in 0..MAX_INTERFACES {
-        let pin = places.link(place);
+        let pin = paths.link(place);
         if is_there(&pin)? {
             let program = program_id(&pin)?;
             pinned.push(Pinned { place, program });

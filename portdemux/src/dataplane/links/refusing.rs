@@ -14,11 +14,9 @@ use super::{
 };
 use crate::{
     capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
-    dataplane::{
-        pins::{InstanceName, InstancePaths},
-        refused,
-    },
+    dataplane::refused,
     error::{Advice, Help as _},
+    instance::{InstanceName, InstancePaths},
     interface::{self, Interface},
 };
 
@@ -52,7 +50,7 @@ pub fn check_capabilities() -> Result<()> {
 ///
 /// One that can be on its way off the interface is waited for: a program of portdemux that no
 /// instance in this bpffs has, or one that is not there any more when it is asked for its name.
-pub(super) fn refuse_foreign_program(places: &InstancePaths, interface: &Interface) -> Result<()> {
+pub(super) fn refuse_foreign_program(paths: &InstancePaths, interface: &Interface) -> Result<()> {
     let deadline = Instant::now() + PARTING;
     let (program, name) = loop {
         let present = interface::list()?;
@@ -66,14 +64,14 @@ pub(super) fn refuse_foreign_program(places: &InstancePaths, interface: &Interfa
             .and_then(|info| info.name_as_str().map(str::to_owned));
         let can_be_parting = name
             .as_ref()
-            .is_none_or(|name| is_our_name(name) && !is_pinned(places, program.id));
+            .is_none_or(|name| is_our_name(name) && !is_pinned(paths, program.id));
         if !can_be_parting || Instant::now() > deadline {
             break (program, name.unwrap_or_else(|| "no name".into()));
         }
         thread::sleep(Duration::from_millis(1));
     };
     let is_ours = is_our_name(&name);
-    let owner = owner(places, program.id);
+    let owner = owner(paths, program.id);
     let of = owner
         .as_ref()
         .map_or_else(String::new, |(instance, is_in_trash)| {
@@ -116,16 +114,16 @@ fn is_our_name(name: &str) -> bool {
 }
 
 /// The instance in this bpffs that has the link of a program, and whether its removal was interrupted.
-fn owner(places: &InstancePaths, program: u32) -> Option<(InstanceName, bool)> {
-    let links = places.all_links().into_iter();
+fn owner(paths: &InstancePaths, program: u32) -> Option<(InstanceName, bool)> {
+    let links = paths.all_links().into_iter();
     let mut links =
         links.filter(|pin| matches!(program_id(pin), Ok(Some(found)) if found == program));
-    places.owner_of(&links.next()?)
+    paths.owner_of(&links.next()?)
 }
 
 /// Whether an instance in this bpffs has the link of a program.
-fn is_pinned(places: &InstancePaths, program: u32) -> bool {
-    let links = places.all_links();
+fn is_pinned(paths: &InstancePaths, program: u32) -> bool {
+    let links = paths.all_links();
     // What cannot be asked may be it.
     links
         .iter()
@@ -134,12 +132,12 @@ fn is_pinned(places: &InstancePaths, program: u32) -> bool {
 
 /// Says why a program cannot be attached, and what to do about it.
 pub(super) fn refusal(
-    places: &InstancePaths,
+    paths: &InstancePaths,
     error: &ProgramError,
     interface: &Interface,
     mode: Mode,
 ) -> anyhow::Error {
-    let command = places.command();
+    let command = paths.command();
     let name = &interface.name;
     let failure = anyhow::anyhow!("{}", reason(error))
         .context(format!("attach to {name} in {} mode", mode_name(mode)));

@@ -18,10 +18,10 @@ use crate::{
     dataplane::{
         egress,
         maps::{Maps, RULESETS, text},
-        pins::{InstancePaths, Lock},
         refused,
         tables::TABLES,
     },
+    instance::{Instance, InstancePaths, Writer},
     interface,
 };
 
@@ -40,15 +40,15 @@ pub(in crate::dataplane) fn programs_with(map: u32) -> Vec<u32> {
 }
 
 /// Whether the programs on all interfaces use a map, and each has one beside it that sees what is sent.
-pub(in crate::dataplane) fn all_use(places: &InstancePaths, map: u32) -> Result<bool> {
+pub(in crate::dataplane) fn all_use(paths: &InstancePaths, map: u32) -> Result<bool> {
     let using = programs_with(map);
     let present = interface::list()?;
-    Ok(pinned(places)?
+    Ok(pinned(paths)?
         .iter()
         .filter(|link| link.carrier(&present).is_some())
         .all(|link| {
             let uses = link.program.is_some_and(|program| using.contains(&program));
-            uses && (places.sent(link.place).exists() || !egress::has_links())
+            uses && (paths.sent(link.place).exists() || !egress::has_links())
         }))
 }
 
@@ -59,25 +59,21 @@ pub(in crate::dataplane) fn all_use(places: &InstancePaths, map: u32) -> Result<
 /// # Errors
 ///
 /// The kernel refuses one, before any is replaced; or it does not exchange one, and those before it are replaced.
-pub(in crate::dataplane) fn replace_all(
-    places: &InstancePaths,
-    maps: &Maps,
-    _lock: &Lock,
-) -> Result<()> {
-    let tracks = maps.shape().is_some();
+pub(in crate::dataplane) fn replace_all(writer: &Writer) -> Result<()> {
+    let tracks = writer.maps.shape().is_some();
     let present = interface::list()?;
-    let links = pinned(places)?;
+    let links = pinned(&writer.paths)?;
     // Of an interface that is gone only the link is left.
     let carriers: Vec<(usize, &str)> = links
         .iter()
         .filter_map(|link| Some((link.place, link.carrier(&present)?.name.as_str())))
         .collect();
     // Verified before any is exchanged: until all are, they may look at different tables.
-    let programs = all_verified(maps, carriers.iter().map(|(place, _)| *place))?;
+    let programs = all_verified(&writer.maps, carriers.iter().map(|(place, _)| *place))?;
     for ((place, mut object), (_, name)) in programs.into_iter().zip(carriers) {
-        let link = open_link(&places.link(place))?;
+        let link = open_link(&writer.paths.link(place))?;
         if tracks {
-            egress::attach(places, &mut object, place, name)?;
+            egress::attach(&writer.paths, &mut object, place, name)?;
         }
         received(&mut object, tracks)?
             .attach_to_link(link)
@@ -127,10 +123,10 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
 ///
 /// The kernel refuses one.
 pub(in crate::dataplane) fn loaded(
-    places: &InstancePaths,
+    paths: &InstancePaths,
     maps: &Maps,
 ) -> Result<Vec<(usize, Ebpf)>> {
-    let links = pinned(places)?;
+    let links = pinned(paths)?;
     all_verified(maps, links.iter().map(|link| link.place))
 }
 
@@ -139,23 +135,20 @@ pub(in crate::dataplane) fn loaded(
 /// # Errors
 ///
 /// The kernel refuses one.
-pub(in crate::dataplane) fn outdated(
-    places: &InstancePaths,
-    maps: &Maps,
-) -> Result<Vec<(usize, Ebpf)>> {
-    let pin = maps.directory.join(RULESETS);
+pub(in crate::dataplane) fn outdated(instance: &Instance) -> Result<Vec<(usize, Ebpf)>> {
+    let pin = instance.maps.directory.join(RULESETS);
     let map = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
     let using = programs_with(map.id());
     let is_current = |program: Option<u32>| program.is_some_and(|id| using.contains(&id));
-    let needs_sender = maps.shape().is_some() && egress::has_links();
+    let needs_sender = instance.maps.shape().is_some() && egress::has_links();
     let mut outdated = Vec::new();
-    for link in pinned(places)? {
-        let sender = || program_id(&places.sent(link.place));
+    for link in pinned(&instance.paths)? {
+        let sender = || program_id(&instance.paths.sent(link.place));
         if !is_current(link.program) || needs_sender && !is_current(sender()?) {
             outdated.push(link.place);
         }
     }
-    all_verified(maps, outdated)
+    all_verified(&instance.maps, outdated)
 }
 
 /// Gives programs that are loaded to the links of their places, each in one step.
@@ -164,30 +157,29 @@ pub(in crate::dataplane) fn outdated(
 ///
 /// The kernel refuses one; those before it are replaced.
 pub(in crate::dataplane) fn exchange(
-    places: &InstancePaths,
-    maps: &Maps,
+    instance: &Instance,
     programs: Vec<(usize, Ebpf)>,
 ) -> Result<()> {
-    let tracks = maps.shape().is_some();
+    let tracks = instance.maps.shape().is_some();
     let present = interface::list()?;
-    let links = pinned(places)?;
+    let links = pinned(&instance.paths)?;
     for (place, mut object) in programs {
         let link = links.iter().find(|link| link.place == place);
         let carrier = link.and_then(|link| link.carrier(&present));
-        let known = text(&maps.interface(place).name);
+        let known = text(&instance.maps.interface(place).name);
         let name = carrier.map_or(known.as_str(), |carrier| &carrier.name);
         // Of an interface that is gone only the link is left.
         let is_gone = |error: &ProgramError| os_error(error) == Some(ENOLINK);
         let program = received(&mut object, tracks)?;
-        match program.attach_to_link(open_link(&places.link(place))?) {
+        match program.attach_to_link(open_link(&instance.paths.link(place))?) {
             Err(error) if is_gone(&error) => continue,
             Err(error) => {
                 return Err(error).with_context(|| format!("replace the program on {name}"));
             }
-            Ok(_) => maps.note_version(place),
+            Ok(_) => instance.maps.note_version(place),
         }
         if tracks {
-            egress::attach(places, &mut object, place, name)?;
+            egress::attach(&instance.paths, &mut object, place, name)?;
         }
     }
     Ok(())

@@ -117,7 +117,7 @@ pub struct Maps {
 
 impl Maps {
     /// Creates the maps and pins them in a directory of bpffs.
-    pub(super) fn create(directory: &Path) -> Result<()> {
+    pub(crate) fn create(directory: &Path) -> Result<()> {
         for (name, size, count) in [
             (RULESETS, size_of::<Rulesets>(), 1),
             (FRAGMENTS, size_of::<Buckets<u64>>(), 1),
@@ -139,7 +139,7 @@ impl Maps {
     }
 
     /// Opens the maps pinned in a directory, of this binary's ABI or of an older one.
-    pub(super) fn open(directory: &Path) -> Result<Self> {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         let layout = layout::of(directory)?;
         let map = |name: &str, size: usize, count: usize| -> Result<Mapped> {
             open(&directory.join(name), size, Some(count))

@@ -32,6 +32,18 @@ pub struct Prepared {
     new_destinations: Destinations,
 }
 
+impl Prepared {
+    /// What it needs in the maps of targets.
+    pub(crate) fn needed(&self) -> Needed {
+        Needed::of(&self.ruleset.image, &self.ruleset.destinations)
+    }
+
+    /// Its destinations that are in force nowhere yet, by place.
+    pub(in crate::dataplane) const fn new_destinations(&self) -> &Destinations {
+        &self.new_destinations
+    }
+}
+
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
@@ -126,9 +138,7 @@ impl Maps {
         name
     }
 
-    /// Puts a ruleset in force and returns its generation.
-    ///
-    /// [`Maps::prepare`] and [`Maps::put_in_force`] in one. The caller holds the instance's lock.
+    /// Puts a ruleset in force, with its targets, and returns its generation. The caller holds the instance's lock.
     ///
     /// # Errors
     ///
@@ -140,7 +150,12 @@ impl Maps {
         compile: impl FnOnce(&[RuleId]) -> Result<Compiled>,
     ) -> Result<Generation> {
         let prepared = self.prepare(names, text_hash, compile)?;
-        self.put_in_force(&prepared, &mut Unavailable::Refused)
+        let (before, needed) = (self.needed_in_force(), prepared.needed());
+        self.stage_targets(&prepared, &before, &needed, &mut Unavailable::Refused)?;
+        self.stage_ruleset(&prepared)?;
+        let generation = self.put_in_force(&prepared);
+        self.clear_targets(&before, &needed)?;
+        Ok(generation)
     }
 
     /// Compiles a ruleset that is to follow the one in force; nothing is written.
@@ -177,31 +192,18 @@ impl Maps {
         })
     }
 
-    /// Puts a ruleset in force that was prepared under the same lock, and returns its generation.
-    ///
-    /// Until the last step, a store of 8 bytes, nothing that a packet can see has changed, and at
-    /// whatever step this process ends, one of the two rulesets is in force as a whole.
+    /// Writes a ruleset that was prepared under the same lock beside the one in force: no packet meets it.
     ///
     /// # Errors
     ///
-    /// The wait for running programs failed, there are too many sources, or a destination cannot be had and is not
-    /// to count as missing; nothing was changed.
-    pub fn put_in_force(
-        &self,
-        prepared: &Prepared,
-        unavailable: &mut Unavailable<'_>,
-    ) -> Result<Generation> {
-        let Compiled {
-            image,
-            sources: words,
-            ..
-        } = &prepared.ruleset;
-        let new = Generation(image.header.generation);
+    /// The wait for running programs failed, or there are too many sources.
+    pub(crate) fn stage_ruleset(&self, prepared: &Prepared) -> Result<()> {
+        let Compiled { image, sources, .. } = &prepared.ruleset;
         // A packet that began before the last change may still read the half that is written next,
         // and count for a rule that is in force no more.
         quiesce::wait_for_programs().context("wait for running programs to end")?;
         let mut header = image.header;
-        tables::place(self, &mut header, image, words)?;
+        tables::place(self, &mut header, image, sources)?;
         header.limits_seed = match self.header().limits_seed {
             0 => random()?,
             seed => seed,
@@ -211,23 +213,19 @@ impl Maps {
             self.limits.write(limit_offset(*id), &[0; 2]);
             self.ledger.write(rule_name_offset(*id), name);
         }
-        let before = self.needed_in_force();
-        let needed = Needed::of(image, &prepared.ruleset.destinations);
-        self.enter_destinations(&prepared.new_destinations);
-        self.fill_targets(&needed, unavailable)?;
-        unavailable.judge(self.know_targets(&before, &needed))?;
-        write_head(&self.rulesets, half(new), &image.head, &header);
+        let start = half(Generation(header.generation));
+        write_head(&self.rulesets, start, &image.head, &header);
+        Ok(())
+    }
+
+    /// Puts a ruleset in force that is staged, by one store of 8 bytes: at whatever step this process ends, one of the
+    /// two is in force as a whole.
+    pub(crate) fn put_in_force(&self, prepared: &Prepared) -> Generation {
+        let new = Generation(prepared.ruleset.image.header.generation);
         self.rulesets
             .word(GENERATION)
             .store(new.0, Ordering::Release);
-        if !before.is_empty() {
-            // What decided by the rules before may be on its way to what they named. The new ones are in force
-            // whether it is cleared or not; what stays at a place is replaced when the place is given away.
-            let _: Result<()> = quiesce::wait_for_programs()
-                .map_err(Into::into)
-                .and_then(|()| self.targets.clear(&before, &needed));
-        }
-        Ok(new)
+        new
     }
 
     /// Puts in force what an older instance has in force, under the same generation; `prepared` follows it there.

@@ -26,12 +26,13 @@ use super::{
     mapped::Mapped,
     maps::{self, CPUS, DEVICES, Maps, possible_cpus},
     objects,
-    pins::{InstancePaths, Lock, unpin},
+    pins::unpin,
     targets::Needed,
     trusted::is_there,
 };
 use crate::{
     dataplane::refused,
+    instance::{Instance, InstancePaths, Lock, Writer},
     rules::{Destination, Ruleset},
 };
 
@@ -192,7 +193,7 @@ const fn row_offset(row: u32) -> usize {
 }
 
 /// The programs that a ruleset needs.
-fn needed(ruleset: &Ruleset) -> impl Iterator<Item = (&'static str, &'static str)> {
+fn needed(ruleset: &Ruleset) -> impl Iterator<Item = Program> {
     let mut kinds: Vec<TargetKind> = Vec::new();
     for kind in ruleset
         .rules()
@@ -211,26 +212,39 @@ fn needed(ruleset: &Ruleset) -> impl Iterator<Item = (&'static str, &'static str
 
 /// Whether what the targets of a ruleset do not take is counted; nothing if it names none.
 #[must_use]
-pub fn are_counted(places: &InstancePaths, ruleset: &Ruleset) -> Option<bool> {
+pub fn are_counted(paths: &InstancePaths, ruleset: &Ruleset) -> Option<bool> {
     let pins: Vec<PathBuf> = needed(ruleset)
-        .map(|(program, _)| pin(places, program))
+        .map(|(program, _)| pin(paths, program))
         .collect();
     (!pins.is_empty()).then(|| pins.iter().all(|pin| pin.exists()))
 }
 
-/// Begins to count what the targets of a ruleset do not take, before it is in force.
+/// A program, by the name that its link is pinned by, and the tracepoint that it is on.
+pub type Program = (&'static str, &'static str);
+
+/// The programs that count what the targets of a ruleset do not take, as far as they do not run.
 ///
 /// # Errors
 ///
-/// The kernel refuses a program. Packets go to their targets all the same.
-pub fn begin(places: &InstancePaths, maps: &Maps, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
+/// That cannot be seen.
+pub fn missing(paths: &InstancePaths, ruleset: &Ruleset) -> Result<Vec<Program>> {
     let mut missing = Vec::new();
-    for (program, tracepoint) in needed(ruleset) {
-        if !is_there(&pin(places, program))? {
-            missing.push((program, tracepoint));
+    for program in needed(ruleset) {
+        if !is_there(&pin(paths, program.0))? {
+            missing.push(program);
         }
     }
-    attach(places, maps, missing)
+    Ok(missing)
+}
+
+/// Takes programs off, those of them that run.
+///
+/// # Errors
+///
+/// A pin cannot be removed.
+pub fn detach(lock: &Lock, programs: &[Program]) -> Result<()> {
+    let mut programs = programs.iter();
+    programs.try_for_each(|(program, _)| unpin(&pin(&lock.paths, program)))
 }
 
 /// Ends to count what no rule of a ruleset needs.
@@ -238,11 +252,11 @@ pub fn begin(places: &InstancePaths, maps: &Maps, _lock: &Lock, ruleset: &Rulese
 /// # Errors
 ///
 /// A pin cannot be removed.
-pub fn end(places: &InstancePaths, _lock: &Lock, ruleset: &Ruleset) -> Result<()> {
+pub fn end(lock: &Lock, ruleset: &Ruleset) -> Result<()> {
     let needed: Vec<&str> = needed(ruleset).map(|(program, _)| program).collect();
     for (program, ..) in PROGRAMS {
         if !needed.contains(&program) {
-            unpin(&pin(places, program))?;
+            unpin(&pin(&lock.paths, program))?;
         }
     }
     Ok(())
@@ -253,14 +267,14 @@ pub fn end(places: &InstancePaths, _lock: &Lock, ruleset: &Ruleset) -> Result<()
 /// # Errors
 ///
 /// The kernel refuses one.
-pub fn refresh(places: &InstancePaths, maps: &Maps, _lock: &Lock) -> Result<()> {
+pub fn refresh(writer: &Writer) -> Result<()> {
     let mut running = Vec::new();
     for (program, tracepoint, _) in PROGRAMS {
-        if is_there(&pin(places, program))? {
+        if is_there(&pin(&writer.paths, program))? {
             running.push((program, tracepoint));
         }
     }
-    attach(places, maps, running)
+    attach(writer, &running)
 }
 
 /// Whether a program that counts losses has this name.
@@ -269,10 +283,10 @@ pub(super) fn is_program(name: &str) -> bool {
 }
 
 /// Attaches this binary's programs in the place of those that an older instance has pinned in a directory.
-pub(super) fn exchange(places: &InstancePaths, maps: &Maps, older: &Path) -> Result<()> {
+pub(super) fn exchange(instance: &Instance, older: &Path) -> Result<()> {
     for (program, tracepoint, _) in PROGRAMS {
         if older.join(program).try_exists()? {
-            attach(places, maps, vec![(program, tracepoint)])?;
+            attach(instance, &[(program, tracepoint)])?;
             // For the moment in between a loss can be counted twice: a tracepoint's link takes no other program.
             unpin(&older.join(program))?;
         }
@@ -281,16 +295,16 @@ pub(super) fn exchange(places: &InstancePaths, maps: &Maps, older: &Path) -> Res
 }
 
 /// Attaches programs; those that are there are taken off when the new ones count.
-fn attach(
-    places: &InstancePaths,
-    maps: &Maps,
-    programs: Vec<(&'static str, &'static str)>,
-) -> Result<()> {
+///
+/// # Errors
+///
+/// The kernel refuses one; those before it count. Packets go to their targets all the same.
+pub fn attach(instance: &Instance, programs: &[Program]) -> Result<()> {
     let mut object = None;
-    for (name, tracepoint) in programs {
+    for &(name, tracepoint) in programs {
         let object = match &mut object {
             Some(object) => object,
-            None => object.insert(load(&maps.directory)?),
+            None => object.insert(load(&instance.maps.directory)?),
         };
         let program: &mut RawTracePoint = object
             .program_mut(name)
@@ -301,7 +315,7 @@ fn attach(
             .attach(tracepoint)
             .with_context(|| format!("attach to the tracepoint {tracepoint}"))?;
         let link = FdLink::from(program.take_link(id)?);
-        let pin = pin(places, name);
+        let pin = pin(&instance.paths, name);
         unpin(&pin)?;
         link.pin(&pin)
             .with_context(|| format!("pin {}", pin.display()))?;
@@ -334,6 +348,6 @@ fn load(pins: &Path) -> Result<Ebpf> {
     maps::prepared(object, "the program that counts losses")
 }
 
-fn pin(places: &InstancePaths, program: &str) -> PathBuf {
-    places.pins().join(program)
+fn pin(paths: &InstancePaths, program: &str) -> PathBuf {
+    paths.pins().join(program)
 }

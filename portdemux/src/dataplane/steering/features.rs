@@ -1,9 +1,10 @@
 //! What the kernel must have for packets to be handed to sockets.
 
+use std::{fs, path::PathBuf};
+
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported, util::KernelVersion};
 
-use super::links::unified_root;
 use crate::{error::Help as _, sockets::take};
 
 /// The first kernel that says by which interface the packet came that a socket is looked up for.
@@ -56,4 +57,16 @@ pub(super) fn require() -> Result<()> {
         "this kernel cannot hand packets to sockets: it lacks programs of type sk_lookup"
     ))
     .help(|| "Linux 5.9 and newer have them; nothing was changed".into())
+}
+
+/// Where the control groups of version 2 are mounted.
+pub(super) fn unified_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let is_unified = after.split(' ').next() == Some("cgroup2");
+        // Its fifth field; blanks in it are written as \040 (proc_pid_mountinfo(5)).
+        let point = before.split(' ').nth(4)?.replace("\\040", " ");
+        is_unified.then(|| PathBuf::from(point))
+    })
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     io::ErrorKind,
     mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -19,10 +18,12 @@ use portdemux_common::{
 
 use super::{Steering, group_offset};
 use crate::{
-    dataplane::{maps::text, pins::InstancePaths, syscalls},
+    dataplane::maps::text,
     error::Help as _,
+    instance::InstancePaths,
     rules::destination::{ListenAddress, SocketName},
-    sockets::words,
+    sockets::{Family, words},
+    syscalls,
 };
 
 /// What a group is called.
@@ -30,28 +31,6 @@ pub type GroupName = SocketName;
 
 /// The protocols whose sockets can be members.
 const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
-
-/// Packets of which versions a socket takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Of IPv4.
-    V4,
-    /// Of IPv6.
-    V6,
-    /// Of both.
-    Both,
-}
-
-impl Family {
-    /// Whether a socket takes packets of a version.
-    #[must_use]
-    pub const fn takes(self, version: Version) -> bool {
-        matches!(
-            (self, version),
-            (Self::Both, _) | (Self::V4, Version::V4) | (Self::V6, Version::V6)
-        )
-    }
-}
 
 /// A socket of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +71,7 @@ impl Steering {
     /// There are too many.
     pub(in crate::dataplane) fn enter(
         &self,
-        places: &InstancePaths,
+        paths: &InstancePaths,
         wanted: &GroupName,
     ) -> Result<u32> {
         if let Some(index) = self.find(wanted) {
@@ -105,7 +84,7 @@ impl Steering {
             .help(|| {
                 format!(
                     "remove rules or names that are not needed: {} socket list; nothing was changed",
-                    places.command()
+                    paths.command()
                 )
             })?;
         self.clear(index);
@@ -335,15 +314,5 @@ fn name(group: &Group) -> Option<GroupName> {
             let address = SocketAddr::new(address, port);
             Some(SocketName::Address(ListenAddress::One(address)))
         }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-            Self::Both => "IPv4 and IPv6",
-        })
     }
 }

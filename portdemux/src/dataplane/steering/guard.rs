@@ -3,11 +3,8 @@
 use anyhow::Result;
 
 use crate::{
-    dataplane::{
-        links,
-        maps::Maps,
-        pins::{InstancePaths, Lock},
-    },
+    dataplane::links,
+    instance::{Instance, InstancePaths, Writer},
     interface::{self, Interface},
 };
 
@@ -16,8 +13,8 @@ use crate::{
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn guard(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    guard_without(places, maps, lock, &[])
+pub fn guard(writer: &Writer) -> Result<()> {
+    guard_without(writer, &[])
 }
 
 /// Whether what was last said of that still holds.
@@ -25,13 +22,16 @@ pub fn guard(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn is_guard_current(places: &InstancePaths, maps: &Maps) -> Result<bool> {
-    if maps.steering.netns().1 != interface::namespace()? {
+pub fn is_guard_current(instance: &Instance) -> Result<bool> {
+    if instance.maps.steering.netns().1 != interface::namespace()? {
         return Ok(true);
     }
     let present = interface::list()?;
-    let attached = carriers(places, &[], &present)?;
-    Ok(maps.steering.guards(&with_vlans(attached, &present)))
+    let attached = carriers(&instance.paths, &[], &present)?;
+    Ok(instance
+        .maps
+        .steering
+        .guards(&with_vlans(attached, &present)))
 }
 
 /// Does so before the program is taken off the interfaces at some places: whoever is not guarded is decided
@@ -40,28 +40,26 @@ pub fn is_guard_current(places: &InstancePaths, maps: &Maps) -> Result<bool> {
 /// # Errors
 ///
 /// The kernel does not list its interfaces.
-pub fn guard_without(
-    places: &InstancePaths,
-    maps: &Maps,
-    _lock: &Lock,
-    leaving: &[usize],
-) -> Result<()> {
-    if maps.steering.netns().1 != interface::namespace()? {
+pub fn guard_without(writer: &Writer, leaving: &[usize]) -> Result<()> {
+    if writer.maps.steering.netns().1 != interface::namespace()? {
         // What is attached here matters nothing to the other namespace; what leaves may be there.
         if !leaving.is_empty() {
-            maps.steering.set_guarded(&[]);
+            writer.maps.steering.set_guarded(&[]);
         }
         return Ok(());
     }
     let present = interface::list()?;
-    let attached = carriers(places, leaving, &present)?;
-    maps.steering.set_guarded(&with_vlans(attached, &present));
+    let attached = carriers(&writer.paths, leaving, &present)?;
+    writer
+        .maps
+        .steering
+        .set_guarded(&with_vlans(attached, &present));
     Ok(())
 }
 
 /// The interfaces that the program runs on, but for those at some places.
-fn carriers(places: &InstancePaths, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
-    let attached = links::pinned(places)?.into_iter();
+fn carriers(paths: &InstancePaths, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
+    let attached = links::pinned(paths)?.into_iter();
     let attached = attached.filter(|link| !leaving.contains(&link.place));
     Ok(attached
         .filter_map(|link| Some(link.carrier(present)?.index))

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,9 @@ use aya::{
 
 use super::{
     GroupName,
-    features::{knows_interface, require},
+    features::{knows_interface, require, unified_root},
     guard::guard,
+    taking,
 };
 use crate::{
     dataplane::{
@@ -27,15 +28,17 @@ use crate::{
         links::programs_with,
         maps::{self, CPUS, Maps, TABLES, possible_cpus},
         objects,
-        pins::{InstancePaths, Lock, unpin},
-        refused, syscalls,
+        pins::unpin,
+        refused,
         trusted::is_there,
     },
     error::{Help as _, Unavailable},
     image::Destinations,
+    instance::{Instance, InstancePaths, Writer},
     interface,
     rules::{Destination, destination::SocketName},
     sockets::take,
+    syscalls,
 };
 
 /// The program that is asked for a socket.
@@ -62,9 +65,7 @@ pub enum Followed {
 /// The kernel lacks what it takes or refuses, and that is not to count as missing; whatever ruleset is in force
 /// stays, and what it names.
 pub fn begin(
-    places: &InstancePaths,
-    maps: &Maps,
-    lock: &Lock,
+    writer: &Writer,
     destinations: &Destinations,
     unavailable: &mut Unavailable<'_>,
 ) -> Result<()> {
@@ -72,12 +73,12 @@ pub fn begin(
     if wanted.is_empty() {
         return Ok(());
     }
-    let ready = require().and_then(|()| enter_namespace(places, maps));
+    let ready = require().and_then(|()| enter_namespace(writer));
     let is_ready = unavailable.judge(ready)?.is_some();
-    let steering = &maps.steering;
+    let steering = &writer.maps.steering;
     for (&place, &name) in &wanted {
         let group = if is_ready {
-            unavailable.judge(steering.enter(places, name))?
+            unavailable.judge(steering.enter(&writer.paths, name))?
         } else {
             steering.find(name)
         };
@@ -90,22 +91,22 @@ pub fn begin(
     let mut object = None;
     // First this one: whoever begins to listen from here on is heard of, and whoever listens already is
     // found after it.
-    if !is_there(&sock_ops_pin(places))? {
-        unavailable.judge(attach_hearing(places, maps, &mut object))?;
+    if !is_there(&sock_ops_pin(&writer.paths))? {
+        unavailable.judge(attach_hearing(writer, &mut object))?;
     }
     let names: BTreeSet<&GroupName> = wanted.values().copied().collect();
     for name in names {
         if let SocketName::Address(address) = name
             && let Some(group) = steering.find(name)
         {
-            let taken = take::all_at(steering, group, *address)
+            let taken = taking::all_at(steering, group, *address)
                 .with_context(|| format!("take what listens on {address}"));
             unavailable.judge(taken)?;
         }
     }
-    unavailable.judge(guard(places, maps, lock))?;
-    if !is_current(places, maps) {
-        unavailable.judge(attach_looking(places, maps, &mut object))?;
+    unavailable.judge(guard(writer))?;
+    if !is_current(writer) {
+        unavailable.judge(attach_looking(writer, &mut object))?;
     }
     Ok(())
 }
@@ -115,15 +116,18 @@ pub fn begin(
 /// # Errors
 ///
 /// The kernel lacks what it takes, or there are too many groups.
-pub fn register(places: &InstancePaths, maps: &Maps, _lock: &Lock, name: &str) -> Result<u32> {
+pub fn register(writer: &Writer, name: &str) -> Result<u32> {
     require()?;
-    enter_namespace(places, maps)?;
-    maps.steering.enter(places, &SocketName::Name(name.into()))
+    enter_namespace(writer)?;
+    writer
+        .maps
+        .steering
+        .enter(&writer.paths, &SocketName::Name(name.into()))
 }
 
 /// Takes a group away whose sockets were given by hand.
-pub fn unregister(maps: &Maps, _lock: &Lock, group: u32) {
-    maps.steering.forget(group);
+pub fn unregister(writer: &Writer, group: u32) {
+    writer.maps.steering.forget(group);
 }
 
 /// Takes away what no rule in force needs: the programs if no rule names a socket, and of groups those that
@@ -132,20 +136,15 @@ pub fn unregister(maps: &Maps, _lock: &Lock, group: u32) {
 /// # Errors
 ///
 /// A pin cannot be removed.
-pub fn end(
-    places: &InstancePaths,
-    maps: &Maps,
-    _lock: &Lock,
-    destinations: &Destinations,
-) -> Result<()> {
+pub fn end(writer: &Writer, destinations: &Destinations) -> Result<()> {
     let wanted: BTreeSet<&GroupName> = named(destinations).into_values().collect();
     if wanted.is_empty() {
-        unpin(&sk_lookup_pin(places))?;
-        unpin(&sock_ops_pin(places))?;
+        unpin(&sk_lookup_pin(&writer.paths))?;
+        unpin(&sock_ops_pin(&writer.paths))?;
     }
-    for (group, name) in maps.steering.groups() {
+    for (group, name) in writer.maps.steering.groups() {
         if matches!(name, SocketName::Address(_)) && !wanted.contains(&name) {
-            maps.steering.forget(group);
+            writer.maps.steering.forget(group);
         }
     }
     Ok(())
@@ -168,14 +167,14 @@ fn named(destinations: &Destinations) -> BTreeMap<u32, &GroupName> {
 
 /// Whether the program that is asked for sockets is attached.
 #[must_use]
-pub fn is_steering(places: &InstancePaths) -> bool {
-    sk_lookup_pin(places).exists()
+pub fn is_steering(paths: &InstancePaths) -> bool {
+    sk_lookup_pin(paths).exists()
 }
 
 /// How sockets are followed.
 #[must_use]
-pub fn followed(places: &InstancePaths) -> Followed {
-    if sock_ops_pin(places).exists() {
+pub fn followed(paths: &InstancePaths) -> Followed {
+    if sock_ops_pin(paths).exists() {
         Followed::ByKernel
     } else {
         Followed::No
@@ -187,15 +186,15 @@ pub fn followed(places: &InstancePaths) -> Followed {
 /// # Errors
 ///
 /// The kernel refuses.
-pub fn refresh(places: &InstancePaths, maps: &Maps, lock: &Lock) -> Result<()> {
-    if is_there(&sk_lookup_pin(places))? {
+pub fn refresh(writer: &Writer) -> Result<()> {
+    if is_there(&sk_lookup_pin(&writer.paths))? {
         let mut object = None;
-        if is_there(&sock_ops_pin(places))? {
-            attach_hearing(places, maps, &mut object)?;
+        if is_there(&sock_ops_pin(&writer.paths))? {
+            attach_hearing(writer, &mut object)?;
         }
-        attach_looking(places, maps, &mut object)?;
+        attach_looking(writer, &mut object)?;
     }
-    guard(places, maps, lock)
+    guard(writer)
 }
 
 /// Replaces the program that is asked for sockets, if it does not use the map of sources that is pinned
@@ -213,8 +212,9 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<()> {
 }
 
 /// Whether the program that is asked for sockets runs and uses the maps that it should.
-fn is_current(places: &InstancePaths, maps: &Maps) -> bool {
-    sk_lookup_pin(places).exists() && uses_sources(maps, &sk_lookup_pin(places))
+fn is_current(instance: &Instance) -> bool {
+    sk_lookup_pin(&instance.paths).exists()
+        && uses_sources(&instance.maps, &sk_lookup_pin(&instance.paths))
 }
 
 fn uses_sources(maps: &Maps, pin: &Path) -> bool {
@@ -230,40 +230,40 @@ fn uses_sources(maps: &Maps, pin: &Path) -> bool {
 const SK_LOOKUP: &str = "looking";
 const SOCK_OPS: &str = "hearing";
 
-fn sk_lookup_pin(places: &InstancePaths) -> PathBuf {
-    places.pins().join(SK_LOOKUP)
+fn sk_lookup_pin(paths: &InstancePaths) -> PathBuf {
+    paths.pins().join(SK_LOOKUP)
 }
 
-fn sock_ops_pin(places: &InstancePaths) -> PathBuf {
-    places.pins().join(SOCK_OPS)
+fn sock_ops_pin(paths: &InstancePaths) -> PathBuf {
+    paths.pins().join(SOCK_OPS)
 }
 
 /// Sockets are those of one network namespace: that in which rules named the first of them.
-fn enter_namespace(places: &InstancePaths, maps: &Maps) -> Result<()> {
+fn enter_namespace(instance: &Instance) -> Result<()> {
     let here = interface::namespace()?;
-    let (_, of_instance) = maps.steering.netns();
+    let (_, of_instance) = instance.maps.steering.netns();
     if of_instance != here {
-        if is_there(&sk_lookup_pin(places))? && is_alive(places)? {
+        if is_there(&sk_lookup_pin(&instance.paths))? && is_alive(&instance.paths)? {
             return Err(anyhow::anyhow!(
                 "the sockets of instance {} are in another network namespace",
-                places.instance
+                instance.paths.instance
             ))
             .help(|| {
                 "run this there, or use an instance of its own here: --instance NAME; nothing was changed"
                     .into()
             });
         }
-        unpin(&sk_lookup_pin(places))?;
-        unpin(&sock_ops_pin(places))?;
+        unpin(&sk_lookup_pin(&instance.paths))?;
+        unpin(&sock_ops_pin(&instance.paths))?;
     }
     let cookie = take::netns_cookie();
-    maps.steering.set_netns(cookie.unwrap_or(0), here);
+    instance.maps.steering.set_netns(cookie.unwrap_or(0), here);
     Ok(())
 }
 
 /// Whether the namespace is there that the program that is asked for sockets was attached to.
-fn is_alive(places: &InstancePaths) -> Result<bool> {
-    let pin = sk_lookup_pin(places);
+fn is_alive(paths: &InstancePaths) -> Result<bool> {
+    let pin = sk_lookup_pin(paths);
     let link = match syscalls::open_pin(&pin).map_err(anyhow::Error::new) {
         Err(error) if is_damage(&error) => return Ok(false),
         link => link.with_context(|| format!("open {}", pin.display()))?,
@@ -313,8 +313,8 @@ fn loaded<'a>(maps: &Maps, object: &'a mut Option<Ebpf>) -> Result<&'a mut Ebpf>
     object.as_mut().context("the programs for sockets")
 }
 
-fn attach_looking(places: &InstancePaths, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
-    attach_at(&sk_lookup_pin(places), maps, object)
+fn attach_looking(instance: &Instance, object: &mut Option<Ebpf>) -> Result<()> {
+    attach_at(&sk_lookup_pin(&instance.paths), &instance.maps, object)
 }
 
 /// Attaches the program that is asked for sockets, or replaces the one that is there in one step.
@@ -347,15 +347,15 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
 /// Attaches the program that hears of sockets, if the kernel and its control groups have what it takes.
 ///
 /// Where they have not, TCP sockets are looked for as those of UDP are.
-fn attach_hearing(places: &InstancePaths, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
-    let pin = sock_ops_pin(places);
+fn attach_hearing(instance: &Instance, object: &mut Option<Ebpf>) -> Result<()> {
+    let pin = sock_ops_pin(&instance.paths);
     let Some(root) = unified_root() else {
         return Ok(());
     };
-    if maps.steering.netns().0 == 0 {
+    if instance.maps.steering.netns().0 == 0 {
         return Ok(());
     }
-    let program: &mut SockOps = loaded(maps, object)?
+    let program: &mut SockOps = loaded(&instance.maps, object)?
         .program_mut(HEAR)
         .context("the object has no program for sockets that listen")?
         .try_into()?;
@@ -378,16 +378,4 @@ fn attach_hearing(places: &InstancePaths, maps: &Maps, object: &mut Option<Ebpf>
     link.pin(&pin)
         .with_context(|| format!("pin {}", pin.display()))?;
     Ok(())
-}
-
-/// Where the control groups of version 2 are mounted.
-pub(crate) fn unified_root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let is_unified = after.split(' ').next() == Some("cgroup2");
-        // Its fifth field; blanks in it are written as \040 (proc_pid_mountinfo(5)).
-        let point = before.split(' ').nth(4)?.replace("\\040", " ");
-        is_unified.then(|| PathBuf::from(point))
-    })
 }

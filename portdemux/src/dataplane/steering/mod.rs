@@ -4,6 +4,7 @@ mod features;
 mod groups;
 mod guard;
 mod links;
+pub mod taking;
 
 use std::{
     mem::offset_of,
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
 use bytemuck::Zeroable as _;
 pub use features::Features;
-pub use groups::{Family, GroupName, Member};
+pub use groups::{GroupName, Member};
 pub use guard::{guard, guard_without, is_guard_current};
 pub use links::{
     Followed, LOOK, begin, end, followed, is_steering, load, refresh, register, unregister,

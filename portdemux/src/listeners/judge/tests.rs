@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, fmt::Write as _, slice};
 
 use super::*;
 use crate::{
-    dataplane::steering::{Family, Member},
+    dataplane::steering::Member,
     image,
     rules::file,
-    sockets::{Queue, State},
+    sockets::{Family, Queue, State},
 };
 
 const V4: &str = "192.0.2.2";

@@ -72,17 +72,17 @@ fn inside(rounds: usize) -> Result<Vec<Row>> {
         let image = image::compile(&ruleset, &ids)?;
         compile.push(milliseconds(begun));
         let begun = Instant::now();
-        bench.maps.install(&names, [0; 32], |_| Ok(image))?;
+        bench.writer.maps.install(&names, [0; 32], |_| Ok(image))?;
         switch.push(milliseconds(begun));
     }
     let (mut ports, mut snapshot) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let begun = Instant::now();
-        let all = bench.maps.counters.ports();
+        let all = bench.writer.maps.counters.ports();
         ports.push(milliseconds(begun));
         ensure!(all.len() == 3 << 16, "not every port was read");
         let begun = Instant::now();
-        std::hint::black_box(Snapshot::take(&bench.maps));
+        std::hint::black_box(Snapshot::take(&bench.writer.maps));
         snapshot.push(milliseconds(begun));
     }
     Ok(vec![

@@ -67,7 +67,7 @@ pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<Vec<Row>> {
             half_open: 1 << 16,
             timeouts: Rules::timeouts()?,
         };
-        tracking::begin(&bench.places, &bench.maps, &bench.lock, &wanted)?;
+        tracking::begin(&bench.writer, &wanted)?;
         bench.put_in_force(Rules::Flows)?;
         remember(&bench, flows)?;
         for (packet, port, is_dropped) in KINDS {
@@ -159,7 +159,7 @@ fn sent(bench: &Bench, flows: u32, rounds: usize, repeat: u32) -> Result<[Row; 2
 
 /// Fills the table with flows of peers that the programs draw, and the one that is measured by itself.
 fn remember(bench: &Bench, count: u32) -> Result<()> {
-    let tables = bench.maps.flows()?.context("there are no tables")?;
+    let tables = bench.writer.maps.flows()?.context("there are no tables")?;
     let until = portdemux::dataplane::flows::now().wrapping_add(1 << 20);
     let mut missing = 0;
     for is_v6 in [false, true] {

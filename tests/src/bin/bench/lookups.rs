@@ -7,7 +7,10 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramFd, SkLookup},
 };
-use portdemux::dataplane::{objects, steering, syscalls};
+use portdemux::{
+    dataplane::{objects, steering},
+    syscalls,
+};
 use portdemux_tests::netns::Netns;
 use serde::Serialize;
 
@@ -85,7 +88,7 @@ pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<Vec<Row>> {
             for (lookup, is_v6, port) in lookups {
                 let context = context(is_v6, port);
                 let empty = load(baseline()?, "empty_lookup")?;
-                let ours = load(steering::load(&bench.maps)?, steering::LOOK)?;
+                let ours = load(steering::load(&bench.writer.maps)?, steering::LOOK)?;
                 let mut samples = [Vec::new(), Vec::new()];
                 for program in [&empty, &ours] {
                     time(program, &context, repeat)?;

@@ -13,11 +13,11 @@ use portdemux::{
     change::{self, InForce, Request},
     dataplane::{
         egress, flows, links,
-        maps::{COUNTERS, Maps, OWN_COUNTERS, RULESETS, TABLES},
+        maps::{COUNTERS, OWN_COUNTERS, RULESETS, TABLES},
         objects,
-        pins::{InstancePaths, Lock},
     },
     image,
+    instance::{InstancePaths, Writer},
     members::{self, Changed},
     rules::{
         file::{self, Reading},
@@ -30,9 +30,7 @@ use tempfile::TempDir;
 
 /// An instance of portdemux that is attached to nothing, on a bpffs of its own.
 pub(crate) struct Bench {
-    pub(crate) maps: Maps,
-    pub(crate) places: InstancePaths,
-    pub(crate) lock: Lock,
+    pub(crate) writer: Writer,
     _bpffs: Bpffs,
     _state: TempDir,
 }
@@ -200,17 +198,13 @@ impl Bench {
     pub(crate) fn new() -> Result<Self> {
         let bpffs = Bpffs::new()?;
         let state = tempfile::tempdir()?;
-        let places = InstancePaths::new(
+        let paths = InstancePaths::new(
             "bench".parse().map_err(anyhow::Error::msg)?,
             bpffs.path().into(),
             state.path().into(),
         );
-        let lock = places.lock()?;
-        let maps = places.open_or_create(&lock)?;
         Ok(Self {
-            maps,
-            places,
-            lock,
+            writer: paths.lock()?.open_or_create()?,
             _bpffs: bpffs,
             _state: state,
         })
@@ -227,7 +221,8 @@ impl Bench {
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        self.maps
+        self.writer
+            .maps
             .install(&names, [0; 32], |ids| image::compile(&ruleset, ids))?;
         Ok(())
     }
@@ -241,31 +236,15 @@ impl Bench {
             reading: Reading::Known,
             dry_run: false,
             confirm: None,
-            keeps_before: false,
         };
-        change::change(
-            &self.places,
-            &self.maps,
-            &self.lock,
-            || None,
-            request,
-            |_| Ok(()),
-        )?;
+        change::change(&self.writer, || None, request, |_| Ok(()))?;
         Ok(())
     }
 
     /// Makes a prefix a member of a set.
     pub(crate) fn enter(&self, in_force: &InForce, set: &str, prefix: IpNet) -> Result<Changed> {
         let wish = [(prefix, Becomes::Member(None))];
-        members::change(
-            &self.places,
-            &self.maps,
-            &self.lock,
-            in_force,
-            set,
-            &wish,
-            None,
-        )
+        members::change(&self.writer, in_force, set, &wish, None)
     }
 
     /// A program that sends every frame to one target, and does nothing else.
@@ -288,7 +267,7 @@ impl Bench {
 
     /// The dispatcher on the maps of this instance.
     pub(crate) fn dispatcher(&self) -> Result<Program> {
-        let object = links::load(&self.maps, 0, None)?;
+        let object = links::load(&self.writer.maps, 0, None)?;
         Program::load(object, links::PROGRAM)
     }
 
@@ -303,7 +282,7 @@ impl Bench {
     }
 
     fn tracking(&self, name: &'static str) -> Result<Program> {
-        let object = links::load(&self.maps, 0, self.maps.shape())?;
+        let object = links::load(&self.writer.maps, 0, self.writer.maps.shape())?;
         Program::load(object, name)
     }
 
@@ -328,11 +307,11 @@ impl Bench {
         let transport = u32::try_from(transport)?;
         let mut loader = EbpfLoader::new();
         for name in [RULESETS, COUNTERS, OWN_COUNTERS, TABLES] {
-            loader.map_pin_path(name, self.places.pins().join(name));
+            loader.map_pin_path(name, self.writer.paths.pins().join(name));
         }
-        let shape = self.maps.shape();
+        let shape = self.writer.maps.shape();
         if shape.is_some() {
-            let tables = flows::directory(&self.places.pins());
+            let tables = flows::directory(&self.writer.paths.pins());
             for name in flows::ALL {
                 loader.map_pin_path(name, tables.join(name));
             }

@@ -185,7 +185,7 @@ pub(crate) fn measure_changes(rounds: usize) -> Result<Vec<(&'static str, Spread
         let begun = Instant::now();
         bench.change_text("1,000,000 sources", text)?;
         load.push(milliseconds(begun));
-        let mut in_force = change::in_force(&bench.places, &bench.maps)?;
+        let mut in_force = change::in_force(&bench.writer)?;
         for round in 0..rounds.max(1) {
             let number = STRANGERS + u32::try_from(round)?;
             let text = prefix(number, is_v6);

@@ -7,13 +7,13 @@ use std::{
 
 use portdemux_common::wire::Transport;
 
-use super::{Holder, Holders, Socket, listening};
 use crate::{
     dataplane::{
         maps::Maps,
         steering::{GroupName, Member},
     },
     interface,
+    sockets::{Holder, Holders, Socket, listening},
 };
 
 /// A group of sockets.

@@ -14,13 +14,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Standing, Tries, UnconfirmedChange, clock};
 use crate::{
     background, bounded,
-    dataplane::{
-        mapped::catching,
-        pins::{self, InstancePaths, Lock},
-    },
+    dataplane::mapped::catching,
+    instance::InstancePaths,
+    unconfirmed::{self, Standing, Tries, UnconfirmedChange, clock},
 };
 
 /// How often it looks whether there is still something to undo.
@@ -29,26 +27,14 @@ const STEP: Duration = Duration::from_millis(200);
 /// How long it waits before it tries again what failed, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// The verb that a guardian is started with.
-pub const VERB: &str = "guard";
-
-/// Starts a guardian of what waits in an instance, and waits until it stands by itself.
-///
-/// # Errors
-///
-/// It does not start.
-pub(crate) fn start(places: &InstancePaths, _lock: &Lock) -> Result<()> {
-    background::start(places, &[VERB])
-}
-
 /// Waits and, if it comes to that, undoes the change. What fails is tried again, after growing pauses.
 ///
 /// # Errors
 ///
 /// It cannot stand by itself, or not see what waits.
-pub fn run(places: &InstancePaths) -> Result<()> {
+pub fn run(paths: &InstancePaths) -> Result<()> {
     background::stand_alone(c"portdemux-guard")?;
-    let path = super::path(places);
+    let path = unconfirmed::path(paths);
     let file = match bounded::regular(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file.with_context(|| format!("open {}", path.display()))?,
@@ -60,60 +46,51 @@ pub fn run(places: &InstancePaths) -> Result<()> {
     let mut tries = Tries::default();
     let mut pause = PAUSE.0;
     loop {
-        let end = match catching(|| act(places, watched)) {
+        let end = match catching(|| act(paths, watched)) {
             Ok(None) => return Ok(()),
             Ok(Some(deadline)) => deadline,
             Err(error) => {
                 tries.count = tries.count.saturating_add(1);
                 tries.error = format!("{error:#}");
                 // Who asks for the status is told; without that it is tried all the same.
-                let _: io::Result<()> = tries.write(places);
+                let _: io::Result<()> = tries.write(paths);
                 let end = clock::now() + pause;
                 pause = (pause * 2).min(PAUSE.1);
                 end
             }
         };
-        wait(places, watched, end);
+        wait(paths, watched, end);
     }
-}
-
-/// Whether a guardian stands by.
-///
-/// # Errors
-///
-/// That cannot be seen.
-pub fn stands_by(places: &InstancePaths) -> io::Result<bool> {
-    pins::is_held(&super::path(places))
 }
 
 /// Looks how it stands with the change, and undoes it if its time is over. Returns when to look again.
 ///
 /// While the change is being made, this waits for the lock.
-fn act(places: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
-    let lock = places.lock()?;
-    if !places.exists()? && !places.is_in_trash()? {
+fn act(paths: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
+    let lock = paths.lock()?;
+    if !paths.exists()? && !paths.is_in_trash()? {
         // The instance was removed just now, and taking the lock has made its directory again.
-        places.remove(&lock)?;
+        lock.remove()?;
         return Ok(None);
     }
-    if Identity::of(places)? != Some(watched) {
+    if Identity::of(paths)? != Some(watched) {
         return Ok(None);
     }
-    let maps = places.open()?;
-    let Some(unconfirmed) = UnconfirmedChange::read(places)? else {
+    let writer = lock.open()?;
+    let Some(waiting) = UnconfirmedChange::read(paths)? else {
         return Ok(None);
     };
-    if let Standing::Waits(_) = unconfirmed.standing(&maps) {
-        return Ok(Some(unconfirmed.deadline));
+    if let Standing::Waits(_) = waiting.standing(&writer.maps) {
+        return Ok(Some(waiting.deadline));
     }
-    super::settle(places, &maps, &lock)?;
+    super::settle(&writer)?;
     Ok(None)
 }
 
 /// Waits until a time, or until something else waits or nothing does.
-fn wait(places: &InstancePaths, watched: Identity, end: Duration) {
+fn wait(paths: &InstancePaths, watched: Identity, end: Duration) {
     // What cannot be seen is still there.
-    while Identity::of(places).map_or(true, |now| now == Some(watched)) {
+    while Identity::of(paths).map_or(true, |now| now == Some(watched)) {
         let left = end.saturating_sub(clock::now());
         if left.is_zero() {
             break;
@@ -134,8 +111,8 @@ struct Identity {
 
 impl Identity {
     /// That of what waits in an instance, if something does.
-    fn of(places: &InstancePaths) -> Result<Option<Self>> {
-        let path = super::path(places);
+    fn of(paths: &InstancePaths) -> Result<Option<Self>> {
+        let path = unconfirmed::path(paths);
         match fs::metadata(&path) {
             Ok(file) => Ok(Some(Self::from(&file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

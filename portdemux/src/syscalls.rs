@@ -151,7 +151,7 @@ pub fn run_lookup(program: impl AsFd, context: &[u8], repeat: u32) -> io::Result
 /// # Errors
 ///
 /// The kernel refuses: what the link was for is gone.
-pub(super) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+pub(crate) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     let mut argument = LinkUpdate {
         link: number(link.as_fd()),
         program: number(program.as_fd()),
@@ -166,7 +166,7 @@ pub(super) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()>
 /// # Errors
 ///
 /// Nothing is, or it may not be opened.
-pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut argument = Pin {
         path: path.as_ptr() as u64,
@@ -184,7 +184,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// The kernel does not say.
-pub(super) fn link_namespace(link: impl AsFd) -> io::Result<u32> {
+pub(crate) fn link_namespace(link: impl AsFd) -> io::Result<u32> {
     let mut info = LinkInfo::default();
     let mut argument = Info {
         descriptor: number(link.as_fd()),
@@ -201,7 +201,7 @@ pub(super) fn link_namespace(link: impl AsFd) -> io::Result<u32> {
 ///
 /// Another is there, or it is not one that can be there: a TCP socket that neither listens nor is connected, or a UDP socket
 /// that is not bound.
-pub(super) fn put_socket(map: impl AsFd, place: u32, socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn put_socket(map: impl AsFd, place: u32, socket: impl AsFd) -> io::Result<()> {
     let value = u64::from(number(socket.as_fd()));
     let mut argument = Element {
         map: number(map.as_fd()),
@@ -214,7 +214,7 @@ pub(super) fn put_socket(map: impl AsFd, place: u32, socket: impl AsFd) -> io::R
 }
 
 /// The cookie of the socket at a place of such a map, if there is one.
-pub(super) fn socket_cookie(map: impl AsFd, place: u32) -> Option<u64> {
+pub(crate) fn socket_cookie(map: impl AsFd, place: u32) -> Option<u64> {
     let mut value = 0_u64;
     let mut argument = Element {
         map: number(map.as_fd()),
@@ -232,7 +232,7 @@ pub(super) fn socket_cookie(map: impl AsFd, place: u32) -> Option<u64> {
 /// # Errors
 ///
 /// The kernel refuses.
-pub(super) fn take_socket(map: impl AsFd, place: u32) -> io::Result<()> {
+pub(crate) fn take_socket(map: impl AsFd, place: u32) -> io::Result<()> {
     let mut argument = Element {
         map: number(map.as_fd()),
         reserved: 0,

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use portdemux_common::ABI;
 
-use super::{
-    layout::OLDEST,
-    pins::InstancePaths,
-    trusted::{Trusted, is_there},
+use super::InstancePaths;
+use crate::{
+    dataplane::{
+        layout::OLDEST,
+        trusted::{Trusted, is_there},
+    },
+    error::Help as _,
 };
-use crate::error::Help as _;
 
 /// How the name of a directory of pins begins; its ABI follows.
 const ABI_PREFIX: &str = "abi";
@@ -45,7 +47,7 @@ impl AbiDirectory {
 impl InstancePaths {
     /// The same instance, with another of its directories of pins.
     #[must_use]
-    pub(super) fn with(&self, directory: AbiDirectory) -> Self {
+    pub(crate) fn with(&self, directory: AbiDirectory) -> Self {
         Self {
             directory,
             ..self.clone()
@@ -102,26 +104,26 @@ impl InstancePaths {
     }
 
     /// The newest of the older ABIs that the instance has pins of, as far as this binary reads them.
-    pub(super) fn older_abi(&self) -> Result<Option<u32>> {
+    pub(crate) fn older_abi(&self) -> Result<Option<u32>> {
         let abis = numbers(&self.instance_pins(), ABI_PREFIX)?;
         let known = abis.into_iter().filter(|abi| (OLDEST..ABI).contains(abi));
         Ok(known.max())
     }
 
     /// The older directory whose place this one has taken and that is not removed yet, and its ABI.
-    pub(super) fn overtaken(&self) -> Result<Option<(u32, PathBuf)>> {
+    pub(crate) fn overtaken(&self) -> Result<Option<(u32, PathBuf)>> {
         overtaken(&self.pins())
     }
 
     /// Where the older directory of an ABI lies once this one has taken its place.
-    pub(super) fn overtaken_at(&self, abi: u32) -> PathBuf {
+    pub(crate) fn overtaken_at(&self, abi: u32) -> PathBuf {
         self.pins().join(format!("{OLDER_PREFIX}{abi}"))
     }
 
     /// An empty directory that lies there while a staged one takes the place of an older one. Versions that know of no
     /// staged ones (up to ABI 6) read its name as the number of a newer version and refuse; else they would find no
     /// instance in that moment, and make one.
-    pub(super) fn sign(&self) -> PathBuf {
+    pub(crate) fn sign(&self) -> PathBuf {
         self.instance_pins().join(format!("{ABI_PREFIX}+{ABI}"))
     }
 
@@ -183,13 +185,13 @@ impl InstancePaths {
 }
 
 /// The older directory whose place a directory of pins has taken and that is not removed yet, and its ABI.
-pub(super) fn overtaken(pins: &Path) -> Result<Option<(u32, PathBuf)>> {
+pub(crate) fn overtaken(pins: &Path) -> Result<Option<(u32, PathBuf)>> {
     let abi = numbers(pins, OLDER_PREFIX)?.into_iter().max();
     Ok(abi.map(|abi| (abi, pins.join(format!("{OLDER_PREFIX}{abi}")))))
 }
 
 /// The ABI that the name of a directory of pins says.
-pub(super) fn abi_of(pins: &Path) -> Option<u32> {
+pub(crate) fn abi_of(pins: &Path) -> Option<u32> {
     let name = pins.file_name()?.to_str()?;
     let number = name
         .strip_prefix(ABI_PREFIX)
@@ -211,17 +213,6 @@ fn numbers(directory: &Path, prefix: &str) -> Result<Vec<u32>> {
         is_whole.then(|| number.parse::<u32>().ok()).flatten()
     });
     Ok(numbers.collect())
-}
-
-/// Removes a directory of pins with everything below it, if it is there.
-pub(super) fn remove_tree(directory: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
-        return Ok(());
-    };
-    match Trusted::open(parent)? {
-        Some(parent) => parent.remove(name),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

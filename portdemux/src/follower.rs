@@ -6,8 +6,6 @@
 //! made anew, and socket lookups are told of VLANs on attached interfaces. Nothing depends on it but how soon
 //! that is, and it ends when nothing needs it.
 
-mod need;
-
 use std::{
     fs::File,
     path::PathBuf,
@@ -15,36 +13,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-pub use need::Need;
+use anyhow::Result;
 use portdemux_common::{state::Generation, wire::Transport};
 
 use crate::{
-    background, bounded, change,
+    background::{self, Need, follower},
+    bounded, change,
     dataplane::{
         destinations,
         mapped::catching,
         maps::Maps,
-        pins::{self, InstancePaths, Lock},
-        steering,
+        steering::{self, taking},
         trusted::is_there,
     },
     error::Advice,
+    instance::{Instance, InstancePaths, Lock, is_named},
     interface::{self, Changes},
     rules::{
         Ruleset,
         destination::{ListenAddress, SocketName},
     },
-    sockets::take,
 };
-
-/// The verb that one is started with.
-pub const VERB: &str = "follow";
-/// What is added to that where nobody waits for it to end.
-pub const IN_BACKGROUND: &str = "--background";
-
-/// The file that one holds, among the records.
-const LOCK: &str = "follower";
 
 /// How often it looks for a socket that is not there.
 const MISSING: Duration = Duration::from_millis(100);
@@ -55,72 +44,37 @@ const EVERYTHING: Duration = Duration::from_secs(2);
 /// How long it tries to be the only one, and how long it stays at least.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Starts a follower in the background if a ruleset in force needs one and none runs.
-///
-/// # Errors
-///
-/// It does not start. Says what does not happen without it.
-pub fn start_if_needed(places: &InstancePaths, maps: &Maps, ruleset: &Ruleset) -> Result<()> {
-    let Some(lack) = Need::of(places, maps, ruleset).lack() else {
-        return Ok(());
-    };
-    if is_running(places) {
-        return Ok(());
-    }
-    background::start(places, &[VERB, IN_BACKGROUND]).context(lack)
-}
-
-/// Whether one runs for an instance.
-#[must_use]
-pub fn is_running(places: &InstancePaths) -> bool {
-    pins::is_held(&lock_path(places)).unwrap_or(false)
-}
-
-/// Ends the follower of an instance, if one runs: its right goes with the name of its lock.
-///
-/// # Errors
-///
-/// The lock cannot be removed.
-pub(crate) fn dismiss(places: &InstancePaths, _lock: &Lock) -> Result<()> {
-    pins::unpin(&lock_path(places))
-}
-
 /// Follows what rules name until nothing needs it.
 ///
 /// # Errors
 ///
 /// Another one runs, or nothing is loaded.
-pub fn run(places: &InstancePaths, in_background: bool) -> Result<()> {
-    let maps = places.open()?;
-    drop(maps);
+pub fn run(paths: &InstancePaths, in_background: bool) -> Result<()> {
+    Instance::open(paths)?;
     if in_background {
         background::stand_alone(c"portdemux-follow")?;
     }
-    let mut right = only_one(places)?;
+    let mut right = only_one(paths)?;
     if in_background {
         background::say_ready()?;
     } else if right.is_none() {
-        return Err(another_runs(places));
+        return Err(another_runs(paths));
     }
     // Where there is none, another one looks.
     while let Some(held) = right {
-        follow(places, &held);
+        follow(paths, &held);
         if !held.is_valid() {
             // Of its instance, or of its version. Whoever made another one has started who follows that.
             break;
         }
         drop(held);
         // Whoever changed the rules just before saw that it ran and has started no other.
-        right = again(places);
+        right = again(paths);
     }
-    if !places.exists()? && is_there(&places.records())? {
-        remove_records(places, &places.lock()?)?;
+    if !paths.exists()? && is_there(&paths.records())? {
+        remove_records(&paths.lock()?)?;
     }
     Ok(())
-}
-
-fn lock_path(places: &InstancePaths) -> PathBuf {
-    places.records().join(LOCK)
 }
 
 /// The right to be the follower of an instance. It ends with the process, however that ends.
@@ -132,16 +86,16 @@ struct Right {
 impl Right {
     /// Whether it is one for the instance that there is, and not for one of the same name that was removed.
     fn is_valid(&self) -> bool {
-        pins::is_named(&self.file, &self.path)
+        is_named(&self.file, &self.path)
     }
 }
 
 /// Takes the right; none if another process has it.
-fn only_one(places: &InstancePaths) -> Result<Option<Right>> {
-    let path = lock_path(places);
+fn only_one(paths: &InstancePaths) -> Result<Option<Right>> {
+    let path = follower::lock_path(paths);
     let begun = Instant::now();
     loop {
-        match places.try_lock(LOCK)? {
+        match paths.try_lock(follower::LOCK)? {
             Some(file) => return Ok(Some(Right { file, path })),
             // Whoever only asks has it for a moment.
             None if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(20)),
@@ -151,18 +105,18 @@ fn only_one(places: &InstancePaths) -> Result<Option<Right>> {
 }
 
 /// Takes the right once more if something needs it; what fails is tried again for as long as it does.
-fn again(places: &InstancePaths) -> Option<Right> {
+fn again(paths: &InstancePaths) -> Option<Right> {
     let is_needed = || -> Result<bool> {
-        let maps = places.open()?;
-        let in_force = change::in_force(places, &maps)?;
-        Ok(!Need::of(places, &maps, &in_force.ruleset).is_none())
+        let instance = Instance::open(paths)?;
+        let in_force = change::in_force(&instance)?;
+        Ok(!Need::of(&instance, &in_force.ruleset).is_none())
     };
     // Where that cannot be seen, an instance that is there may need it.
     while catching(is_needed)
-        .or_else(|_| places.exists())
+        .or_else(|_| paths.exists())
         .unwrap_or(true)
     {
-        match only_one(places) {
+        match only_one(paths) {
             Ok(right) => return right,
             Err(_) => thread::sleep(RULES),
         }
@@ -170,17 +124,17 @@ fn again(places: &InstancePaths) -> Option<Right> {
     None
 }
 
-fn another_runs(places: &InstancePaths) -> anyhow::Error {
-    let holder = bounded::kept(&lock_path(places)).unwrap_or_default();
+fn another_runs(paths: &InstancePaths) -> anyhow::Error {
+    let holder = bounded::kept(&follower::lock_path(paths)).unwrap_or_default();
     let error = anyhow::anyhow!(
         "another portdemux follow ({}) runs for instance {}",
         holder.trim(),
-        places.instance
+        paths.instance
     );
     error.context(Advice("one is enough".into()))
 }
 
-fn follow(places: &InstancePaths, right: &Right) {
+fn follow(paths: &InstancePaths, right: &Right) {
     let changes = Changes::listen();
     let mut known: Option<(Generation, Ruleset)> = None;
     // When it looked at everything, and whether an interface changed since.
@@ -189,16 +143,16 @@ fn follow(places: &InstancePaths, right: &Right) {
     let begun = Instant::now();
     let mut round = || -> Result<bool> {
         let mut pause = MISSING;
-        let maps = places.open()?;
-        let generation = maps.generation();
+        let instance = Instance::open(paths)?;
+        let generation = instance.maps.generation();
         if known.as_ref().is_none_or(|(known, _)| *known != generation)
-            && let Ok(in_force) = change::in_force(places, &maps)
+            && let Ok(in_force) = change::in_force(&instance)
         {
             known = Some((generation, in_force.ruleset));
             looked = None;
         }
         if let Some((_, ruleset)) = &known {
-            let need = Need::of(places, &maps, ruleset);
+            let need = Need::of(&instance, ruleset);
             if need.is_none() && begun.elapsed() > PATIENCE {
                 return Ok(false);
             }
@@ -208,21 +162,21 @@ fn follow(places: &InstancePaths, right: &Right) {
             let is_time = looked.is_none_or(|looked| looked.elapsed() > EVERYTHING);
             if is_time || is_changed {
                 // What fails is tried again in time.
-                let _: Result<()> = tend_interfaces(places, &maps, &need);
+                let _: Result<()> = tend_interfaces(&instance, &need);
                 is_changed = false;
             }
-            if is_time || is_any_missing(&maps, &need) {
-                look(places, generation, &need);
+            if is_time || is_any_missing(&instance.maps, &need) {
+                look(paths, generation, &need);
             }
             if is_time {
                 looked = Some(Instant::now());
             }
         }
-        drop(maps);
+        drop(instance);
         is_changed |= changes.wait(pause);
         Ok(true)
     };
-    while places.exists().unwrap_or(true) && right.is_valid() {
+    while paths.exists().unwrap_or(true) && right.is_valid() {
         match catching(&mut round) {
             Ok(true) => {}
             Ok(false) => break,
@@ -234,31 +188,32 @@ fn follow(places: &InstancePaths, right: &Right) {
 
 /// Makes interfaces that have returned destinations again, and tells socket lookups of those that stand on
 /// attached ones.
-fn tend_interfaces(places: &InstancePaths, maps: &Maps, need: &Need) -> Result<()> {
-    let is_any_back = need.interfaces && destinations::is_any_stale(maps)?;
-    let is_stale = need.guarded && !steering::is_guard_current(places, maps)?;
+fn tend_interfaces(instance: &Instance, need: &Need) -> Result<()> {
+    let is_any_back = need.interfaces && destinations::is_any_stale(&instance.maps)?;
+    let is_stale = need.guarded && !steering::is_guard_current(instance)?;
     if !is_any_back && !is_stale {
         return Ok(());
     }
-    let lock = places.lock()?;
-    if !places.exists()? {
-        return remove_records(places, &lock);
+    let lock = instance.paths.lock()?;
+    if !instance.paths.exists()? {
+        return remove_records(&lock);
     }
+    let writer = lock.open()?;
     if is_any_back {
-        destinations::reconcile(maps, &lock)?;
+        destinations::reconcile(&writer)?;
     }
     if is_stale {
-        steering::guard(places, maps, &lock)?;
+        steering::guard(&writer)?;
     }
     Ok(())
 }
 
 /// Taking a lock of an instance that was just removed has made its directory again.
-fn remove_records(places: &InstancePaths, lock: &Lock) -> Result<()> {
-    if places.exists()? {
+fn remove_records(lock: &Lock) -> Result<()> {
+    if lock.paths.exists()? {
         return Ok(());
     }
-    places.remove(lock)
+    lock.remove()
 }
 
 fn is_any_missing(maps: &Maps, need: &Need) -> bool {
@@ -275,7 +230,7 @@ fn is_any_missing(maps: &Maps, need: &Need) -> bool {
 /// Looks for sockets at all addresses that are wanted, and makes those that are there members.
 ///
 /// Whoever changes something meanwhile looks himself, and is waited for.
-fn look(places: &InstancePaths, generation: Generation, need: &Need) {
+fn look(paths: &InstancePaths, generation: Generation, need: &Need) {
     let groups = |maps: &Maps| -> Vec<(u32, ListenAddress)> {
         let wanted = need.sockets.iter().map(|&(address, _)| address);
         wanted
@@ -285,25 +240,27 @@ fn look(places: &InstancePaths, generation: Generation, need: &Need) {
             .collect()
     };
     let is_any_new = || -> Result<bool> {
-        let maps = places.open()?;
-        for (group, address) in groups(&maps) {
-            if take::is_any_new(&maps.steering, group, address)? {
+        let instance = Instance::open(paths)?;
+        for (group, address) in groups(&instance.maps) {
+            if taking::is_any_new(&instance.maps.steering, group, address)? {
                 return Ok(true);
             }
         }
         Ok(false)
     };
     let take_all = || -> Result<()> {
-        let lock = places.lock()?;
-        if !places.exists()? {
-            return remove_records(places, &lock);
+        let lock = paths.lock()?;
+        if !paths.exists()? {
+            return remove_records(&lock);
         }
-        let maps = places.open()?;
-        if maps.generation() != generation || maps.steering.netns().1 != interface::namespace()? {
+        let writer = lock.open()?;
+        if writer.maps.generation() != generation
+            || writer.maps.steering.netns().1 != interface::namespace()?
+        {
             return Ok(());
         }
-        for (group, address) in groups(&maps) {
-            take::all_at(&maps.steering, group, address)?;
+        for (group, address) in groups(&writer.maps) {
+            taking::all_at(&writer.maps.steering, group, address)?;
         }
         Ok(())
     };

@@ -3,6 +3,9 @@
 //! Such a process belongs to no terminal and no session, and ends by itself when there is nothing left for
 //! it to do.
 
+pub mod follower;
+mod need;
+
 use std::{
     ffi::CStr,
     fs,
@@ -14,7 +17,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::dataplane::pins::InstancePaths;
+pub use self::need::Need;
+use crate::instance::InstancePaths;
 
 /// What it says once nothing that ends the command ends it too.
 const READY: &str = "ready\n";
@@ -25,16 +29,16 @@ const READY: &str = "ready\n";
 /// # Errors
 ///
 /// It does not start.
-pub(crate) fn start(places: &InstancePaths, words: &[&str]) -> Result<()> {
+pub(crate) fn start(paths: &InstancePaths, words: &[&str]) -> Result<()> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("portdemux")
         .args(words)
-        .args(["--instance", &places.instance.to_string()])
+        .args(["--instance", &paths.instance.to_string()])
         .arg("--bpffs")
-        .arg(path::absolute(&places.bpffs)?)
+        .arg(path::absolute(&paths.bpffs)?)
         .arg("--state-dir")
-        .arg(path::absolute(&places.state)?)
+        .arg(path::absolute(&paths.state)?)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -3,11 +3,8 @@
 use portdemux_common::wire::Transport;
 
 use crate::{
-    dataplane::{
-        maps::Maps,
-        pins::InstancePaths,
-        steering::{self, Followed},
-    },
+    dataplane::steering::{self, Followed},
+    instance::Instance,
     rules::{
         Destination, Ruleset,
         destination::{ListenAddress, SocketName},
@@ -18,18 +15,22 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Addresses, and the protocols whose sockets at them are to be found again.
-    pub(super) sockets: Vec<(ListenAddress, Vec<Transport>)>,
+    pub(crate) sockets: Vec<(ListenAddress, Vec<Transport>)>,
     /// Whether there are interfaces that packets are sent out of.
-    pub(super) interfaces: bool,
+    pub(crate) interfaces: bool,
     /// Whether socket lookups have to know by which interfaces packets come that were decided about.
-    pub(super) guarded: bool,
+    pub(crate) guarded: bool,
 }
 
 impl Need {
     /// That of a ruleset in force.
     #[must_use]
-    pub fn of(places: &InstancePaths, maps: &Maps, ruleset: &Ruleset) -> Self {
-        Self::with(ruleset, steering::followed(places), maps.is_attached())
+    pub fn of(instance: &Instance, ruleset: &Ruleset) -> Self {
+        Self::with(
+            ruleset,
+            steering::followed(&instance.paths),
+            instance.maps.is_attached(),
+        )
     }
 
     fn with(ruleset: &Ruleset, followed: Followed, is_attached: bool) -> Self {

@@ -1,0 +1,40 @@
+//! Counts as documents have them.
+
+use portdemux_common::counters::Counter;
+use serde::Serialize;
+
+use crate::dataplane::redirect_drops;
+
+/// Packets and bytes, as they stand in JSON.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Traffic {
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl From<Counter> for Traffic {
+    fn from(counter: Counter) -> Self {
+        Self {
+            packets: counter.packets,
+            bytes: counter.bytes,
+        }
+    }
+}
+
+/// Packets that a target did not take, as they stand in JSON.
+#[derive(Serialize)]
+pub(super) struct Lost {
+    to: String,
+    reason: &'static str,
+    packets: u64,
+}
+
+impl From<&redirect_drops::Lost> for Lost {
+    fn from(lost: &redirect_drops::Lost) -> Self {
+        Self {
+            to: lost.to.to_string(),
+            reason: lost.loss.name(),
+            packets: lost.packets,
+        }
+    }
+}
