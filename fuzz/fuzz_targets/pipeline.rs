@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use portdemux_common::{bucket::SLOTS, flows::Shape, policy::TICK_SHIFT};
+use portdemux_common::{bucket::SLOTS, conntrack::Shape, policy::TICK_SHIFT};
 use portdemux_tests::{
     generate::{Random, traffic::Traffic},
     sequence::{self, Names, Rules, Sequence, rulesets::RULESETS},

@@ -86,11 +86,11 @@ pub const BLOCKS: usize = size_of::<Layout>() / blocks::BYTES;
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct FlowLayout {
-    /// Packets received for each port, by [`crate::wire::Port::index`] and by [`crate::flows::Relation`].
+    /// Packets received for each port, by [`crate::wire::Port::index`] and by [`crate::conntrack::Relation`].
     pub relations: [[u64; 4]; PORT_PLACES],
     /// Everything that was sent from each port, as it will be on the wire.
     pub sent: [Counter; PORT_PLACES],
-    /// What happened to flows, by [`crate::flows::Event`].
+    /// What happened to flows, by [`crate::conntrack::Event`].
     pub events: [u64; EVENT_PLACES],
 }
 

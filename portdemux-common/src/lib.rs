@@ -12,10 +12,10 @@
 
 pub mod blocks;
 pub mod bucket;
+pub mod conntrack;
 pub mod counters;
 pub mod decide;
 pub mod destination;
-pub mod flows;
 pub mod fragments;
 pub mod hash;
 pub mod limits;

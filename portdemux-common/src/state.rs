@@ -4,9 +4,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    conntrack::Shape,
     counters::MAX_INTERFACES,
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
-    flows::Shape,
     reject::MacWord,
     ruleset::RULE_PLACES,
 };

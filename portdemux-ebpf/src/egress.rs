@@ -5,13 +5,13 @@ use core::{cell::Cell, hint::cold_path};
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use portdemux_common::{
-    flows::Direction,
+    conntrack::Direction,
     packet::Packet,
     pipeline::{self, Egress, Scratch},
 };
 
 use crate::{
-    flows,
+    conntrack,
     frame::{place_linear, read_linear},
     hook::Hook,
     scratch,
@@ -114,6 +114,6 @@ impl Egress for Hook<'_, TcContext> {
 
     #[inline(always)]
     fn count(self, port: usize, packets: u64, bytes: u64) {
-        flows::count_sent(port, packets, bytes);
+        conntrack::count_sent(port, packets, bytes);
     }
 }

@@ -4,15 +4,15 @@ use core::hint::cold_path;
 
 use aya_ebpf::programs::XdpContext;
 use portdemux_common::{
+    conntrack::Direction,
     decide::{Decision, Metadata, Outcome},
     destination::Target,
-    flows::Direction,
     packet::Packet as _,
     pipeline::{self, Ingress, Scratch},
 };
 
 use crate::{
-    counting, flows,
+    conntrack, counting,
     frame::{LinearFrame, WholeFrame},
     hook::{Hook, Variant},
     scratch, sockets, targets,
@@ -98,7 +98,7 @@ impl<'c, V: Variant, const FRAGS: bool, const FLOWS: bool> Ingress
 
     #[inline(always)]
     fn count_relation(self, port: usize, relation: usize) {
-        flows::count_relation(port, relation);
+        conntrack::count_relation(port, relation);
     }
 
     #[inline(always)]

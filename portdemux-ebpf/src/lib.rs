@@ -11,9 +11,9 @@
 )]
 
 mod blocks;
+mod conntrack;
 mod counting;
 mod egress;
-mod flows;
 mod fragments;
 mod frame;
 mod hook;

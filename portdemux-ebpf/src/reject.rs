@@ -12,8 +12,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
+    conntrack::Direction,
     decide::Metadata,
-    flows::Direction,
     limits,
     reject::{self, MacWord, RejectReply, Replied, ReplyKind},
 };

@@ -1,7 +1,7 @@
 //! The scratch space of the packets that a CPU is busy with.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use portdemux_common::{flows::Direction, pipeline::Scratch};
+use portdemux_common::{conntrack::Direction, pipeline::Scratch};
 
 use crate::verifier::Lookup as _;
 

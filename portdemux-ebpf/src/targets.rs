@@ -7,9 +7,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
+    conntrack::Direction,
     decide::Outcome,
     destination::{self, DESTINATION_PLACES, MacWords, Target, XSK_QUEUES},
-    flows::Direction,
     packet::PacketMut as _,
     ruleset::{Action, RulesetTables as _},
 };

@@ -9,8 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 use portdemux_common::{
+    conntrack::{State, Tuple},
     decide::Outcome,
-    flows::{FlowKey, Stage},
     policy::TICK_SHIFT,
     reason::{Reason, Verdict},
     ruleset::RuleId,
@@ -30,24 +30,24 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// It has come so far, half-open or not.
-    Stage(Stage),
+    State(State),
     /// A peer began it, and it is not complete.
     HalfOpen,
 }
 
 impl Word for Progress {
     const ALL: &'static [Self] = &[
-        Self::Stage(Stage::Opening),
-        Self::Stage(Stage::Answered),
-        Self::Stage(Stage::Established),
-        Self::Stage(Stage::Closing),
-        Self::Stage(Stage::Closed),
+        Self::State(State::Opening),
+        Self::State(State::Answered),
+        Self::State(State::Established),
+        Self::State(State::Closing),
+        Self::State(State::Closed),
         Self::HalfOpen,
     ];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Stage(stage) => stage.name(),
+            Self::State(state) => state.name(),
             Self::HalfOpen => "half-open",
         }
     }
@@ -79,7 +79,7 @@ impl Selection {
         };
         let state = || {
             self.states.iter().any(|state| match state {
-                Progress::Stage(stage) => *stage == flow.state.stage(),
+                Progress::State(state) => *state == flow.status.state(),
                 Progress::HalfOpen => flow.is_half_open,
             })
         };
@@ -114,7 +114,7 @@ pub fn busiest(
         let rank = (
             packets,
             Reverse(since(flow.begun, now)),
-            Reverse(flow.key.words()),
+            Reverse(flow.tuple.words()),
         );
         let is_among_them = kept.len() < most
             || kept
@@ -137,26 +137,26 @@ impl Flow {
     /// The address of this host's end.
     #[must_use]
     pub fn local(&self) -> IpAddr {
-        address(self.key.local, &self.key)
+        address(self.tuple.local, &self.tuple)
     }
 
     /// The address of the other end.
     #[must_use]
     pub fn peer(&self) -> IpAddr {
-        address(self.key.remote, &self.key)
+        address(self.tuple.remote, &self.tuple)
     }
 
     /// Its protocol, if that has ports.
     #[must_use]
     pub fn transport(&self) -> Option<Transport> {
         let mut all = Transport::ALL.into_iter();
-        all.find(|transport| transport.ip_proto().0 == self.key.protocol())
+        all.find(|transport| transport.ip_proto().0 == self.tuple.protocol())
     }
 
     /// The name of its protocol.
     #[must_use]
     pub fn protocol(&self) -> &'static str {
-        match (self.transport(), IpProto(self.key.protocol())) {
+        match (self.transport(), IpProto(self.tuple.protocol())) {
             (Some(transport), _) => transport.name(),
             (None, IpProto::ICMPV6) => "icmpv6",
             (None, _) => "icmp",
@@ -167,21 +167,21 @@ impl Flow {
     #[must_use]
     pub fn local_port(&self) -> Option<u16> {
         self.transport()
-            .map(|_| Port(self.key.local_port()).number())
+            .map(|_| Port(self.tuple.local_port()).number())
     }
 
     /// The port of the other end.
     #[must_use]
     pub fn peer_port(&self) -> Option<u16> {
         self.transport()
-            .map(|_| Port(self.key.remote_port()).number())
+            .map(|_| Port(self.tuple.remote_port()).number())
     }
 
     /// The identifier of ICMP echo.
     #[must_use]
     pub fn identifier(&self) -> Option<u16> {
         match self.transport() {
-            None => Some(Port(self.key.local_port()).number()),
+            None => Some(Port(self.tuple.local_port()).number()),
             Some(_) => None,
         }
     }
@@ -218,7 +218,7 @@ impl Flow {
     }
 }
 
-fn address(words: [u64; 2], key: &FlowKey) -> IpAddr {
+fn address(words: [u64; 2], key: &Tuple) -> IpAddr {
     let octets: [u8; 16] = bytemuck::cast(words);
     match (key.version(), octets) {
         (4, [a, b, c, d, ..]) => Ipv4Addr::from([a, b, c, d]).into(),
@@ -238,7 +238,7 @@ fn ticks(count: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use portdemux_common::{counters::Counter, flows::State};
+    use portdemux_common::{conntrack::Status, counters::Counter};
 
     use super::*;
     use crate::sockets::words;
@@ -249,14 +249,14 @@ mod tests {
             IpAddr::V4(_) => ([203, 0, 113, 10].into(), 4),
             IpAddr::V6(_) => ("2001:db8::10".parse().unwrap(), 6),
         };
-        let key = FlowKey::new(
+        let key = Tuple::new(
             (words(local), port.to_be_bytes()),
             (words(peer), 52_341_u16.to_be_bytes()),
             IpProto::TCP.0,
             version,
         );
         let received = Counter { packets, bytes: 0 };
-        Flow::known(key, State::established(false), begun, received)
+        Flow::known(key, Status::established(false), begun, received)
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
         let quic: PortRange = "443/udp".parse().unwrap();
         let lan: IpNet = "198.51.100.0/24".parse().unwrap();
         let other: IpNet = "::/0".parse().unwrap();
-        let established = Progress::Stage(Stage::Established);
+        let established = Progress::State(State::Established);
         let holds = |ports: &[_], sources: &[_], states: &[_]| {
             let selection = Selection {
                 ports: ports.to_vec(),

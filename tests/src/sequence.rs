@@ -9,8 +9,8 @@ use portdemux::{
     rules::{Ruleset, file},
 };
 use portdemux_common::{
+    conntrack::{Relation, Shape},
     decide::Decision,
-    flows::{Relation, Shape},
     ruleset::{Entry, RuleId},
 };
 

@@ -12,8 +12,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     bucket::{self, SLOTS, Slots, is_over, lower, upper},
+    conntrack::Tuple,
     decide::{Decision, Outcome},
-    flows::FlowKey,
     memory::{Memory, Word, ahead},
     policy::TICK_SHIFT,
     reason::Reason,
@@ -75,12 +75,12 @@ pub trait Table: Memory {
 /// A fragment on its way to what is remembered of its packet.
 ///
 /// The kernel keeps it in a map value and takes it up anew for every step, as it does a
-/// [`crate::flows::Tracked`].
+/// [`crate::conntrack::TrackedPacket`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Piece {
     /// Its packet; the identification stands for both ports.
-    pub packet: FlowKey,
+    pub packet: Tuple,
     /// What came of it: [`Outcome`].
     pub outcome: u64,
     /// The generation it is decided under.
@@ -99,7 +99,7 @@ impl Piece {
     #[inline(always)]
     #[must_use]
     pub const fn new(
-        packet: FlowKey,
+        packet: Tuple,
         outcome: Outcome,
         generation: Generation,
         reach: u16,

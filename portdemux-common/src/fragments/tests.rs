@@ -26,24 +26,24 @@ impl Host {
     }
 
     /// The first fragment of a packet comes, 1,480 bytes long.
-    fn first(&self, packet: FlowKey, decision: Decision, now: u32) {
+    fn first(&self, packet: Tuple, decision: Decision, now: u32) {
         self.first_of(packet, decision, 185, now);
     }
 
-    fn first_of(&self, packet: FlowKey, decision: Decision, reach: u16, now: u32) {
+    fn first_of(&self, packet: Tuple, decision: Decision, reach: u16, now: u32) {
         let piece = Piece::new(packet, decision.outcome(), GENERATION, reach, PORT);
         note(self, &piece, now);
     }
 
     /// What comes of a later fragment, and for which port it counts.
-    fn later(&self, packet: FlowKey, begin: u16, now: u32) -> (Decision, u32) {
+    fn later(&self, packet: Tuple, begin: u16, now: u32) -> (Decision, u32) {
         self.later_under(GENERATION, packet, begin, now)
     }
 
     fn later_under(
         &self,
         generation: Generation,
-        packet: FlowKey,
+        packet: Tuple,
         begin: u16,
         now: u32,
     ) -> (Decision, u32) {
@@ -87,9 +87,9 @@ const DROPPED: Decision = decision(Verdict::Drop, Reason::SourceDenied, CLAIM);
 const OVERLAP: Decision = decision(Verdict::Drop, Reason::FragmentOverlap, CLAIM);
 const UNKNOWN: Decision = decision(Verdict::Drop, Reason::FragmentUnknown, Entry::UNCLAIMED);
 
-fn packet(identification: u16) -> FlowKey {
+fn packet(identification: u16) -> Tuple {
     let [a, b] = identification.to_be_bytes();
-    FlowKey::new(([2, 0], [a, b]), ([1, 0], [0, 0]), UDP, 4)
+    Tuple::new(([2, 0], [a, b]), ([1, 0], [0, 0]), UDP, 4)
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_packet_is_told_from_others_by_all_that_it_is_known_by() {
     let host = Host::new();
     let key = |to: [u64; 2], from: [u64; 2], id: [u8; 4], protocol, version| {
         let [a, b, c, d] = id;
-        FlowKey::new((to, [a, b]), (from, [c, d]), protocol, version)
+        Tuple::new((to, [a, b]), (from, [c, d]), protocol, version)
     };
     let known = key([1, 2], [3, 4], [5, 6, 7, 8], 0, 6);
     host.first(known, PASSED, 0);
@@ -242,9 +242,9 @@ fn another_ruleset_knows_no_first_fragment_of_the_one_before() {
 }
 
 /// Packets whose places are all in one bucket.
-fn neighbours(count: usize) -> Vec<FlowKey> {
+fn neighbours(count: usize) -> Vec<Tuple> {
     let host = Host::new();
-    let place = |packet: &FlowKey| bucket::index(packet.hash(host.seed()), MASK);
+    let place = |packet: &Tuple| bucket::index(packet.hash(host.seed()), MASK);
     let all = (0..=u16::MAX).map(packet);
     all.filter(|packet| place(packet) == 77)
         .take(count)

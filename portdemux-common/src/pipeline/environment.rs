@@ -4,9 +4,10 @@ use core::{borrow::Borrow, ops::DerefMut};
 
 use super::Scratch;
 use crate::{
+    conntrack,
     decide::{Decision, Metadata, Outcome},
     destination::Target,
-    flows, fragments,
+    fragments,
     limits::Limits,
     packet::Packet,
     policy::TICK_SHIFT,
@@ -24,7 +25,7 @@ pub trait Environment: Copy {
     /// A ruleset, as it is held on to.
     type Ruleset: Borrow<Self::Rules> + Copy;
     /// The tables beside the ruleset: sources, rates, flows, fragments.
-    type Tables: sources::Table + Limits + flows::Tables + fragments::Table;
+    type Tables: sources::Table + Limits + conntrack::Tables + fragments::Table;
 
     /// The ruleset in force.
     fn ruleset(self) -> Option<Self::Ruleset>;
@@ -101,7 +102,7 @@ pub trait Ingress: Hook {
     /// Counts a packet for the rule whose shadow it has.
     fn count_shadow(self, bytes: u64, would: &Decision);
 
-    /// Counts a packet for its port, by how it stands to the flows: the index of a [`flows::Relation`].
+    /// Counts a packet for its port, by how it stands to the flows: the index of a [`conntrack::Relation`].
     fn count_relation(self, port: usize, relation: usize);
 
     /// Sees what was decided about the frame, and again what became of that where its target is missing and that is known.

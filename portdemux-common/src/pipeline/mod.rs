@@ -29,7 +29,7 @@ pub use parse::{Finish, parse};
 pub use receive::receive;
 pub use send::send;
 
-use crate::{decide::Metadata, flows::Tracked, fragments::Piece};
+use crate::{conntrack::TrackedPacket, decide::Metadata, fragments::Piece};
 
 /// What is known of the packet that a hook is busy with, for as long as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -38,7 +38,7 @@ pub struct Scratch {
     /// What it says, and whose it is.
     pub metadata: Metadata,
     /// It as a packet of its flow.
-    pub tracked: Tracked,
+    pub tracked: TrackedPacket,
     /// What the packet says that it quotes, if it is an ICMP error.
     pub quoted: Metadata,
     /// It as a fragment of its packet.

@@ -4,9 +4,9 @@ use core::{borrow::Borrow as _, hint::cold_path};
 
 use super::{Finish, Hook, Ingress, Scratch, fragment, parse};
 use crate::{
+    conntrack::{self, Direction, Relation, TrackedPacket},
     decide::{self, Decision, Metadata, Outcome},
     destination,
-    flows::{self, Direction, Relation, Tracked},
     packet::Packet,
     parse::Parsed,
     reason::{Reason, Verdict},
@@ -219,7 +219,7 @@ fn find_flow<E: Ingress>(environment: E, scratch: &mut Scratch, ruleset: &E::Rul
     } = scratch;
     if ruleset.header().defaults.flows == 0 {
         cold_path();
-        *tracked = Tracked::OF_NO_FLOW;
+        *tracked = TrackedPacket::OF_NO_FLOW;
         return;
     }
     if metadata.is_error() {
@@ -230,13 +230,13 @@ fn find_flow<E: Ingress>(environment: E, scratch: &mut Scratch, ruleset: &E::Rul
         *tracked = metadata.received();
     }
     environment.barrier();
-    if tracked.key.is_none() {
+    if tracked.tuple.is_none() {
         return;
     }
     let tables = environment.tables();
-    flows::seek(tables, tracked, environment.tick());
+    conntrack::seek(tables, tracked, environment.tick());
     environment.barrier();
-    flows::relate(tables, tracked);
+    conntrack::relate(tables, tracked);
     environment.barrier();
     metadata.is_known = u8::from(tracked.is_known != 0);
 }
@@ -294,16 +294,16 @@ fn note_flow<E: Ingress>(environment: E, scratch: &mut Scratch, ruleset: &E::Rul
     let Scratch {
         metadata, tracked, ..
     } = scratch;
-    if tracked.key.is_none() {
+    if tracked.tuple.is_none() {
         return;
     }
     if tracked.is_error == 0 {
         let tables = environment.tables();
         let passes = !Outcome(tracked.outcome).is_dropped();
         let timeouts = &ruleset.header().defaults.timeouts;
-        flows::receive(tables, tracked, passes, metadata.may_begin(), timeouts);
+        conntrack::receive(tables, tracked, passes, metadata.may_begin(), timeouts);
         environment.barrier();
-        flows::remember(tables, tracked, Direction::Received, timeouts);
+        conntrack::remember(tables, tracked, Direction::Received, timeouts);
         environment.barrier();
     }
     if tracked.is_counted() {

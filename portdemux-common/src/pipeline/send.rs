@@ -4,7 +4,7 @@ use core::{borrow::Borrow as _, hint::cold_path};
 
 use super::{Egress, Scratch};
 use crate::{
-    flows::{self, Direction},
+    conntrack::{self, Direction},
     packet::Packet as _,
     parse::{self, Continuation, Parsed},
     ruleset::{Entry, RulesetTables as _},
@@ -75,17 +75,17 @@ fn note<E: Egress>(environment: E, scratch: &mut Scratch) -> Option<()> {
     } = scratch;
     *tracked = metadata.sent(environment.segments());
     environment.barrier();
-    if tracked.key.is_none() {
+    if tracked.tuple.is_none() {
         return None;
     }
     let port = metadata.source_place() as usize;
     environment.count(port, tracked.packets, tracked.bytes);
     let tables = environment.tables();
-    flows::seek(tables, tracked, environment.tick());
+    conntrack::seek(tables, tracked, environment.tick());
     environment.barrier();
     let serves = ruleset.port(port).is_some_and(Entry::is_claimed);
     let timeouts = &ruleset.header().defaults.timeouts;
-    flows::send(tables, tracked, serves, metadata.may_begin(), timeouts);
+    conntrack::send(tables, tracked, serves, metadata.may_begin(), timeouts);
     environment.barrier();
-    flows::remember(tables, tracked, OUT, timeouts)
+    conntrack::remember(tables, tracked, OUT, timeouts)
 }

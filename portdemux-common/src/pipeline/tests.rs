@@ -10,7 +10,7 @@ use bed::{Bed, Said};
 use frames::{HERE, PEER};
 
 use crate::{
-    flows::Relation,
+    conntrack::Relation,
     reason::{Reason, Verdict},
     ruleset::{Action, Entry},
     wire::Transport,

@@ -10,9 +10,9 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    conntrack::Relation,
     decide::{Decision, Metadata},
     destination::DESTINATION_PLACES,
-    flows::Relation,
     hash::mixed,
     limits::Limits,
     parse::{Fragment, Parsed, Ports, Version, Vlans},

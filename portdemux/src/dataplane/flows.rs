@@ -16,8 +16,8 @@ use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::BYTES,
     bucket::{self, NOWHERE, SLOTS},
+    conntrack::{Direction, Event, Relation, Shape, Status, Tuple, Which, table::Bucket},
     counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
-    flows::{Direction, Event, FlowKey, Relation, Shape, State, Which, table::Bucket},
     policy::TICK_SHIFT,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -66,11 +66,11 @@ pub struct Flows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Its ends and its protocol.
-    pub key: FlowKey,
+    pub tuple: Tuple,
     /// Whether it is one that a peer has begun and that is not complete.
     pub is_half_open: bool,
     /// How far it has come.
-    pub state: State,
+    pub status: Status,
     /// What came of the last packet of the peer: [`portdemux_common::decide::Outcome`]; 0 if none was
     /// decided about.
     pub outcome: u64,
@@ -370,7 +370,7 @@ impl Flows {
                     let owner = bucket.owner(*slot);
                     owner != bucket::FREE
                         && owner != bucket::BUSY
-                        && bucket.flow(*slot).is_some_and(|flow| !flow.is_over(now))
+                        && bucket.entry(*slot).is_some_and(|entry| !entry.is_over(now))
                 };
                 (0..NOWHERE).filter(lives).count() as u64
             });
@@ -393,29 +393,29 @@ impl Flows {
 
     /// Remembers a flow that is established; returns whether there was room for it.
     #[must_use]
-    pub fn remember(&self, key: &FlowKey, state: State, until: u32) -> bool {
+    pub fn remember(&self, key: &Tuple, status: Status, until: u32) -> bool {
         let hash = key.hash(self.shape.seed);
         let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
         let mark = bucket::mark(hash);
-        if bucket.find_flow(key, mark).is_some() {
+        if bucket.find_tuple(key, mark).is_some() {
             return true;
         }
         let now = now();
         let (slot, _) = bucket.victim(now, 1);
-        bucket.begin(slot, key, mark, state, [now, until])
+        bucket.begin(slot, key, mark, status, [now, until])
     }
 
     /// Remembers the flows of other tables that are complete and not there yet, with what is known of them.
     pub(super) fn adopt(&self, others: &Self) {
         for flow in others.all().filter(|flow| !flow.is_half_open) {
-            let (hash, now) = (flow.key.hash(self.shape.seed), now());
+            let (hash, now) = (flow.tuple.hash(self.shape.seed), now());
             let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
             let mark = bucket::mark(hash);
-            if bucket.find_flow(&flow.key, mark).is_some() {
+            if bucket.find_tuple(&flow.tuple, mark).is_some() {
                 continue;
             }
             let (slot, _) = bucket.victim(now, 1);
-            if bucket.begin(slot, &flow.key, mark, flow.state, [now, flow.until]) {
+            if bucket.begin(slot, &flow.tuple, mark, flow.status, [now, flow.until]) {
                 let (at, other) = flow.stands;
                 bucket.adopt(slot, &others.bucket(Which::Known, at), other);
             }
@@ -470,11 +470,11 @@ impl Flows {
 impl Flow {
     /// A flow of no table.
     #[cfg(test)]
-    pub(crate) const fn known(key: FlowKey, state: State, begun: u32, received: Counter) -> Self {
+    pub(crate) const fn known(key: Tuple, status: Status, begun: u32, received: Counter) -> Self {
         Self {
-            key,
+            tuple: key,
             is_half_open: false,
-            state,
+            status,
             outcome: 0,
             begun,
             until: begun,
@@ -494,15 +494,15 @@ fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, slot: u32, now: u32)
     if mark == bucket::FREE || mark == bucket::BUSY {
         return None;
     }
-    let known = bucket.flow(slot)?;
+    let known = bucket.entry(slot)?;
     let counter = |direction| {
         let [packets, bytes] = bucket.counts(slot, direction)?.load();
         Some(Counter { packets, bytes })
     };
     let flow = Flow {
-        key: known.key(),
+        tuple: known.tuple(),
         is_half_open: which == Which::HalfOpen,
-        state: known.state(),
+        status: known.status(),
         outcome: known.outcome(),
         begun: known.begun(),
         until: known.until(),

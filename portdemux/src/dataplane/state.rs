@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use portdemux_common::{
-    flows::{Shape, Which},
+    conntrack::{Shape, Which},
     fragments::{self, Buckets as Fragments},
     limits::LimitWords,
     ruleset::RULE_PLACES,

@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
 use portdemux_common::{
-    flows::{Shape, State},
+    conntrack::{Shape, Status},
     policy::Timeouts,
 };
 
@@ -118,7 +118,7 @@ fn change_to(writer: &Writer, new: Shape, timeouts: &Timeouts) -> Result<()> {
     } else {
         tables.reset_counters();
         for (key, is_from_here) in sockets::connected().context("list the sockets of this host")? {
-            let state = State::established(is_from_here);
+            let state = Status::established(is_from_here);
             let until = now.wrapping_add(state.timeout(key.protocol(), timeouts));
             let _ = tables.remember(&key, state, until);
         }

@@ -20,8 +20,9 @@ use aya::{
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::{BYTES, OWN, Own},
+    conntrack,
     counters::{BLOCKS, FLOW_BLOCKS},
-    flows, fragments,
+    fragments,
     limits::{self, LimitWords},
     reason::Verdict,
     reject::RejectReply,
@@ -181,8 +182,12 @@ impl Twin {
             answers: map(&object, ANSWERS, size_of::<u64>())?,
             now: map(&object, NOW, size_of::<u64>())?,
             remembered: Remembered {
-                flows: map(&object, FLOWS, size_of::<flows::table::Bucket<u64>>())?,
-                half_open: map(&object, HALF_OPEN, size_of::<flows::table::Bucket<u64>>())?,
+                flows: map(&object, FLOWS, size_of::<conntrack::table::Bucket<u64>>())?,
+                half_open: map(
+                    &object,
+                    HALF_OPEN,
+                    size_of::<conntrack::table::Bucket<u64>>(),
+                )?,
                 fragments: map(&object, FRAGMENTS, size_of::<fragments::Buckets<u64>>())?,
                 limits: map(&object, LIMITS, size_of::<LimitWords>())?,
             },

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use portdemux_common::{
-    flows::Direction,
+    conntrack::Direction,
     parse::{Class, Fragment},
     reason::{Reason, Verdict},
     trace::Trace,

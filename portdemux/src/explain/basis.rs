@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::{flows::Direction, parse, ruleset::RuleId};
+use portdemux_common::{conntrack::Direction, parse, ruleset::RuleId};
 
 use super::{Explained, Shadow, standing::Standing};
 use crate::{

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io::Read, net::IpAddr};
 
 use anyhow::Result;
 use portdemux_common::{
-    flows::Direction,
+    conntrack::Direction,
     parse::{self, Address},
 };
 

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use portdemux_common::{
+    conntrack::{Direction, Relation},
     decide::Decision,
-    flows::{Direction, Relation},
     parse::{Address, Class, Fragment, Parsed},
     reason::{Reason, Verdict},
     trace::Trace,

@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicU64;
 
 use portdemux_common::{
     bucket,
+    conntrack::{Direction, Relation, TrackedPacket, table::Bucket},
     decide::Metadata,
-    flows::{Direction, Relation, State as FlowState, Tracked, table::Bucket},
     limits::{self, RateKey, RateKind},
     memory::Word,
     policy::Rate,
@@ -72,31 +72,35 @@ impl Standing {
     }
 }
 
-fn flow(tracked: &Tracked, state: &State<'_>) -> Option<FlowStanding> {
+fn flow(tracked: &TrackedPacket, state: &State<'_>) -> Option<FlowStanding> {
     in_table(tracked, &state.known, false).or_else(|| in_table(tracked, &state.half_open, true))
 }
 
 fn in_table(
-    tracked: &Tracked,
+    tracked: &TrackedPacket,
     table: &Buckets<'_, Bucket<AtomicU64>>,
     half_open: bool,
 ) -> Option<FlowStanding> {
     let before = table.before();
     let (_, words) = before.first()?;
     let bucket = Bucket::of_words(words);
-    let slot = bucket.find_flow(&tracked.key, bucket::mark(tracked.hash))?;
-    let known = bucket.flow(slot)?;
+    let slot = bucket.find_tuple(&tracked.tuple, bucket::mark(tracked.hash))?;
+    let known = bucket.entry(slot)?;
     if known.is_over(tracked.now) {
         return None;
     }
-    let flow: FlowState = known.state();
+    let status = known.status();
     let packets = |direction| {
         let [packets, _] = bucket.counts(slot, direction)?.load();
         Some(packets)
     };
     Some(FlowStanding {
-        state: flow.stage().name(),
-        begun_by: if flow.is_from_here() { "host" } else { "peer" },
+        state: status.state().name(),
+        begun_by: if status.is_from_here() {
+            "host"
+        } else {
+            "peer"
+        },
         half_open,
         packets_in: packets(Direction::Received)?,
         packets_out: packets(Direction::Sent)?,

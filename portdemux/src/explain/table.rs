@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use portdemux_common::{
-    flows::Direction,
+    conntrack::Direction,
     reason::{Reason, Verdict},
 };
 

@@ -13,10 +13,10 @@ use std::{
 };
 
 use portdemux_common::{
+    conntrack::{self, Event, Relation, Shape, Which},
     counters::Counter,
     decide::{Decision, Metadata, Outcome},
     destination::{self, Target},
-    flows::{self, Event, Relation, Shape, Which},
     fragments,
     limits::{self, Limits, RateKind},
     memory::Memory,
@@ -320,12 +320,12 @@ impl fragments::Table for Tables<'_> {
     }
 }
 
-impl flows::Tables for Tables<'_> {
+impl conntrack::Tables for Tables<'_> {
     fn shape(&self) -> Shape {
         self.state.shape
     }
 
-    fn bucket(&self, which: Which, at: u32) -> Option<&flows::table::Bucket<AtomicU64>> {
+    fn bucket(&self, which: Which, at: u32) -> Option<&conntrack::table::Bucket<AtomicU64>> {
         Some(self.state.flows(which).get(at))
     }
 

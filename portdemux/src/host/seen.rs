@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use bytemuck::Zeroable as _;
 use portdemux_common::{
+    conntrack::{Relation, TrackedPacket},
     counters::Counter,
     decide::{Decision, Metadata},
-    flows::{Relation, Tracked},
     pipeline::Scratch,
     reason::{Reason, Verdict},
     ruleset::Entry,
@@ -73,9 +73,9 @@ impl Seen {
 
     /// It as a packet of its flow, if it has one.
     #[must_use]
-    pub fn tracked(&self) -> Option<Tracked> {
+    pub fn tracked(&self) -> Option<TrackedPacket> {
         let tracked = self.scratch.borrow().tracked;
-        (self.is_deferred.get() && !tracked.key.is_none()).then_some(tracked)
+        (self.is_deferred.get() && !tracked.tuple.is_none()).then_some(tracked)
     }
 
     /// The index of the port that it is counted for, and how it stands to the flows, if it is counted so.

@@ -10,7 +10,7 @@ use std::{
 use elsa::FrozenMap;
 use portdemux_common::{
     bucket::{self, Slots},
-    flows::{self, Event, Shape, Which},
+    conntrack::{self, Event, Shape, Which},
     fragments, limits,
     ruleset::RuleId,
 };
@@ -115,9 +115,9 @@ pub struct State<'s> {
     /// How large the tables of flows are.
     pub shape: Shape,
     /// The flows that are known.
-    pub known: Buckets<'s, flows::table::Bucket<AtomicU64>>,
+    pub known: Buckets<'s, conntrack::table::Bucket<AtomicU64>>,
     /// The flows that peers have begun and that are not complete.
-    pub half_open: Buckets<'s, flows::table::Bucket<AtomicU64>>,
+    pub half_open: Buckets<'s, conntrack::table::Bucket<AtomicU64>>,
     /// The secret of the tags of first fragments.
     pub fragments_seed: u64,
     /// What came of first fragments.
@@ -168,7 +168,7 @@ impl<'s> State<'s> {
     pub(super) const fn flows(
         &self,
         which: Which,
-    ) -> &Buckets<'s, flows::table::Bucket<AtomicU64>> {
+    ) -> &Buckets<'s, conntrack::table::Bucket<AtomicU64>> {
         match which {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portdemux_common::{
-    flows::Shape,
+    conntrack::Shape,
     parse::Version,
     reason::{Reason, Verdict},
     ruleset::RuleId,

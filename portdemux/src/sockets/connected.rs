@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::{flows::FlowKey, wire::Transport};
+use portdemux_common::{conntrack::Tuple, wire::Transport};
 
 use super::{Socket, State, list};
 
@@ -23,7 +23,7 @@ const USUAL_CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 /// # Errors
 ///
 /// The kernel lists no sockets.
-pub fn connected() -> Result<Vec<(FlowKey, bool)>> {
+pub fn connected() -> Result<Vec<(Tuple, bool)>> {
     let clients = client_ports();
     let mut flows = Vec::new();
     for transport in [Transport::Tcp, Transport::Udp] {
@@ -62,17 +62,12 @@ fn client_ports() -> RangeInclusive<u16> {
     read().unwrap_or(USUAL_CLIENT_PORTS)
 }
 
-fn key(socket: &Socket) -> Option<FlowKey> {
+fn key(socket: &Socket) -> Option<Tuple> {
     let local = SocketAddr::new(*socket.addresses.first()?, socket.port);
     let version = if local.is_ipv4() { 4 } else { 6 };
     let end = |end: SocketAddr| (words(end.ip()), end.port().to_be_bytes());
     let protocol = socket.transport.ip_proto().0;
-    Some(FlowKey::new(
-        end(local),
-        end(socket.peer),
-        protocol,
-        version,
-    ))
+    Some(Tuple::new(end(local), end(socket.peer), protocol, version))
 }
 
 /// An address as the key of a flow has it.
@@ -106,7 +101,7 @@ mod tests {
             let ours = |local: SocketAddr, remote: SocketAddr| {
                 let end = |end: SocketAddr| (words(end.ip()), end.port().to_be_bytes());
                 let version = if local.is_ipv4() { 4 } else { 6 };
-                FlowKey::new(end(local), end(remote), 6, version)
+                Tuple::new(end(local), end(remote), 6, version)
             };
             let flows = connected().unwrap();
             assert!(flows.contains(&(ours(client, server), true)), "{bound}");
@@ -141,7 +136,7 @@ mod tests {
         let _accepted = listener.accept().unwrap();
         drop(listener);
         let end = |end: SocketAddr| (words(end.ip()), end.port().to_be_bytes());
-        let flow = |local, remote| FlowKey::new(end(local), end(remote), 6, 4);
+        let flow = |local, remote| Tuple::new(end(local), end(remote), 6, 4);
         let flows = connected().unwrap();
         assert!(flows.contains(&(flow(server, client), false)));
         assert!(flows.contains(&(flow(client, server), true)));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use portdemux_common::{flows::Relation, policy::Timeouts};
+use portdemux_common::{conntrack::Relation, policy::Timeouts};
 
 use super::facts::{Key, Signal};
 

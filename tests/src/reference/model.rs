@@ -9,7 +9,7 @@ use portdemux::rules::{
     Connections, Destination, Flows as RuleFlows, Inbound, Malformed, Rule, Ruleset, rule::Layer,
 };
 use portdemux_common::{
-    flows::Relation,
+    conntrack::Relation,
     policy::{Fragments as Later, Icmp, TICK_SHIFT, Timeouts},
     reason::Verdict,
 };

@@ -28,8 +28,8 @@ use portdemux::{
 use portdemux_common::{
     blocks,
     bucket::{self, SLOTS},
+    conntrack::{Event, Relation, Shape, Tuple},
     counters::{Counter, PORT_PLACES},
-    flows::{Event, FlowKey, Relation, Shape},
     policy::TICK_SHIFT,
     reason::Verdict,
     wire::{Port, Transport},
@@ -143,14 +143,14 @@ impl Core {
                 (0..SLOTS)
                     .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
                     .map(move |slot| {
-                        let place = &bucket.slots.flows[slot];
+                        let place = &bucket.slots.entries[slot];
                         let (received, sent) = (
                             bucket.slots.received[slot].load(),
                             bucket.slots.sent[slot].load(),
                         );
-                        let state = place.state().0;
+                        let state = place.status().0;
                         (
-                            (place.key().words(), is_half_open),
+                            (place.tuple().words(), is_half_open),
                             (state, place.outcome(), received, sent),
                         )
                     })
@@ -159,7 +159,7 @@ impl Core {
     }
 }
 
-type Remembered = BTreeMap<([u64; FlowKey::WORDS], bool), (u64, u64, [u64; 2], [u64; 2])>;
+type Remembered = BTreeMap<([u64; Tuple::WORDS], bool), (u64, u64, [u64; 2], [u64; 2])>;
 
 /// An instance that is attached to nothing, and its programs.
 pub(crate) struct Kernel {
@@ -418,9 +418,9 @@ fn same_flows(host: &mut Core, tables: &portdemux::dataplane::flows::Flows) -> R
         .map(|flow| {
             let counter = |counter: Counter| [counter.packets, counter.bytes];
             (
-                (flow.key.words(), flow.is_half_open),
+                (flow.tuple.words(), flow.is_half_open),
                 (
-                    flow.state.0,
+                    flow.status.0,
                     flow.outcome,
                     counter(flow.received),
                     counter(flow.sent),

@@ -18,7 +18,7 @@ use portdemux::{
 };
 use portdemux_common::{
     bucket::SLOTS,
-    flows::{Event, Relation, Shape},
+    conntrack::{Event, Relation, Shape},
     policy::TICK_SHIFT,
     reason::{Reason, Verdict},
 };

@@ -2,27 +2,27 @@
 
 use super::Metadata;
 use crate::{
+    conntrack::{Observed, Signal, TrackedPacket, Tuple},
     decide::icmp,
-    flows::{FlowKey, Heard, Signal, Tracked},
     parse::Fragment,
 };
 
 impl Metadata {
-    /// The flow that it belongs to; none ([`FlowKey::is_none`]) if it is of a kind without flows.
+    /// The flow that it belongs to; none ([`Tuple::is_none`]) if it is of a kind without flows.
     #[inline(always)]
-    fn flow(&self) -> FlowKey {
+    fn flow(&self) -> Tuple {
         let (here, there) = if self.transport().is_some() {
             (self.destination_port, self.source_port)
         } else {
             if self.is_later() || !icmp::is_echo(self.protocol(), self.flags) {
-                return FlowKey::NONE;
+                return Tuple::NONE;
             }
             let [[a, b, ..], _] = self.numbers;
             ([a, b], [a, b])
         };
         let (local, remote) = (self.destination, self.source);
         let version = self.version_number();
-        FlowKey::new((local, here), (remote, there), self.protocol(), version)
+        Tuple::new((local, here), (remote, there), self.protocol(), version)
     }
 
     /// Whether it is an ICMP error.
@@ -37,11 +37,11 @@ impl Metadata {
     /// The error as a packet of the flow of the packet that it quotes, which was written down here.
     #[inline(always)]
     #[must_use]
-    pub fn quoted(&self) -> Tracked {
+    pub fn quoted(&self) -> TrackedPacket {
         let mut error = self.sent(1);
         error.is_error = 1;
         if self.version_number() == 0 {
-            error.key = FlowKey::NONE;
+            error.tuple = Tuple::NONE;
         }
         error
     }
@@ -49,25 +49,31 @@ impl Metadata {
     /// It as a packet that came in, on its way through its flow; nothing if it has none.
     #[inline(always)]
     #[must_use]
-    pub fn received(&self) -> Tracked {
-        Tracked::new(self.flow(), self.heard(), self.port, 1, self.length)
+    pub fn received(&self) -> TrackedPacket {
+        TrackedPacket::new(self.flow(), self.observed(), self.port, 1, self.length)
     }
 
     /// It as a packet of this host that is cut into `segments` on the wire, with headers of their own.
     #[inline(always)]
     #[must_use]
-    pub fn sent(&self, segments: u32) -> Tracked {
+    pub fn sent(&self, segments: u32) -> TrackedPacket {
         let packets = u64::from(segments).max(1);
         let headers = u64::from(self.payload) + 4 * u64::from(self.header);
         let bytes = self.length + (packets - 1) * headers;
         let port = self.source_place();
-        Tracked::new(self.flow().mirrored(), self.heard(), port, packets, bytes)
+        TrackedPacket::new(
+            self.flow().mirrored(),
+            self.observed(),
+            port,
+            packets,
+            bytes,
+        )
     }
 
     #[inline(always)]
-    fn heard(&self) -> Heard {
+    fn observed(&self) -> Observed {
         let [sequence, acknowledged] = self.numbers;
-        Heard {
+        Observed {
             signal: Signal::of(self.protocol(), self.flags),
             sequence: u32::from_be_bytes(sequence),
             acknowledged: u32::from_be_bytes(acknowledged),

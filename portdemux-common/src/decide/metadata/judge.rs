@@ -2,8 +2,8 @@
 
 use super::Metadata;
 use crate::{
+    conntrack::Relation,
     decide::{Decision, icmp, tracks_fragments},
-    flows::Relation,
     limits::{Limits, RateKey, RateKind},
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},

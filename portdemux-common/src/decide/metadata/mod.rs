@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Outcome, tracks_fragments};
 use crate::{
-    flows::FlowKey,
+    conntrack::Tuple,
     fragments::Piece,
     parse::{Address, Fragment, Parsed, Version},
     ruleset::{Entry, RulesetTables},
@@ -158,7 +158,7 @@ impl Metadata {
             Version::V6 => 0,
         };
         let (to, from) = ((self.destination, [a, b]), (self.source, [c, d]));
-        let packet = FlowKey::new(to, from, protocol, self.version_number());
+        let packet = Tuple::new(to, from, protocol, self.version_number());
         Piece::new(packet, outcome, self.generation, self.reach, self.port)
     }
 

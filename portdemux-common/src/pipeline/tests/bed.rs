@@ -10,9 +10,9 @@ use bytemuck::Zeroable as _;
 use super::frames::HERE;
 use crate::{
     bucket,
+    conntrack::{self, Event, Relation, Shape, Which, table},
     decide::{Decision, Metadata, Outcome},
     destination::{self, Target},
-    flows::{self, Event, Relation, Shape, Which, table},
     fragments, hash,
     limits::{self, Limits, RateKind},
     memory::Memory,
@@ -225,7 +225,7 @@ impl Bed {
     pub(super) fn left(&self) -> u32 {
         let tables = [&self.tables.known, &self.tables.half_open];
         let taken = tables.into_iter().flat_map(|bucket| {
-            let owners = bucket.owners.iter().zip(&bucket.slots.flows);
+            let owners = bucket.owners.iter().zip(&bucket.slots.entries);
             owners.filter(|(owner, _)| owner.load(Ordering::Relaxed) != bucket::FREE)
         });
         let [(_, place)] = taken.collect::<Vec<_>>()[..] else {
@@ -397,7 +397,7 @@ impl fragments::Table for Tables {
     }
 }
 
-impl flows::Tables for Tables {
+impl conntrack::Tables for Tables {
     fn shape(&self) -> Shape {
         Shape::default()
     }

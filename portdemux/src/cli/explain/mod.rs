@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
-use portdemux_common::{flows::Direction, reason::Reason, wire::Transport};
+use portdemux_common::{conntrack::Direction, reason::Reason, wire::Transport};
 
 use self::instance::Asked;
 use super::{Context, output};

@@ -58,12 +58,12 @@ impl FlowReport {
             peer_address: flow.peer(),
             peer_port: flow.peer_port(),
             identifier: flow.identifier(),
-            begun_by: if flow.state.is_from_here() {
+            begun_by: if flow.status.is_from_here() {
                 "here"
             } else {
                 "peer"
             },
-            state: flow.state.stage().name(),
+            state: flow.status.state().name(),
             half_open: flow.is_half_open,
             rule,
             verdict: judgement.map(|(verdict, _)| verdict.name()),

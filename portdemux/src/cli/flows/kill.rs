@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 /// the rules they are judged alike whether they begin anything or not.
 fn depends_on(flow: &Flow, cut: &Cut) -> bool {
     let (local, peer) = (cut.session.local, cut.session.peer);
-    flow.state.is_from_here()
+    flow.status.is_from_here()
         && (flow.protocol(), flow.local(), flow.peer()) == ("tcp", local.ip(), peer.ip())
         && (flow.local_port(), flow.peer_port()) == (Some(local.port()), Some(peer.port()))
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use portdemux_common::flows::Stage;
+use portdemux_common::conntrack::State;
 
 use super::rule_names;
 use crate::{
@@ -51,7 +51,7 @@ fn table(flows: &[Flow], rules: Vec<Option<String>>, now: u32) -> Table {
         .column("KNOWN", Align::Right, 4)
         .column("LEFT", Align::Right, 2);
     for (flow, rule) in flows.iter().zip(rules) {
-        let began = if flow.state.is_from_here() {
+        let began = if flow.status.is_from_here() {
             "here"
         } else {
             "peer"
@@ -61,7 +61,7 @@ fn table(flows: &[Flow], rules: Vec<Option<String>>, now: u32) -> Table {
             flow.local().to_string(),
             peer(flow),
             began.into(),
-            state(flow.state.stage(), flow.is_half_open),
+            state(flow.status.state(), flow.is_half_open),
         ];
         row.extend(has_refused.then(|| why(flow).unwrap_or_default().to_owned()));
         row.extend([
@@ -95,9 +95,9 @@ fn peer(flow: &Flow) -> String {
     }
 }
 
-fn state(stage: Stage, is_half_open: bool) -> String {
+fn state(state: State, is_half_open: bool) -> String {
     let mark = if is_half_open { " ½" } else { "" };
-    format!("{}{mark}", stage.name())
+    format!("{}{mark}", state.name())
 }
 
 /// Why the last packet of the peer was not let through, if it was not.

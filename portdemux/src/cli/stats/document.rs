@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::flows::Relation;
+use portdemux_common::conntrack::Relation;
 use serde::Serialize;
 
 use super::{Args, chosen};

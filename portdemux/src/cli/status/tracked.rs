@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use portdemux_common::flows::{Event, Which};
+use portdemux_common::conntrack::{Event, Which};
 use serde::Serialize;
 
 use crate::{dataplane::flows::Flows, figures::grouped};

@@ -1,6 +1,6 @@
 //! Buckets of flows as instances before ABI 9 have them: what is counted of a flow stands in its slot.
 
-use portdemux_common::{bucket::SLOTS, flows::table::SLOT_WORDS};
+use portdemux_common::{bucket::SLOTS, conntrack::table::SLOT_WORDS};
 
 /// How many words a slot had.
 const WORDS: usize = 12;

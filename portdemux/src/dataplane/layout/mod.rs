@@ -19,12 +19,12 @@ use aya::maps::MapInfo;
 use bytemuck::{Pod, Zeroable};
 use portdemux_common::{
     ABI, blocks,
+    conntrack::Shape,
     counters::{
         self, Counter, EVENT_PLACES, FlowLayout, MAX_INTERFACES, PORT_PLACES, REASON_PLACES,
         REPLIED_PLACES, TALLIES, Tallies, VERDICT_PLACES,
     },
     destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
-    flows::Shape,
     ruleset::{RULE_PLACES, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };

@@ -1,6 +1,6 @@
 use std::sync::atomic::AtomicU64;
 
-use portdemux_common::flows::table::Bucket;
+use portdemux_common::conntrack::table::Bucket;
 
 use super::*;
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp, util::KernelVersion};
-use portdemux_common::flows::Shape;
+use portdemux_common::conntrack::Shape;
 
 use crate::dataplane::{
     egress, flows,

@@ -18,7 +18,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    flows::Shape,
+    conntrack::Shape,
     fragments::Buckets,
     limits::LimitWords,
     ruleset::{LINE, Rulesets},

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use portdemux_common::{
-    flows::{Direction, Relation},
+    conntrack::{Direction, Relation},
     reason::{Reason, Verdict},
 };
 

@@ -10,7 +10,7 @@ use portdemux::{
     dataplane::tracking::{self, Wanted},
     sockets,
 };
-use portdemux_common::flows::{FlowKey, State};
+use portdemux_common::conntrack::{Status, Tuple};
 use portdemux_tests::frames::{self, CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, With as _};
 use serde::Serialize;
 
@@ -170,13 +170,13 @@ fn remember(bench: &Bench, count: u32) -> Result<()> {
         };
         let drawn = (0..count.div_ceil(2)).map(|number| drawn(number, is_v6));
         for remote in drawn.chain([client]) {
-            let key = FlowKey::new(
+            let key = Tuple::new(
                 (sockets::words(local), OURS.to_be_bytes()),
                 (sockets::words(remote), THEIRS.to_be_bytes()),
                 6,
                 if is_v6 { 6 } else { 4 },
             );
-            missing += u32::from(!tables.remember(&key, State::established(true), until));
+            missing += u32::from(!tables.remember(&key, Status::established(true), until));
         }
     }
     // A few find their bucket full.

@@ -10,7 +10,7 @@ use crate::hash::mixed;
 /// and the source of what goes out. Of forwarded traffic, the local end is the one behind this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
-pub struct FlowKey {
+pub struct Tuple {
     /// The local address as it stands in packets; IPv4 fills the first four bytes, and zeros follow.
     pub local: [u64; 2],
     /// The remote address, likewise.
@@ -20,7 +20,7 @@ pub struct FlowKey {
     pub ports: u64,
 }
 
-impl FlowKey {
+impl Tuple {
     /// How many words it has.
     pub const WORDS: usize = 5;
 
@@ -138,4 +138,4 @@ impl FlowKey {
     }
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 40);
+const _: () = assert!(size_of::<Tuple>() == 40);

@@ -44,8 +44,8 @@ impl Host {
     }
 
     /// One packet through all the steps, as the kernel takes it.
-    fn packet(&self, direction: Direction, key: FlowKey, heard: Heard, now: u32) -> Relation {
-        let mut packet = Tracked::new(key, heard, 0, 1, 60);
+    fn packet(&self, direction: Direction, key: Tuple, observed: Observed, now: u32) -> Relation {
+        let mut packet = TrackedPacket::new(key, observed, 0, 1, 60);
         seek(self, &mut packet, now);
         relate(self, &mut packet);
         match direction {
@@ -57,15 +57,15 @@ impl Host {
     }
 
     /// Every place that has an owner, by its key.
-    fn keys(&self, which: Which) -> Vec<FlowKey> {
+    fn keys(&self, which: Which) -> Vec<Tuple> {
         let buckets = match which {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,
         };
-        let of_bucket = |bucket: &'_ Bucket<AtomicU64>| -> Vec<FlowKey> {
+        let of_bucket = |bucket: &'_ Bucket<AtomicU64>| -> Vec<Tuple> {
             (0..SLOTS)
                 .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
-                .map(|slot| bucket.slots.flows[slot].key())
+                .map(|slot| bucket.slots.entries[slot].tuple())
                 .collect()
         };
         buckets.iter().flat_map(of_bucket).collect()
@@ -93,9 +93,9 @@ impl Tables for Host {
     }
 }
 
-fn key(remote: u64, port: u16, protocol: u8) -> FlowKey {
+fn key(remote: u64, port: u16, protocol: u8) -> Tuple {
     let server = [0x0202_0202, 0];
-    FlowKey::new(
+    Tuple::new(
         (server, [0, 80]),
         ([remote, 0], port.to_be_bytes()),
         protocol,
@@ -104,9 +104,9 @@ fn key(remote: u64, port: u16, protocol: u8) -> FlowKey {
 }
 
 /// A TCP connection that a peer has made.
-fn connect(host: &Host, key: FlowKey, now: u32) {
-    host.packet(Received, key, heard(Signal::Open), now);
-    host.packet(Sent, key, heard(Signal::Answer), now);
+fn connect(host: &Host, key: Tuple, now: u32) {
+    host.packet(Received, key, observed(Signal::Open), now);
+    host.packet(Sent, key, observed(Signal::Answer), now);
     host.packet(Received, key, ACK, now);
 }
 
@@ -115,14 +115,14 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
     let host = Host::new(16, 16);
     let flow = key(7, 40_000, TCP);
     assert_eq!(
-        host.packet(Received, flow, heard(Signal::Open), 5),
+        host.packet(Received, flow, observed(Signal::Open), 5),
         Relation::New
     );
     assert_eq!(
         (host.keys(Which::HalfOpen), host.keys(Which::Known)),
         (vec![flow], vec![])
     );
-    host.packet(Sent, flow, heard(Signal::Answer), 5);
+    host.packet(Sent, flow, observed(Signal::Answer), 5);
     assert_eq!(host.packet(Received, flow, ACK, 6), Relation::New);
     assert_eq!(
         (host.keys(Which::HalfOpen), host.keys(Which::Known)),
@@ -131,9 +131,9 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
     assert_eq!(host.packet(Received, flow, ACK, 7), Relation::Established);
     let slots = |bucket| (0..SLOTS).map(move |slot| (bucket, slot));
     let stands =
-        |(bucket, slot): &(&Bucket<AtomicU64>, usize)| bucket.slots.flows[*slot].key() == flow;
+        |(bucket, slot): &(&Bucket<AtomicU64>, usize)| bucket.slots.entries[*slot].tuple() == flow;
     let (bucket, slot) = host.known.iter().flat_map(slots).find(stands).unwrap();
-    let place = &bucket.slots.flows[slot];
+    let place = &bucket.slots.entries[slot];
     assert_eq!(
         (
             bucket.slots.received[slot].load(),
@@ -152,14 +152,14 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
 fn replies_are_known_from_the_first_packet_of_this_host() {
     let host = Host::new(16, 16);
     let flow = key(7, 53, UDP);
-    host.packet(Sent, flow, heard(Signal::Continue), 5);
+    host.packet(Sent, flow, observed(Signal::Continue), 5);
     assert_eq!(
-        host.packet(Received, flow, heard(Signal::Continue), 5),
+        host.packet(Received, flow, observed(Signal::Continue), 5),
         Relation::Reply
     );
     let other = key(7, 54, UDP);
     assert_eq!(
-        host.packet(Received, other, heard(Signal::Continue), 5),
+        host.packet(Received, other, observed(Signal::Continue), 5),
         Relation::New
     );
     assert_eq!(host.event(Event::BegunHere), 1);
@@ -173,8 +173,8 @@ fn a_flow_is_forgotten_at_its_tick_and_not_before_around_the_end_of_time_too() {
         for (now, relation) in [(last, Relation::Reply), (over, Relation::New)] {
             let host = Host::new(16, 16);
             let flow = key(7, 53, UDP);
-            host.packet(Sent, flow, heard(Signal::Continue), begun);
-            let seen = host.packet(Received, flow, heard(Signal::Continue), now);
+            host.packet(Sent, flow, observed(Signal::Continue), begun);
+            let seen = host.packet(Received, flow, observed(Signal::Continue), now);
             assert_eq!(seen, relation, "{begun} {now}");
         }
     }
@@ -185,8 +185,8 @@ fn a_flood_of_beginnings_pushes_out_no_established_flow_and_new_ones_get_in() {
     let host = Host::new(64, 64);
     let (ssh, fetch) = (key(1, 50_000, TCP), key(2, 443, TCP));
     connect(&host, ssh, 1);
-    host.packet(Sent, fetch, heard(Signal::Open), 1);
-    host.packet(Received, fetch, heard(Signal::Answer), 1);
+    host.packet(Sent, fetch, observed(Signal::Open), 1);
+    host.packet(Received, fetch, observed(Signal::Answer), 1);
     host.packet(Sent, fetch, ACK, 1);
     let mut state = 88_172_645_463_325_252_u64;
     for number in 0..1_000_000_u32 {
@@ -195,11 +195,11 @@ fn a_flood_of_beginnings_pushes_out_no_established_flow_and_new_ones_get_in() {
         state ^= state << 17;
         let attacker = key(state | 1 << 33, 0x1234, TCP);
         assert_eq!(
-            host.packet(Received, attacker, heard(Signal::Open), 2),
+            host.packet(Received, attacker, observed(Signal::Open), 2),
             Relation::New
         );
         // This host answers them all.
-        host.packet(Sent, attacker, heard(Signal::Answer), 2);
+        host.packet(Sent, attacker, observed(Signal::Answer), 2);
         if number % 100_000 == 99_999 {
             let client = key(3, 60_000 + (number / 100_000) as u16, TCP);
             connect(&host, client, 2);
@@ -226,7 +226,7 @@ fn a_peer_never_makes_a_live_flow_give_slot_and_this_host_does_to_peers_first() 
 
     host.packet(Received, key(3, 1, TCP), ACK, 2);
     for mine in 0..7 {
-        host.packet(Sent, key(mine, 2, UDP), heard(Signal::Continue), 3);
+        host.packet(Sent, key(mine, 2, UDP), observed(Signal::Continue), 3);
     }
     assert_eq!(
         [host.event(Event::Evicted), host.event(Event::EvictedHere)],
@@ -234,8 +234,8 @@ fn a_peer_never_makes_a_live_flow_give_slot_and_this_host_does_to_peers_first() 
     );
     // The one that spoke last is the last to go.
     assert!(host.keys(Which::Known).contains(&key(3, 1, TCP)));
-    host.packet(Sent, key(7, 2, UDP), heard(Signal::Continue), 3);
-    host.packet(Sent, key(8, 2, UDP), heard(Signal::Continue), 3);
+    host.packet(Sent, key(7, 2, UDP), observed(Signal::Continue), 3);
+    host.packet(Sent, key(8, 2, UDP), observed(Signal::Continue), 3);
     assert_eq!(
         [host.event(Event::Evicted), host.event(Event::EvictedHere)],
         [8, 1]
@@ -246,9 +246,9 @@ fn a_peer_never_makes_a_live_flow_give_slot_and_this_host_does_to_peers_first() 
 fn what_only_ends_is_not_remembered() {
     let host = Host::new(16, 16);
     for signal in [Signal::Abort, Signal::Close] {
-        host.packet(Received, key(1, 1, TCP), heard(signal), 1);
+        host.packet(Received, key(1, 1, TCP), observed(signal), 1);
     }
-    host.packet(Sent, key(1, 2, TCP), heard(Signal::Abort), 1);
+    host.packet(Sent, key(1, 2, TCP), observed(Signal::Abort), 1);
     assert!(host.keys(Which::Known).is_empty() && host.keys(Which::HalfOpen).is_empty());
 }
 
@@ -266,7 +266,7 @@ fn many_threads_on_one_small_table_leave_no_place_half_written() {
                     state ^= state << 17;
                     let flow = key(state % 64, u16::from(state >> 8 & 1 == 0), UDP);
                     let direction = if state >> 20 & 1 == 0 { Received } else { Sent };
-                    host.packet(direction, flow, heard(Signal::Continue), now / 16);
+                    host.packet(direction, flow, observed(Signal::Continue), now / 16);
                 }
             });
         }
@@ -277,13 +277,13 @@ fn many_threads_on_one_small_table_leave_no_place_half_written() {
         (Which::HalfOpen, &host.half_open, shape.half_open),
     ] {
         for (at, bucket) in (0..).zip(buckets) {
-            for (owner, place) in bucket.owners.iter().zip(&bucket.slots.flows) {
+            for (owner, place) in bucket.owners.iter().zip(&bucket.slots.entries) {
                 let mark = owner.load(Ordering::Relaxed);
                 if mark == bucket::FREE {
                     continue;
                 }
                 // Whole, and where it is looked for.
-                let hash = place.key().hash(shape.seed);
+                let hash = place.tuple().hash(shape.seed);
                 assert_eq!(
                     (mark, bucket::index(hash, mask)),
                     (bucket::mark(hash), at),

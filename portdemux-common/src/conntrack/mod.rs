@@ -5,18 +5,18 @@
 //! [`Known`](Which::Known) stand the others. Both are written by the programs on the way in and on the way
 //! out and read by user space, all at the same time; see [`table`] for how that goes well.
 
-pub mod key;
-pub mod stage;
+pub mod state;
 pub mod table;
 mod track;
+pub mod tuple;
 
 #[cfg(test)]
 mod tests;
 
 use bytemuck::{Pod, Zeroable};
-pub use key::FlowKey;
-pub use stage::{Direction, Heard, Signal, Stage, State};
-pub use track::{Relation, Tables, Tracked, receive, relate, remember, seek, send};
+pub use state::{Direction, Observed, Signal, State, Status};
+pub use track::{Relation, Tables, TrackedPacket, receive, relate, remember, seek, send};
+pub use tuple::Tuple;
 
 /// Which of the two tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

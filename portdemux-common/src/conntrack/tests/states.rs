@@ -1,20 +1,20 @@
 use super::{
     super::{
         Direction::{Received, Sent},
-        stage::Stage::*,
+        state::State::*,
     },
     *,
 };
 
 /// Rows: what is sent one way or the other, and how far the flow has come then.
-fn walk(protocol: u8, steps: &[(Direction, Heard, Stage)]) -> State {
+fn walk(protocol: u8, steps: &[(Direction, Observed, State)]) -> Status {
     let mut state = None;
-    for (number, &(direction, heard, expected)) in steps.iter().enumerate() {
+    for (number, &(direction, observed, expected)) in steps.iter().enumerate() {
         let next = match state {
-            None => State::begun(direction, protocol, heard, false),
-            Some(state) => State::next(state, direction, protocol, heard),
+            None => Status::begun(direction, protocol, observed, false),
+            Some(state) => Status::next(state, direction, protocol, observed),
         };
-        assert_eq!(next.stage(), expected, "step {number} of {steps:?}");
+        assert_eq!(next.state(), expected, "step {number} of {steps:?}");
         state = Some(next);
     }
     state.unwrap()
@@ -45,8 +45,8 @@ fn a_flag_says_what_it_says() {
 
 #[test]
 fn a_tcp_handshake_of_a_peer_is_complete_with_the_number_it_was_sent() {
-    let (open, answer) = (heard(Signal::Open), heard(Signal::Answer));
-    let wrong = Heard {
+    let (open, answer) = (observed(Signal::Open), observed(Signal::Answer));
+    let wrong = Observed {
         acknowledged: ACK.acknowledged.wrapping_add(1),
         ..ACK
     };
@@ -72,9 +72,9 @@ fn a_tcp_handshake_of_this_host_is_complete_when_it_acknowledges() {
     let state = walk(
         TCP,
         &[
-            (Sent, heard(Signal::Open), Opening),
-            (Sent, heard(Signal::Open), Opening),
-            (Received, heard(Signal::Answer), Answered),
+            (Sent, observed(Signal::Open), Opening),
+            (Sent, observed(Signal::Open), Opening),
+            (Received, observed(Signal::Answer), Answered),
             (Sent, ACK, Established),
             (Received, ACK, Established),
         ],
@@ -85,11 +85,11 @@ fn a_tcp_handshake_of_this_host_is_complete_when_it_acknowledges() {
 #[test]
 fn a_flow_is_closed_when_both_have_closed_or_one_has_broken_off() {
     let established = [
-        (Sent, heard(Signal::Open), Opening),
-        (Received, heard(Signal::Answer), Answered),
+        (Sent, observed(Signal::Open), Opening),
+        (Received, observed(Signal::Answer), Answered),
         (Sent, ACK, Established),
     ];
-    let (close, abort) = (heard(Signal::Close), heard(Signal::Abort));
+    let (close, abort) = (observed(Signal::Close), observed(Signal::Abort));
     for (first, second) in [(Sent, Received), (Received, Sent)] {
         let ways = [
             (first, close, Closing),
@@ -110,7 +110,7 @@ fn a_flow_is_closed_when_both_have_closed_or_one_has_broken_off() {
 
 #[test]
 fn a_new_beginning_of_the_same_side_begins_a_closed_flow_anew() {
-    let (open, abort) = (heard(Signal::Open), heard(Signal::Abort));
+    let (open, abort) = (observed(Signal::Open), observed(Signal::Abort));
     let again = walk(
         TCP,
         &[
@@ -143,8 +143,8 @@ fn a_new_beginning_of_the_same_side_begins_a_closed_flow_anew() {
 fn what_is_seen_from_its_middle_on_is_known_when_this_host_goes_on() {
     let state = walk(TCP, &[(Sent, ACK, Established)]);
     assert!(state.is_from_here());
-    let serving = State::begun(Sent, TCP, ACK, true);
-    assert!(!serving.is_from_here() && serving.stage() == Established);
+    let serving = Status::begun(Sent, TCP, ACK, true);
+    assert!(!serving.is_from_here() && serving.state() == Established);
     walk(
         TCP,
         &[
@@ -158,18 +158,18 @@ fn what_is_seen_from_its_middle_on_is_known_when_this_host_goes_on() {
         TCP,
         &[
             (Received, ACK, Opening),
-            (Sent, heard(Signal::Abort), Closed),
+            (Sent, observed(Signal::Abort), Closed),
         ],
     );
     // An answer to a beginning that was forgotten does not make the flow this host's.
-    let answered = State::begun(Sent, TCP, heard(Signal::Answer), false);
-    assert!(!answered.is_from_here() && answered.stage() == Answered);
-    assert_eq!(answered.next(Received, TCP, ACK).stage(), Established);
+    let answered = Status::begun(Sent, TCP, observed(Signal::Answer), false);
+    assert!(!answered.is_from_here() && answered.state() == Answered);
+    assert_eq!(answered.next(Received, TCP, ACK).state(), Established);
 }
 
 #[test]
 fn a_udp_flow_is_established_when_the_one_who_began_has_heard_the_other() {
-    let data = heard(Signal::Continue);
+    let data = observed(Signal::Continue);
     for (one, other) in [(Sent, Received), (Received, Sent)] {
         walk(
             UDP,
@@ -187,7 +187,7 @@ fn a_udp_flow_is_established_when_the_one_who_began_has_heard_the_other() {
 #[test]
 fn an_sctp_handshake_ends_with_the_acknowledgment_of_the_cookie() {
     for (one, other) in [(Sent, Received), (Received, Sent)] {
-        let chunk = |kind| heard(Signal::of(SCTP, kind));
+        let chunk = |kind| observed(Signal::of(SCTP, kind));
         walk(
             SCTP,
             &[
@@ -208,9 +208,9 @@ fn an_sctp_handshake_ends_with_the_acknowledgment_of_the_cookie() {
 
 #[test]
 fn a_flow_is_remembered_for_as_long_as_its_stage_says() {
-    let state = |stage| match stage {
-        Opening => State::begun(Received, TCP, heard(Signal::Open), false),
-        Closed | Closing | Answered | Established => State::established(false),
+    let status = |state| match state {
+        Opening => Status::begun(Received, TCP, observed(Signal::Open), false),
+        Closed | Closing | Answered | Established => Status::established(false),
     };
     let rows = [
         (TCP, Opening, 10),
@@ -222,13 +222,13 @@ fn a_flow_is_remembered_for_as_long_as_its_stage_says() {
         (1, Opening, 40),
         (58, Established, 40),
     ];
-    for (protocol, stage, ticks) in rows {
+    for (protocol, state, ticks) in rows {
         assert_eq!(
-            state(stage).timeout(protocol, &TIMEOUTS),
+            status(state).timeout(protocol, &TIMEOUTS),
             ticks,
-            "{protocol} {stage:?}"
+            "{protocol} {state:?}"
         );
     }
-    let closed = State::established(true).next(Sent, TCP, heard(Signal::Abort));
+    let closed = Status::established(true).next(Sent, TCP, observed(Signal::Abort));
     assert_eq!(closed.timeout(TCP, &TIMEOUTS), 20);
 }

@@ -5,8 +5,8 @@ use core::mem::offset_of;
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     blocks as layout,
+    conntrack::{Event, Relation, Shape, Tables, Which, table::Bucket},
     counters::{BLOCKS, FlowLayout, PORT_PLACES},
-    flows::{Event, Relation, Shape, Tables, Which, table::Bucket},
 };
 
 use crate::{

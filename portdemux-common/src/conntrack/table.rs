@@ -7,8 +7,8 @@
 use core::array;
 
 use super::{
-    key::FlowKey,
-    stage::{Direction, State},
+    state::{Direction, Status},
+    tuple::Tuple,
 };
 use crate::{
     bucket::{self, NOWHERE, SLOTS, Slots, is_over, lower, upper},
@@ -18,8 +18,8 @@ use crate::{
 /// How many words a flow has beside its counters.
 pub const SLOT_WORDS: usize = 8;
 
-/// The place of [`State`].
-const STATE: usize = 5;
+/// The place of [`Status`].
+const STATUS: usize = 5;
 /// The place of the tick at which it is forgotten (bits 0 to 31), and of that of its first packet (32 to 63).
 const TIMES: usize = 6;
 /// The place of the rule's entry (bits 0 to 31), and of the reason of the last packet that came in (32 to 39)
@@ -27,14 +27,14 @@ const TIMES: usize = 6;
 const OUTCOME: usize = 7;
 
 /// A bucket of flows.
-pub type Bucket<W> = bucket::Bucket<W, FlowSlots<W>>;
+pub type Bucket<W> = bucket::Bucket<W, Entries<W>>;
 
 /// The flows of a bucket.
 #[derive(Debug)]
 #[repr(C)]
-pub struct FlowSlots<W> {
+pub struct Entries<W> {
     /// The flows.
-    pub flows: [FlowSlot<W>; SLOTS],
+    pub entries: [Entry<W>; SLOTS],
     /// Packets and bytes of each that its peer sent.
     pub received: [Counts<W>; SLOTS],
     /// The same of this host.
@@ -44,7 +44,7 @@ pub struct FlowSlots<W> {
 /// A flow: its key, and what is known of it.
 #[derive(Debug)]
 #[repr(C)]
-pub struct FlowSlot<W>(pub [W; SLOT_WORDS]);
+pub struct Entry<W>(pub [W; SLOT_WORDS]);
 
 /// Packets, and bytes of their frames.
 #[derive(Debug)]
@@ -53,12 +53,12 @@ pub struct Counts<W>(pub [W; 2]);
 
 // Lines of the cache have eight words, and buckets begin where lines do, as their map does.
 const _: () = assert!(
-    size_of::<FlowSlot<u64>>() == 64
+    size_of::<Entry<u64>>() == 64
         && size_of::<Bucket<u64>>() == SLOTS * (8 + 64 + 16 + 16)
         && size_of::<Bucket<u64>>().is_multiple_of(64)
 );
 
-impl<W: Word> FlowSlot<W> {
+impl<W: Word> Entry<W> {
     #[inline(always)]
     fn load(&self, at: usize) -> u64 {
         match self.0.get(at) {
@@ -76,12 +76,12 @@ impl<W: Word> FlowSlot<W> {
 
     /// The flow's key.
     #[must_use]
-    pub fn key(&self) -> FlowKey {
-        FlowKey::from_words([0, 1, 2, 3, 4].map(|at| self.load(at)))
+    pub fn tuple(&self) -> Tuple {
+        Tuple::from_words([0, 1, 2, 3, 4].map(|at| self.load(at)))
     }
 
     #[inline(always)]
-    pub(super) fn is_of(&self, key: &FlowKey) -> bool {
+    pub(super) fn is_of(&self, key: &Tuple) -> bool {
         let [local, local_low, remote, remote_low, ports] = key.words();
         self.load(4) == ports
             && self.load(2) == remote
@@ -93,15 +93,15 @@ impl<W: Word> FlowSlot<W> {
     /// How far it has come.
     #[inline(always)]
     #[must_use]
-    pub fn state(&self) -> State {
-        State(self.load(STATE))
+    pub fn status(&self) -> Status {
+        Status(self.load(STATUS))
     }
 
     /// Notes how far it has come, unless another packet has changed that since `old` was read.
     #[inline(always)]
-    pub fn change(&self, old: State, new: State) {
+    pub fn change(&self, old: Status, new: Status) {
         if old != new
-            && let Some(word) = self.0.get(STATE)
+            && let Some(word) = self.0.get(STATUS)
         {
             word.replace(old.0, new.0);
         }
@@ -153,14 +153,14 @@ impl<W: Word> FlowSlot<W> {
 
     /// Makes it a flow's slot; whoever calls it owns it.
     #[inline(always)]
-    fn begin(&self, key: &FlowKey, state: State, now: u32, until: u32) {
+    fn begin(&self, key: &Tuple, state: Status, now: u32, until: u32) {
         let [local, local_low, remote, remote_low, ports] = key.words();
         self.store(0, local);
         self.store(1, local_low);
         self.store(2, remote);
         self.store(3, remote_low);
         self.store(4, ports);
-        self.store(STATE, state.0);
+        self.store(STATUS, state.0);
         self.store(TIMES, (u64::from(now) << 32) | u64::from(until));
         self.store(OUTCOME, 0);
     }
@@ -200,7 +200,7 @@ impl<W: Word> Counts<W> {
     }
 }
 
-impl<W: Word> Slots for FlowSlots<W> {
+impl<W: Word> Slots for Entries<W> {
     type Word = W;
 
     const WORDS: usize = SLOTS * (SLOT_WORDS + 2 + 2);
@@ -209,8 +209,8 @@ impl<W: Word> Slots for FlowSlots<W> {
         const RECEIVED: usize = SLOTS * SLOT_WORDS;
         const SENT: usize = RECEIVED + 2 * SLOTS;
         Self {
-            flows: array::from_fn(|slot| {
-                FlowSlot(array::from_fn(|at| word(slot * SLOT_WORDS + at)))
+            entries: array::from_fn(|slot| {
+                Entry(array::from_fn(|at| word(slot * SLOT_WORDS + at)))
             }),
             received: array::from_fn(|slot| {
                 Counts(array::from_fn(|at| word(RECEIVED + 2 * slot + at)))
@@ -220,21 +220,21 @@ impl<W: Word> Slots for FlowSlots<W> {
     }
 
     fn words(&self) -> impl Iterator<Item = &W> {
-        let flows = self.flows.iter().flat_map(|flow| &flow.0);
+        let entries = self.entries.iter().flat_map(|entry| &entry.0);
         let counts = self.received.iter().chain(&self.sent);
-        flows.chain(counts.flat_map(|counts| &counts.0))
+        entries.chain(counts.flat_map(|counts| &counts.0))
     }
 
     /// What this host began is worth more than what peers did, and that more the further it has come; of the same worth
     /// the one that is forgotten first goes first.
     #[inline(always)]
     fn worth(&self, slot: u32, now: u32) -> u64 {
-        let Some(flow) = self.flows.get(slot as usize) else {
+        let Some(entry) = self.entries.get(slot as usize) else {
             return u64::MAX >> 4;
         };
-        let until = flow.until();
+        let until = entry.until();
         let left = u64::from(until.wrapping_sub(now));
-        (flow.state().worth() << 32 | left) & ahead::<W>(until, now)
+        (entry.status().worth() << 32 | left) & ahead::<W>(until, now)
     }
 }
 
@@ -242,8 +242,8 @@ impl<W: Word> Bucket<W> {
     /// The flow in a slot.
     #[inline(always)]
     #[must_use]
-    pub fn flow(&self, slot: u32) -> Option<&FlowSlot<W>> {
-        self.slots.flows.get(slot as usize)
+    pub fn entry(&self, slot: u32) -> Option<&Entry<W>> {
+        self.slots.entries.get(slot as usize)
     }
 
     /// What is counted of the flow in a slot in one direction.
@@ -267,8 +267,8 @@ impl<W: Word> Bucket<W> {
     /// Takes over in a slot what is known of the same flow elsewhere.
     #[inline(always)]
     pub fn adopt(&self, slot: u32, other: &Self, other_slot: u32) {
-        if let (Some(flow), Some(other)) = (self.flow(slot), other.flow(other_slot)) {
-            flow.adopt(other);
+        if let (Some(entry), Some(other)) = (self.entry(slot), other.entry(other_slot)) {
+            entry.adopt(other);
         }
         for direction in [Direction::Received, Direction::Sent] {
             let counts = self.counts(slot, direction);
@@ -280,10 +280,10 @@ impl<W: Word> Bucket<W> {
 
     /// The slot of a flow, if it has one.
     #[must_use]
-    pub fn find_flow(&self, key: &FlowKey, mark: u64) -> Option<u32> {
+    pub fn find_tuple(&self, key: &Tuple, mark: u64) -> Option<u32> {
         let slot = self.find(mark);
-        let flow = self.flow(slot)?;
-        flow.is_of(key).then_some(slot)
+        let entry = self.entry(slot)?;
+        entry.is_of(key).then_some(slot)
     }
 
     /// Which slot a new flow may have: one whose time has ended or that was never taken, or else the one that is worth
@@ -304,18 +304,18 @@ impl<W: Word> Bucket<W> {
     pub fn begin(
         &self,
         slot: u32,
-        key: &FlowKey,
+        key: &Tuple,
         mark: u64,
-        state: State,
+        state: Status,
         [now, until]: [u32; 2],
     ) -> bool {
-        let Some(flow) = self.flow(slot) else {
+        let Some(entry) = self.entry(slot) else {
             return false;
         };
         if !self.seize(slot) {
             return false;
         }
-        flow.begin(key, state, now, until);
+        entry.begin(key, state, now, until);
         for direction in [Direction::Received, Direction::Sent] {
             if let Some(counts) = self.counts(slot, direction) {
                 counts.store([0; 2]);
@@ -328,8 +328,8 @@ impl<W: Word> Bucket<W> {
     /// Forgets the flow in a slot if it is still the owner's; returns whether it was.
     #[inline(always)]
     pub fn forget(&self, slot: u32, mark: u64, now: u32) -> bool {
-        if let Some(flow) = self.flow(slot) {
-            flow.keep(now);
+        if let Some(entry) = self.entry(slot) {
+            entry.keep(now);
         }
         self.free(slot, mark)
     }

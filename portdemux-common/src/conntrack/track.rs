@@ -4,9 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{
     Event, Shape, Which,
-    key::FlowKey,
-    stage::{Direction, Heard, Signal, Stage, State},
-    table::{Bucket, FlowSlot},
+    state::{Direction, Observed, Signal, State, Status},
+    table::{Bucket, Entry},
+    tuple::Tuple,
 };
 use crate::{
     bucket::{self, NOWHERE},
@@ -29,7 +29,7 @@ pub trait Tables: Memory {
 /// A bucket and a flow in it.
 type Standing<'t, T> = (
     &'t Bucket<<T as Memory>::Word>,
-    &'t FlowSlot<<T as Memory>::Word>,
+    &'t Entry<<T as Memory>::Word>,
 );
 
 /// Where a flow stands.
@@ -109,9 +109,9 @@ impl Relation {
 /// that all ways through one step meet before the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Tracked {
+pub struct TrackedPacket {
     /// Its flow.
-    pub key: FlowKey,
+    pub tuple: Tuple,
     /// The hash of the key.
     pub hash: u64,
     /// How many packets it will be on the wire.
@@ -120,7 +120,7 @@ pub struct Tracked {
     pub bytes: u64,
     /// What came of it: [`crate::decide::Outcome`]; 0 if nothing was decided.
     pub outcome: u64,
-    /// [`State`] of the flow if it is to be given a place; else 0.
+    /// [`Status`] of the flow if it is to be given a place; else 0.
     pub state: u64,
     /// When it was seen, in ticks.
     pub now: u32,
@@ -144,18 +144,24 @@ pub struct Tracked {
     reserved: u32,
 }
 
-const _: () = assert!(size_of::<Tracked>() == 120);
+const _: () = assert!(size_of::<TrackedPacket>() == 120);
 
-impl Tracked {
+impl TrackedPacket {
     /// A packet of no flow.
-    pub const OF_NO_FLOW: Self = Self::new(FlowKey::NONE, Heard::NOTHING, u32::MAX, 1, 0);
+    pub const OF_NO_FLOW: Self = Self::new(Tuple::NONE, Observed::NOTHING, u32::MAX, 1, 0);
 
     /// A packet of a flow.
     #[inline(always)]
     #[must_use]
-    pub const fn new(key: FlowKey, heard: Heard, port: u32, packets: u64, bytes: u64) -> Self {
+    pub const fn new(
+        tuple: Tuple,
+        observed: Observed,
+        port: u32,
+        packets: u64,
+        bytes: u64,
+    ) -> Self {
         Self {
-            key,
+            tuple,
             hash: 0,
             packets,
             bytes,
@@ -164,9 +170,9 @@ impl Tracked {
             now: 0,
             found: Found::NOWHERE,
             relation: Relation::New as u32,
-            signal: heard.signal as u32,
-            sequence: heard.sequence,
-            acknowledged: heard.acknowledged,
+            signal: observed.signal as u32,
+            sequence: observed.sequence,
+            acknowledged: observed.acknowledged,
             is_error: 0,
             port,
             is_known: 0,
@@ -183,8 +189,8 @@ impl Tracked {
     }
 
     #[inline(always)]
-    const fn heard(&self) -> Heard {
-        Heard {
+    const fn observed(&self) -> Observed {
+        Observed {
             signal: Signal::of_code(self.signal),
             sequence: self.sequence,
             acknowledged: self.acknowledged,
@@ -210,31 +216,31 @@ impl Tracked {
 
 /// Looks for the packet's flow.
 #[inline(always)]
-pub fn seek<T: Tables>(tables: &T, packet: &mut Tracked, now: u32) {
-    let hash = packet.key.hash(tables.shape().seed);
+pub fn seek<T: Tables>(tables: &T, packet: &mut TrackedPacket, now: u32) {
+    let hash = packet.tuple.hash(tables.shape().seed);
     packet.hash = hash;
     packet.now = now;
-    let known = find(tables, Which::Known, &packet.key, hash, now);
+    let known = find(tables, Which::Known, &packet.tuple, hash, now);
     packet.found = if known < NOWHERE {
         known
     } else {
-        NOWHERE + find(tables, Which::HalfOpen, &packet.key, hash, now)
+        NOWHERE + find(tables, Which::HalfOpen, &packet.tuple, hash, now)
     };
 }
 
 /// Says how a packet from the peer stands to the flow that was found.
 #[inline(always)]
-pub fn relate<T: Tables>(tables: &T, packet: &mut Tracked) {
+pub fn relate<T: Tables>(tables: &T, packet: &mut TrackedPacket) {
     let found = packet.found();
-    let Some((_, flow)) = standing(tables, packet.hash, found) else {
+    let Some((_, entry)) = standing(tables, packet.hash, found) else {
         return;
     };
-    let state = flow.state();
-    let is_closed = matches!(state.stage(), Stage::Closing | Stage::Closed);
-    let begins_again = is_closed && matches!(packet.heard().signal, Signal::Open);
+    let state = entry.status();
+    let is_closed = matches!(state.state(), State::Closing | State::Closed);
+    let begins_again = is_closed && matches!(packet.observed().signal, Signal::Open);
     packet.is_known = u32::from(!begins_again);
     let is_complete = matches!(found.which(), Which::Known)
-        && !matches!(state.stage(), Stage::Opening | Stage::Answered);
+        && !matches!(state.state(), State::Opening | State::Answered);
     if packet.is_error != 0 {
         packet.relation = Relation::Related as u32;
     } else if state.is_from_here() {
@@ -250,24 +256,24 @@ pub fn relate<T: Tables>(tables: &T, packet: &mut Tracked) {
 #[inline(always)]
 pub fn receive<T: Tables>(
     tables: &T,
-    packet: &mut Tracked,
+    packet: &mut TrackedPacket,
     passes: bool,
     may_begin: bool,
     timeouts: &Timeouts,
 ) {
-    let heard = packet.heard();
-    let Some((bucket, flow)) = standing(tables, packet.hash, packet.found()) else {
+    let observed = packet.observed();
+    let Some((bucket, entry)) = standing(tables, packet.hash, packet.found()) else {
         // What only ends needs no memory.
-        if passes && may_begin && !matches!(heard.signal, Signal::Abort | Signal::Close) {
-            let protocol = packet.key.protocol();
-            packet.state = State::begun(Direction::Received, protocol, heard, false).0;
+        if passes && may_begin && !matches!(observed.signal, Signal::Abort | Signal::Close) {
+            let protocol = packet.tuple.protocol();
+            packet.state = Status::begun(Direction::Received, protocol, observed, false).0;
         }
         return;
     };
-    flow.conclude(packet.outcome);
+    entry.conclude(packet.outcome);
     if passes {
         packet.count_in(bucket, Direction::Received);
-        go_on(tables, packet, flow, Direction::Received, timeouts);
+        go_on(tables, packet, entry, Direction::Received, timeouts);
     }
 }
 
@@ -276,21 +282,21 @@ pub fn receive<T: Tables>(
 #[inline(always)]
 pub fn send<T: Tables>(
     tables: &T,
-    packet: &mut Tracked,
+    packet: &mut TrackedPacket,
     serves: bool,
     may_begin: bool,
     timeouts: &Timeouts,
 ) {
-    let heard = packet.heard();
-    let Some((bucket, flow)) = standing(tables, packet.hash, packet.found()) else {
-        if may_begin && !matches!(heard.signal, Signal::Abort) {
-            let protocol = packet.key.protocol();
-            packet.state = State::begun(Direction::Sent, protocol, heard, serves).0;
+    let observed = packet.observed();
+    let Some((bucket, entry)) = standing(tables, packet.hash, packet.found()) else {
+        if may_begin && !matches!(observed.signal, Signal::Abort) {
+            let protocol = packet.tuple.protocol();
+            packet.state = Status::begun(Direction::Sent, protocol, observed, serves).0;
         }
         return;
     };
     packet.count_in(bucket, Direction::Sent);
-    go_on(tables, packet, flow, Direction::Sent, timeouts);
+    go_on(tables, packet, entry, Direction::Sent, timeouts);
 }
 
 /// Notes what a packet makes of a flow that is known, and whether it is to move to those that are
@@ -298,20 +304,20 @@ pub fn send<T: Tables>(
 #[inline(always)]
 fn go_on<T: Tables>(
     tables: &T,
-    packet: &mut Tracked,
-    flow: &FlowSlot<T::Word>,
+    packet: &mut TrackedPacket,
+    entry: &Entry<T::Word>,
     direction: Direction,
     timeouts: &Timeouts,
 ) {
-    let protocol = packet.key.protocol();
-    let before = flow.state();
-    let next = before.next(direction, protocol, packet.heard());
-    let state = State(tables.launder(next.0));
-    flow.keep(packet.now.wrapping_add(state.timeout(protocol, timeouts)));
-    flow.change(before, state);
+    let protocol = packet.tuple.protocol();
+    let before = entry.status();
+    let next = before.next(direction, protocol, packet.observed());
+    let state = Status(tables.launder(next.0));
+    entry.keep(packet.now.wrapping_add(state.timeout(protocol, timeouts)));
+    entry.change(before, state);
     if matches!(
-        (packet.found().which(), state.stage()),
-        (Which::HalfOpen, Stage::Established)
+        (packet.found().which(), state.state()),
+        (Which::HalfOpen, State::Established)
     ) {
         packet.state = state.0;
     }
@@ -322,16 +328,16 @@ fn go_on<T: Tables>(
 #[inline(always)]
 pub fn remember<T: Tables>(
     tables: &T,
-    packet: &Tracked,
+    packet: &TrackedPacket,
     direction: Direction,
     timeouts: &Timeouts,
 ) -> Option<()> {
     if packet.state == 0 {
         return None;
     }
-    let state = State(packet.state);
+    let state = Status(packet.state);
     let is_from_here = state.is_from_here();
-    let which = if is_from_here || matches!(state.stage(), Stage::Established) {
+    let which = if is_from_here || matches!(state.state(), State::Established) {
         Which::Known
     } else {
         Which::HalfOpen
@@ -342,7 +348,7 @@ pub fn remember<T: Tables>(
     let limit = if matches!(which, Which::HalfOpen) || is_from_here {
         u64::from(u16::MAX)
     } else {
-        Stage::Opening as u64
+        State::Opening as u64
     };
     let bucket = bucket(tables, which, packet.hash)?;
     let (slot, worth) = bucket.victim(packet.now, limit);
@@ -350,9 +356,9 @@ pub fn remember<T: Tables>(
         tables.count(Event::Full);
         return None;
     };
-    let timeout = state.timeout(packet.key.protocol(), timeouts);
+    let timeout = state.timeout(packet.tuple.protocol(), timeouts);
     let times = [packet.now, packet.now.wrapping_add(timeout)];
-    if !bucket.begin(slot, &packet.key, packet.mark(), state, times) {
+    if !bucket.begin(slot, &packet.tuple, packet.mark(), state, times) {
         tables.count(Event::Full);
         return None;
     }
@@ -376,14 +382,14 @@ pub fn remember<T: Tables>(
         Event::Begun
     });
     if matches!(direction, Direction::Received) {
-        bucket.flow(slot)?.conclude(packet.outcome);
+        bucket.entry(slot)?.conclude(packet.outcome);
     }
     bucket.count(slot, direction, packet.packets, packet.bytes);
     Some(())
 }
 
 #[inline(always)]
-fn find<T: Tables>(tables: &T, which: Which, key: &FlowKey, hash: u64, now: u32) -> u32 {
+fn find<T: Tables>(tables: &T, which: Which, key: &Tuple, hash: u64, now: u32) -> u32 {
     let Some(bucket) = bucket(tables, which, hash) else {
         return NOWHERE;
     };
@@ -391,10 +397,10 @@ fn find<T: Tables>(tables: &T, which: Which, key: &FlowKey, hash: u64, now: u32)
     let Some(slot) = bucket::slot(tables, bucket.find(mark)) else {
         return NOWHERE;
     };
-    match bucket.flow(slot) {
+    match bucket.entry(slot) {
         // Two keys can have one mark.
-        Some(flow) if !flow.is_of(key) => NOWHERE,
-        Some(flow) if flow.is_over(now) => {
+        Some(entry) if !entry.is_of(key) => NOWHERE,
+        Some(entry) if entry.is_over(now) => {
             bucket.forget(slot, mark, now);
             NOWHERE
         }
@@ -419,5 +425,5 @@ fn standing<T: Tables>(tables: &T, hash: u64, found: Found) -> Option<Standing<'
         return None;
     }
     let bucket = bucket(tables, found.which(), hash)?;
-    Some((bucket, bucket.flow(found.slot())?))
+    Some((bucket, bucket.entry(found.slot())?))
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::policy::Timeouts;
 
-mod stages;
+mod states;
 mod tables;
 
 const TCP: u8 = 6;
@@ -21,8 +21,8 @@ const TIMEOUTS: Timeouts = Timeouts {
     echo: 40,
 };
 
-fn heard(signal: Signal) -> Heard {
-    Heard {
+fn observed(signal: Signal) -> Observed {
+    Observed {
         signal,
         sequence: ANSWER,
         acknowledged: 0,
@@ -30,7 +30,7 @@ fn heard(signal: Signal) -> Heard {
 }
 
 /// An acknowledgment of the answer.
-const ACK: Heard = Heard {
+const ACK: Observed = Observed {
     signal: Signal::Continue,
     sequence: 1,
     acknowledged: ANSWER.wrapping_add(1),
@@ -55,7 +55,7 @@ fn events_relations_and_stages_have_words_of_their_own() {
         ["new", "established", "reply", "related"]
     );
     assert_eq!(
-        Stage::ALL.map(Stage::name),
+        State::ALL.map(State::name),
         ["opening", "answered", "established", "closing", "closed"]
     );
     for (index, relation) in (0..).zip(Relation::ALL) {

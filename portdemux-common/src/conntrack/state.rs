@@ -94,21 +94,21 @@ impl Signal {
 /// How far a flow has come, from the least worth remembering to the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Stage {
+pub enum State {
     /// Both sides have closed, or one has broken off.
     Closed = 1,
     /// One side has closed.
     Closing = 2,
-    /// Begun: only one side was heard.
+    /// Begun: only one side was observed.
     Opening = 3,
     /// The beginning was answered, and the handshake is not complete.
     Answered = 4,
-    /// Both sides have agreed, or were heard where there is nothing to agree on.
+    /// Both sides have agreed, or were observed where there is nothing to agree on.
     Established = 5,
 }
 
-impl Stage {
-    /// Every stage.
+impl State {
+    /// Every state.
     pub const ALL: [Self; 5] = [
         Self::Opening,
         Self::Answered,
@@ -132,13 +132,13 @@ impl Stage {
 
 /// What is known of a flow's progress, in one word.
 ///
-/// Bits 0 to 7: [`Stage`]. Bit 8: this host began it. Bits 9 and 10: the peer, this host has closed. Bits
+/// Bits 0 to 7: [`State`]. Bit 8: this host began it. Bits 9 and 10: the peer, this host has closed. Bits
 /// 32 to 63: the acknowledgment number that completes the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State(pub u64);
+pub struct Status(pub u64);
 
-impl State {
-    const STAGE: u64 = 0xff;
+impl Status {
+    const STATE: u64 = 0xff;
     const HERE: u64 = 1 << 8;
     const PEER_CLOSED: u64 = 1 << 9;
     const HOST_CLOSED: u64 = 1 << 10;
@@ -149,21 +149,26 @@ impl State {
     /// there a peer has begun.
     #[inline(always)]
     #[must_use]
-    pub const fn begun(direction: Direction, protocol: u8, heard: Heard, serves: bool) -> Self {
+    pub const fn begun(
+        direction: Direction,
+        protocol: u8,
+        observed: Observed,
+        serves: bool,
+    ) -> Self {
         let agrees = protocol == IpProto::TCP.0 || protocol == IpProto::SCTP.0;
-        match (direction, heard.signal) {
-            (Direction::Received, _) => Self(Stage::Opening as u64),
+        match (direction, observed.signal) {
+            (Direction::Received, _) => Self(State::Opening as u64),
             (Direction::Sent, Signal::Answer) => {
-                Self(Stage::Answered as u64 | completed_by(heard.sequence))
+                Self(State::Answered as u64 | completed_by(observed.sequence))
             }
             // What this host goes on with is a flow whose beginning was not seen.
             (Direction::Sent, Signal::Continue | Signal::Close) if agrees && serves => {
-                Self(Stage::Established as u64)
+                Self(State::Established as u64)
             }
             (Direction::Sent, Signal::Continue | Signal::Close) if agrees => {
-                Self(Self::HERE | Stage::Established as u64)
+                Self(Self::HERE | State::Established as u64)
             }
-            (Direction::Sent, _) => Self(Self::HERE | Stage::Opening as u64),
+            (Direction::Sent, _) => Self(Self::HERE | State::Opening as u64),
         }
     }
 
@@ -171,19 +176,19 @@ impl State {
     #[must_use]
     pub const fn established(is_from_here: bool) -> Self {
         let here = if is_from_here { Self::HERE } else { 0 };
-        Self(here | Stage::Established as u64)
+        Self(here | State::Established as u64)
     }
 
-    /// How far it has come; an unknown stage is over.
+    /// How far it has come; an unknown state is over.
     #[inline(always)]
     #[must_use]
-    pub const fn stage(self) -> Stage {
-        match self.0 & Self::STAGE {
-            2 => Stage::Closing,
-            3 => Stage::Opening,
-            4 => Stage::Answered,
-            5 => Stage::Established,
-            _ => Stage::Closed,
+    pub const fn state(self) -> State {
+        match self.0 & Self::STATE {
+            2 => State::Closing,
+            3 => State::Opening,
+            4 => State::Answered,
+            5 => State::Established,
+            _ => State::Closed,
         }
     }
 
@@ -192,7 +197,7 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn worth(self) -> u64 {
-        self.0 & (Self::HERE | Self::STAGE)
+        self.0 & (Self::HERE | Self::STATE)
     }
 
     /// Whether this host began it.
@@ -205,47 +210,47 @@ impl State {
     /// What becomes of it by a packet.
     #[inline(always)]
     #[must_use]
-    pub const fn next(self, direction: Direction, protocol: u8, heard: Heard) -> Self {
-        let stage = self.stage();
-        let answers = matches!(
+    pub const fn next(self, direction: Direction, protocol: u8, observed: Observed) -> Self {
+        let state = self.state();
+        let is_reply = matches!(
             (self.is_from_here(), direction),
             (true, Direction::Received) | (false, Direction::Sent)
         );
         let is_tcp = protocol == IpProto::TCP.0;
         let agrees = is_tcp || protocol == IpProto::SCTP.0;
-        let next = match (heard.signal, stage) {
-            (Signal::Abort, _) => Stage::Closed,
+        let next = match (observed.signal, state) {
+            (Signal::Abort, _) => State::Closed,
             (Signal::Close, _) => return self.close(direction),
-            (Signal::Open, Stage::Closed | Stage::Closing) if !answers => {
-                return Self::begun(direction, protocol, heard, false);
+            (Signal::Open, State::Closed | State::Closing) if !is_reply => {
+                return Self::begun(direction, protocol, observed, false);
             }
             // Where there is no handshake, a flow is taken for one when both have spoken and the one
-            // who began has heard it: whoever sends under false addresses does not get that far.
-            (Signal::Continue, Stage::Opening) if answers && agrees => Stage::Established,
-            (Signal::Continue, Stage::Opening)
-            | (Signal::Answer, Stage::Opening | Stage::Answered)
-                if answers =>
+            // who began has observed it: whoever sends under false addresses does not get that far.
+            (Signal::Continue, State::Opening) if is_reply && agrees => State::Established,
+            (Signal::Continue, State::Opening)
+            | (Signal::Answer, State::Opening | State::Answered)
+                if is_reply =>
             {
-                Stage::Answered
+                State::Answered
             }
-            (Signal::Continue, Stage::Answered) if !agrees && !answers => Stage::Established,
+            (Signal::Continue, State::Answered) if !agrees && !is_reply => State::Established,
             // The one who began completes a TCP handshake, a peer with the number it was sent; an
             // SCTP handshake ends with the COOKIE ACK of the other.
-            (Signal::Continue, Stage::Answered)
+            (Signal::Continue, State::Answered)
                 if is_tcp
-                    && !answers
-                    && (self.is_from_here() || heard.acknowledged == self.completing()) =>
+                    && !is_reply
+                    && (self.is_from_here() || observed.acknowledged == self.completing()) =>
             {
-                Stage::Established
+                State::Established
             }
-            (Signal::Continue, Stage::Answered) if answers && agrees && !is_tcp => {
-                Stage::Established
+            (Signal::Continue, State::Answered) if is_reply && agrees && !is_tcp => {
+                State::Established
             }
             (Signal::Open | Signal::Answer | Signal::Continue, _) => return self,
         };
         let next = self.with(next);
-        if matches!(heard.signal, Signal::Answer) {
-            Self(next.0 & 0xffff_ffff | completed_by(heard.sequence))
+        if matches!(observed.signal, Signal::Answer) {
+            Self(next.0 & 0xffff_ffff | completed_by(observed.sequence))
         } else {
             next
         }
@@ -258,8 +263,8 @@ impl State {
     }
 
     #[inline(always)]
-    const fn with(self, stage: Stage) -> Self {
-        Self(self.0 & !Self::STAGE | stage as u64)
+    const fn with(self, state: State) -> Self {
+        Self(self.0 & !Self::STATE | state as u64)
     }
 
     #[inline(always)]
@@ -271,11 +276,11 @@ impl State {
             };
         let both = Self::PEER_CLOSED | Self::HOST_CLOSED;
         if closed & both == both {
-            Self(closed).with(Stage::Closed)
-        } else if matches!(self.stage(), Stage::Closed) {
+            Self(closed).with(State::Closed)
+        } else if matches!(self.state(), State::Closed) {
             Self(closed)
         } else {
-            Self(closed).with(Stage::Closing)
+            Self(closed).with(State::Closing)
         }
     }
 
@@ -283,13 +288,13 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn timeout(self, protocol: u8, timeouts: &Timeouts) -> u32 {
-        let stage = self.stage();
-        match (IpProto(protocol), stage) {
-            (IpProto::TCP | IpProto::SCTP, Stage::Opening | Stage::Answered) => timeouts.handshake,
-            (IpProto::TCP | IpProto::SCTP, Stage::Closing | Stage::Closed) => timeouts.closing,
+        let state = self.state();
+        match (IpProto(protocol), state) {
+            (IpProto::TCP | IpProto::SCTP, State::Opening | State::Answered) => timeouts.handshake,
+            (IpProto::TCP | IpProto::SCTP, State::Closing | State::Closed) => timeouts.closing,
             (IpProto::TCP, _) => timeouts.tcp,
             (IpProto::SCTP, _) => timeouts.sctp,
-            (IpProto::UDP, Stage::Established) => timeouts.udp,
+            (IpProto::UDP, State::Established) => timeouts.udp,
             (IpProto::ICMP | IpProto::ICMPV6, _) => timeouts.echo,
             _ => timeouts.one_way,
         }
@@ -297,7 +302,7 @@ impl State {
 }
 
 /// The acknowledgment number that completes a handshake answered with this sequence number, where
-/// [`State`] keeps it.
+/// [`Status`] keeps it.
 #[inline(always)]
 const fn completed_by(sequence: u32) -> u64 {
     (sequence.wrapping_add(1) as u64) << 32
@@ -305,7 +310,7 @@ const fn completed_by(sequence: u32) -> u64 {
 
 /// What a packet says that matters to its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Observed {
     /// What it says.
     pub signal: Signal,
     /// The TCP sequence number, in host byte order.
@@ -314,7 +319,7 @@ pub struct Heard {
     pub acknowledged: u32,
 }
 
-impl Heard {
+impl Observed {
     /// Nothing that matters.
     pub const NOTHING: Self = Self {
         signal: Signal::Continue,
