@@ -264,6 +264,29 @@ impl<W: Word> Bucket<W> {
         }
     }
 
+    /// Gives a slot to a flow that stands in another, too, with what is known of it there; returns whether nobody else was
+    /// quicker.
+    pub fn begin_as(
+        &self,
+        slot: u32,
+        tuple: &Tuple,
+        mark: u64,
+        status: Status,
+        [now, until]: [u32; 2],
+        (other, other_slot): (&Self, u32),
+    ) -> bool {
+        let Some(entry) = self.entry(slot) else {
+            return false;
+        };
+        if !self.seize(slot) {
+            return false;
+        }
+        entry.begin(tuple, status, now, until);
+        self.adopt(slot, other, other_slot);
+        self.hand_over(slot, mark);
+        true
+    }
+
     /// Takes over in a slot what is known of the same flow elsewhere.
     #[inline(always)]
     pub fn adopt(&self, slot: u32, other: &Self, other_slot: u32) {

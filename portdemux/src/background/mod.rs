@@ -13,6 +13,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,14 +24,27 @@ use crate::instance::InstancePaths;
 /// What it says once nothing that ends the command ends it too.
 const READY: &str = "ready\n";
 
-/// Starts this binary with some words of its command line, for an instance, and waits until it stands by
-/// itself.
+/// Whether this process is the command, and no program that has the library.
+static IS_COMMAND: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process is the command.
+pub(crate) fn is_command() {
+    IS_COMMAND.store(true, Ordering::Relaxed);
+}
+
+/// Starts the command with some words of its command line, for an instance, and waits until it stands by itself. Another
+/// program than the command starts the one that is installed.
 ///
 /// # Errors
 ///
 /// It does not start.
 pub(crate) fn start(paths: &InstancePaths, words: &[&str]) -> Result<()> {
-    let mut command = Command::new("/proc/self/exe");
+    let program = if IS_COMMAND.load(Ordering::Relaxed) {
+        "/proc/self/exe"
+    } else {
+        "portdemux"
+    };
+    let mut command = Command::new(program);
     command
         .arg0("portdemux")
         .args(words)
@@ -43,7 +57,9 @@ pub(crate) fn start(paths: &InstancePaths, words: &[&str]) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let mut process = command.spawn()?;
+    let mut process = command
+        .spawn()
+        .with_context(|| format!("start {program}"))?;
     let mut said = String::new();
     if let Some(pipe) = process.stdout.take() {
         BufReader::new(pipe).read_line(&mut said)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use portdemux_common::ruleset::RulesetImage;
 
 use super::{
@@ -80,6 +80,10 @@ impl Feature for Texts<'_> {
     }
 
     fn roll_back(&mut self) -> Result<()> {
+        if self.new.is_none() {
+            // Nothing was written, and the text that is returned to is needed for the next try.
+            return Ok(());
+        }
         let in_force = self.writer.maps.header().text_hash;
         if_possible(|| {
             self.records()
@@ -100,14 +104,17 @@ impl Feature for Texts<'_> {
         let swept = records
             .sweep(&kept, lock)
             .context("the records of the rules before are still there");
-        records
+        let changes = records
             .sweep_changes(self.writer.maps.generation(), lock)
-            .context("the record of changes of sets is still there")?;
-        swept.map(drop)
+            .context("the record of changes of sets is still there");
+        match (swept, changes) {
+            (Err(swept), Err(changes)) => Err(anyhow!("{swept:#}; {changes:#}")),
+            (swept, changes) => swept.and(changes),
+        }
     }
 }
 
-/// That the change waits to be confirmed, or that none does.
+/// The record of the unconfirmed change.
 pub(super) struct Confirmation<'a> {
     pub(super) writer: &'a Writer,
     pub(super) new: &'a RulesetImage,

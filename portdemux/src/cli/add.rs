@@ -142,12 +142,13 @@ fn put_in_force(args: &Args, context: &Context, writer: &Writer) -> Result<()> {
         verb: Verb::Add,
         safeguard: args.safeguard,
     };
-    let change = edited.put_in_force(context, writer).map_err(|error| {
-        match error.downcast::<RulesError>() {
-            Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
-            Err(error) => error,
-        }
-    })?;
+    let change =
+        edited
+            .put_in_force(writer)
+            .map_err(|error| match error.downcast::<RulesError>() {
+                Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
+                Err(error) => error,
+            })?;
     report::change(context, &change);
     Ok(())
 }

@@ -2,10 +2,7 @@
 
 use anyhow::Result;
 
-use super::{
-    Context,
-    safeguard::{self, Safeguard, Verb},
-};
+use super::safeguard::{self, Safeguard, Verb};
 use crate::{
     change::{self, Change, InForce, Request},
     instance::Writer,
@@ -34,7 +31,7 @@ impl Edited {
     /// # Errors
     ///
     /// As [`change::change`].
-    pub(super) fn put_in_force(self, _context: &Context, writer: &Writer) -> Result<Change> {
+    pub(super) fn put_in_force(self, writer: &Writer) -> Result<Change> {
         let safeguard = Safeguard::new(self.verb, self.safeguard, false);
         let request = Request {
             text: self.text,

@@ -41,7 +41,7 @@ use output::Output;
 use rustix::fs::Mode;
 
 use crate::{
-    attached,
+    attached, background,
     confirm::guardian,
     control::{Control, Events},
     dataplane::mapped::catching,
@@ -283,7 +283,7 @@ impl Context {
         }
     }
 
-    /// The same for an instance that lies elsewhere.
+    /// The context of an instance that lies elsewhere.
     fn at(&self, paths: InstancePaths) -> Self {
         let control = Control {
             paths,
@@ -354,6 +354,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     // What is kept of rules is nobody's business but this user's, and who may open a lock can hold it.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    background::is_command();
     if let Ok(guardian) = Guardian::try_parse() {
         let context = guardian.paths.context(PATIENCE);
         return ended(catching(|| guardian::run(&context.paths)));

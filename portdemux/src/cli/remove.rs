@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         safeguard: args.safeguard,
     };
     let change = edited
-        .put_in_force(context, &writer)
+        .put_in_force(&writer)
         .map_err(report::of_the_ruleset_in_force)?;
     report::change(context, &change);
     Ok(())

@@ -68,7 +68,7 @@ impl Control {
         })
     }
 
-    /// The same for the rules in force, once they stay.
+    /// Keeps the rules in force for boot, once they stay.
     pub(crate) fn keep_in_force(&self, instance: &Instance) -> Option<Event> {
         match catching(|| change::written(instance)) {
             Ok(written) => self.keep(written.in_force.source.as_deref(), &written.text),

@@ -1,6 +1,10 @@
 //! What a program does with an instance.
 //!
 //! Nothing here prints: what comes of it is returned, and what happens meanwhile is an [`Event`].
+//!
+//! A change that waits to be confirmed, and rules that name sockets or interfaces, need a process that goes on in the
+//! background. That is the installed command, `portdemux`: where it is missing, the first is an error, the others get a
+//! warning.
 
 mod apply;
 pub mod attach;

@@ -38,7 +38,7 @@ impl Control {
         Ok(in_force)
     }
 
-    /// The same with its text.
+    /// Reads the ruleset in force and its text; a warning says if the text had to be rebuilt.
     ///
     /// # Errors
     ///
@@ -65,7 +65,8 @@ impl Control {
         Ok(writer)
     }
 
-    /// The same, and leaves what waits to be confirmed and what has returned as they are.
+    /// Takes the lock and opens the instance for a change, and leaves what waits to be confirmed and what has returned as
+    /// they are.
     ///
     /// # Errors
     ///
@@ -115,7 +116,8 @@ impl Control {
         Ok(writer)
     }
 
-    /// The same if `is_enough` says that the change needs no interface that a program is attached to.
+    /// Opens the instance for a change, after making it if there is none and `is_enough` says that the change needs no
+    /// interface that a program is attached to.
     pub(crate) fn open_to_change_or_create(
         &self,
         is_enough: impl FnOnce() -> bool,
@@ -144,6 +146,7 @@ impl Control {
     ///
     /// As [`upgrade::upgrade`].
     pub fn upgrade(&self) -> Result<bool> {
+        links::check_capabilities()?;
         let _verifying = self.events.verifying();
         let lock = self.paths.lock_within(self.patience)?;
         let Some(upgraded) = upgrade::upgrade(&lock)? else {

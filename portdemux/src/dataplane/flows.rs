@@ -235,8 +235,7 @@ impl Flows {
         Self::open_with(&directory_of(pins, &shape), shape, words, blocks, earlier)
     }
 
-    /// The tables that whoever replaced them left beside those in force, to read flows from; none if there are none
-    /// that are whole.
+    /// The previous tables, if a replacement was interrupted; none if they are damaged.
     pub(super) fn before(pins: &Path, words: BucketWords) -> Result<Option<Self>> {
         let directory = Directory::Before.path(pins);
         let opened = pinned_shape(&directory).and_then(|(known, half_open)| {
@@ -411,13 +410,26 @@ impl Flows {
             let (hash, now) = (flow.tuple.hash(self.shape.seed), now());
             let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
             let mark = bucket::mark(hash);
-            if bucket.find_tuple(&flow.tuple, mark).is_some() {
-                continue;
+            if let Some(slot) = bucket.find_tuple(&flow.tuple, mark) {
+                if bucket.entry(slot).is_some_and(|known| !known.is_over(now)) {
+                    continue;
+                }
+                // The flow went on in the other tables.
+                let _ = bucket.forget(slot, mark, now);
             }
-            let (slot, _) = bucket.victim(now, 1);
-            if bucket.begin(slot, &flow.tuple, mark, flow.status, [now, flow.until]) {
-                let (at, other) = flow.stands;
-                bucket.adopt(slot, &others.bucket(Which::Known, at), other);
+            let (at, other_slot) = flow.stands;
+            let other = others.bucket(Which::Known, at);
+            if other.owner(other_slot) == flow.mark {
+                let (slot, _) = bucket.victim(now, 1);
+                let times = [now, flow.until];
+                let _ = bucket.begin_as(
+                    slot,
+                    &flow.tuple,
+                    mark,
+                    flow.status,
+                    times,
+                    (&other, other_slot),
+                );
             }
         }
     }

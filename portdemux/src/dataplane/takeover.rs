@@ -19,6 +19,7 @@ use aya::{
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
+    damage::is_damage,
     flows::{self, Flows},
     layout::{self, CARRIED, CounterSet, Earlier, KEPT},
     links,
@@ -90,7 +91,6 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
     }
     let maps = Maps::open(directory)?;
     maps.adopt_ledger(before);
-    adopt_flows(before, &maps)?;
     if let Some(ruleset) = ruleset {
         maps.adopt(before, &ruleset.prepared, ruleset.changes)?;
     }
@@ -99,11 +99,16 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
 
 /// Remembers the flows of an older instance that stand in tables of their own.
 fn adopt_flows(before: &Maps, maps: &Maps) -> Result<()> {
-    let Some(tables) = maps.flows()? else {
+    let if_whole = |tables: Result<Option<Flows>>| match tables {
+        // Flows cannot be taken from damaged tables, nor remembered there.
+        Err(error) if is_damage(&error) => Ok(None),
+        tables => tables,
+    };
+    let Some(tables) = if_whole(maps.flows())? else {
         return Ok(());
     };
     if !before.keeps(flows::FLOWS)
-        && let Some(others) = before.flows()?
+        && let Some(others) = if_whole(before.flows())?
     {
         tables.adopt(&others);
     }
@@ -275,14 +280,14 @@ pub fn renew(writer: &Writer) -> Result<()> {
 
 /// Exchanges the programs under their links, each in one step.
 fn exchange(writer: &Writer, programs: Vec<(usize, Ebpf)>) -> Result<()> {
-    links::exchange(writer, programs)?;
     let older = writer.paths.overtaken()?;
     let adopt_flows = || match &older {
         Some((_, older)) => adopt_flows(&Maps::open(older)?, &writer.maps),
         None => Ok(()),
     };
-    // What began while the programs were on their way: soon for those who wait for an answer, and whole once no older
-    // program runs any more.
+    adopt_flows()?;
+    links::exchange(writer, programs)?;
+    // Those that began meanwhile: now, so that their replies come in, and again when no older program runs.
     adopt_flows()?;
     steering::refresh(writer).context("replace the programs for sockets")?;
     if let Some((_, older)) = &older {

@@ -59,13 +59,13 @@ pub fn begin(writer: &Writer, wanted: &Wanted) -> Result<()> {
 /// # Errors
 ///
 /// The kernel refuses; the next writer tries it again.
-pub fn return_to(writer: &Writer, before: Option<Shape>, timeouts: &Timeouts) -> Result<()> {
+pub(crate) fn return_to(writer: &Writer, before: Option<Shape>, timeouts: &Timeouts) -> Result<()> {
     match before {
         Some(before) if writer.maps.header().defaults.flows != 0 => {
             resume(writer)?;
             change_to(writer, before, timeouts)
         }
-        // Where one cannot be loaded, as may be why it is taken back, those that run are the right ones.
+        // If no program uses the tables yet, none has to be replaced; loading one may be what failed.
         Some(_) | None => stop(writer, are_used(writer)?),
     }
 }

@@ -40,7 +40,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Lock {
     /// Where the instance is.
-    pub paths: InstancePaths,
+    pub(crate) paths: InstancePaths,
     _file: Arc<File>,
 }
 

@@ -251,8 +251,7 @@ impl Maps {
         }
     }
 
-    /// Fills the places that a ruleset needs which is to follow the one in force, and leaves those alone that that one
-    /// needs.
+    /// Fills the slots that a staged ruleset needs. Slots that the ruleset in force needs stay.
     ///
     /// # Errors
     ///
@@ -290,7 +289,7 @@ impl Maps {
         self.targets.clear(before, needed)
     }
 
-    /// Makes of the places what the ruleset in force needs, after they were filled for another.
+    /// Restores the slots of the ruleset in force, after another was staged.
     ///
     /// # Errors
     ///

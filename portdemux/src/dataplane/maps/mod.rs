@@ -230,7 +230,7 @@ impl Maps {
         self.shape().map(open).transpose()
     }
 
-    /// The tables that whoever replaced those of flows left beside them; none if there are none that are whole.
+    /// The previous tables of flows, if a replacement was interrupted; none if they are damaged.
     pub(super) fn flows_before(&self) -> Result<Option<Flows>> {
         Flows::before(&self.directory, self.layout.bucket_words())
     }

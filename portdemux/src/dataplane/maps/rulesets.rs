@@ -154,7 +154,8 @@ impl Maps {
         self.stage_targets(&prepared, &before, &needed, &mut Unavailable::Refused)?;
         self.stage_ruleset(&prepared)?;
         let generation = self.put_in_force(&prepared);
-        self.clear_targets(&before, &needed)?;
+        // They are in force whether it is cleared or not.
+        let _: Result<()> = self.clear_targets(&before, &needed);
         Ok(generation)
     }
 

@@ -227,7 +227,7 @@ pub type Program = (&'static str, &'static str);
 /// # Errors
 ///
 /// That cannot be seen.
-pub fn missing(paths: &InstancePaths, ruleset: &Ruleset) -> Result<Vec<Program>> {
+pub(crate) fn missing(paths: &InstancePaths, ruleset: &Ruleset) -> Result<Vec<Program>> {
     let mut missing = Vec::new();
     for program in needed(ruleset) {
         if !is_there(&pin(paths, program.0))? {
@@ -242,7 +242,7 @@ pub fn missing(paths: &InstancePaths, ruleset: &Ruleset) -> Result<Vec<Program>>
 /// # Errors
 ///
 /// A pin cannot be removed.
-pub fn detach(lock: &Lock, programs: &[Program]) -> Result<()> {
+pub(crate) fn detach(lock: &Lock, programs: &[Program]) -> Result<()> {
     let mut programs = programs.iter();
     programs.try_for_each(|(program, _)| unpin(&pin(&lock.paths, program)))
 }
@@ -299,7 +299,7 @@ pub(super) fn exchange(instance: &Instance, older: &Path) -> Result<()> {
 /// # Errors
 ///
 /// The kernel refuses one; those before it count. Packets go to their targets all the same.
-pub fn attach(instance: &Instance, programs: &[Program]) -> Result<()> {
+pub(crate) fn attach(instance: &Instance, programs: &[Program]) -> Result<()> {
     let mut object = None;
     for &(name, tracepoint) in programs {
         let object = match &mut object {
