@@ -62,12 +62,40 @@ pub fn begin(writer: &Writer, wanted: &Wanted) -> Result<()> {
 pub(crate) fn return_to(writer: &Writer, before: Option<Shape>, timeouts: &Timeouts) -> Result<()> {
     match before {
         Some(before) if writer.maps.header().defaults.flows != 0 => {
+            if are_in_use_still(writer)? {
+                return restore(writer, before);
+            }
             resume(writer)?;
             change_to(writer, before, timeouts)
         }
         // If no program uses the tables yet, none has to be replaced; loading one may be what failed.
         Some(_) | None => stop(writer, are_used(writer)?),
     }
+}
+
+/// Whether all programs use the tables that were moved aside. Loading others may be what failed.
+fn are_in_use_still(writer: &Writer) -> Result<bool> {
+    let pin = Directory::Before.path(&writer.paths.pins()).join(FLOWS);
+    if !is_there(&pin)? {
+        return Ok(false);
+    }
+    let map = MapInfo::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
+    links::all_use(&writer.paths, map.id())
+}
+
+/// Puts the tables of this shape that were moved aside in their place again. A kill leaves tables that [`finish`] finds
+/// by the shape that the instance says it has.
+fn restore(writer: &Writer, before: Shape) -> Result<()> {
+    let pins = writer.paths.pins();
+    let [staging, directory, aside] = [Directory::Staging, Directory::InForce, Directory::Before]
+        .map(|directory| directory.path(&pins));
+    remove_tree(&staging)?;
+    if is_there(&directory)? {
+        fs::rename(&directory, &staging).context("move the new tables aside")?;
+    }
+    writer.maps.set_shape(Some(before));
+    fs::rename(&aside, &directory).context("move the old tables to their place")?;
+    remove_tree(&staging)
 }
 
 /// Whether a program on an interface uses tables of flows, as far as that can be seen.
