@@ -264,29 +264,6 @@ impl<W: Word> Bucket<W> {
         }
     }
 
-    /// Gives a slot to a flow that stands in another, too, with what is known of it there; returns whether nobody else was
-    /// quicker.
-    pub fn begin_as(
-        &self,
-        slot: u32,
-        tuple: &Tuple,
-        mark: u64,
-        status: Status,
-        [now, until]: [u32; 2],
-        (other, other_slot): (&Self, u32),
-    ) -> bool {
-        let Some(entry) = self.entry(slot) else {
-            return false;
-        };
-        if !self.seize(slot) {
-            return false;
-        }
-        entry.begin(tuple, status, now, until);
-        self.adopt(slot, other, other_slot);
-        self.hand_over(slot, mark);
-        true
-    }
-
     /// Takes over in a slot what is known of the same flow elsewhere.
     #[inline(always)]
     pub fn adopt(&self, slot: u32, other: &Self, other_slot: u32) {
@@ -327,10 +304,25 @@ impl<W: Word> Bucket<W> {
     pub fn begin(
         &self,
         slot: u32,
-        key: &Tuple,
+        tuple: &Tuple,
         mark: u64,
-        state: Status,
+        status: Status,
+        times: [u32; 2],
+    ) -> bool {
+        self.begin_as(slot, tuple, mark, status, times, None)
+    }
+
+    /// Gives a slot to a flow, with what is known of it in another slot if it stands there, too; returns whether nobody
+    /// else was quicker.
+    #[inline(always)]
+    pub fn begin_as(
+        &self,
+        slot: u32,
+        tuple: &Tuple,
+        mark: u64,
+        status: Status,
         [now, until]: [u32; 2],
+        known: Option<(&Self, u32)>,
     ) -> bool {
         let Some(entry) = self.entry(slot) else {
             return false;
@@ -338,11 +330,14 @@ impl<W: Word> Bucket<W> {
         if !self.seize(slot) {
             return false;
         }
-        entry.begin(key, state, now, until);
+        entry.begin(tuple, status, now, until);
         for direction in [Direction::Received, Direction::Sent] {
             if let Some(counts) = self.counts(slot, direction) {
                 counts.store([0; 2]);
             }
+        }
+        if let Some((other, other_slot)) = known {
+            self.adopt(slot, other, other_slot);
         }
         self.hand_over(slot, mark);
         true

@@ -428,7 +428,7 @@ impl Flows {
                     mark,
                     flow.status,
                     times,
-                    (&other, other_slot),
+                    Some((&other, other_slot)),
                 );
             }
         }

@@ -281,8 +281,12 @@ pub fn renew(writer: &Writer) -> Result<()> {
 /// Exchanges the programs under their links, each in one step.
 fn exchange(writer: &Writer, programs: Vec<(usize, Ebpf)>) -> Result<()> {
     let older = writer.paths.overtaken()?;
-    let adopt_flows = || match &older {
-        Some((_, older)) => adopt_flows(&Maps::open(older)?, &writer.maps),
+    let before = match &older {
+        Some((_, older)) => Some(Maps::open(older)?),
+        None => None,
+    };
+    let adopt_flows = || match &before {
+        Some(before) => adopt_flows(before, &writer.maps),
         None => Ok(()),
     };
     adopt_flows()?;
