@@ -87,7 +87,14 @@ fn build() -> Result<bool> {
 
 /// Leaves empty objects: a fuzzer loads none.
 fn without_programs(out_dir: &Path) -> Result<bool> {
-    for name in ["baseline", "flows", "losses", "sockets", "twin", "xdp"] {
+    for name in [
+        "baseline",
+        "flows",
+        "redirect-drops",
+        "shadow",
+        "sockets",
+        "xdp",
+    ] {
         fs::write(out_dir.join(format!("portdemux-{name}")), [])?;
     }
     Ok(true)

@@ -23,9 +23,9 @@ fuzz_target!(|bytes: &[u8]| {
     if before.rules().len() > MOST {
         return;
     }
-    for (place, rule) in before.rules().iter().enumerate() {
+    for (index, rule) in before.rules().iter().enumerate() {
         append_alone(&before, rule);
-        remove(&before, text, place);
+        remove(&before, text, index);
     }
 });
 
@@ -60,8 +60,8 @@ fn append_alone(before: &Ruleset, rule: &Rule) {
 }
 
 /// A rule that is removed by its name is gone, and the others say what they said.
-fn remove(before: &Ruleset, text: &str, place: usize) {
-    let name = &before.rules()[place].name;
+fn remove(before: &Ruleset, text: &str, index: usize) {
+    let name = &before.rules()[index].name;
     // A name that looks like a port can mean one.
     if name.contains('/') {
         let _ = edit::remove("rules", "portdemux", text, &[name]);
@@ -75,7 +75,7 @@ fn remove(before: &Ruleset, text: &str, place: usize) {
         return;
     };
     let mut left: Vec<&Rule> = before.rules().iter().collect();
-    left.remove(place);
+    left.remove(index);
     assert_eq!(after.rules().len(), left.len(), "{removed}");
     for (one, other) in after.rules().iter().zip(left) {
         assert!(

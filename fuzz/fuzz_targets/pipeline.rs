@@ -46,8 +46,8 @@ fuzz_target!(|bytes: &[u8]| {
                 break;
             };
             let changes = u64::from(first >> 1) + number / ROUND;
-            let place = changes as usize % rules.len();
-            let held = sequence.hold(&step, &mut rules[place], names, changes);
+            let index = changes as usize % rules.len();
+            let held = sequence.hold(&step, &mut rules[index], names, changes);
             if let Err(err) = held {
                 panic!("packet {number}: {step:02x?}: {err:?}");
             }

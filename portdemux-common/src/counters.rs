@@ -1,33 +1,33 @@
 //! Live counters, and how they are laid out: where they lie, [`blocks`] says.
 //!
 //! Programs add to them and nobody else writes them, save the control plane when it gives a rule's or an
-//! interface's place away.
+//! interface's slot away.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
     blocks,
     reason::{Reason, Verdict},
-    ruleset::RULE_PLACES,
+    ruleset::RULE_SLOTS,
     wire::Transport,
 };
 
 /// How many interfaces an instance can have.
 pub const MAX_INTERFACES: usize = 64;
-/// Places for reasons: more than there are, so that a new one moves nothing.
-pub const REASON_PLACES: usize = 64;
-/// Places for verdicts: more than there are, so that a new one moves nothing.
-pub const VERDICT_PLACES: usize = 4;
-/// Places for events of flows: more than there are, and up to the end of a block.
-pub const EVENT_PLACES: usize = 512;
-/// Places for what became of rejected packets: more than there are, and up to the end of a block.
-pub const REPLIED_PLACES: usize = 512;
-/// Places for ports.
-pub const PORT_PLACES: usize = Transport::COUNT << 16;
+/// Slots for reasons: more than there are, so that a new one moves nothing.
+pub const REASON_SLOTS: usize = 64;
+/// Slots for verdicts: more than there are, so that a new one moves nothing.
+pub const VERDICT_SLOTS: usize = 4;
+/// Slots for events of flows: more than there are, and up to the end of a block.
+pub const EVENT_SLOTS: usize = 512;
+/// Slots for what became of rejected packets: more than there are, and up to the end of a block.
+pub const REPLIED_SLOTS: usize = 512;
+/// Slots for ports.
+pub const PORT_SLOTS: usize = Transport::COUNT << 16;
 
 const _: () = {
-    assert!(Reason::ALL.len() <= REASON_PLACES);
-    assert!(Verdict::ALL.len() <= VERDICT_PLACES);
+    assert!(Reason::ALL.len() <= REASON_SLOTS);
+    assert!(Verdict::ALL.len() <= VERDICT_SLOTS);
 };
 
 /// Packets, and bytes of their frames from the destination MAC to the last byte before the FCS.
@@ -41,7 +41,7 @@ pub struct Counter {
 }
 
 /// What an interface's packets came to: by verdict, then by reason.
-pub type Outcomes = [[Counter; REASON_PLACES]; VERDICT_PLACES];
+pub type Outcomes = [[Counter; REASON_SLOTS]; VERDICT_SLOTS];
 
 /// What came for neighbouring ports or rules: a block.
 ///
@@ -66,17 +66,17 @@ pub struct Layout {
     /// What a later version could have here.
     #[cfg(feature = "next-layout")]
     pub next: Outcomes,
-    /// Every frame of an interface, by its place in [`crate::state::Ledger`].
+    /// Every frame of an interface, by its slot in [`crate::state::Ledger`].
     pub interfaces: [Outcomes; MAX_INTERFACES],
     /// What came for each rule, by rule id.
-    pub rules: [Tallies; RULE_PLACES / TALLIES],
+    pub rules: [Tallies; RULE_SLOTS / TALLIES],
     /// What became of rejected packets, by [`crate::reject::Replied`].
-    pub replied: [u64; REPLIED_PLACES],
+    pub replied: [u64; REPLIED_SLOTS],
     /// What socket lookups came to whose packets no program had decided about: by verdict, then by reason.
     /// Their bytes are not known.
     pub lookups: Outcomes,
     /// What came for each port, by [`crate::wire::Port::index`].
-    pub ports: [Tallies; PORT_PLACES / TALLIES],
+    pub ports: [Tallies; PORT_SLOTS / TALLIES],
 }
 
 /// How many blocks the counters have.
@@ -87,11 +87,11 @@ pub const BLOCKS: usize = size_of::<Layout>() / blocks::BYTES;
 #[repr(C)]
 pub struct FlowLayout {
     /// Packets received for each port, by [`crate::wire::Port::index`] and by [`crate::conntrack::Relation`].
-    pub relations: [[u64; 4]; PORT_PLACES],
+    pub relations: [[u64; 4]; PORT_SLOTS],
     /// Everything that was sent from each port, as it will be on the wire.
-    pub sent: [Counter; PORT_PLACES],
+    pub sent: [Counter; PORT_SLOTS],
     /// What happened to flows, by [`crate::conntrack::Event`].
-    pub events: [u64; EVENT_PLACES],
+    pub events: [u64; EVENT_SLOTS],
 }
 
 /// How many blocks what is counted of flows has.

@@ -15,12 +15,12 @@ use crate::{
 
 /// How many different sockets, interfaces and AF_XDP programs the rules can name.
 pub const MAX_DESTINATIONS: usize = 1 << 12;
-/// Places for them: twice as many, so that all can be exchanged for others in one step while a packet
-/// may still be on its way to one of the old ones. A place is the key of its destination in every map
+/// Slots for them: twice as many, so that all can be exchanged for others in one step while a packet
+/// may still be on its way to one of the old ones. A slot is the key of its destination in every map
 /// of targets.
-pub const DESTINATION_PLACES: usize = 2 * MAX_DESTINATIONS;
+pub const DESTINATION_SLOTS: usize = 2 * MAX_DESTINATIONS;
 /// How many CPUs the different lists of CPUs can have together.
-pub const CPU_PLACES: usize = 1 << 14;
+pub const CPU_SLOTS: usize = 1 << 14;
 /// How many bytes the name of a destination can have as it is written down: `interface:eth0`.
 pub const DESTINATION_NAME_LENGTH: usize = 64;
 
@@ -30,14 +30,14 @@ pub const XSK_QUEUES: usize = 1 << 10;
 /// A MAC address.
 pub type Mac = [u8; 6];
 
-/// The MAC addresses of interfaces, by place: each in the first six bytes of a word.
-pub type MacWords = [u64; DESTINATION_PLACES];
+/// The MAC addresses of interfaces, by slot: each in the first six bytes of a word.
+pub type MacWords = [u64; DESTINATION_SLOTS];
 
 /// Which destination a rule has. All zeros for a rule that needs none to be said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Target {
-    /// Its place, below [`DESTINATION_PLACES`]; of CPUs where their list begins in
+    /// Its slot, below [`DESTINATION_SLOTS`]; of CPUs where their list begins in
     /// [`crate::ruleset::RulesetImage::cpus`].
     pub first: u32,
     /// How many CPUs the list has; else 1.
@@ -65,9 +65,9 @@ impl Target {
         mac: [0; 6],
     };
 
-    /// Its place, if it has one: it has a target and that is no list of CPUs.
+    /// Its slot, if it has one: it has a target and that is no list of CPUs.
     #[must_use]
-    pub const fn place(&self) -> Option<u32> {
+    pub const fn slot(&self) -> Option<u32> {
         if self.count != 0 && self.queue == 0 {
             Some(self.first)
         } else {
@@ -220,9 +220,9 @@ mod tests {
                         (1024 + number / 128).to_be_bytes(),
                     );
                     let server = ([9, 0], 53_u16.to_be_bytes());
-                    let place = spread_flow([client, server], 17, seed, count);
-                    assert_eq!(spread_flow([server, client], 17, seed, count), place);
-                    flows[place as usize] += 1;
+                    let slot = spread_flow([client, server], 17, seed, count);
+                    assert_eq!(spread_flow([server, client], 17, seed, count), slot);
+                    flows[slot as usize] += 1;
                 }
                 let fair = 16_384 / usize::from(count);
                 let (least, most) = (flows.iter().min().unwrap(), flows.iter().max().unwrap());

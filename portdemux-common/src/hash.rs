@@ -3,13 +3,13 @@
 //! Destination addresses are placed by multiply-shift hashing (Dietzfelbinger et al., 1997): the builder picks seeds for which the table
 //! comes out free of collisions, so a lookup never probes twice.
 
-/// What a key hashes to: a bucket and a place relative to the bucket's displacement.
+/// What a key hashes to: a bucket and a slot relative to the bucket's displacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hashed {
     /// Which displacement applies, before masking.
     pub bucket: u32,
     /// Where the key would stand with displacement 0, before masking.
-    pub place: u32,
+    pub slot: u32,
 }
 
 /// Hashes an IPv4 address as it stands in the packet.
@@ -40,7 +40,7 @@ fn mix(key: u64, seed: u64) -> Hashed {
     )]
     Hashed {
         bucket: (again >> 32) as u32,
-        place: (again ^ (again >> 27)) as u32,
+        slot: (again ^ (again >> 27)) as u32,
     }
 }
 

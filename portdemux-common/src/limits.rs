@@ -11,7 +11,7 @@ use crate::{
     memory::{Memory, Word},
     parse::Version,
     policy::Rate,
-    ruleset::{RULE_PLACES, RuleId},
+    ruleset::{RULE_SLOTS, RuleId},
 };
 
 /// How many buckets the table of sources has: room for 131,072 sources within their bursts.
@@ -35,7 +35,7 @@ pub enum RateKind {
 #[repr(C)]
 pub struct LimitWords {
     /// Of each rule, by rule id and [`RateKind`].
-    pub rules: [[u64; 2]; RULE_PLACES],
+    pub rules: [[u64; 2]; RULE_SLOTS],
     /// Of the sources of rules with rates for each.
     pub sources: [Bucket<u64>; BUCKETS],
 }

@@ -15,7 +15,7 @@ pub trait Packet {
     /// An offset that was added up from the frame, if there can be anything: for the kernel the bounds of it are known
     /// from here on.
     #[inline(always)]
-    fn place(&self, offset: usize) -> Option<usize> {
+    fn locate(&self, offset: usize) -> Option<usize> {
         Some(offset)
     }
 
@@ -42,8 +42,8 @@ impl<P: Packet + ?Sized> Packet for &P {
         P::read(self, offset)
     }
 
-    fn place(&self, offset: usize) -> Option<usize> {
-        P::place(self, offset)
+    fn locate(&self, offset: usize) -> Option<usize> {
+        P::locate(self, offset)
     }
 
     fn read_words(&self, offset: usize) -> Option<[u64; 4]> {
@@ -64,11 +64,11 @@ impl Packet for [u8] {
 
 impl PacketMut for [u8] {
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool {
-        let place = offset
+        let locate = offset
             .checked_add(N)
             .and_then(|end| self.get_mut(offset..end));
-        if let Some(place) = place {
-            place.copy_from_slice(&bytes);
+        if let Some(locate) = locate {
+            locate.copy_from_slice(&bytes);
             true
         } else {
             false

@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::destination::DESTINATION_PLACES;
+use crate::destination::DESTINATION_SLOTS;
 
 /// Which kind of target a frame was on its way to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,22 +173,22 @@ pub const SLOTS: usize = 8;
 /// How many rows there are where CPUs have numbers below `cpus`.
 #[must_use]
 pub const fn rows(cpus: usize) -> usize {
-    DESTINATION_PLACES + cpus
+    DESTINATION_SLOTS + cpus
 }
 
-/// The row of the first CPU: behind those of all places.
+/// The row of the first CPU: behind those of all slots.
 const FIRST_CPU: u32 = 1 << 13;
 
-const _: () = assert!(FIRST_CPU as usize == DESTINATION_PLACES);
+const _: () = assert!(FIRST_CPU as usize == DESTINATION_SLOTS);
 
-/// The row of a CPU; that of an interface or an `AF_XDP` program is its place.
+/// The row of a CPU; that of an interface or an `AF_XDP` program is its slot.
 #[inline(always)]
 #[must_use]
 pub const fn row_of_cpu(cpu: u32) -> u32 {
     FIRST_CPU + cpu
 }
 
-/// By what a target is known to the kernel: with it as the key, a map says which place it has.
+/// By what a target is known to the kernel: with it as the key, a map says which slot it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct TargetKey(pub u64);
@@ -230,8 +230,8 @@ mod tests {
         for loss in RedirectDrop::ALL {
             assert!(loss.slot() < SLOTS);
             for other in RedirectDrop::ALL {
-                let same_place = loss.kind() == other.kind() && loss.slot() == other.slot();
-                assert_eq!(same_place, loss == other, "{loss:?} {other:?}");
+                let same_slot = loss.kind() == other.kind() && loss.slot() == other.slot();
+                assert_eq!(same_slot, loss == other, "{loss:?} {other:?}");
                 assert_eq!(loss.name() == other.name(), loss == other);
             }
         }

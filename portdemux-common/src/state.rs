@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     conntrack::Shape,
     counters::MAX_INTERFACES,
-    destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
+    destination::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS},
     reject::MacWord,
-    ruleset::RULE_PLACES,
+    ruleset::RULE_SLOTS,
 };
 
 /// How long an interface's name can be, the terminating zero included (`IFNAMSIZ`, Linux
@@ -42,7 +42,7 @@ impl Generation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Interface {
-    /// Its name when it was attached, padded with zeros; empty for a free place.
+    /// Its name when it was attached, padded with zeros; empty for a free slot.
     pub name: [u8; NAME_LENGTH],
     /// Version of the binary that attached it, padded with zeros.
     pub version: [u8; NAME_LENGTH],
@@ -76,14 +76,14 @@ pub struct Ledger {
     /// What a later version could have here.
     #[cfg(feature = "next-layout")]
     pub next: [u64; 9],
-    /// The interfaces; the place is the index of an interface's counters and its own while the
+    /// The interfaces; the slot is the index of an interface's counters and its own while the
     /// instance lasts.
     pub interfaces: [Interface; MAX_INTERFACES],
     /// The names of the rules by id, padded with zeros. Of a rule that the ruleset in force does
     /// not use, what stands here has no meaning.
-    pub rules: [[u8; RULE_NAME_LENGTH]; RULE_PLACES],
-    /// What the destinations that rules name are called, by place, padded with zeros; as of rules.
-    pub destinations: [[u8; DESTINATION_NAME_LENGTH]; DESTINATION_PLACES],
+    pub rules: [[u8; RULE_NAME_LENGTH]; RULE_SLOTS],
+    /// What the destinations that rules name are called, by slot, padded with zeros; as of rules.
+    pub destinations: [[u8; DESTINATION_NAME_LENGTH]; DESTINATION_SLOTS],
     /// How large the tables of flows are; all zeros if there are none.
     pub flows: Shape,
 }

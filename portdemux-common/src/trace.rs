@@ -8,7 +8,7 @@ use crate::{
     ruleset::Entry,
 };
 
-/// A decision as the twin of the loaded program leaves it in its map.
+/// A decision as the shadow program leaves it in its map.
 ///
 /// All numbers in host byte order, addresses and ports as they stand in the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

@@ -108,9 +108,9 @@ impl Port {
         u16::from_be_bytes(self.0)
     }
 
-    /// Where this port of `transport` stands in a table that has one place for every port.
+    /// Where this port of `transport` stands in a table that has one slot for every port.
     ///
-    /// The place is taken from the bytes as the CPU loads them, not from the port's number: the
+    /// The slot is taken from the bytes as the CPU loads them, not from the port's number: the
     /// verifier forgets the range of a value when its bytes are swapped (Linux 6.18,
     /// `kernel/bpf/verifier.c`, `adjust_scalar_min_max_vals`), and the swap would cost a cycle for
     /// every packet. Always below `Transport::COUNT << 16`.
@@ -128,14 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_of_every_protocol_has_a_place_of_its_own() {
-        let mut places = HashSet::new();
+    fn every_port_of_every_protocol_has_a_slot_of_its_own() {
+        let mut slots = HashSet::new();
         for transport in Transport::ALL {
             for number in 0..=u16::MAX {
-                assert!(places.insert(Port::new(number).index(transport)));
+                assert!(slots.insert(Port::new(number).index(transport)));
             }
         }
-        assert_eq!(places.len(), Transport::COUNT << 16);
-        assert!(places.iter().all(|&place| place < Transport::COUNT << 16));
+        assert_eq!(slots.len(), Transport::COUNT << 16);
+        assert!(slots.iter().all(|&slot| slot < Transport::COUNT << 16));
     }
 }

@@ -53,7 +53,7 @@ impl Mine {
         let block = unsafe { self.0.byte_add(offset & Own::OFFSET_MASK) };
         // SAFETY: a block begins there. Only this CPU's programs write its blocks, and no other program runs on the CPU
         // before this one returns, save that a socket lookup for a process can be interrupted: what it adds may then be
-        // lost. The control plane reads them as they stand, and resets only those of a place that no program uses.
+        // lost. The control plane reads them as they stand, and resets only those of a slot that no program uses.
         Some(unsafe { &mut *block.cast() })
     }
 

@@ -6,7 +6,7 @@ use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     blocks as layout,
     conntrack::{Event, Relation, Shape, Tables, Which, table::Bucket},
-    counters::{BLOCKS, FlowLayout, PORT_PLACES},
+    counters::{BLOCKS, FlowLayout, PORT_SLOTS},
 };
 
 use crate::{
@@ -98,7 +98,7 @@ impl<V: Variant> Tables for Maps<V> {
 #[inline(always)]
 pub(crate) fn count_relation(port: usize, relation: usize) {
     let at = port % RELATED * Relation::ALL.len() + relation % Relation::ALL.len();
-    if port < PORT_PLACES
+    if port < PORT_SLOTS
         && let Some(mine) = blocks::mine()
     {
         blocks::count_half::<Tracking>(mine, (RELATIONS + port / RELATED, at));
@@ -108,7 +108,7 @@ pub(crate) fn count_relation(port: usize, relation: usize) {
 /// Counts a packet that goes out for its port.
 #[inline(always)]
 pub(crate) fn count_sent(port: usize, packets: u64, bytes: u64) {
-    if port < PORT_PLACES
+    if port < PORT_SLOTS
         && let Some(mine) = blocks::mine()
     {
         let counter = (SENT + port / layout::COUNTERS, port % layout::COUNTERS);

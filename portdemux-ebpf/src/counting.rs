@@ -5,7 +5,7 @@ use core::{hint::cold_path, mem::offset_of};
 use aya_ebpf::Global;
 use portdemux_common::{
     blocks as layout,
-    counters::{Layout, PORT_PLACES, REASON_PLACES, TALLIES, Tallies},
+    counters::{Layout, PORT_SLOTS, REASON_SLOTS, TALLIES, Tallies},
     decide::{Decision, Outcome},
     reject::Replied,
     ruleset::Entry,
@@ -23,9 +23,9 @@ const LOOKUPS: usize = offset_of!(Layout, lookups) / layout::BYTES;
 const PORTS: usize = offset_of!(Layout, ports) / layout::BYTES;
 
 /// A power of two that is greater than all indices of ports.
-const PORT_INDICES: usize = PORT_PLACES.next_power_of_two();
+const PORT_INDICES: usize = PORT_SLOTS.next_power_of_two();
 
-/// Place of the interface that this copy of the program is attached to, set by the loader.
+/// Slot of the interface that this copy of the program is attached to, set by the loader.
 #[unsafe(no_mangle)]
 static INTERFACE: Global<u32> = Global::new(0);
 
@@ -33,7 +33,7 @@ static INTERFACE: Global<u32> = Global::new(0);
 /// index, and for its rule.
 #[inline(always)]
 pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
-    let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
+    let outcome = decision.verdict as usize * REASON_SLOTS + decision.reason as usize;
     let is_dropped = decision.verdict.is_dropped();
     count_as(bytes, port, outcome, is_dropped, decision.entry);
 }
@@ -47,7 +47,7 @@ pub(crate) fn count_known(bytes: u64, port: usize, decision: &Decision) {
 /// Counts a frame of which the decision is known as one word.
 #[inline(always)]
 pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
-    let outcome = decided.verdict() as usize * REASON_PLACES + decided.reason();
+    let outcome = decided.verdict() as usize * REASON_SLOTS + decided.reason();
     let is_dropped = decided.is_dropped();
     count_as(bytes, Some(port), outcome, is_dropped, decided.entry());
 }
@@ -55,7 +55,7 @@ pub(crate) fn count_outcome(bytes: u64, port: usize, decided: Outcome) {
 /// Counts a socket lookup for a port, given by its index.
 #[inline(always)]
 pub(crate) fn count_lookup(port: usize, decision: &Decision) {
-    let outcome = decision.verdict as usize * REASON_PLACES + decision.reason as usize;
+    let outcome = decision.verdict as usize * REASON_SLOTS + decision.reason as usize;
     let is_dropped = decision.verdict.is_dropped();
     let Some(mine) = blocks::mine() else {
         return;
@@ -84,8 +84,8 @@ fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, e
         return;
     };
     let is_claimed = entry.is_claimed();
-    // One without ports that was written down has a place beyond all.
-    if port < PORT_PLACES {
+    // One without ports that was written down has a slot beyond all.
+    if port < PORT_SLOTS {
         count_tally(mine, (PORTS, port), bytes, is_dropped, is_claimed);
     }
     if is_claimed {

@@ -12,7 +12,7 @@ use portdemux_common::{
 
 use crate::{
     conntrack,
-    frame::{place_linear, read_linear},
+    frame::{locate_linear, read_linear},
     hook::Hook,
     scratch,
 };
@@ -63,8 +63,8 @@ impl Packet for SocketBuffer {
     }
 
     #[inline(always)]
-    fn place(&self, offset: usize) -> Option<usize> {
-        place_linear(offset)
+    fn locate(&self, offset: usize) -> Option<usize> {
+        locate_linear(offset)
     }
 
     #[inline(always)]

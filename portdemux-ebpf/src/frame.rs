@@ -56,8 +56,8 @@ impl Packet for LinearFrame {
     }
 
     #[inline(always)]
-    fn place(&self, offset: usize) -> Option<usize> {
-        place_linear(offset)
+    fn locate(&self, offset: usize) -> Option<usize> {
+        locate_linear(offset)
     }
 
     #[inline(always)]
@@ -69,7 +69,7 @@ impl Packet for LinearFrame {
 impl PacketMut for LinearFrame {
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> bool {
-        let Some(offset) = place_linear(offset) else {
+        let Some(offset) = locate_linear(offset) else {
             return false;
         };
         let start = self.start + offset;
@@ -84,7 +84,7 @@ impl PacketMut for LinearFrame {
 
 /// An offset of a packet that can be read directly, in a register of which the verifier knows its bounds.
 #[inline(always)]
-pub(crate) fn place_linear(offset: usize) -> Option<usize> {
+pub(crate) fn locate_linear(offset: usize) -> Option<usize> {
     if offset > MAX_OFFSET {
         return None;
     }
@@ -166,7 +166,7 @@ impl Packet for WholeFrame<'_> {
         }
         // The verifier refuses loads from the stack that are not aligned, and the compiler would merge
         // neighbouring bytes into such loads. These it must leave apart.
-        Some(core::array::from_fn(|place| match bytes.get(place) {
+        Some(core::array::from_fn(|locate| match bytes.get(locate) {
             // SAFETY: a reference to a byte is valid for a read of it.
             Some(byte) => unsafe { core::ptr::read_volatile(byte) },
             None => 0,

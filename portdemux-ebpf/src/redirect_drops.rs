@@ -5,7 +5,7 @@
 //! the instance's.
 #![expect(
     clippy::must_use_candidate,
-    reason = "what is not counted is nobody's of this instance, and a tracepoint has no verdict"
+    reason = "what is not counted belongs to no target of this instance, and a tracepoint has no verdict"
 )]
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -18,7 +18,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use portdemux_common::{
-    destination::DESTINATION_PLACES,
+    destination::DESTINATION_SLOTS,
     redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu},
     state::Ledger,
 };
@@ -27,13 +27,13 @@ use crate::verifier::Lookup as _;
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-/// What was lost, by place and by CPU; the loader sets how many rows there are.
+/// What was lost, by slot and by CPU; the loader sets how many rows there are.
 #[btf_map]
 static LOSSES: Array<Row, 1, MMAPABLE> = Array::new();
 
-/// The places of targets.
+/// The slots of targets.
 #[btf_map]
-static TARGET_PLACES: HashMap<TargetKey, u64, DESTINATION_PLACES> = HashMap::new();
+static TARGET_PLACES: HashMap<TargetKey, u64, DESTINATION_SLOTS> = HashMap::new();
 
 /// Of which the interfaces of the instance are read.
 #[btf_map]
@@ -69,7 +69,7 @@ pub fn refused(ctx: &RawTracePointContext) -> Option<()> {
     } else if map == CPUS_ID.load() {
         (row_of_cpu(key), TargetKind::Cpu)
     } else {
-        (place(TargetKey::sockets(map))?, TargetKind::Xsk)
+        (row_of(TargetKey::sockets(map))?, TargetKind::Xsk)
     };
     add(row, RedirectDrop::of_redirect(kind, error), 1)
 }
@@ -96,7 +96,7 @@ pub fn transmitted(ctx: &RawTracePointContext) -> Option<()> {
     }
     let target = TargetKey::interface(read(to, DEVICE_INDEX.load())?);
     add(
-        place(target)?,
+        row_of(target)?,
         RedirectDrop::of_transmission(ctx.arg::<i32>(4)),
         lost,
     )
@@ -126,12 +126,12 @@ pub fn taken(ctx: &RawTracePointContext) -> Option<()> {
     add(row_of_cpu(cpu), RedirectDrop::CpuNoMemory, lost)
 }
 
-/// The place of a target of this instance.
+/// The slot of a target of this instance.
 #[inline(always)]
-fn place(target: TargetKey) -> Option<u32> {
+fn row_of(target: TargetKey) -> Option<u32> {
     // SAFETY: the value is copied at once; user space replaces it as a whole.
-    let place = unsafe { TARGET_PLACES.get(target) }.copied()?;
-    u32::try_from(place).ok()
+    let row = unsafe { TARGET_PLACES.get(target) }.copied()?;
+    u32::try_from(row).ok()
 }
 
 #[inline(always)]

@@ -8,8 +8,8 @@ use portdemux_common::{
     parse::Version,
     policy::{Policy, Rate},
     ruleset::{
-        Claim, Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets, Span, V4Place,
-        V6Place, find_v4, find_v6, near, search,
+        Claim, Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets, Span, V4Slot,
+        V6Slot, find_v4, find_v6, near, search,
     },
     state::Generation,
 };
@@ -130,13 +130,13 @@ impl RulesetTables for Ruleset {
     }
 
     #[inline(always)]
-    fn v4(&self, place: usize) -> Option<&V4Place> {
-        self.element::<V4Place, 2>(Part::V4, place)
+    fn v4(&self, slot: usize) -> Option<&V4Slot> {
+        self.element::<V4Slot, 2>(Part::V4, slot)
     }
 
     #[inline(always)]
-    fn v6(&self, place: usize) -> Option<&V6Place> {
-        self.element::<V6Place, 1>(Part::V6, place)
+    fn v6(&self, slot: usize) -> Option<&V6Slot> {
+        self.element::<V6Slot, 1>(Part::V6, slot)
     }
 
     #[inline(always)]

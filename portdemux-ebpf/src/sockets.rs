@@ -14,7 +14,7 @@ use portdemux_common::{
     memory::Word as _,
     parse::Version,
     pipeline::{self, SocketLookup},
-    sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_PLACES, Steering},
+    sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_SLOTS, Steering},
     wire::{IpProto, Transport},
 };
 
@@ -39,7 +39,7 @@ const SK_DROP: u32 = 0;
 const NO_REUSEPORT: u64 = 2;
 /// Another program has chosen a socket (`EEXIST`).
 const CHOSEN: i32 = -17;
-/// Only a place that holds nothing is written (`BPF_NOEXIST`).
+/// Only a slot that holds nothing is written (`BPF_NOEXIST`).
 const NOEXIST: u64 = 1;
 
 #[expect(clippy::cast_possible_truncation, reason = "there are 32")]
@@ -47,9 +47,9 @@ const SLOT_COUNT: u32 = SLOTS as u32;
 #[expect(clippy::cast_possible_truncation, reason = "there are 1,024")]
 const GROUP_COUNT: u32 = MAX_GROUPS as u32;
 
-/// The sockets, by [`sockets::place`]. The kernel takes out what is closed.
+/// The sockets, by [`sockets::index`]. The kernel takes out what is closed.
 #[btf_map]
-static SOCKETS: SockMap<SOCKET_PLACES> = SockMap::new();
+static SOCKETS: SockMap<SOCKET_SLOTS> = SockMap::new();
 
 /// Which groups there are; the control plane and [`listens`] write it.
 #[btf_map]
@@ -59,7 +59,7 @@ static STEERING: Array<Steering, 1, MMAPABLE> = Array::new();
 #[unsafe(no_mangle)]
 static KNOWS_INTERFACE: Global<u32> = Global::new(1);
 
-/// Whether the program that sees packets first asks if a socket is there, set by the loader. The twin does
+/// Whether the program that sees packets first asks if a socket is there, set by the loader. The shadow program does
 /// not, which has no sockets.
 #[unsafe(no_mangle)]
 static FINDS_SOCKETS: Global<u32> = Global::new(0);
@@ -103,12 +103,12 @@ fn is_present(destination: u32, is_udp: u32, is_v6: u32) -> Option<bool> {
             break;
         }
         if rest & 1 != 0 {
-            let place = sockets::place(group, transport, slot);
+            let index = sockets::index(group, transport, slot);
             // SAFETY: both live while the helper runs.
             let socket = unsafe {
                 bpf_map_lookup_elem(
                     (&raw const SOCKETS).cast_mut().cast(),
-                    (&raw const place).cast(),
+                    (&raw const index).cast(),
                 )
             };
             if !socket.is_null() {
@@ -189,8 +189,8 @@ fn assign(ctx: &SkLookupContext, lookup: &Lookup, target: &Target) -> bool {
             return false;
         }
         members &= !(1 << slot);
-        let place = sockets::place(group, lookup.transport, slot);
-        match SOCKETS.redirect_sk_lookup(ctx, place, flags) {
+        let index = sockets::index(group, lookup.transport, slot);
+        match SOCKETS.redirect_sk_lookup(ctx, index, flags) {
             Ok(()) | Err(CHOSEN) => return true,
             // It was closed, or does not take packets of this version.
             Err(_) => {}
@@ -286,10 +286,10 @@ fn words(address: *const [u32; 4]) -> [u64; 2] {
     let address: *const u32 = address.cast();
     let word = |at: usize| {
         // SAFETY: an address has four of them.
-        let place = unsafe { address.add(at) };
+        let index = unsafe { address.add(at) };
         // SAFETY: the context is valid for as long as the program runs. The kernel takes only loads of
         // single words from it, which the compiler must not merge.
-        u64::from(unsafe { place.read_volatile() })
+        u64::from(unsafe { index.read_volatile() })
     };
     let pair = |first: u64, second: u64| {
         if cfg!(target_endian = "big") {
@@ -364,9 +364,9 @@ fn join(ctx: &SockOpsContext, index: u32) -> Option<()> {
         return None;
     }
     for slot in 0..SLOT_COUNT {
-        let place = sockets::place(index, Transport::Tcp, slot);
+        let index = sockets::index(index, Transport::Tcp, slot);
         // SAFETY: the context is valid for as long as the program runs.
-        if unsafe { SOCKETS.update(place, ctx.ops, NOEXIST) }.is_ok() {
+        if unsafe { SOCKETS.update(index, ctx.ops, NOEXIST) }.is_ok() {
             let is_v4 = ctx.family() == AF_INET || group.is_at_v4();
             if is_v4 || local_v6(ctx) == [0; 2] {
                 enter(group, Version::V4, slot);

@@ -43,8 +43,8 @@ pub(crate) fn word(number: u32, at: usize) -> Option<u64> {
 
 impl<V: Variant> Table for Maps<V> {
     #[inline(always)]
-    fn word(&self, place: u32) -> Option<u64> {
-        word(place >> LINE.ilog2(), place as usize)
+    fn word(&self, slot: u32) -> Option<u64> {
+        word(slot >> LINE.ilog2(), slot as usize)
     }
 
     #[inline(always)]

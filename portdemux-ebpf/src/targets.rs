@@ -9,7 +9,7 @@ use aya_ebpf::{
 use portdemux_common::{
     conntrack::Direction,
     decide::Outcome,
-    destination::{self, DESTINATION_PLACES, MacWords, Target, XSK_QUEUES},
+    destination::{self, DESTINATION_SLOTS, MacWords, Target, XSK_QUEUES},
     packet::PacketMut as _,
     ruleset::{Action, RulesetTables as _},
 };
@@ -22,9 +22,9 @@ use crate::{
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-/// The interfaces that rules name, by place.
+/// The interfaces that rules name, by slot.
 #[btf_map]
-static DEVICES: DevMap<DESTINATION_PLACES> = DevMap::new();
+static DEVICES: DevMap<DESTINATION_SLOTS> = DevMap::new();
 
 /// Their MAC addresses.
 #[btf_map]
@@ -34,9 +34,9 @@ static MACS: Array<MacWords, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static CPUS: CpuMap<1> = CpuMap::new();
 
-/// The AF_XDP sockets of each program that rules name, by place, and there by the number of the queue.
+/// The AF_XDP sockets of each program that rules name, by slot, and there by the number of the queue.
 #[btf_map]
-static XSKS: ArrayOfMaps<XskMap<XSK_QUEUES>, DESTINATION_PLACES> = ArrayOfMaps::new();
+static XSKS: ArrayOfMaps<XskMap<XSK_QUEUES>, DESTINATION_SLOTS> = ArrayOfMaps::new();
 
 /// Sends the packet that was deferred on the way to its target, or says what becomes of it where that is missing.
 #[inline(always)]
@@ -82,8 +82,8 @@ fn send(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
         }
         Action::Cpu => {
             let seed = ruleset.header().limits_seed;
-            let place = target.first + destination::spread(metadata, seed, target.count);
-            let cpu = ruleset.cpu(place as usize)?;
+            let slot = target.first + destination::spread(metadata, seed, target.count);
+            let cpu = ruleset.cpu(slot as usize)?;
             CPUS.redirect(cpu.into(), MISSING)
         }
         Action::Xsk => {
@@ -103,8 +103,8 @@ fn send(ctx: &XdpContext, outcome: Outcome) -> Option<(Target, bool)> {
 
 /// Writes the addresses of the way to the target's neighbour over those of the frame.
 #[inline(always)]
-fn rewrite_macs(ctx: &XdpContext, place: u32, mac: u64) -> Option<()> {
-    let own = MACS.find_ref(0)?.element(place as usize)?.to_ne_bytes();
+fn rewrite_macs(ctx: &XdpContext, slot: u32, mac: u64) -> Option<()> {
+    let own = MACS.find_ref(0)?.element(slot as usize)?.to_ne_bytes();
     let (own, _) = own.split_first_chunk::<6>()?;
     let mac = mac.to_ne_bytes();
     let (mac, _) = mac.split_first_chunk::<6>()?;

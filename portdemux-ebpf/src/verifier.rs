@@ -145,11 +145,11 @@ static NUMBER: PerCpuArray<u64, 1> = PerCpuArray::new();
 /// meet there.
 #[inline(always)]
 pub(crate) fn launder(number: u64) -> Option<u64> {
-    let place = NUMBER.find(0)?;
+    let slot = NUMBER.find(0)?;
     // SAFETY: the value is this CPU's.
-    unsafe { place.write_volatile(number) };
+    unsafe { slot.write_volatile(number) };
     // SAFETY: as above.
-    Some(unsafe { place.read_volatile() })
+    Some(unsafe { slot.read_volatile() })
 }
 
 /// A barrier for the verifier, and no instruction: what was written to map values before is read from there after it,

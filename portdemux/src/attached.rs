@@ -15,8 +15,8 @@ use crate::{
 /// An interface of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachedInterface {
-    /// Its place.
-    pub place: usize,
+    /// Its slot.
+    pub slot: usize,
     /// Its name when it was attached.
     pub name: String,
     /// What it is called today, if that is something else.
@@ -79,53 +79,49 @@ pub fn interfaces(instance: &Instance) -> Result<Vec<AttachedInterface>> {
     let present = interface::list()?;
     let here = interface::namespace()?;
     let pinned = links::pinned(&instance.paths)?;
-    let attached = instance
-        .maps
-        .interfaces()
-        .into_iter()
-        .map(|(place, known)| {
-            let name = maps::text(&known.name);
-            let link = pinned.iter().find(|link| link.place == place);
-            let carrier = link.and_then(|link| link.carrier(&present));
-            let state = match (link, carrier) {
-                (None, _) => State::Detached,
-                (Some(_), Some(_)) => State::Attached,
-                (Some(_), None) if known.netns != here => State::Elsewhere,
-                (Some(_), None) if present.iter().any(|interface| interface.name == name) => {
-                    State::Returned
-                }
-                (Some(_), None) => State::Vanished,
-            };
-            // What was written down is for an interface that cannot be asked.
-            let mode = link
-                .zip(carrier)
-                .and_then(|(link, carrier)| links::mode_of(link.program?, carrier))
-                .unwrap_or(if known.mode == Mode::Generic as u32 {
-                    Mode::Generic
-                } else {
-                    Mode::Native
-                });
-            let (mut received, mut dropped) = (Counter::default(), Counter::default());
-            for outcome in instance.maps.counters.interface(place) {
-                add(&mut received, outcome.counter);
-                if outcome.verdict.is_dropped() {
-                    add(&mut dropped, outcome.counter);
-                }
+    let attached = instance.maps.interfaces().into_iter().map(|(slot, known)| {
+        let name = maps::text(&known.name);
+        let link = pinned.iter().find(|link| link.slot == slot);
+        let carrier = link.and_then(|link| link.carrier(&present));
+        let state = match (link, carrier) {
+            (None, _) => State::Detached,
+            (Some(_), Some(_)) => State::Attached,
+            (Some(_), None) if known.netns != here => State::Elsewhere,
+            (Some(_), None) if present.iter().any(|interface| interface.name == name) => {
+                State::Returned
             }
-            AttachedInterface {
-                place,
-                renamed: carrier
-                    .map(|carrier| carrier.name.clone())
-                    .filter(|today| *today != name),
-                name,
-                index: known.index,
-                mode: links::mode_name(mode),
-                state,
-                version: maps::text(&known.version),
-                received,
-                dropped,
+            (Some(_), None) => State::Vanished,
+        };
+        // What was written down is for an interface that cannot be asked.
+        let mode = link
+            .zip(carrier)
+            .and_then(|(link, carrier)| links::mode_of(link.program?, carrier))
+            .unwrap_or(if known.mode == Mode::Generic as u32 {
+                Mode::Generic
+            } else {
+                Mode::Native
+            });
+        let (mut received, mut dropped) = (Counter::default(), Counter::default());
+        for outcome in instance.maps.counters.interface(slot) {
+            add(&mut received, outcome.counter);
+            if outcome.verdict.is_dropped() {
+                add(&mut dropped, outcome.counter);
             }
-        });
+        }
+        AttachedInterface {
+            slot,
+            renamed: carrier
+                .map(|carrier| carrier.name.clone())
+                .filter(|today| *today != name),
+            name,
+            index: known.index,
+            mode: links::mode_name(mode),
+            state,
+            version: maps::text(&known.version),
+            received,
+            dropped,
+        }
+    });
     Ok(attached.collect())
 }
 

@@ -56,8 +56,8 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
 pub(crate) fn grouped(number: impl Into<u64>) -> String {
     let digits = number.into().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.char_indices() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (slot, digit) in digits.char_indices() {
+        if slot > 0 && (digits.len() - slot).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -208,7 +208,7 @@ impl Flow {
 
     /// The rule that its next packet from the peer meets under a ruleset.
     ///
-    /// What its place says about the last one may be from a ruleset whose rules had other ids.
+    /// What its slot says about the last one may be from a ruleset whose rules had other ids.
     #[must_use]
     pub fn rule(&self, ruleset: &Compiled) -> Option<RuleId> {
         let peer = (self.peer(), self.peer_port()?).into();

@@ -23,7 +23,7 @@ use crate::{
         destinations,
         mapped::catching,
         maps::Maps,
-        steering::{self, taking},
+        steering::{self, joining},
         trusted::is_there,
     },
     error::Advice,
@@ -242,7 +242,7 @@ fn look(paths: &InstancePaths, generation: Generation, need: &Need) {
     let is_any_new = || -> Result<bool> {
         let instance = Instance::open(paths)?;
         for (group, address) in groups(&instance.maps) {
-            if taking::is_any_new(&instance.maps.steering, group, address)? {
+            if joining::is_any_new(&instance.maps.steering, group, address)? {
                 return Ok(true);
             }
         }
@@ -260,7 +260,7 @@ fn look(paths: &InstancePaths, generation: Generation, need: &Need) {
             return Ok(());
         }
         for (group, address) in groups(&writer.maps) {
-            taking::all_at(&writer.maps.steering, group, address)?;
+            joining::all_at(&writer.maps.steering, group, address)?;
         }
         Ok(())
     };

@@ -79,12 +79,12 @@ fn present(instance: &Instance) -> Vec<Hook> {
     let pinned = links::pinned(&instance.paths);
     let interfaces = instance.maps.interfaces().into_iter();
     // Where that cannot be seen, it may be on any of them.
-    let is_on = |place: usize| match &pinned {
-        Ok(pinned) => pinned.iter().any(|link| link.place == place),
+    let is_on = |slot: usize| match &pinned {
+        Ok(pinned) => pinned.iter().any(|link| link.slot == slot),
         Err(_) => true,
     };
     interfaces
-        .filter(|(place, _)| is_on(*place))
+        .filter(|(slot, _)| is_on(*slot))
         .map(|(_, interface)| Hook {
             netns: interface.netns,
             index: interface.index,

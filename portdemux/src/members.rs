@@ -111,12 +111,12 @@ pub fn change(
     let clock = Clock::now();
     unconfirmed::refuse_while_one_waits(writer)?;
     let set = find_or(&in_force.ruleset, name, "; nothing was changed")?;
-    let place = in_force
+    let slot = in_force
         .ruleset
         .sets()
         .iter()
         .position(|set| set.name == name);
-    let atom = place.and_then(|place| in_force.ruleset.lists().atom_of(place));
+    let atom = slot.and_then(|slot| in_force.ruleset.lists().atom_of(slot));
     // Else the text is not the one that the kernel's tables were built from, change by change.
     let is_on_record = in_force.lost.is_none() && in_force.changes_lost.is_none();
     // The kernel's tables know of an address faster than a walk over a million members does.
@@ -227,7 +227,7 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
         .iter()
         .filter_map(|change| {
             let mut sets = ruleset.sets().iter();
-            let place = sets.position(|set| set.name == change.set)?;
+            let slot = sets.position(|set| set.name == change.set)?;
             let becomes = match change.becomes {
                 Becomes::NonMember => Become::NonMember,
                 Becomes::Member(None) => Become::Member(None),
@@ -236,7 +236,7 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
                     None => Become::NonMember,
                 },
             };
-            Some((ruleset.lists().atom_of(place)?, change.prefix, becomes))
+            Some((ruleset.lists().atom_of(slot)?, change.prefix, becomes))
         })
         .collect();
     maps.change_sources(&Numbering::of(ruleset.lists()), &steps, all.len() as u64)

@@ -37,19 +37,19 @@ unsafe impl GlobalAlloc for Memory {
         had(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as above.
-        had(unsafe { System.realloc(place, layout, size) }, size)
+        had(unsafe { System.realloc(pointer, layout, size) }, size)
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: as above; all memory comes from the system's allocator.
-        unsafe { System.dealloc(place, layout) }
+        unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-fn had(place: *mut u8, size: usize) -> *mut u8 {
-    if place.is_null() {
+fn had(pointer: *mut u8, size: usize) -> *mut u8 {
+    if pointer.is_null() {
         let command = COMMAND.get().map_or("portdemux", String::as_str);
         let mut text = [0; 200];
         let mut rest = &mut text[..];
@@ -63,5 +63,5 @@ fn had(place: *mut u8, size: usize) -> *mut u8 {
         let _ = rustix::io::write(io::stderr(), said);
         process::exit(1);
     }
-    place
+    pointer
 }

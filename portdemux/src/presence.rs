@@ -75,8 +75,8 @@ impl Present {
                 .map_or(true, |device| device.is_some()),
             Action::Cpu => {
                 let seed = ruleset.header.limits_seed;
-                let place = target.first + destination::spread(metadata, seed, target.count);
-                let cpu = ruleset.cpus.get(place as usize).copied();
+                let slot = target.first + destination::spread(metadata, seed, target.count);
+                let cpu = ruleset.cpus.get(slot as usize).copied();
                 cpu.is_none_or(|cpu| {
                     maps.targets
                         .queue(cpu)

@@ -419,23 +419,23 @@ fn runs(transport: Transport, table: &[Entry; PORT_SLOTS]) -> Vec<(PortRange, En
 }
 
 fn addresses(image: &RulesetImage) -> Vec<(IpAddr, u32, u32)> {
-    let v4 = image.v4.iter().map(|place| {
+    let v4 = image.v4.iter().map(|slot| {
         (
-            IpAddr::from(place.address),
-            place.claims.first,
-            place.claims.count,
+            IpAddr::from(slot.address),
+            slot.claims.first,
+            slot.claims.count,
         )
     });
-    let v6 = image.v6.iter().map(|place| {
+    let v6 = image.v6.iter().map(|slot| {
         (
-            IpAddr::from(place.address),
-            place.claims.first,
-            place.claims.count,
+            IpAddr::from(slot.address),
+            slot.claims.first,
+            slot.claims.count,
         )
     });
     let mut addresses: Vec<_> = Vec::new();
-    addresses.extend(v4.take(image.header.v4_places()));
-    addresses.extend(v6.take(image.header.v6_places()));
+    addresses.extend(v4.take(image.header.v4_slots()));
+    addresses.extend(v6.take(image.header.v6_slots()));
     addresses.retain(|&(_, _, count)| count > 0);
     addresses.sort_unstable();
     addresses

@@ -212,7 +212,7 @@ fn destinations(maps: &Maps, image: &RulesetImage) -> HashMap<RuleId, Destinatio
     let targets = image.targets.iter().take(image.header.targets as usize);
     (0..)
         .zip(targets)
-        .filter_map(|(rule, target)| Some((rule, known.get(&target.place()?)?.clone())))
+        .filter_map(|(rule, target)| Some((rule, known.get(&target.slot()?)?.clone())))
         .collect()
 }
 

@@ -20,7 +20,7 @@ const PROG_TEST_RUN: i64 = 10;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
 const LINK_UPDATE: i64 = 29;
 
-/// Only a place that holds nothing is written (`BPF_NOEXIST`).
+/// Only a slot that holds nothing is written (`BPF_NOEXIST`).
 const NOEXIST: u64 = 1;
 
 /// The cookie of the network namespace of a socket (Linux 5.14, `include/uapi/asm-generic/socket.h`).
@@ -195,31 +195,31 @@ pub(crate) fn link_namespace(link: impl AsFd) -> io::Result<u32> {
     Ok(info.namespace)
 }
 
-/// Puts a socket into a place of a map of sockets whose values have 8 bytes.
+/// Puts a socket into a slot of a map of sockets whose values have 8 bytes.
 ///
 /// # Errors
 ///
 /// Another is there, or it is not one that can be there: a TCP socket that neither listens nor is connected, or a UDP socket
 /// that is not bound.
-pub(crate) fn put_socket(map: impl AsFd, place: u32, socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn put_socket(map: impl AsFd, index: u32, socket: impl AsFd) -> io::Result<()> {
     let value = u64::from(number(socket.as_fd()));
     let mut argument = Element {
         map: number(map.as_fd()),
         reserved: 0,
-        key: address(&place),
+        key: address(&index),
         value: address(&value),
         flags: NOEXIST,
     };
     bpf(MAP_UPDATE_ELEM, &mut argument).map(drop)
 }
 
-/// The cookie of the socket at a place of such a map, if there is one.
-pub(crate) fn socket_cookie(map: impl AsFd, place: u32) -> Option<u64> {
+/// The cookie of the socket at a slot of such a map, if there is one.
+pub(crate) fn socket_cookie(map: impl AsFd, index: u32) -> Option<u64> {
     let mut value = 0_u64;
     let mut argument = Element {
         map: number(map.as_fd()),
         reserved: 0,
-        key: address(&place),
+        key: address(&index),
         value: std::ptr::from_mut(&mut value) as u64,
         flags: 0,
     };
@@ -227,16 +227,16 @@ pub(crate) fn socket_cookie(map: impl AsFd, place: u32) -> Option<u64> {
     Some(value)
 }
 
-/// Takes the socket out of a place of such a map, if there is one.
+/// Takes the socket out of a slot of such a map, if there is one.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
-pub(crate) fn take_socket(map: impl AsFd, place: u32) -> io::Result<()> {
+pub(crate) fn take_socket(map: impl AsFd, index: u32) -> io::Result<()> {
     let mut argument = Element {
         map: number(map.as_fd()),
         reserved: 0,
-        key: address(&place),
+        key: address(&index),
         value: 0,
         flags: 0,
     };

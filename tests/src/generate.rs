@@ -282,7 +282,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     let reach = random
         .pick(&[14, 24, 40, 64, 128, 4096])
         .min(bytes.len().max(1));
-    let place = random.below(reach);
+    let index = random.below(reach);
     match random.below(8) {
         0 => bytes.truncate(random.below(bytes.len() + 1)),
         1 => {
@@ -290,13 +290,13 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
             bytes.extend(random.bytes(length));
         }
         2 => {
-            let tail = bytes.split_off(place.min(bytes.len()));
+            let tail = bytes.split_off(index.min(bytes.len()));
             let length = random.below(9);
             bytes.extend(random.bytes(length));
             bytes.extend(tail);
         }
-        3 if bytes.len() > place => {
-            bytes.remove(place);
+        3 if bytes.len() > index => {
+            bytes.remove(index);
         }
         4 => {
             if let Some(ether_type) = bytes.get_mut(12..14) {
@@ -305,7 +305,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
             }
         }
         choice => {
-            if let Some(byte) = bytes.get_mut(place) {
+            if let Some(byte) = bytes.get_mut(index) {
                 *byte = match choice {
                     5 => random.byte(),
                     6 => *byte ^ 1 << random.below(8),

@@ -40,11 +40,11 @@ pub struct Names(Vec<String>);
 impl Names {
     fn id(&mut self, name: &str) -> RuleId {
         let known = self.0.iter().position(|known| known == name);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             self.0.push(name.to_owned());
             self.0.len() - 1
         });
-        RuleId::try_from(place).unwrap_or_default()
+        RuleId::try_from(index).unwrap_or_default()
     }
 
     /// The name of the rule of an entry, if it is claimed.

@@ -141,9 +141,9 @@ pub fn run(mode: &str, time: Duration, seed: u64, show: impl Fn(&Look)) -> Resul
                 look.changes = changes.made();
                 show(&look);
                 // Buckets fill unevenly, so that there are twice as many places as are asked for.
-                let places = [2 * look.room[0], look.room[1]];
-                for (count, places) in look.flows.iter().zip(places) {
-                    ensure!(*count <= places, "{count} flows in {places} places");
+                let indices = [2 * look.room[0], look.room[1]];
+                for (count, indices) in look.flows.iter().zip(indices) {
+                    ensure!(*count <= indices, "{count} flows in {indices} places");
                 }
                 let first = first.get_or_insert_with(|| look.clone());
                 // The map of tables grows with the largest ruleset there was, and does not shrink.

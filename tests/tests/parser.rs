@@ -213,10 +213,10 @@ proptest! {
     ) {
         let mut frame = row.frame;
         frame.truncate(length.index(frame.len() + 1));
-        for (place, byte) in damage {
+        for (slot, byte) in damage {
             if !frame.is_empty() {
-                let place = place.index(frame.len().min(100));
-                frame[place] = byte;
+                let slot = slot.index(frame.len().min(100));
+                frame[slot] = byte;
             }
         }
         prop_assert_eq!(Answer::of(&frame), reference::answer(&frame));

@@ -35,7 +35,7 @@ const APART: [&str; 8] = [
     "portdemux_search",
 ];
 /// The object that may log, as it is attached to nothing.
-const TWIN: &str = "portdemux-twin";
+const SHADOW: &str = "portdemux-shadow";
 /// The map of `aya-log-ebpf`.
 const LOG: &str = "AYA_LOGS";
 
@@ -110,15 +110,15 @@ fn run() -> Result<()> {
                     .map_or_else(|| "–".to_owned(), |size| (size / 8).to_string()),
             )?;
         }
-        if name != TWIN && bpf.map(LOG).is_some() {
+        if name != SHADOW && bpf.map(LOG).is_some() {
             faults.push(format!("{name} logs"));
         }
         for function in &functions {
             // A call costs the attached program what a whole look-up does. Memory functions are loops
-            // over single bytes; the words that the twin logs differ in length, which takes one.
+            // over single bytes; the words that the shadow program logs differ in length, which takes one.
             let is_fault = |callee: &&String| {
                 ATTACHED.contains(&&*name) && !APART.contains(&callee.as_str())
-                    || is_memory(callee) && (name != TWIN || *callee != "memcpy")
+                    || is_memory(callee) && (name != SHADOW || *callee != "memcpy")
             };
             for callee in function.calls.iter().filter(is_fault) {
                 faults.push(format!("{name}: {} calls {callee}", function.name));

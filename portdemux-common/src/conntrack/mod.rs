@@ -43,7 +43,7 @@ pub enum Event {
     Evicted = 4,
     /// A flow that this host began gave way to another.
     EvictedHere = 5,
-    /// No place was free for a flow that a peer began; it is not remembered.
+    /// No slot was free for a flow that a peer began; it is not remembered.
     Full = 6,
 }
 

@@ -18,11 +18,11 @@ use crate::{
 /// How many words a flow has beside its counters.
 pub const SLOT_WORDS: usize = 8;
 
-/// The place of [`Status`].
+/// The slot of [`Status`].
 const STATUS: usize = 5;
-/// The place of the tick at which it is forgotten (bits 0 to 31), and of that of its first packet (32 to 63).
+/// The slot of the tick at which it is forgotten (bits 0 to 31), and of that of its first packet (32 to 63).
 const TIMES: usize = 6;
-/// The place of the rule's entry (bits 0 to 31), and of the reason of the last packet that came in (32 to 39)
+/// The slot of the rule's entry (bits 0 to 31), and of the reason of the last packet that came in (32 to 39)
 /// and its verdict (40 to 47).
 const OUTCOME: usize = 7;
 

@@ -27,7 +27,7 @@ pub trait Tables: Memory {
 }
 
 /// A bucket and a flow in it.
-type Standing<'t, T> = (
+type Located<'t, T> = (
     &'t Bucket<<T as Memory>::Word>,
     &'t Entry<<T as Memory>::Word>,
 );
@@ -120,7 +120,7 @@ pub struct TrackedPacket {
     pub bytes: u64,
     /// What came of it: [`crate::decide::Outcome`]; 0 if nothing was decided.
     pub outcome: u64,
-    /// [`Status`] of the flow if it is to be given a place; else 0.
+    /// [`Status`] of the flow if it is to be given a slot; else 0.
     pub state: u64,
     /// When it was seen, in ticks.
     pub now: u32,
@@ -232,7 +232,7 @@ pub fn seek<T: Tables>(tables: &T, packet: &mut TrackedPacket, now: u32) {
 #[inline(always)]
 pub fn relate<T: Tables>(tables: &T, packet: &mut TrackedPacket) {
     let found = packet.found();
-    let Some((_, entry)) = standing(tables, packet.hash, found) else {
+    let Some((_, entry)) = locate(tables, packet.hash, found) else {
         return;
     };
     let state = entry.status();
@@ -262,7 +262,7 @@ pub fn receive<T: Tables>(
     timeouts: &Timeouts,
 ) {
     let observed = packet.observed();
-    let Some((bucket, entry)) = standing(tables, packet.hash, packet.found()) else {
+    let Some((bucket, entry)) = locate(tables, packet.hash, packet.found()) else {
         // What only ends needs no memory.
         if passes && may_begin && !matches!(observed.signal, Signal::Abort | Signal::Close) {
             let protocol = packet.tuple.protocol();
@@ -288,7 +288,7 @@ pub fn send<T: Tables>(
     timeouts: &Timeouts,
 ) {
     let observed = packet.observed();
-    let Some((bucket, entry)) = standing(tables, packet.hash, packet.found()) else {
+    let Some((bucket, entry)) = locate(tables, packet.hash, packet.found()) else {
         if may_begin && !matches!(observed.signal, Signal::Abort) {
             let protocol = packet.tuple.protocol();
             packet.state = Status::begun(Direction::Sent, protocol, observed, serves).0;
@@ -323,7 +323,7 @@ fn go_on<T: Tables>(
     }
 }
 
-/// Gives the packet's flow a place if it needs one, be it new or complete, at the cost of one of less
+/// Gives the packet's flow a slot if it needs one, be it new or complete, at the cost of one of less
 /// worth.
 #[inline(always)]
 pub fn remember<T: Tables>(
@@ -369,7 +369,7 @@ pub fn remember<T: Tables>(
             Which::Known => Event::Evicted,
         });
     }
-    if let Some((old_bucket, _)) = standing(tables, packet.hash, packet.found()) {
+    if let Some((old_bucket, _)) = locate(tables, packet.hash, packet.found()) {
         let old_slot = packet.found().slot();
         tables.count(Event::Completed);
         bucket.adopt(slot, old_bucket, old_slot);
@@ -420,7 +420,7 @@ fn bucket<T: Tables>(tables: &T, which: Which, hash: u64) -> Option<&Bucket<T::W
 }
 
 #[inline(always)]
-fn standing<T: Tables>(tables: &T, hash: u64, found: Found) -> Option<Standing<'_, T>> {
+fn locate<T: Tables>(tables: &T, hash: u64, found: Found) -> Option<Located<'_, T>> {
     if !found.is_known() {
         return None;
     }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 const UDP: u8 = 17;
-/// The place of a port in tables of ports.
+/// The slot of a port in tables of ports.
 const PORT: u32 = 0x1_0035;
 const NO_PORT: u32 = (1 << 18) - 1;
 const GENERATION: Generation = Generation(7);
@@ -52,7 +52,7 @@ impl Host {
         (Outcome(piece.outcome).decision(), piece.port)
     }
 
-    /// How many places have an owner.
+    /// How many slots have an owner.
     fn taken(&self) -> usize {
         let owners = self.0.iter().flat_map(|bucket| &bucket.owners);
         owners.filter(|owner| owner.load() != bucket::FREE).count()
@@ -112,7 +112,7 @@ fn a_first_fragment_without_a_port_is_remembered_without_one() {
     let piece = Piece::new(packet(1), echo.outcome(), GENERATION, 185, u32::MAX);
     note(&host, &piece, 0);
     assert_eq!(host.later(packet(1), 185, 0), (echo, NO_PORT));
-    assert!(NO_PORT as usize >= crate::counters::PORT_PLACES);
+    assert!(NO_PORT as usize >= crate::counters::PORT_SLOTS);
 }
 
 #[test]
@@ -241,12 +241,12 @@ fn another_ruleset_knows_no_first_fragment_of_the_one_before() {
     assert_eq!(host.taken(), 1);
 }
 
-/// Packets whose places are all in one bucket.
+/// Packets whose slots are all in one bucket.
 fn neighbours(count: usize) -> Vec<Tuple> {
     let host = Host::new();
-    let place = |packet: &Tuple| bucket::index(packet.hash(host.seed()), MASK);
+    let slot = |packet: &Tuple| bucket::index(packet.hash(host.seed()), MASK);
     let all = (0..=u16::MAX).map(packet);
-    all.filter(|packet| place(packet) == 77)
+    all.filter(|packet| slot(packet) == 77)
         .take(count)
         .collect()
 }
@@ -282,16 +282,16 @@ fn a_full_bucket_forgets_first_what_was_dropped() {
     for &packet in &packets[SLOTS..] {
         host.first(packet, DROPPED, 9);
     }
-    for (place, &packet) in packets[..SLOTS].iter().enumerate() {
-        let expected = if place == 5 { UNKNOWN } else { PASSED };
-        assert_eq!(host.later(packet, 185, 9).0, expected, "{place}");
+    for (slot, &packet) in packets[..SLOTS].iter().enumerate() {
+        let expected = if slot == 5 { UNKNOWN } else { PASSED };
+        assert_eq!(host.later(packet, 185, 9).0, expected, "{slot}");
     }
     let last = packets[2 * SLOTS - 1];
     assert_eq!(host.later(last, 185, 9).0, DROPPED);
 }
 
 #[test]
-fn a_place_that_is_being_written_is_left_alone() {
+fn a_slot_that_is_being_written_is_left_alone() {
     let host = Host::new();
     let [one, ..] = neighbours(1)[..] else {
         unreachable!("there is one")
@@ -311,11 +311,11 @@ fn a_place_that_is_being_written_is_left_alone() {
 }
 
 #[test]
-fn cpus_that_fight_for_places_leave_each_whole_and_lose_none() {
+fn cpus_that_fight_for_slots_leave_each_whole_and_lose_none() {
     let host = Host::new();
     let packets = neighbours(12);
-    let outcome = |place: usize| {
-        if place.is_multiple_of(2) {
+    let outcome = |slot: usize| {
+        if slot.is_multiple_of(2) {
             PASSED
         } else {
             DROPPED
@@ -326,10 +326,10 @@ fn cpus_that_fight_for_places_leave_each_whole_and_lose_none() {
             let (host, packets) = (&host, &packets);
             scope.spawn(move || {
                 for round in 0..20_000 {
-                    let place = (round * 5 + cpu) % packets.len();
-                    host.first(packets[place], outcome(place), 0);
+                    let slot = (round * 5 + cpu) % packets.len();
+                    host.first(packets[slot], outcome(slot), 0);
                     // Forgotten or known, or what came of one that took its place this moment.
-                    let (said, port) = host.later(packets[place], 185, 0);
+                    let (said, port) = host.later(packets[slot], 185, 0);
                     assert!([UNKNOWN, PASSED, DROPPED].contains(&said));
                     assert!([u32::MAX, PORT].contains(&port));
                 }

@@ -226,11 +226,11 @@ const fn now_full(rate: &Rate) -> u64 {
 }
 
 #[test]
-fn every_source_has_its_place_in_the_table_and_a_tag() {
+fn every_source_has_its_slot_in_the_table_and_a_tag() {
     for hash in [0, 1, u64::MAX, 0x1234_5678_9abc_def0, 1 << 63] {
         let (at, tag) = slot(hash);
         assert!((at as usize) < BUCKETS && tag != 0, "{hash:x}");
     }
-    let places: std::collections::HashSet<_> = (0..64_u64).map(|n| slot(n << 40).0).collect();
-    assert_eq!(places.len(), 64);
+    let slots: std::collections::HashSet<_> = (0..64_u64).map(|n| slot(n << 40).0).collect();
+    assert_eq!(slots.len(), 64);
 }

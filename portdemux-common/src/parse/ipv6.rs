@@ -120,7 +120,7 @@ where
         // So that the way back to the start of the loop is a jump: Linux 6.1 takes no other (kernel/bpf/verifier.c,
         // `check_cfg`), and LLVM puts the end of a loop that it thinks hot before the start.
         cold_path();
-        let Some(next) = packet.place(next) else {
+        let Some(next) = packet.locate(next) else {
             return Err(E::about(Reason::Ip6ExtShort));
         };
         parsed.payload = next;

@@ -106,7 +106,7 @@ pub trait Ingress: Hook {
     fn count_relation(self, port: usize, relation: usize);
 
     /// Sees what was decided about the frame, and again what became of that where its target is missing and that is known.
-    /// For the twin and its like.
+    /// For the shadow program and its like.
     #[inline(always)]
     fn see(self, _outcome: Outcome) {}
 }

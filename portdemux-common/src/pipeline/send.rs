@@ -78,7 +78,7 @@ fn note<E: Egress>(environment: E, scratch: &mut Scratch) -> Option<()> {
     if tracked.tuple.is_none() {
         return None;
     }
-    let port = metadata.source_place() as usize;
+    let port = metadata.source_slot() as usize;
     environment.count(port, tracked.packets, tracked.bytes);
     let tables = environment.tables();
     conntrack::seek(tables, tracked, environment.tick());

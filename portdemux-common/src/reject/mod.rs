@@ -290,8 +290,8 @@ impl RejectReply {
 
     #[inline(always)]
     fn put_words<const N: usize>(&mut self, at: usize, words: [[u8; 4]; N]) {
-        for (place, word) in words.into_iter().enumerate() {
-            if let Some(header) = self.headers.get_mut(at + place) {
+        for (slot, word) in words.into_iter().enumerate() {
+            if let Some(header) = self.headers.get_mut(at + slot) {
                 *header = word;
             }
         }
@@ -319,8 +319,8 @@ impl RejectReply {
         if !frame.write(0, self.macs) {
             return false;
         }
-        for (place, &tag) in self.tags.iter().enumerate() {
-            let at = 2 * (MAC + place);
+        for (slot, &tag) in self.tags.iter().enumerate() {
+            let at = 2 * (MAC + slot);
             if at >= network {
                 break;
             }
@@ -328,11 +328,11 @@ impl RejectReply {
                 return false;
             }
         }
-        for (place, &word) in self.headers.iter().enumerate() {
-            if place >= self.words() {
+        for (slot, &word) in self.headers.iter().enumerate() {
+            if slot >= self.words() {
                 break;
             }
-            if !frame.write(network + 4 * place, word) {
+            if !frame.write(network + 4 * slot, word) {
                 return false;
             }
         }
@@ -347,8 +347,8 @@ impl RejectReply {
         let headers = network + 4 * self.words();
         let quoted = request.get(network..network + self.quoted());
         match (quoted, frame.get_mut(headers..)) {
-            (Some(quoted), Some(place)) if quoted.len() == place.len() => {
-                place.copy_from_slice(quoted);
+            (Some(quoted), Some(slot)) if quoted.len() == slot.len() => {
+                slot.copy_from_slice(quoted);
                 self.write(frame)
             }
             _ => false,

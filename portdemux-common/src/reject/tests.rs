@@ -59,7 +59,7 @@ fn tcp(flags: u8, data: usize) -> Vec<u8> {
 fn udp(data: usize) -> Vec<u8> {
     let length = u16::try_from(8 + data).unwrap().to_be_bytes();
     let mut datagram = vec![0x9c, 0x40, 0, 53, length[0], length[1], 0, 0];
-    datagram.extend((0..data).map(|place| u8::try_from(place % 251).unwrap()));
+    datagram.extend((0..data).map(|slot| u8::try_from(slot % 251).unwrap()));
     datagram
 }
 

@@ -17,7 +17,7 @@ pub use self::{
     tables::{RulesetTables, find_v4, find_v6, search},
 };
 use crate::{
-    destination::{CPU_PLACES, Target},
+    destination::{CPU_SLOTS, Target},
     hash::Hashed,
     parse::{Address, Ports, Version},
     policy::{Defaults, Policy},
@@ -28,25 +28,25 @@ use crate::{
 
 /// How many rules a ruleset can have.
 pub const MAX_RULES: usize = 1 << 16;
-/// Places for rules: twice as many, so that all rules can be exchanged for others in one step while
+/// Slots for rules: twice as many, so that all rules can be exchanged for others in one step while
 /// both still have counters of their own.
-pub const RULE_PLACES: usize = 2 * MAX_RULES;
+pub const RULE_SLOTS: usize = 2 * MAX_RULES;
 /// How many distinct addresses of each family the rules can claim.
 pub const MAX_ADDRESSES: usize = 1 << 16;
-/// Places for addresses of each family: twice as many as addresses, so that building is quick.
-pub const ADDRESS_PLACES: usize = 2 * MAX_ADDRESSES;
+/// Slots for addresses of each family: twice as many as addresses, so that building is quick.
+pub const ADDRESS_SLOTS: usize = 2 * MAX_ADDRESSES;
 /// Displacements of each family.
 pub const DISPLACEMENTS: usize = MAX_ADDRESSES / 2;
 /// How many spans of ports the claims of all addresses can have.
 pub const MAX_SPANS: usize = 1 << 18;
-/// Places for ports: four protocols' worth, so that an image's parts are aligned to pages.
+/// Slots for ports: four protocols' worth, so that an image's parts are aligned to pages.
 pub const PORT_SLOTS: usize = 4 << 16;
 
-/// The id of a rule, which is the index of its counters, below [`RULE_PLACES`].
+/// The id of a rule, which is the index of its counters, below [`RULE_SLOTS`].
 pub type RuleId = u32;
 
 /// A set of rule ids, a bit each.
-pub type RuleSet = [u64; RULE_PLACES / 64];
+pub type RuleSet = [u64; RULE_SLOTS / 64];
 
 /// What the image holds and the defaults of the ruleset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -60,9 +60,9 @@ pub struct Header {
     pub v4_seed: u64,
     /// Seed under which the IPv6 addresses were placed.
     pub v6_seed: u64,
-    /// Number of IPv4 places less one, a power of two less one; 0 if no rule claims an IPv4 address.
+    /// Number of IPv4 slots less one, a power of two less one; 0 if no rule claims an IPv4 address.
     pub v4_mask: u32,
-    /// Number of IPv6 places less one, a power of two less one; 0 if no rule claims an IPv6 address.
+    /// Number of IPv6 slots less one, a power of two less one; 0 if no rule claims an IPv6 address.
     pub v6_mask: u32,
     /// Number of IPv4 displacements less one.
     pub v4_bucket_mask: u32,
@@ -88,11 +88,11 @@ pub struct Header {
     pub half_open: u32,
     /// What the hashes of sources with a rate each depend on: a secret of the instance.
     pub limits_seed: u64,
-    /// How many places of the policies have a meaning.
+    /// How many slots of the policies have a meaning.
     pub policies: u32,
-    /// How many places of the targets have a meaning.
+    /// How many slots of the targets have a meaning.
     pub targets: u32,
-    /// How many places of the CPUs have a meaning.
+    /// How many slots of the CPUs have a meaning.
     pub cpus: u32,
     /// Where the tables are that only some packets ask.
     pub tables: TableIndex,
@@ -113,21 +113,21 @@ impl Header {
         self.further_claims == Self::ADDRESSES_ALONE
     }
 
-    /// Number of places for IPv4 addresses.
+    /// Number of slots for IPv4 addresses.
     #[must_use]
-    pub const fn v4_places(&self) -> usize {
-        places(self.v4_mask)
+    pub const fn v4_slots(&self) -> usize {
+        slots(self.v4_mask)
     }
 
-    /// Number of places for IPv6 addresses.
+    /// Number of slots for IPv6 addresses.
     #[must_use]
-    pub const fn v6_places(&self) -> usize {
-        places(self.v6_mask)
+    pub const fn v6_slots(&self) -> usize {
+        slots(self.v6_mask)
     }
 }
 
 /// A mask of 0 says that there is no table.
-const fn places(mask: u32) -> usize {
+const fn slots(mask: u32) -> usize {
     if mask == 0 { 0 } else { mask as usize + 1 }
 }
 
@@ -184,7 +184,7 @@ impl Part {
 /// A claimed address and the spans of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct V4Place {
+pub struct V4Slot {
     /// The address, big-endian.
     pub address: [u8; 4],
     /// Fills half a line.
@@ -196,7 +196,7 @@ pub struct V4Place {
 /// The same of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct V6Place {
+pub struct V6Slot {
     /// The address, big-endian.
     pub address: [u8; 16],
     /// What it claims.
@@ -211,7 +211,7 @@ pub struct V6Place {
 pub struct Claims {
     /// Index of the first span.
     pub first: u32,
-    /// How many there are; 0 for an empty place.
+    /// How many there are; 0 for an empty slot.
     pub count: u32,
     /// The first one, so that one that is alone need not be looked up.
     pub span: Span,
@@ -322,9 +322,9 @@ pub struct RulesetImage {
     /// Displacements of IPv6 buckets.
     pub v6_displacements: [u32; DISPLACEMENTS],
     /// IPv4 addresses.
-    pub v4: [V4Place; ADDRESS_PLACES],
+    pub v4: [V4Slot; ADDRESS_SLOTS],
     /// IPv6 addresses.
-    pub v6: [V6Place; ADDRESS_PLACES],
+    pub v6: [V6Slot; ADDRESS_SLOTS],
     /// The claims of ports at one address.
     pub spans: [Span; MAX_SPANS],
     /// The claims of ports by the peer's port, by [`Port::index`].
@@ -332,11 +332,11 @@ pub struct RulesetImage {
     /// The claims of ports at any address by shadows, by [`Port::index`].
     pub shadow_ports: [Entry; PORT_SLOTS],
     /// What rules ask, by rule id.
-    pub policies: [Policy; RULE_PLACES],
+    pub policies: [Policy; RULE_SLOTS],
     /// Which destinations rules have, by rule id.
-    pub targets: [Target; RULE_PLACES],
+    pub targets: [Target; RULE_SLOTS],
     /// The lists of CPUs that are destinations, one behind the other.
-    pub cpus: [u16; CPU_PLACES],
+    pub cpus: [u16; CPU_SLOTS],
 }
 
 impl Deref for RulesetImage {
@@ -381,13 +381,13 @@ impl Rulesets {
 }
 
 const _: () = {
-    assert!(Entry::RULE as usize == RULE_PLACES - 1);
+    assert!(Entry::RULE as usize == RULE_SLOTS - 1);
     assert!(size_of::<Header>() == 320 && align_of::<Header>() == 8);
-    assert!(size_of::<V4Place>() == 32 && size_of::<V6Place>() == 64 && size_of::<Span>() == 16);
+    assert!(size_of::<V4Slot>() == 32 && size_of::<V6Slot>() == 64 && size_of::<Span>() == 16);
     assert!(size_of::<Head>().is_multiple_of(64) && align_of::<RulesetImage>() == 8);
     // All displacements stand behind the ports, and none has the bit of a claim.
     assert!(near(Version::V6, DISPLACEMENTS) == PORT_SLOTS);
-    assert!(ADDRESS_PLACES <= Entry::RULE as usize + 1);
+    assert!(ADDRESS_SLOTS <= Entry::RULE as usize + 1);
     // No value over 4 MiB: kernels before 6.0 refuse it (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
     assert!(size_of::<Rulesets>() <= 4 << 20);
 };
@@ -415,6 +415,6 @@ impl RulesetImage {
 /// Where a hashed address stands whose bucket has this displacement.
 #[inline(always)]
 #[must_use]
-pub const fn place(hashed: Hashed, displacement: u32, mask: u32) -> usize {
-    (hashed.place.wrapping_add(displacement) & mask) as usize
+pub const fn slot(hashed: Hashed, displacement: u32, mask: u32) -> usize {
+    (hashed.slot.wrapping_add(displacement) & mask) as usize
 }

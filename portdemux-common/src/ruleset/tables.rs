@@ -3,7 +3,7 @@
 use core::hint::cold_path;
 
 use super::{
-    Claim, Claims, Entry, Header, MAX_SPANS, RuleId, RulesetImage, Span, V4Place, V6Place, place,
+    Claim, Claims, Entry, Header, MAX_SPANS, RuleId, RulesetImage, Span, V4Slot, V6Slot, slot,
     span_key,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// Steps in which a binary search over [`MAX_SPANS`] spans ends.
 const SEARCH_STEPS: usize = MAX_SPANS.ilog2() as usize + 1;
 
-/// The places that a search can come to.
+/// The slots that a search can come to.
 const SEARCH_MASK: usize = MAX_SPANS - 1;
 
 /// A compiled ruleset, wherever its tables lie.
@@ -29,10 +29,10 @@ pub trait RulesetTables {
     fn displacement(&self, version: Version, bucket: usize) -> Option<u32>;
 
     /// An element of [`RulesetImage::v4`].
-    fn v4(&self, place: usize) -> Option<&V4Place>;
+    fn v4(&self, slot: usize) -> Option<&V4Slot>;
 
     /// An element of [`RulesetImage::v6`].
-    fn v6(&self, place: usize) -> Option<&V6Place>;
+    fn v6(&self, slot: usize) -> Option<&V6Slot>;
 
     /// An element of [`RulesetImage::spans`].
     fn span(&self, at: usize) -> Option<&Span>;
@@ -108,8 +108,8 @@ pub fn find_v4<R: RulesetTables + ?Sized>(tables: &R, address: [u8; 4], key: u32
     let Some(displacement) = tables.displacement(Version::V4, bucket) else {
         return Claim::NONE;
     };
-    match tables.v4(place(hashed, displacement, header.v4_mask)) {
-        Some(place) if place.address == address => claimed(tables, &place.claims, key),
+    match tables.v4(slot(hashed, displacement, header.v4_mask)) {
+        Some(slot) if slot.address == address => claimed(tables, &slot.claims, key),
         _ => Claim::NONE,
     }
 }
@@ -126,9 +126,9 @@ pub fn find_v6<R: RulesetTables + ?Sized>(tables: &R, address: [u8; 16], key: u3
     let Some(displacement) = tables.displacement(Version::V6, bucket) else {
         return Claim::NONE;
     };
-    match tables.v6(place(hashed, displacement, header.v6_mask)) {
-        Some(place) if u128::from_ne_bytes(place.address) == u128::from_ne_bytes(address) => {
-            claimed(tables, &place.claims, key)
+    match tables.v6(slot(hashed, displacement, header.v6_mask)) {
+        Some(slot) if u128::from_ne_bytes(slot.address) == u128::from_ne_bytes(address) => {
+            claimed(tables, &slot.claims, key)
         }
         _ => Claim::NONE,
     }
@@ -155,7 +155,7 @@ pub fn search<R: RulesetTables + ?Sized>(tables: &R, first: u32, count: u32, key
             break;
         }
         let half = left / 2;
-        // Masked, so that the verifier takes all ways to here for one: the bounds of the place are
+        // Masked, so that the verifier takes all ways to here for one: the bounds of the slot are
         // the same whichever half it is in.
         let at = (base + half) & SEARCH_MASK;
         match tables.span(at) {
@@ -184,12 +184,12 @@ impl RulesetTables for RulesetImage {
         displacements.get(bucket).copied()
     }
 
-    fn v4(&self, place: usize) -> Option<&V4Place> {
-        self.v4.get(place)
+    fn v4(&self, slot: usize) -> Option<&V4Slot> {
+        self.v4.get(slot)
     }
 
-    fn v6(&self, place: usize) -> Option<&V6Place> {
-        self.v6.get(place)
+    fn v6(&self, slot: usize) -> Option<&V6Slot> {
+        self.v6.get(slot)
     }
 
     fn span(&self, at: usize) -> Option<&Span> {

@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     conntrack::Relation,
     decide::{Decision, Metadata},
-    destination::DESTINATION_PLACES,
+    destination::DESTINATION_SLOTS,
     hash::mixed,
     limits::Limits,
     parse::{Fragment, Parsed, Ports, Version, Vlans},
@@ -27,8 +27,8 @@ use crate::{
 pub const MAX_GROUPS: usize = 1 << 10;
 /// How many sockets of one protocol a group can have.
 pub const SLOTS: usize = 32;
-/// How many places for sockets there are: for each group those of TCP, then those of UDP.
-pub const SOCKET_PLACES: usize = MAX_GROUPS * TRANSPORTS * SLOTS;
+/// How many slots for sockets there are: for each group those of TCP, then those of UDP.
+pub const SOCKET_SLOTS: usize = MAX_GROUPS * TRANSPORTS * SLOTS;
 /// How many interfaces can be known whose packets were decided about before.
 pub const MAX_GUARDED: usize = 128;
 /// How many bytes the name of a group has, padded with zeros.
@@ -67,15 +67,15 @@ pub struct Steering {
     pub netns: u64,
     /// What the choice among members depends on: a secret of the instance.
     pub seed: u64,
-    /// How many places for groups, from the first on, may be taken.
+    /// How many slots for groups, from the first on, may be taken.
     pub groups_end: u32,
     /// How many interfaces follow.
     pub guarded_count: u32,
     /// Indices of the interfaces all of whose packets were decided about by this instance's programs
     /// before.
     pub guarded: [u32; MAX_GUARDED],
-    /// The group of each destination, plus 1, by its place.
-    pub groups_of: [u16; DESTINATION_PLACES],
+    /// The group of each destination, plus 1, by its slot.
+    pub groups_of: [u16; DESTINATION_SLOTS],
     /// The groups.
     pub groups: [Group; MAX_GROUPS],
 }
@@ -90,7 +90,7 @@ const _: () = {
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "there are 2¹⁶ places")]
-pub const fn place(group: u32, transport: Transport, slot: u32) -> u32 {
+pub const fn index(group: u32, transport: Transport, slot: u32) -> u32 {
     ((group * TRANSPORTS as u32) + (transport as u32 & 1)) * SLOTS as u32 + slot
 }
 
@@ -198,7 +198,7 @@ impl Listening {
 }
 
 impl Steering {
-    /// The group of a destination, by its place.
+    /// The group of a destination, by its slot.
     #[inline(always)]
     #[must_use]
     pub fn group_of(&self, destination: u32) -> Option<(u32, &Group)> {

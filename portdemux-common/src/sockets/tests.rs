@@ -8,16 +8,16 @@ const FLOWS: u64 = 4096;
 
 #[test]
 fn every_slot_of_every_group_has_a_place_of_its_own() {
-    let mut places = Vec::new();
+    let mut indices = Vec::new();
     for group in 0..u32::try_from(MAX_GROUPS).unwrap() {
         for transport in [Transport::Tcp, Transport::Udp] {
             let slots = 0..u32::try_from(SLOTS).unwrap();
-            places.extend(slots.map(|slot| place(group, transport, slot)));
+            indices.extend(slots.map(|slot| index(group, transport, slot)));
         }
     }
-    places.sort_unstable();
-    let all = 0..u32::try_from(SOCKET_PLACES).unwrap();
-    assert!(places.into_iter().eq(all));
+    indices.sort_unstable();
+    let all = 0..u32::try_from(SOCKET_SLOTS).unwrap();
+    assert!(indices.into_iter().eq(all));
 }
 
 /// A flow that is like no other.

@@ -58,7 +58,7 @@ pub const fn number(class: Class) -> u32 {
 /// What the tables of sources lie in.
 pub trait Table {
     /// The word at a place; none beyond the end.
-    fn word(&self, place: u32) -> Option<u64>;
+    fn word(&self, offset: u32) -> Option<u64>;
 
     /// `CLOCK_MONOTONIC` in nanoseconds. Asked for only about an address that is on a list for a time.
     fn now(&self) -> u64;
@@ -222,8 +222,8 @@ impl Sources {
         if class & DIRECT != 0 {
             return Some(is_in_direct(class, list));
         }
-        let place = self.row_of(class).wrapping_add(1 + u32::from(list / 64));
-        Some(self.reader(table).word(place)? >> (list % 64) & 1 != 0)
+        let offset = self.row_of(class).wrapping_add(1 + u32::from(list / 64));
+        Some(self.reader(table).word(offset)? >> (list % 64) & 1 != 0)
     }
 
     /// Where the row of a class begins.
@@ -260,7 +260,7 @@ impl<T> Copy for Reader<'_, T> {}
 
 impl<T: Table> Reader<'_, T> {
     #[inline(always)]
-    fn word(&self, place: u32) -> Option<u64> {
-        self.table.word(self.begin.wrapping_add(place))
+    fn word(&self, offset: u32) -> Option<u64> {
+        self.table.word(self.begin.wrapping_add(offset))
     }
 }

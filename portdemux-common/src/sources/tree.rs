@@ -36,25 +36,25 @@ pub struct Target(pub u32);
 
 impl Target {
     const COUNT: u32 = 26;
-    const PLACE: u32 = (1 << Self::COUNT) - 1;
+    const OFFSET: u32 = (1 << Self::COUNT) - 1;
     const NODE: u32 = 63;
 
     /// A class.
     #[must_use]
     pub const fn class(class: Class) -> Self {
-        Self(class & Self::PLACE)
+        Self(class & Self::OFFSET)
     }
 
     /// A leaf of `count` entries.
     #[must_use]
-    pub const fn leaf(place: u32, count: u32) -> Self {
-        Self(((place / UNIT) & Self::PLACE) | (count << Self::COUNT))
+    pub const fn leaf(offset: u32, count: u32) -> Self {
+        Self(((offset / UNIT) & Self::OFFSET) | (count << Self::COUNT))
     }
 
     /// A node.
     #[must_use]
-    pub const fn node(place: u32) -> Self {
-        Self(((place / UNIT) & Self::PLACE) | (Self::NODE << Self::COUNT))
+    pub const fn node(offset: u32) -> Self {
+        Self(((offset / UNIT) & Self::OFFSET) | (Self::NODE << Self::COUNT))
     }
 
     /// Whether it is a class.
@@ -81,8 +81,8 @@ impl Target {
     /// Where leaf or node begin.
     #[inline(always)]
     #[must_use]
-    pub const fn place(self) -> u32 {
-        (self.0 & Self::PLACE) * UNIT
+    pub const fn offset(self) -> u32 {
+        (self.0 & Self::OFFSET) * UNIT
     }
 }
 
@@ -170,9 +170,9 @@ impl Way {
     /// for most keys, and what stands there says whether it is.
     #[inline(always)]
     const fn guess(self) -> Option<u32> {
-        let place = self.before.count_ones();
-        if place < self.target.entries() {
-            Some(self.target.place() + place)
+        let offset = self.before.count_ones();
+        if offset < self.target.entries() {
+            Some(self.target.offset() + offset)
         } else {
             None
         }
@@ -289,15 +289,15 @@ pub(super) fn class_of_v4<T: Table>(
     if way.target.is_class() {
         return Some(way.target.0);
     }
-    if let Some(place) = way.guess() {
-        let entry = Entry4(table.word(place)?);
+    if let Some(offset) = way.guess() {
+        let entry = Entry4(table.word(offset)?);
         if entry.holds(address) {
             return Some(entry.class());
         }
     }
     let probe = address << 32 | 0xffff_ffff;
-    let place = search(table, way.target, probe)?;
-    let entry = Entry4(table.word(place)?);
+    let offset = search(table, way.target, probe)?;
+    let entry = Entry4(table.word(offset)?);
     if entry.0 > probe || (address - entry.start()) >> entry.span() != 0 {
         return Some(0);
     }
@@ -328,16 +328,16 @@ fn follow_v6<T: Table>(table: Reader<'_, T>, way: Way, key: u64) -> Option<Targe
         return Some(way.target);
     }
     let entries = way.target.entries();
-    if let Some(place) = way.guess() {
-        let start = table.word(place)?;
-        let entry = Entry6(table.word(place + entries)?);
+    if let Some(offset) = way.guess() {
+        let start = table.word(offset)?;
+        let entry = Entry6(table.word(offset + entries)?);
         if entry.holds(start, key) {
             return Some(entry.target());
         }
     }
-    let place = search(table, way.target, key)?;
-    let start = table.word(place)?;
-    let entry = Entry6(table.word(place + entries)?);
+    let offset = search(table, way.target, key)?;
+    let start = table.word(offset)?;
+    let entry = Entry6(table.word(offset + entries)?);
     let span = entry.span();
     if start > key || span < Entry6::ON && (key - start) >> (span & 63) != 0 {
         return Some(Target::default());
@@ -352,36 +352,36 @@ fn descend<T: Table>(table: Reader<'_, T>, mut way: Way, key: u64) -> Option<Way
         if !way.target.is_node() {
             break;
         }
-        way = node(table, way.target.place())?.enter(table, key)?;
+        way = node(table, way.target.offset())?.enter(table, key)?;
     }
     Some(way)
 }
 
 /// The division of a node.
 #[inline(always)]
-fn node<T: Table>(table: Reader<'_, T>, place: u32) -> Option<Division> {
+fn node<T: Table>(table: Reader<'_, T>, offset: u32) -> Option<Division> {
     #[expect(clippy::cast_possible_truncation, reason = "a shape has 32 bits")]
     Some(Division {
-        base: table.word(place)?,
-        first: place + NODE_HEADER,
-        shape: table.word(place + 1)? as u32,
+        base: table.word(offset)?,
+        first: offset + NODE_HEADER,
+        shape: table.word(offset + 1)? as u32,
     })
 }
 
 /// The place of the last word of a leaf that is not larger than `probe`; the first if all are.
 #[inline(always)]
 fn search<T: Table>(table: Reader<'_, T>, leaf: Target, probe: u64) -> Option<u32> {
-    let mut place = leaf.place();
+    let mut offset = leaf.offset();
     let mut left = leaf.entries();
     for _ in 0..SEARCH_STEPS {
         if left <= 1 {
             break;
         }
         let half = left / 2;
-        if table.word(place + half)? <= probe {
-            place += half;
+        if table.word(offset + half)? <= probe {
+            offset += half;
         }
         left -= half;
     }
-    Some(place)
+    Some(offset)
 }

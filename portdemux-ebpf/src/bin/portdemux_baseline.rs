@@ -252,13 +252,13 @@ fn run(ctx: &XdpContext) -> Option<u32> {
         _ => return None,
     };
     let port: u16 = read(start, end, transport + 2)?;
-    let place = protocol << 16 | usize::from(port);
-    let action = *LIMIT_PORTS.get(0)?.get(place)?;
+    let slot = protocol << 16 | usize::from(port);
+    let action = *LIMIT_PORTS.get(0)?.get(slot)?;
     // SAFETY: the helper takes nothing and cannot fail.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     // SAFETY: only this CPU writes its counters.
     let counters = unsafe { &mut *LIMIT_COUNTERS.get_ptr_mut(cpu)? };
-    let counter = counters.get_mut(place)?;
+    let counter = counters.get_mut(slot)?;
     counter.packets += 1;
     counter.bytes += (end - start) as u64;
     Some(if action == 0 {

@@ -36,7 +36,7 @@ pub const MAX_FRAME: u32 = 262_144;
 /// A frame as it was captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its place in the file, from 1.
+    /// Its number in the file, from 1.
     pub number: u64,
     /// What was captured of it, from the destination MAC address on.
     pub bytes: &'a [u8],

@@ -30,7 +30,7 @@ const TAIL: u32 = 4;
 /// A pcapng file whose first section was begun.
 pub(super) struct Pcapng {
     order: Order,
-    /// The section's interfaces; a frame names its own by place.
+    /// The section's interfaces; a frame names its own by index.
     interfaces: Vec<Interface>,
 }
 

@@ -31,8 +31,8 @@ impl<'a> FlowTracking<'a> {
         Self {
             writer,
             wanted: ruleset.flows().map(|flows| Wanted {
-                flows: flows.places(),
-                half_open: flows.half_open_places(),
+                flows: flows.slots(),
+                half_open: flows.half_open_slots(),
                 timeouts: flows.ticks(),
             }),
             before: writer.maps.shape(),
@@ -67,7 +67,7 @@ impl Feature for FlowTracking<'_> {
 /// The programs that hand packets to sockets, and which sockets those are.
 pub(super) struct SocketSteering<'a> {
     pub(super) writer: &'a Writer,
-    /// Where rules lead, by place.
+    /// Where rules lead, by slot.
     pub(super) destinations: Destinations,
 }
 
@@ -132,7 +132,7 @@ impl Feature for RedirectDrops<'_> {
     }
 }
 
-/// What stands at the places of the targets that rules name.
+/// What stands at the slots of the targets that rules name.
 pub(super) struct RedirectTargets<'a> {
     writer: &'a Writer,
     prepared: &'a Prepared,
@@ -163,7 +163,7 @@ impl Feature for RedirectTargets<'_> {
     }
 
     fn retire(&mut self) -> Result<()> {
-        // The new ones are in force whether it is cleared or not; what stays at a place is replaced when the place is
+        // The new ones are in force whether it is cleared or not; what stays at a slot is replaced when the slot is
         // given away.
         if_possible(|| self.writer.maps.clear_targets(&self.before, &self.needed));
         Ok(())

@@ -49,8 +49,8 @@ fn by_the_kernel(maps: &Maps, ruleset: &Ruleset) -> Vec<MemberChange> {
     let image = maps.compiled();
     let clock = Clock::now();
     let mut changes = Vec::new();
-    for (place, set) in ruleset.sets().iter().enumerate() {
-        if let Some(atom) = ruleset.lists().atom_of(place) {
+    for (slot, set) in ruleset.sets().iter().enumerate() {
+        if let Some(atom) = ruleset.lists().atom_of(slot) {
             changes.extend(between(set, &image.members(atom, &clock), clock.unix));
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     confirm,
     dataplane::maps::Maps,
     error::Help as _,
-    unconfirmed::{self, Standing, UnconfirmedChange},
+    unconfirmed::{self, Status, UnconfirmedChange},
 };
 
 /// Keep a change that was made with --confirm, or undo it at once
@@ -29,8 +29,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return nothing_waits();
     };
     let generation = unconfirmed.generation;
-    match unconfirmed.standing(&writer.maps) {
-        Standing::Waits(_) if !args.undo => {
+    match unconfirmed.status(&writer.maps) {
+        Status::Waiting(_) if !args.undo => {
             confirm::confirm(&writer)?;
             context
                 .output
@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 .for_each(told::tell);
             Ok(())
         }
-        Standing::Waits(_) | Standing::Overdue if args.undo => {
+        Status::Waiting(_) | Status::Overdue if args.undo => {
             let change = confirm::undo(&writer, &unconfirmed)?;
             report::change(context, &change);
             // What is undone is undone, whether that can be written or not.
@@ -56,16 +56,16 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             }
             Ok(())
         }
-        Standing::Waits(_) | Standing::Overdue => {
+        Status::Waiting(_) | Status::Overdue => {
             let change = confirm::undo(&writer, &unconfirmed)?;
             for (what, help) in &change.warnings {
                 output::warn(what, Some(help));
             }
             too_late(generation, &writer.maps)
         }
-        Standing::Undone if args.undo => bail!("generation {generation} is undone already"),
-        Standing::Undone => too_late(generation, &writer.maps),
-        Standing::Void => {
+        Status::Undone if args.undo => bail!("generation {generation} is undone already"),
+        Status::Undone => too_late(generation, &writer.maps),
+        Status::Void => {
             unconfirmed::discard(lock)?;
             nothing_waits()
         }

@@ -56,8 +56,8 @@ fn detach_all_instances(context: &Context) -> Result<()> {
         context.output.line("no instance is loaded");
     }
     let mut failed = None;
-    for places in instances {
-        let removed = detach_all(&places, context);
+    for slots in instances {
+        let removed = detach_all(&slots, context);
         // Another command may have removed it meanwhile.
         if let Err(error) = removed
             && error.downcast_ref::<NothingLoaded>().is_none()
@@ -89,7 +89,7 @@ fn detach_all(paths: &InstancePaths, context: &Context) -> Result<()> {
                 .maps
                 .interfaces()
                 .into_iter()
-                .filter(|(place, _)| pinned.iter().any(|link| link.place == *place))
+                .filter(|(slot, _)| pinned.iter().any(|link| link.slot == *slot))
                 .map(|(_, interface)| maps::text(&interface.name))
                 .collect()
         },
@@ -109,10 +109,10 @@ fn detach_all(paths: &InstancePaths, context: &Context) -> Result<()> {
 
 fn detach(args: &Args, context: &Context) -> Result<()> {
     let writer = context.open_to_change()?;
-    let places = &context.paths;
+    let slots = &context.paths;
     let netns = interface::namespace()?;
     let present = interface::list()?;
-    let pinned = links::pinned(places)?;
+    let pinned = links::pinned(slots)?;
     let mut found = Vec::new();
     for name in &args.interfaces {
         // By the program that runs on it, so that an interface is found under its new name too.
@@ -122,39 +122,39 @@ fn detach(args: &Args, context: &Context) -> Result<()> {
                 link.carrier(&present)
                     .is_some_and(|carrier| carrier.name == *name)
             })
-            .map(|link| link.place);
+            .map(|link| link.slot);
         // Else by the name it had, in this network namespace or, if that is clear, in another.
         let by_name = || {
             let mut named = writer.maps.interfaces();
-            named.retain(|(place, known)| {
-                maps::text(&known.name) == *name && pinned.iter().any(|link| link.place == *place)
+            named.retain(|(slot, known)| {
+                maps::text(&known.name) == *name && pinned.iter().any(|link| link.slot == *slot)
             });
             match named[..] {
-                [(place, _)] => Some(place),
+                [(slot, _)] => Some(slot),
                 _ => named
                     .iter()
                     .find(|(_, known)| known.netns == netns)
-                    .map(|&(place, _)| place),
+                    .map(|&(slot, _)| slot),
             }
         };
-        let place = by_program.or_else(by_name);
-        let place = place
-            .filter(|place| pinned.iter().any(|link| link.place == *place))
-            .with_context(|| format!("{name} is not attached to instance {}", places.instance))
+        let slot = by_program.or_else(by_name);
+        let slot = slot
+            .filter(|slot| pinned.iter().any(|link| link.slot == *slot))
+            .with_context(|| format!("{name} is not attached to instance {}", slots.instance))
             .help(|| {
                 let command = context.command();
                 format!("{command} status shows what is; nothing was changed")
             })?;
-        found.push((name, place));
+        found.push((name, slot));
     }
-    let leaving: Vec<usize> = found.iter().map(|&(_, place)| place).collect();
+    let leaving: Vec<usize> = found.iter().map(|&(_, slot)| slot).collect();
     steering::guard_without(&writer, &leaving)?;
-    for (name, place) in found {
-        links::detach(&writer, place)?;
+    for (name, slot) in found {
+        links::detach(&writer, slot)?;
         context.output.line(format!("{name}  detached"));
     }
     // By now it is done, and this only says so.
-    if links::pinned(places).is_ok_and(|left| left.is_empty()) {
+    if links::pinned(slots).is_ok_and(|left| left.is_empty()) {
         context.output.line(format!(
             "Rules and counters are kept for the next attach; {} detach --all removes them",
             context.command()

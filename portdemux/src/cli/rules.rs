@@ -18,7 +18,7 @@ use crate::{
     figures::{grouped, size},
     listeners::Behind,
     rules::{self, Destination, Word, flows::TIMEOUT_KEYS},
-    steered,
+    socket_groups,
 };
 
 /// Show the rules in force and what came for each
@@ -118,8 +118,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut all_rules = in_force.ruleset.rules().iter();
     let is_for_socket = |rule: &rules::Rule| matches!(rule.to, Destination::Socket(_));
     // Who has which socket is asked of every process.
-    let steered = if all_rules.any(is_for_socket) {
-        steered::all(&instance.maps)
+    let groups = if all_rules.any(is_for_socket) {
+        socket_groups::all(&instance.maps)
     } else {
         Vec::new()
     };
@@ -135,9 +135,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             let terms = &rule.terms;
             let target = rule.delivery.target(&rule.to);
             let fallback = rule.delivery.fallback.or(rule.to.usual_fallback());
-            let steered = steered.iter().find(
-                |steered| matches!(&rule.to, Destination::Socket(name) if *name == steered.name),
-            );
+            let group = groups
+                .iter()
+                .find(|group| matches!(&rule.to, Destination::Socket(name) if *name == group.name));
             let mut transports: Vec<_> = rule.ports.iter().map(|range| range.transport).collect();
             transports.dedup();
             let phrases = rule.phrases().into_iter().map(|(_, phrase)| phrase);
@@ -149,12 +149,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 deny: rule.deny.iter().map(ToString::to_string).collect(),
                 to: rule.to.to_string(),
                 sockets: is_for_socket(rule).then(|| {
-                    let members = steered.into_iter().flat_map(|steered| &steered.members);
+                    let members = group.into_iter().flat_map(|group| &group.members);
                     members.map(socket::Member::from).collect()
                 }),
-                who: is_for_socket(rule).then(|| {
-                    steered.map_or_else(|| "none".into(), |steered| steered.who(&transports))
-                }),
+                who: is_for_socket(rule)
+                    .then(|| group.map_or_else(|| "none".into(), |group| group.who(&transports))),
                 fallback: fallback.map(Word::name),
                 mac: rule.delivery.mac.map(|mac| mac.to_string()),
                 queue: (target.queue != 0).then_some(target.queue),

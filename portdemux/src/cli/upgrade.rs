@@ -32,8 +32,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let mut failed = None;
     let mut is_any = false;
-    for places in &instances {
-        match one(context, places) {
+    for slots in &instances {
+        match one(context, slots) {
             Ok(is_there) => is_any |= is_there,
             // The others are not kept waiting.
             Err(error) => {

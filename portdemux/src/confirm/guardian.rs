@@ -18,7 +18,7 @@ use crate::{
     background, bounded,
     dataplane::mapped::catching,
     instance::InstancePaths,
-    unconfirmed::{self, Standing, Tries, UnconfirmedChange, clock},
+    unconfirmed::{self, Status, Tries, UnconfirmedChange, clock},
 };
 
 /// How often it looks whether there is still something to undo.
@@ -80,7 +80,7 @@ fn act(paths: &InstancePaths, watched: Identity) -> Result<Option<Duration>> {
     let Some(waiting) = UnconfirmedChange::read(paths)? else {
         return Ok(None);
     };
-    if let Standing::Waits(_) = waiting.standing(&writer.maps) {
+    if let Status::Waiting(_) = waiting.status(&writer.maps) {
         return Ok(Some(waiting.deadline));
     }
     super::settle(&writer)?;

@@ -13,7 +13,7 @@ use crate::{
     error::{Unavailable, Warning},
     instance::Writer,
     records::Records,
-    unconfirmed::{self, Standing, UnconfirmedChange},
+    unconfirmed::{self, Status, UnconfirmedChange},
 };
 
 /// The confirmation of a change: then it is one as any other.
@@ -75,10 +75,10 @@ pub fn settle(writer: &Writer) -> Result<Option<Undone>> {
     let Some(unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return Ok(None);
     };
-    match unconfirmed.standing(&writer.maps) {
-        Standing::Waits(_) | Standing::Undone => Ok(None),
-        Standing::Void => unconfirmed::discard(writer.lock()).map(|()| None),
-        Standing::Overdue => {
+    match unconfirmed.status(&writer.maps) {
+        Status::Waiting(_) | Status::Undone => Ok(None),
+        Status::Void => unconfirmed::discard(writer.lock()).map(|()| None),
+        Status::Overdue => {
             let generation = unconfirmed.generation;
             let change = undo(writer, &unconfirmed)
                 .context("undo a change that was not confirmed in time")?;

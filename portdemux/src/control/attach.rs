@@ -362,10 +362,10 @@ impl<'a> Interfaces<'a> {
     fn detach(&self, interface: &Interface) -> Result<()> {
         let netns = interface::namespace()?;
         let mut known = self.writer.maps.interfaces().into_iter();
-        let place = known.find(|(_, known)| known.netns == netns && known.index == interface.index);
-        if let Some((place, _)) = place {
-            steering::guard_without(self.writer, &[place])?;
-            links::detach(self.writer, place)?;
+        let slot = known.find(|(_, known)| known.netns == netns && known.index == interface.index);
+        if let Some((slot, _)) = slot {
+            steering::guard_without(self.writer, &[slot])?;
+            links::detach(self.writer, slot)?;
             let name = interface.name.clone();
             self.control.events.tell(Event::DetachedAgain(name));
         }

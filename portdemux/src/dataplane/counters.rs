@@ -5,8 +5,8 @@ use std::{mem::offset_of, ops::Range, sync::Arc};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     counters::{
-        Counter, Layout, MAX_INTERFACES, Outcomes, PORT_PLACES, REASON_PLACES, TALLIES, Tallies,
-        VERDICT_PLACES,
+        Counter, Layout, MAX_INTERFACES, Outcomes, PORT_SLOTS, REASON_SLOTS, TALLIES, Tallies,
+        VERDICT_SLOTS,
     },
     reason::{Reason, Verdict},
     reject::Replied,
@@ -76,7 +76,7 @@ impl Counters {
     /// The traffic of every port, by [`Port::index`].
     #[must_use]
     pub fn ports(&self) -> Vec<Traffic> {
-        self.traffic(PORTS, 0..PORT_PLACES)
+        self.traffic(PORTS, 0..PORT_SLOTS)
     }
 
     /// The traffic of the first `count` rules, by rule id.
@@ -85,10 +85,10 @@ impl Counters {
         self.traffic(RULES, 0..count)
     }
 
-    /// What the frames of the interface at `place` came to, nothing left out but what is zero.
+    /// What the frames of the interface at `slot` came to, nothing left out but what is zero.
     #[must_use]
-    pub fn interface(&self, place: usize) -> Vec<Outcome> {
-        self.outcomes_at(INTERFACES + place * OUTCOMES)
+    pub fn interface(&self, slot: usize) -> Vec<Outcome> {
+        self.outcomes_at(INTERFACES + slot * OUTCOMES)
     }
 
     /// What socket lookups came to whose packets no program had decided about, likewise; bytes are not
@@ -99,12 +99,12 @@ impl Counters {
     }
 
     fn outcomes_at(&self, offset: usize) -> Vec<Outcome> {
-        let mut sums = [Counter::default(); VERDICT_PLACES * REASON_PLACES];
+        let mut sums = [Counter::default(); VERDICT_SLOTS * REASON_SLOTS];
         self.sum(offset, bytemuck::cast_slice_mut(&mut sums));
         let mut outcomes = Vec::new();
         for verdict in Verdict::ALL {
             for &reason in Reason::ALL {
-                let counter = sums[verdict as usize * REASON_PLACES + reason as usize];
+                let counter = sums[verdict as usize * REASON_SLOTS + reason as usize];
                 if counter.packets != 0 {
                     outcomes.push(Outcome {
                         verdict,
@@ -122,7 +122,7 @@ impl Counters {
     #[must_use]
     pub fn outcomes(&self) -> Vec<Outcome> {
         let mut sums: Vec<Outcome> = Vec::new();
-        let frames = (0..MAX_INTERFACES).flat_map(|place| self.interface(place));
+        let frames = (0..MAX_INTERFACES).flat_map(|slot| self.interface(slot));
         for outcome in frames.chain(self.lookups()) {
             let known = sums
                 .iter_mut()
@@ -157,8 +157,8 @@ impl Counters {
     }
 
     /// Sets an interface's counters to zero. No program may be attached to it.
-    pub(super) fn reset_interface(&self, place: usize) {
-        self.reset(INTERFACES + place * OUTCOMES, OUTCOMES);
+    pub(super) fn reset_interface(&self, slot: usize) {
+        self.reset(INTERFACES + slot * OUTCOMES, OUTCOMES);
     }
 
     fn reset(&self, offset: usize, bytes: usize) {

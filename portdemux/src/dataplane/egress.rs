@@ -38,7 +38,7 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 pub(super) fn attach(
     paths: &InstancePaths,
     object: &mut Ebpf,
-    place: usize,
+    slot: usize,
     name: &str,
 ) -> Result<()> {
     let program: &mut SchedClassifier = object
@@ -49,7 +49,7 @@ pub(super) fn attach(
     if !has_links() {
         return attach_filter(program, name).with_context(failure);
     }
-    let pin = paths.sent(place);
+    let pin = paths.sent(slot);
     let replaced = PinnedLink::from_pin(&pin)
         .map_err(anyhow::Error::new)
         .and_then(|link| Ok(SchedClassifierLink::try_from(FdLink::from(link))?))
@@ -123,9 +123,9 @@ fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
 /// # Errors
 ///
 /// The pin cannot be removed.
-pub(super) fn detach(paths: &InstancePaths, place: usize, carrier: Option<&str>) -> Result<()> {
+pub(super) fn detach(paths: &InstancePaths, slot: usize, carrier: Option<&str>) -> Result<()> {
     detach_filters(carrier);
-    unpin(&paths.sent(place))
+    unpin(&paths.sent(slot))
 }
 
 /// Takes the program off interfaces of this network namespace, where no link holds it.

@@ -17,7 +17,7 @@ use portdemux_common::{
     blocks::BYTES,
     bucket::{self, NOWHERE, SLOTS},
     conntrack::{Direction, Event, Relation, Shape, Status, Tuple, Which, table::Bucket},
-    counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_PLACES},
+    counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_SLOTS},
     policy::TICK_SHIFT,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -40,7 +40,7 @@ pub const FLOW_COUNTERS: &str = "FLOW_COUNTERS";
 /// All of them.
 pub const ALL: [&str; 3] = [FLOWS, HALF_OPEN, FLOW_COUNTERS];
 
-/// A table has so many times the places that are asked for: buckets fill unevenly.
+/// A table has so many times the slots that are asked for: buckets fill unevenly.
 const SPARE: u32 = 2;
 
 const BUCKET: usize = size_of::<Bucket<u64>>();
@@ -115,7 +115,7 @@ pub fn shape(flows: u32, half_open: u32) -> Result<Shape> {
 /// The same where the hash begins with this secret.
 #[must_use]
 pub fn shape_with(flows: u32, half_open: u32, seed: u64) -> Shape {
-    let buckets = |places: u32| (places / NOWHERE).next_power_of_two().max(1) - 1;
+    let buckets = |slots: u32| (slots / NOWHERE).next_power_of_two().max(1) - 1;
     Shape {
         known: buckets(flows.saturating_mul(SPARE)),
         half_open: buckets(half_open),
@@ -320,7 +320,7 @@ impl Flows {
         }
     }
 
-    /// Whether no place of a bucket has an owner: most buckets, most of the time.
+    /// Whether no slot of a bucket has an owner: most buckets, most of the time.
     fn is_empty(&self, which: Which, at: u32) -> bool {
         let mut owners = [bucket::FREE; SLOTS];
         self.table(which).read(at as usize * BUCKET, &mut owners);
@@ -437,8 +437,8 @@ impl Flows {
     /// What is counted of the flows of every port, by [`portdemux_common::wire::Port::index`].
     #[must_use]
     pub fn ports(&self) -> Vec<PortFlows> {
-        let mut relations = vec![[0; Relation::ALL.len()]; PORT_PLACES];
-        let mut sent = vec![Counter::default(); PORT_PLACES];
+        let mut relations = vec![[0; Relation::ALL.len()]; PORT_SLOTS];
+        let mut sent = vec![Counter::default(); PORT_SLOTS];
         self.sum(
             offset_of!(FlowLayout, relations),
             relations.as_flattened_mut(),

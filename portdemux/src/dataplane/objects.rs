@@ -12,11 +12,12 @@ pub static SOCKETS: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-sockets"));
 
 /// Those that count what targets do not take.
-pub static LOSSES: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-losses"));
+pub static REDIRECT_DROPS: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-redirect-drops"));
 
-/// Its twin, which says what it saw.
-pub static TWIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-twin"));
+/// The shadow program, which says what it saw.
+pub static SHADOW: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portdemux-shadow"));
 
 /// What the benchmark compares with.
 pub static BASELINE: &[u8] =

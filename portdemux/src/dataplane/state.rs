@@ -6,7 +6,7 @@ use portdemux_common::{
     conntrack::{Shape, Which},
     fragments::{self, Buckets as Fragments},
     limits::LimitWords,
-    ruleset::RULE_PLACES,
+    ruleset::RULE_SLOTS,
 };
 
 use super::{flows::Flows, mapped::Mapped, maps::Maps};
@@ -33,8 +33,8 @@ impl Maps {
             copy(&self.fragments, first + at as usize * SIZE)
         }));
         state.rates = Buckets::new(Box::new(|rule| {
-            let place = rule as usize % RULE_PLACES;
-            copy(&self.limits, place * size_of::<[u64; 2]>())
+            let slot = rule as usize % RULE_SLOTS;
+            copy(&self.limits, slot * size_of::<[u64; 2]>())
         }));
         let first = offset_of!(LimitWords, sources);
         state.source_rates = Buckets::new(Box::new(move |at| {

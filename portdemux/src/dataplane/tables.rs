@@ -60,7 +60,7 @@ fn part(header: &Header) -> Range<usize> {
 /// image's, where that is; the map grows if it must.
 ///
 /// The ruleset in force stays, and no program reads the one before any more.
-pub(super) fn place(
+pub(super) fn slot(
     maps: &Maps,
     header: &mut Header,
     image: &RulesetImage,
@@ -82,7 +82,7 @@ pub(super) fn place(
     }
     let mut capacity = map.bytes() / WORD;
     let (Range { start, end }, all) = (part(&in_force), tables + room);
-    let place = if all <= start {
+    let slot = if all <= start {
         0
     } else {
         if end + all > capacity {
@@ -94,19 +94,19 @@ pub(super) fn place(
         end
     };
     header.tables.capacity = u32::try_from(capacity)?;
-    begin_at(header, place)?;
-    header.sources.begin = u32::try_from(place + tables)?;
+    begin_at(header, slot)?;
+    header.sources.begin = u32::try_from(slot + tables)?;
     header.sources.words = u32::try_from(room)?;
     let map = maps.tables();
     write(&map, &header.tables, image);
-    map.write((place + tables) * WORD, sources);
+    map.write((slot + tables) * WORD, sources);
     Ok(())
 }
 
 /// Says that the tables of the ruleset with this header, which are measured, lie from this word on, which begins a line.
-pub(super) fn begin_at(header: &mut Header, place: usize) -> Result<()> {
+pub(super) fn begin_at(header: &mut Header, slot: usize) -> Result<()> {
     let tables = &mut header.tables;
-    tables.begin = u32::try_from(place)?;
+    tables.begin = u32::try_from(slot)?;
     header.lines = tables
         .parts
         .map(|first| (tables.begin + first) >> LINE.ilog2());
@@ -122,22 +122,22 @@ pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
     }
 }
 
-/// Reads the tables of an image whose head is known; `older` says how places of addresses look in it, if not as in
+/// Reads the tables of an image whose head is known; `older` says how slots of addresses look in it, if not as in
 /// this binary's.
 pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<AddressLayout>) {
-    const PLACES: [usize; 2] = [Part::V4 as usize, Part::V6 as usize];
+    const ADDRESS_PARTS: [usize; 2] = [Part::V4 as usize, Part::V6 as usize];
     let (index, [_, tables @ ..]) = (image.header.tables, image::parts(&image.header));
     let begin = index
         .parts
         .map(|first| (index.begin + first) as usize * WORD);
     let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(image));
     for (part, table) in tables.into_iter().enumerate() {
-        if older.is_none() || !PLACES.contains(&part) {
+        if older.is_none() || !ADDRESS_PARTS.contains(&part) {
             map.read(begin[part], &mut words[table]);
         }
     }
     if let Some(older) = older {
-        older.read(map, PLACES.map(|part| begin[part]), image);
+        older.read(map, ADDRESS_PARTS.map(|part| begin[part]), image);
     }
 }
 
@@ -165,8 +165,8 @@ struct Live {
 }
 
 impl Live {
-    fn at(&self, place: u32) -> &AtomicU64 {
-        self.map.word((self.begin + place as usize) * WORD)
+    fn at(&self, slot: u32) -> &AtomicU64 {
+        self.map.word((self.begin + slot as usize) * WORD)
     }
 }
 
@@ -183,20 +183,20 @@ impl Store for Live {
         Ok(())
     }
 
-    fn read(&self, place: u32) -> u64 {
-        if place < self.words {
-            self.at(place).load(Ordering::Acquire)
+    fn read(&self, slot: u32) -> u64 {
+        if slot < self.words {
+            self.at(slot).load(Ordering::Acquire)
         } else {
             0
         }
     }
 
-    fn write(&mut self, place: u32, words: &[u64]) {
-        self.map.write((self.begin + place as usize) * WORD, words);
+    fn write(&mut self, slot: u32, words: &[u64]) {
+        self.map.write((self.begin + slot as usize) * WORD, words);
     }
 
-    fn publish(&mut self, place: u32, word: u64) {
-        self.at(place).store(word, Ordering::Release);
+    fn publish(&mut self, slot: u32, word: u64) {
+        self.at(slot).store(word, Ordering::Release);
     }
 }
 
@@ -207,8 +207,8 @@ struct Frozen<'l> {
 }
 
 impl Table for Frozen<'_> {
-    fn word(&self, place: u32) -> Option<u64> {
-        (place < self.live.words).then(|| self.live.read(place))
+    fn word(&self, slot: u32) -> Option<u64> {
+        (slot < self.live.words).then(|| self.live.read(slot))
     }
 
     fn now(&self) -> u64 {
@@ -224,7 +224,7 @@ impl Maps {
     }
 
     /// The map of tables that the ruleset with this header lies in: another process may have put a larger one in
-    /// the place of ours.
+    /// the slot of ours.
     pub(super) fn tables_of(&self, header: &Header) -> Arc<Mapped> {
         let map = self.tables();
         let capacity = header.tables.capacity as usize * WORD;
@@ -322,7 +322,7 @@ impl Maps {
 
 /// Puts a map of this many words in the place of the one there is.
 ///
-/// The tables in force stand at the same place in both, so that it does not matter which of them a
+/// The tables in force stand at the same slot in both, so that it does not matter which of them a
 /// program reads until all have the new one.
 fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
     if capacity > MAX_WORDS {
@@ -356,8 +356,8 @@ fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
 
 /// Gives the map that is pinned to all programs that have another.
 fn renew(maps: &Maps) -> Result<()> {
-    for place in links::renew(maps).context("give the programs a larger map of tables")? {
-        maps.note_version(place);
+    for slot in links::renew(maps).context("give the programs a larger map of tables")? {
+        maps.note_version(slot);
     }
     steering::renew(maps).context("give the program for sockets a larger map of tables")
 }

@@ -49,8 +49,8 @@ pub struct Staged {
 
 impl std::fmt::Debug for Staged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let places: Vec<usize> = self.programs.iter().map(|&(place, _)| place).collect();
-        f.debug_struct("Staged").field("places", &places).finish()
+        let slots: Vec<usize> = self.programs.iter().map(|&(slot, _)| slot).collect();
+        f.debug_struct("Staged").field("places", &slots).finish()
     }
 }
 

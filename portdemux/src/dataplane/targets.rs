@@ -1,7 +1,7 @@
-//! The maps of targets: what stands at the places of the destinations that rules name.
+//! The maps of targets: what stands at the slots of the destinations that rules name.
 //!
-//! A change of rules fills the places that the new rules need before it puts them in force, and clears those
-//! that nobody needs any more after it. What stands at a place that both need stays as it is.
+//! A change of rules fills the slots that the new rules need before it puts them in force, and clears those
+//! that nobody needs any more after it. What stands at a slot that both need stays as it is.
 
 mod outer;
 
@@ -19,7 +19,7 @@ use aya::{
     sys::is_program_supported,
 };
 use portdemux_common::{
-    destination::{DESTINATION_PLACES, MacWords, XSK_QUEUES},
+    destination::{DESTINATION_SLOTS, MacWords, XSK_QUEUES},
     redirect_drops::TargetKey,
     ruleset::{Action, RulesetImage},
 };
@@ -59,9 +59,9 @@ pub struct Targets {
 /// Creates the maps of targets and pins them.
 pub(super) fn create(directory: &Path) -> Result<()> {
     let cpus = u32::try_from(possible_cpus()?)?;
-    let places = u32::try_from(DESTINATION_PLACES)?;
+    let slots = u32::try_from(DESTINATION_SLOTS)?;
     pin(
-        &new(DEVICES, BPF_MAP_TYPE_DEVMAP, 8, places)?,
+        &new(DEVICES, BPF_MAP_TYPE_DEVMAP, 8, slots)?,
         &directory.join(DEVICES),
     )?;
     pin(
@@ -72,8 +72,8 @@ pub(super) fn create(directory: &Path) -> Result<()> {
     // Without AF_XDP no rule names a program, and the programs that are loaded need some map all the same.
     let inner =
         xskmap().or_else(|_| new(XSKS, BPF_MAP_TYPE_DEVMAP, 4, u32::try_from(XSK_QUEUES)?))?;
-    let outer = outer::create(XSKS, places, inner.fd().as_fd()).map_err(|error| {
-        maps::not_created(error, maps::asked_for(XSKS, size_of::<u64>(), places))
+    let outer = outer::create(XSKS, slots, inner.fd().as_fd()).map_err(|error| {
+        maps::not_created(error, maps::asked_for(XSKS, size_of::<u64>(), slots))
     })?;
     pin(&MapData::from_fd(outer)?, &directory.join(XSKS))
 }
@@ -145,43 +145,43 @@ impl Targets {
     /// How much kernel memory they take, in bytes.
     pub(super) const fn memory(&self) -> usize {
         // An element of a map of devices or of maps is a pointer.
-        self.macs.bytes() + 2 * DESTINATION_PLACES * size_of::<usize>()
+        self.macs.bytes() + 2 * DESTINATION_SLOTS * size_of::<usize>()
     }
 
-    /// Which interface stands at a place.
+    /// Which interface stands at a slot.
     ///
     /// # Errors
     ///
     /// The map cannot be read.
-    pub fn device(&self, place: u32) -> Result<Option<u32>> {
-        let found = find(&self.map::<u64>(DEVICES)?, place)?;
+    pub fn device(&self, slot: u32) -> Result<Option<u32>> {
+        let found = find(&self.map::<u64>(DEVICES)?, slot)?;
         // The lower half of the value, which the kernel has as two words.
         Ok(found.map(|value| bytemuck::cast::<u64, [u32; 2]>(value)[0]))
     }
 
-    /// Whether an interface stands at a place, with the MAC address that it has.
+    /// Whether an interface stands at a slot, with the MAC address that it has.
     ///
     /// # Errors
     ///
     /// The map cannot be read.
-    pub(super) fn has_device(&self, place: u32, interface: &Interface) -> Result<bool> {
+    pub(super) fn has_device(&self, slot: u32, interface: &Interface) -> Result<bool> {
         let mut mac = [0];
-        self.macs.read(place as usize * size_of::<u64>(), &mut mac);
-        Ok(mac == [mac_word(interface)] && self.device(place)? == Some(interface.index))
+        self.macs.read(slot as usize * size_of::<u64>(), &mut mac);
+        Ok(mac == [mac_word(interface)] && self.device(slot)? == Some(interface.index))
     }
 
-    /// Puts an interface at a place.
+    /// Puts an interface at a slot.
     ///
     /// # Errors
     ///
     /// The kernel refuses, as for one that is gone.
-    pub(super) fn enter_device(&self, place: u32, interface: &Interface) -> Result<()> {
-        let at = place as usize * size_of::<u64>();
+    pub(super) fn enter_device(&self, slot: u32, interface: &Interface) -> Result<()> {
+        let at = slot as usize * size_of::<u64>();
         self.macs.write(at, &[mac_word(interface)]);
         let value: u64 = bytemuck::cast([interface.index, 0]);
         let mut devices = self.map::<u64>(DEVICES)?;
         devices
-            .insert(place, value, 0)
+            .insert(slot, value, 0)
             .with_context(|| format!("make {} a destination", interface.name))
     }
 
@@ -212,14 +212,14 @@ impl Targets {
         self.directory.join(XSK_DIRECTORY).join(name)
     }
 
-    /// By what the kernel knows the target at a place, if it is there and has one.
+    /// By what the kernel knows the target at a slot, if it is there and has one.
     ///
     /// # Errors
     ///
     /// The map cannot be read.
-    pub(super) fn key(&self, place: u32, destination: &Destination) -> Result<Option<TargetKey>> {
+    pub(super) fn key(&self, slot: u32, destination: &Destination) -> Result<Option<TargetKey>> {
         match destination {
-            Destination::Interface(_) => Ok(self.device(place)?.map(TargetKey::interface)),
+            Destination::Interface(_) => Ok(self.device(slot)?.map(TargetKey::interface)),
             Destination::Xsk(name) => {
                 let sockets = MapInfo::from_pin(self.xsk_pin(name)).ok();
                 Ok(sockets.map(|sockets| TargetKey::sockets(sockets.id())))
@@ -232,7 +232,7 @@ impl Targets {
         }
     }
 
-    fn enter_xsk(&self, place: u32, name: &str) -> Result<()> {
+    fn enter_xsk(&self, slot: u32, name: &str) -> Result<()> {
         let pin_path = self.xsk_pin(name);
         let sockets = if is_there(&pin_path)? {
             MapData::from_pin(&pin_path).with_context(|| format!("open {}", pin_path.display()))?
@@ -245,11 +245,11 @@ impl Targets {
         };
         let fd = sockets.fd().as_fd().as_raw_fd();
         let mut xsks = self.map::<i32>(XSKS)?;
-        xsks.insert(place, fd, 0)
+        xsks.insert(slot, fd, 0)
             .with_context(|| format!("make xsk:{name} a destination"))
     }
 
-    /// Fills the places that a ruleset needs and that are not filled.
+    /// Fills the slots that a ruleset needs and that are not filled.
     ///
     /// Where a program runs in generic mode (`has_generic`), CPUs are left out, so that packets go to the
     /// stack where they came in: handed to another CPU they are lost, as the kernel takes off a link layer
@@ -262,13 +262,13 @@ impl Targets {
         has_generic: bool,
         unavailable: &mut Unavailable<'_>,
     ) -> Result<()> {
-        for (&place, destination) in &needed.destinations {
+        for (&slot, destination) in &needed.destinations {
             let filled = match destination {
                 Destination::Interface(name) => {
                     let found = present.iter().find(|interface| interface.name == *name);
-                    found.map_or(Ok(()), |interface| self.fill_device(place, interface))
+                    found.map_or(Ok(()), |interface| self.fill_device(slot, interface))
                 }
-                Destination::Xsk(name) => self.enter_xsk(place, name),
+                Destination::Xsk(name) => self.enter_xsk(slot, name),
                 Destination::Local
                 | Destination::Drop
                 | Destination::Reject
@@ -287,14 +287,14 @@ impl Targets {
         Ok(())
     }
 
-    fn fill_device(&self, place: u32, interface: &Interface) -> Result<()> {
-        if self.has_device(place, interface)? {
+    fn fill_device(&self, slot: u32, interface: &Interface) -> Result<()> {
+        if self.has_device(slot, interface)? {
             return Ok(());
         }
-        self.enter_device(place, interface)
+        self.enter_device(slot, interface)
     }
 
-    /// Takes CPUs off their places.
+    /// Takes CPUs off their slots.
     pub(super) fn leave_cpus<'c>(&self, cpus: impl Iterator<Item = &'c u16>) -> Result<()> {
         let mut map = self.map::<u64>(CPUS)?;
         for &cpu in cpus {
@@ -303,16 +303,16 @@ impl Targets {
         Ok(())
     }
 
-    /// Clears the places that a ruleset does not need and the one before it needed.
+    /// Clears the slots that a ruleset does not need and the one before it needed.
     pub(super) fn clear(&self, before: &Needed, needed: &Needed) -> Result<()> {
-        for (&place, destination) in &before.destinations {
-            if needed.destinations.contains_key(&place) {
+        for (&slot, destination) in &before.destinations {
+            if needed.destinations.contains_key(&slot) {
                 continue;
             }
             match destination {
-                Destination::Interface(_) => remove(&mut self.map::<u64>(DEVICES)?, place)?,
+                Destination::Interface(_) => remove(&mut self.map::<u64>(DEVICES)?, slot)?,
                 Destination::Xsk(name) => {
-                    remove(&mut self.map::<i32>(XSKS)?, place)?;
+                    remove(&mut self.map::<i32>(XSKS)?, slot)?;
                     unpin(&self.xsk_pin(name))?;
                 }
                 Destination::Local
@@ -341,9 +341,9 @@ impl Targets {
             return Ok(());
         }
         let mut xsks = self.map::<i32>(XSKS)?;
-        for place in (0..).take(DESTINATION_PLACES) {
-            if !needed.destinations.contains_key(&place) {
-                remove(&mut xsks, place)?;
+        for slot in (0..).take(DESTINATION_SLOTS) {
+            if !needed.destinations.contains_key(&slot) {
+                remove(&mut xsks, slot)?;
             }
         }
         strays.iter().try_for_each(|pin| unpin(pin))
@@ -381,14 +381,14 @@ fn remove<V: aya::Pod>(map: &mut HashMap<MapData, u32, V>, key: u32) -> Result<(
 /// What a ruleset needs in the maps of targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needed {
-    /// Destinations by place.
+    /// Destinations by slot.
     pub destinations: Destinations,
     /// CPUs, and how many frames wait for each.
     pub cpus: BTreeMap<u16, u16>,
 }
 
 impl Needed {
-    /// What an image needs whose destinations have these places.
+    /// What an image needs whose destinations have these slots.
     #[must_use]
     pub fn of(image: &RulesetImage, destinations: &Destinations) -> Self {
         let mut cpus = BTreeMap::new();

@@ -242,12 +242,12 @@ fn stop(writer: &Writer, replaces_programs: bool) -> Result<()> {
     }
     let present = interface::list()?;
     let attached = links::pinned(&writer.paths)?;
-    for (place, _) in writer.maps.interfaces() {
-        let link = attached.iter().find(|link| link.place == place);
+    for (slot, _) in writer.maps.interfaces() {
+        let link = attached.iter().find(|link| link.slot == slot);
         let carrier = link.and_then(|link| link.carrier(&present));
         egress::detach(
             &writer.paths,
-            place,
+            slot,
             carrier.map(|carrier| carrier.name.as_str()),
         )?;
     }
@@ -265,8 +265,8 @@ fn refuse_other_namespaces(instance: &Instance) -> Result<()> {
         .maps
         .interfaces()
         .into_iter()
-        .find(|(place, interface)| {
-            interface.netns != here && attached.iter().any(|link| link.place == *place)
+        .find(|(slot, interface)| {
+            interface.netns != here && attached.iter().any(|link| link.slot == *slot)
         });
     let Some((_, interface)) = elsewhere else {
         return Ok(());

@@ -15,7 +15,7 @@ use super::{
     explained::{class_name, fragment_name},
 };
 use crate::{
-    dataplane::twin::{self, Twin, TwinRun},
+    dataplane::shadow_program::{self, ShadowProgram, ShadowRun},
     figures::grouped,
 };
 
@@ -25,7 +25,7 @@ const SHOWN: usize = 10;
 /// The kernel's side, and how often it was asked and what it said.
 #[derive(Debug)]
 pub struct Agreement {
-    twin: Twin,
+    program: ShadowProgram,
     /// Frames that both sides decided about.
     pub compared: u64,
     /// Frames that the kernel does not give to a program: too short or too long.
@@ -44,11 +44,11 @@ pub struct Disagreement {
 }
 
 impl Agreement {
-    /// Asks this twin.
+    /// Asks this shadow program.
     #[must_use]
-    pub const fn new(twin: Twin) -> Self {
+    pub const fn new(program: ShadowProgram) -> Self {
         Self {
-            twin,
+            program,
             compared: 0,
             host_only: 0,
             disagreements: 0,
@@ -70,15 +70,15 @@ impl Agreement {
     ) -> Result<Option<Vec<String>>> {
         // What goes out meets another program, which holds nothing up.
         if explained.direction == Direction::Sent {
-            return Ok(self.twin.take_log());
+            return Ok(self.program.take_log());
         }
-        if !Twin::takes(explained.bytes.len()) {
+        if !ShadowProgram::takes(explained.bytes.len()) {
             self.host_only += 1;
-            return Ok(self.twin.take_log());
+            return Ok(self.program.take_log());
         }
-        basis.lend_state(&self.twin);
-        let run = self.twin.run(explained.bytes)?;
-        let log = self.twin.take_log();
+        basis.lend_state(&self.program);
+        let run = self.program.run(explained.bytes)?;
+        let log = self.program.take_log();
         self.compared += 1;
         explained.know_of_xsk(&run.trace);
         let differences = differences(explained, &run);
@@ -134,19 +134,19 @@ pub struct Difference {
 
 /// What the two sides say differently about a frame, verdict and reason first.
 #[must_use]
-pub fn differences(explained: &Explained<'_>, run: &TwinRun) -> Vec<Difference> {
+pub fn differences(explained: &Explained<'_>, run: &ShadowRun) -> Vec<Difference> {
     let (host, kernel) = (explained.trace(), run.trace);
     let mut found = Vec::new();
-    let actions = twin::actions_of(explained.decision.verdict);
+    let actions = shadow_program::actions_of(explained.decision.verdict);
     if !actions.contains(&run.action) {
         let names: Vec<_> = actions
             .iter()
-            .map(|&action| twin::action_name(action))
+            .map(|&action| shadow_program::action_name(action))
             .collect();
         found.push(Difference {
             what: "action",
             host: names.join(" or "),
-            kernel: twin::action_name(run.action).into(),
+            kernel: shadow_program::action_name(run.action).into(),
         });
     }
     if host == kernel {

@@ -9,10 +9,10 @@ use std::{
 use anyhow::Result;
 use portdemux_common::{conntrack::Direction, parse, ruleset::RuleId};
 
-use super::{Explained, Shadow, standing::Standing};
+use super::{Explained, Shadow, packet_state::PacketState};
 use crate::{
     clock::Clock,
-    dataplane::{flows::shape_with, twin::Twin},
+    dataplane::{flows::shape_with, shadow_program::ShadowProgram},
     figures::width,
     host::{Host, Presence, State},
     image::{self, Compiled},
@@ -105,9 +105,9 @@ impl<'s> Basis<'s> {
         self.state.borrow().shape.seed
     }
 
-    /// Has the twin find what the frame found that was explained last.
-    pub fn lend_state(&self, twin: &Twin) {
-        twin.set_state(&self.state.borrow(), self.now.get());
+    /// Has the shadow program find what the frame found that was explained last.
+    pub fn lend_state(&self, program: &ShadowProgram) {
+        program.set_state(&self.state.borrow(), self.now.get());
     }
 
     /// Says what becomes of a frame that comes in; `number` is what it is called. Later fragments go where the first one
@@ -143,7 +143,7 @@ impl<'s> Basis<'s> {
             decision,
             rule: decision.rule().map(|id| self.name(id)),
             direction,
-            standing: Standing::of(&seen, &state, &self.image, now),
+            packet_state: PacketState::of(&seen, &state, &self.image, now),
             shadow: seen.shadow().map(|would| Shadow {
                 rule: would.rule().map_or("unknown rule", |id| self.name(id)),
                 verdict: would.verdict.name(),

@@ -76,7 +76,7 @@ pub struct Findings {
 ///
 /// # Errors
 ///
-/// The kernel does not run the twin.
+/// The kernel does not run the shadow program.
 pub fn explain<R: Read>(
     capture: &mut Capture<R>,
     basis: &Basis<'_>,

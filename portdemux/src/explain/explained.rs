@@ -11,7 +11,7 @@ use portdemux_common::{
 };
 use serde::Serialize;
 
-use super::standing::{FlowStanding, RateStanding, Standing};
+use super::packet_state::{FlowReport, PacketState, RateReport};
 
 /// Why a frame goes out: nothing is held up.
 pub(super) const EGRESS: &str = "egress";
@@ -19,7 +19,7 @@ pub(super) const EGRESS: &str = "egress";
 /// A frame, what it says and what becomes of it.
 #[derive(Clone, Debug)]
 pub struct Explained<'a> {
-    /// Its place in the capture, from 1.
+    /// Its number in the capture, from 1.
     pub number: u64,
     /// The frame.
     pub bytes: &'a [u8],
@@ -32,7 +32,7 @@ pub struct Explained<'a> {
     /// Whether it comes in or goes out.
     pub direction: Direction,
     /// How it stands to what is remembered of others.
-    pub standing: Standing,
+    pub packet_state: PacketState,
     /// What the rule in its shadow would do, if it has one.
     pub shadow: Option<Shadow<'a>>,
 }
@@ -53,7 +53,7 @@ pub struct Shadow<'a> {
 /// What a malformed frame said before it broke is there, everything else about it is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line<'a> {
-    /// The frame's place in the capture, from 1.
+    /// The frame's number in the capture, from 1.
     pub frame: u64,
     /// `ports`, `no_ports`, `non_ip` or `malformed`.
     pub class: &'static str,
@@ -84,9 +84,9 @@ pub struct Line<'a> {
     /// How it stands to the flows that are known: `new`, `established`, `reply` or `related`.
     pub relation: Option<&'static str>,
     /// Its flow before it came, if it is known.
-    pub flow: Option<FlowStanding>,
+    pub flow: Option<FlowReport>,
     /// What was left of the rates that its rule asked.
-    pub rates: &'a [RateStanding],
+    pub rates: &'a [RateReport],
     /// What the rule in its shadow would do.
     pub shadow: Option<Shadow<'a>>,
     /// What the kernel's program logged, if it was loaded to log.
@@ -118,9 +118,9 @@ impl Explained<'_> {
                 Direction::Received => "in",
                 Direction::Sent => "out",
             },
-            relation: self.standing.relation.map(Relation::name),
-            flow: self.standing.flow,
-            rates: &self.standing.rates,
+            relation: self.packet_state.relation.map(Relation::name),
+            flow: self.packet_state.flow,
+            rates: &self.packet_state.rates,
             shadow: self.shadow,
             log,
         }
@@ -129,7 +129,7 @@ impl Explained<'_> {
     /// Whether what a TCP segment says may matter to what becomes of it: a flow or a rate was asked, or a socket.
     #[must_use]
     pub fn depends_on_flags(&self) -> bool {
-        self.standing != Standing::default()
+        self.packet_state != PacketState::default()
             || matches!(self.decision.reason, Reason::RuleSocket | Reason::NoSocket)
     }
 

@@ -3,7 +3,7 @@
 //! Frames come from a capture file ([`capture`]) or are made from what a user asks about
 //! ([`packet`]). A [`Basis`] is the ruleset they are explained under, [`Explained`] what the core says
 //! about one of them; it is shown as JSON, as a line of a table or as a report. With a
-//! [`crate::dataplane::twin::Twin`] the kernel is asked about the same frames ([`agreement`]).
+//! [`crate::dataplane::shadow_program::ShadowProgram`] the kernel is asked about the same frames ([`agreement`]).
 //!
 //! **Invariant:** nothing here parses or decides. Whatever is shown comes from
 //! [`portdemux_common::parse`] and [`portdemux_common::pipeline`], by way of [`crate::host`].
@@ -14,8 +14,8 @@ pub mod capture;
 mod describe;
 mod explained;
 pub mod packet;
+pub mod packet_state;
 pub mod report;
-pub mod standing;
 mod table;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use portdemux_common::{
     reason::Reason,
 };
 
-use super::{Basis, Explained, Shadow, packet, standing::Standing};
+use super::{Basis, Explained, Shadow, packet, packet_state::PacketState};
 use crate::{
     figures::{counted, grouped},
     rules::{
@@ -78,7 +78,7 @@ fn write_entry_point(
         "entry point {rule}: {}, {}{}",
         first.ports,
         at(first),
-        place(file, first, "   ", "")
+        location(file, first, "   ", "")
     );
     for other in others {
         let _ = write!(
@@ -92,7 +92,7 @@ fn write_entry_point(
         let _ = writeln!(
             text,
             "{}: {}",
-            place(file, other, " (", ")"),
+            location(file, other, " (", ")"),
             why(first, other)
         );
     }
@@ -123,10 +123,10 @@ fn write_policy(text: &mut String, source: IpAddr, rule: &Rule, reason: Reason) 
 }
 
 /// How the packet stands to what is remembered of others.
-fn write_standing(text: &mut String, standing: &Standing) {
-    if let Some(relation) = standing.relation {
+fn write_state(text: &mut String, packet_state: &PacketState) {
+    if let Some(relation) = packet_state.relation {
         let _ = write!(text, "state       {}", relation.name());
-        if let Some(flow) = &standing.flow {
+        if let Some(flow) = &packet_state.flow {
             let half_open = if flow.half_open { "half-open, " } else { "" };
             let _ = write!(
                 text,
@@ -139,7 +139,7 @@ fn write_standing(text: &mut String, standing: &Standing) {
         }
         text.push('\n');
     }
-    for rate in &standing.rates {
+    for rate in &packet_state.rates {
         let _ = writeln!(
             text,
             "rate        {} left of {}: {} of the {}",
@@ -152,7 +152,7 @@ fn write_standing(text: &mut String, standing: &Standing) {
 }
 
 fn write_verdict(text: &mut String, explained: &Explained<'_>, agreed: bool, log: &[String]) {
-    write_standing(text, &explained.standing);
+    write_state(text, &explained.packet_state);
     let agreed = if agreed { "   (the kernel agrees)" } else { "" };
     let _ = writeln!(
         text,
@@ -182,7 +182,7 @@ fn at(claim: &Claim<'_>) -> String {
 }
 
 /// Where a claim's rule stands, if it stands in a file.
-fn place(file: &str, claim: &Claim<'_>, before: &str, after: &str) -> String {
+fn location(file: &str, claim: &Claim<'_>, before: &str, after: &str) -> String {
     if file.is_empty() || claim.rule.line == 0 {
         return String::new();
     }

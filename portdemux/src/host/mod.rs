@@ -287,8 +287,8 @@ impl Memory for Tables<'_> {
 }
 
 impl Table for Tables<'_> {
-    fn word(&self, place: u32) -> Option<u64> {
-        self.sources.word(place)
+    fn word(&self, slot: u32) -> Option<u64> {
+        self.sources.word(slot)
     }
 
     fn now(&self) -> u64 {

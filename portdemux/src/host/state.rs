@@ -180,7 +180,7 @@ impl<'s> State<'s> {
     }
 }
 
-/// The word at a place, for an array of them.
+/// The word at a slot, for an array of them.
 fn word(words: &[u64], at: usize) -> AtomicU64 {
     AtomicU64::new(words.get(at).copied().unwrap_or_default())
 }

@@ -1,9 +1,9 @@
-//! Claimed addresses, each at a place of its own.
+//! Claimed addresses, each at a slot of its own.
 
 use portdemux_common::{
     hash::{self, Hashed},
     parse::Version,
-    ruleset::{Claims, DISPLACEMENTS, Entry, RulesetImage, V4Place, V6Place, near, place},
+    ruleset::{Claims, DISPLACEMENTS, Entry, RulesetImage, V4Slot, V6Slot, near, slot},
 };
 
 use super::length;
@@ -18,8 +18,8 @@ pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[Placed<4>]) {
     image.header.v4_seed = table.seed;
     image.header.v4_mask = table.mask;
     image.header.v4_bucket_mask = table.bucket_mask;
-    for (&(address, first, count), place) in addresses.iter().zip(table.places) {
-        image.v4[place] = V4Place {
+    for (&(address, first, count), slot) in addresses.iter().zip(table.slots) {
+        image.v4[slot] = V4Slot {
             address,
             reserved: 0,
             claims: claims(image, first, count),
@@ -34,8 +34,8 @@ pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
     image.header.v6_seed = table.seed;
     image.header.v6_mask = table.mask;
     image.header.v6_bucket_mask = table.bucket_mask;
-    for (&(address, first, count), place) in addresses.iter().zip(table.places) {
-        image.v6[place] = V6Place {
+    for (&(address, first, count), slot) in addresses.iter().zip(table.slots) {
+        image.v6[slot] = V6Slot {
             address,
             claims: claims(image, first, count),
             reserved: [0; 6],
@@ -50,8 +50,8 @@ pub(super) fn bring_near(image: &mut RulesetImage) {
         (Version::V6, &image.v6_displacements),
     ] {
         let first = near(version, 0);
-        let places = &mut image.head.ports[first..first + DISPLACEMENTS];
-        for (entry, &displacement) in places.iter_mut().zip(displacements) {
+        let slots = &mut image.head.ports[first..first + DISPLACEMENTS];
+        for (entry, &displacement) in slots.iter_mut().zip(displacements) {
             *entry = Entry::from_bits(displacement);
         }
     }
@@ -67,18 +67,18 @@ pub(crate) fn claims(image: &RulesetImage, first: u32, count: u32) -> Claims {
     }
 }
 
-/// A hash table in which no two addresses meet, so that a lookup looks at one place.
+/// A hash table in which no two addresses meet, so that a lookup looks at one slot.
 ///
 /// Hash and displace (Pagh 1999): addresses fall into buckets of about two, and each bucket, the
-/// fullest first, gets a displacement under which all of its addresses land on free places. The
+/// fullest first, gets a displacement under which all of its addresses land on free slots. The
 /// table is half full at most, so that a displacement is soon found; where two addresses of a bucket
-/// hash to the same place under every displacement, another seed is taken.
+/// hash to the same slot under every displacement, another seed is taken.
 struct Table {
     seed: u64,
     mask: u32,
     bucket_mask: u32,
     /// Where each address stands, in the order they came.
-    places: Vec<usize>,
+    slots: Vec<usize>,
 }
 
 impl Table {
@@ -91,7 +91,7 @@ impl Table {
         if addresses.is_empty() {
             return None;
         }
-        // At least two places: a mask of 0 says that there is no table.
+        // At least two slots: a mask of 0 says that there is no table.
         let size = (2 * addresses.len()).next_power_of_two();
         let buckets = (size / 4).max(1);
         let (mask, bucket_mask) = (length(size) - 1, length(buckets) - 1);
@@ -104,18 +104,18 @@ impl Table {
                     .collect();
                 displacements[..buckets].fill(0);
                 displace(&hashed, mask, bucket_mask, displacements)?;
-                let places = hashed
+                let slots = hashed
                     .iter()
                     .map(|&hashed| {
                         let bucket = (hashed.bucket & bucket_mask) as usize;
-                        place(hashed, displacements[bucket], mask)
+                        slot(hashed, displacements[bucket], mask)
                     })
                     .collect();
                 Some(Self {
                     seed,
                     mask,
                     bucket_mask,
-                    places,
+                    slots,
                 })
             })
     }
@@ -130,7 +130,7 @@ fn displace(
 ) -> Option<()> {
     let mut buckets: Vec<Vec<u32>> = vec![Vec::new(); bucket_mask as usize + 1];
     for hashed in hashed {
-        buckets[(hashed.bucket & bucket_mask) as usize].push(hashed.place);
+        buckets[(hashed.bucket & bucket_mask) as usize].push(hashed.slot);
     }
     let mut order: Vec<usize> = (0..buckets.len())
         .filter(|&at| !buckets[at].is_empty())
@@ -140,7 +140,7 @@ fn displace(
     for at in order {
         let bucket = &mut buckets[at];
         let unique = {
-            bucket.sort_unstable_by_key(|place| place & mask);
+            bucket.sort_unstable_by_key(|slot| slot & mask);
             bucket
                 .windows(2)
                 .all(|pair| pair[0] & mask != pair[1] & mask)
@@ -151,10 +151,10 @@ fn displace(
         let displacement = (0..=mask).find(|&displacement| {
             bucket
                 .iter()
-                .all(|place| !taken[(place.wrapping_add(displacement) & mask) as usize])
+                .all(|slot| !taken[(slot.wrapping_add(displacement) & mask) as usize])
         })?;
-        for place in bucket {
-            taken[(place.wrapping_add(displacement) & mask) as usize] = true;
+        for slot in bucket {
+            taken[(slot.wrapping_add(displacement) & mask) as usize] = true;
         }
         displacements[at] = displacement;
     }

@@ -18,11 +18,11 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use portdemux_common::{
-    destination::{CPU_PLACES, Target},
+    destination::{CPU_SLOTS, Target},
     policy::{self, Fragments, Icmp, Policy},
     ruleset::{
-        ADDRESS_PLACES, Action, DISPLACEMENTS, Entry, Head, Header, LINE, MAX_SPANS, PORT_SLOTS,
-        Part, RULE_PLACES, RuleId, RulesetImage, Span, TableIndex, V4Place, V6Place,
+        ADDRESS_SLOTS, Action, DISPLACEMENTS, Entry, Head, Header, LINE, MAX_SPANS, PORT_SLOTS,
+        Part, RULE_SLOTS, RuleId, RulesetImage, Span, TableIndex, V4Slot, V6Slot,
     },
     wire::{Port, Transport},
 };
@@ -50,7 +50,7 @@ pub struct Compiled {
     pub image: Box<RulesetImage>,
     /// The words of the tables, from [`portdemux_common::sources::Sources::begin`] on.
     pub sources: Vec<u64>,
-    /// The destinations that have places in the maps of targets.
+    /// The destinations that have slots in the maps of targets.
     pub destinations: Destinations,
 }
 
@@ -96,7 +96,7 @@ impl Deref for Compiled {
 
 /// Compiles a ruleset; `ids` are the ids of its rules, in their order.
 ///
-/// Generation, hash of the text, the set of used ids, where the tables of sources lie and the places of
+/// Generation, hash of the text, the set of used ids, where the tables of sources lie and the slots of
 /// destinations are left to whoever puts it in force.
 ///
 /// # Errors
@@ -113,7 +113,7 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
         image.header.flows = flows.size;
         image.header.half_open = flows.half_open;
     }
-    let policies: Vec<Policy> = (0..ids.len()).map(|place| ruleset.policy(place)).collect();
+    let policies: Vec<Policy> = (0..ids.len()).map(|slot| ruleset.policy(slot)).collect();
     let entries: Vec<Entry> = ruleset
         .rules()
         .iter()
@@ -155,7 +155,7 @@ pub fn compile(ruleset: &Ruleset, ids: &[RuleId]) -> Result<Compiled> {
             image.header.policies = image.header.policies.max(id + 1);
         }
     }
-    let destinations = targets::place(&mut image, ruleset.rules(), ids);
+    let destinations = targets::assign(&mut image, ruleset.rules(), ids);
     let (header, sources) = sources::compile(ruleset).help(|| {
         "join prefixes to shorter ones, or let rules share a set; nothing was changed".into()
     })?;
@@ -250,8 +250,8 @@ pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
     fn part(start: usize, size: usize, count: usize, most: usize) -> (usize, usize) {
         (start, size * count.min(most))
     }
-    let buckets = |start, mask: u32, places: usize| {
-        let count = if places == 0 { 0 } else { mask as usize + 1 };
+    let buckets = |start, mask: u32, slots: usize| {
+        let count = if slots == 0 { 0 } else { mask as usize + 1 };
         part(start, size_of::<u32>(), count, DISPLACEMENTS)
     };
     let claims = [
@@ -259,24 +259,24 @@ pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
         buckets(
             offset_of!(RulesetImage, v4_displacements),
             header.v4_bucket_mask,
-            header.v4_places(),
+            header.v4_slots(),
         ),
         buckets(
             offset_of!(RulesetImage, v6_displacements),
             header.v6_bucket_mask,
-            header.v6_places(),
+            header.v6_slots(),
         ),
         part(
             offset_of!(RulesetImage, v4),
-            size_of::<V4Place>(),
-            header.v4_places(),
-            ADDRESS_PLACES,
+            size_of::<V4Slot>(),
+            header.v4_slots(),
+            ADDRESS_SLOTS,
         ),
         part(
             offset_of!(RulesetImage, v6),
-            size_of::<V6Place>(),
-            header.v6_places(),
-            ADDRESS_PLACES,
+            size_of::<V6Slot>(),
+            header.v6_slots(),
+            ADDRESS_SLOTS,
         ),
         part(
             offset_of!(RulesetImage, spans),
@@ -300,19 +300,19 @@ pub fn parts(header: &Header) -> [Range<usize>; 1 + Part::COUNT] {
             offset_of!(RulesetImage, policies),
             size_of::<Policy>(),
             header.policies as usize,
-            RULE_PLACES,
+            RULE_SLOTS,
         ),
         part(
             offset_of!(RulesetImage, targets),
             size_of::<Target>(),
             header.targets as usize,
-            RULE_PLACES,
+            RULE_SLOTS,
         ),
         part(
             offset_of!(RulesetImage, cpus),
             size_of::<u16>(),
             header.cpus as usize,
-            CPU_PLACES,
+            CPU_SLOTS,
         ),
     ];
     claims.map(|(start, length)| {

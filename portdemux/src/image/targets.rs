@@ -10,13 +10,13 @@ use portdemux_common::{
 use super::length;
 use crate::rules::{Destination, Rule, destination::Cpus};
 
-/// Destinations by place.
+/// Destinations by slot.
 pub type Destinations = BTreeMap<u32, Destination>;
 
-/// Writes down the targets of rules, and returns the destinations that have places, in the order in which
+/// Writes down the targets of rules, and returns the destinations that have slots, in the order in which
 /// the rules name them: whoever puts the image in force gives them those that they had.
-pub(super) fn place(image: &mut RulesetImage, rules: &[Rule], ids: &[RuleId]) -> Destinations {
-    let mut places: HashMap<&Destination, u32> = HashMap::new();
+pub(super) fn assign(image: &mut RulesetImage, rules: &[Rule], ids: &[RuleId]) -> Destinations {
+    let mut slots: HashMap<&Destination, u32> = HashMap::new();
     let mut lists: HashMap<&Cpus, (u32, u16)> = HashMap::new();
     let mut destinations = Destinations::new();
     for (rule, &id) in rules.iter().zip(ids) {
@@ -26,10 +26,10 @@ pub(super) fn place(image: &mut RulesetImage, rules: &[Rule], ids: &[RuleId]) ->
         let (first, count) = if let Destination::Cpus(cpus) = &rule.to {
             *lists.entry(cpus).or_insert_with(|| list(image, cpus))
         } else {
-            let next = length(places.len());
-            let place = *places.entry(&rule.to).or_insert(next);
-            destinations.entry(place).or_insert_with(|| rule.to.clone());
-            (place, 1)
+            let next = length(slots.len());
+            let slot = *slots.entry(&rule.to).or_insert(next);
+            destinations.entry(slot).or_insert_with(|| rule.to.clone());
+            (slot, 1)
         };
         image.targets[id as usize] = Target {
             first,
@@ -54,20 +54,20 @@ fn list(image: &mut RulesetImage, cpus: &Cpus) -> (u32, u16) {
     (first, count)
 }
 
-/// Gives the destinations of an image other places; `new` says which.
+/// Gives the destinations of an image other slots; `new` says which.
 pub(crate) fn relocate(image: &mut RulesetImage, new: impl Fn(u32) -> u32) {
     let count = image.header.targets as usize;
     for target in image.targets.iter_mut().take(count) {
-        if target.place().is_some() {
+        if target.slot().is_some() {
             target.first = new(target.first);
         }
     }
 }
 
-/// The places that the targets of an image have.
-pub(crate) fn places(targets: &[Target]) -> Vec<u32> {
-    let mut places: Vec<u32> = targets.iter().filter_map(Target::place).collect();
-    places.sort_unstable();
-    places.dedup();
-    places
+/// The slots that the targets of an image have.
+pub(crate) fn slots(targets: &[Target]) -> Vec<u32> {
+    let mut slots: Vec<u32> = targets.iter().filter_map(Target::slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    slots
 }

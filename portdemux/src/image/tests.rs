@@ -104,11 +104,11 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     );
     prop::collection::vec(rule, 0..12).prop_map(|rules| {
         let mut kept: Vec<Rule> = Vec::new();
-        for (place, (ports, addresses, to, layer, terms, delivery)) in rules.into_iter().enumerate()
+        for (slot, (ports, addresses, to, layer, terms, delivery)) in rules.into_iter().enumerate()
         {
             let is_source = layer == Layer::Source;
             let rule = Rule {
-                name: format!("r{place}"),
+                name: format!("r{slot}"),
                 ports,
                 addresses: if is_source { Vec::new() } else { addresses },
                 delivery: Delivery {
@@ -144,7 +144,7 @@ pub(crate) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     })
 }
 
-/// The place of the rule of a layer that claims a port most specifically: at an address or at any.
+/// The index of the rule of a layer that claims a port most specifically: at an address or at any.
 fn claimer(
     rules: &[Rule],
     layer: Layer,
@@ -152,7 +152,7 @@ fn claimer(
     transport: Transport,
     port: u16,
 ) -> Option<usize> {
-    let claims = rules.iter().enumerate().flat_map(|(place, rule)| {
+    let claims = rules.iter().enumerate().flat_map(|(slot, rule)| {
         let at_site = match site {
             Some(address) => rule.addresses.contains(&address),
             None => rule.addresses.is_empty(),
@@ -161,18 +161,18 @@ fn claimer(
             .ports
             .iter()
             .filter(move |ports| rule.layer() == layer && at_site && ports.holds(transport, port));
-        holding.map(move |ports| (ports.len(), place))
+        holding.map(move |ports| (ports.len(), slot))
     });
-    claims.min().map(|(_, place)| place)
+    claims.min().map(|(_, slot)| slot)
 }
 
 /// What a table should say about a rule's claim.
-fn entry(ruleset: &Ruleset, ids: &[u32], place: Option<usize>) -> Entry {
-    let Some(place) = place else {
+fn entry(ruleset: &Ruleset, ids: &[u32], slot: Option<usize>) -> Entry {
+    let Some(slot) = slot else {
         return Entry::UNCLAIMED;
     };
-    let rule = &ruleset.rules()[place];
-    let entry = Entry::new(ids[place], rule.to.action());
+    let rule = &ruleset.rules()[slot];
+    let entry = Entry::new(ids[slot], rule.to.action());
     if rule.terms.policy() == Policy::default() {
         entry
     } else {
@@ -184,16 +184,14 @@ fn entry(ruleset: &Ruleset, ids: &[u32], place: Option<usize>) -> Entry {
 fn span(image: &RulesetImage, address: IpAddr, key: u32) -> (Entry, Entry) {
     let placed = match address {
         IpAddr::V4(address) => {
-            let mut places = image.v4.iter();
-            let place =
-                places.find(|place| place.claims.count > 0 && place.address == address.octets());
-            place.map(|place| (place.claims.first, place.claims.count))
+            let mut slots = image.v4.iter();
+            let slot = slots.find(|slot| slot.claims.count > 0 && slot.address == address.octets());
+            slot.map(|slot| (slot.claims.first, slot.claims.count))
         }
         IpAddr::V6(address) => {
-            let mut places = image.v6.iter();
-            let place =
-                places.find(|place| place.claims.count > 0 && place.address == address.octets());
-            place.map(|place| (place.claims.first, place.claims.count))
+            let mut slots = image.v6.iter();
+            let slot = slots.find(|slot| slot.claims.count > 0 && slot.address == address.octets());
+            slot.map(|slot| (slot.claims.first, slot.claims.count))
         }
     };
     let (first, count) = placed.unwrap_or_default();
@@ -272,9 +270,9 @@ proptest! {
         let tracks = track || rules.iter().any(|rule| rule.terms.needs_flows().is_some());
         prop_assert_eq!(ruleset.flows().is_some(), tracks);
         prop_assert_eq!(image.header.defaults.flows, u32::from(tracks));
-        for (place, &id) in ids.iter().enumerate() {
-            prop_assert_eq!(image.policies[id as usize], ruleset.policy(place));
-            let (rule, target) = (&rules[place], image.targets[id as usize]);
+        for (slot, &id) in ids.iter().enumerate() {
+            prop_assert_eq!(image.policies[id as usize], ruleset.policy(slot));
+            let (rule, target) = (&rules[slot], image.targets[id as usize]);
             if !rule.to.action().has_target() {
                 prop_assert_eq!(target, Target::default());
                 continue;

@@ -103,15 +103,15 @@ impl InstancePaths {
         self.instance_pins().join(self.directory.name())
     }
 
-    /// Where the link of the interface at `place` is pinned.
+    /// Where the link of the interface at `slot` is pinned.
     #[must_use]
-    pub fn link(&self, place: usize) -> PathBuf {
-        self.pins().join(format!("link{place}"))
+    pub fn link(&self, slot: usize) -> PathBuf {
+        self.pins().join(format!("link{slot}"))
     }
 
-    /// Where the link of the program that sees what the interface at `place` sends is pinned.
-    pub(crate) fn sent(&self, place: usize) -> PathBuf {
-        self.pins().join(format!("sent{place}"))
+    /// Where the link of the program that sees what the interface at `slot` sends is pinned.
+    pub(crate) fn sent(&self, slot: usize) -> PathBuf {
+        self.pins().join(format!("sent{slot}"))
     }
 
     /// Where links are pinned, those of all instances.

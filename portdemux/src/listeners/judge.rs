@@ -112,7 +112,7 @@ impl Judge {
             if !handed.is_empty() && self.present.is_member(socket, &steering.to) {
                 let rule = steering.rule.clone();
                 parts.add(
-                    Reach::Steered {
+                    Reach::Socket {
                         rule,
                         ports: handed,
                     },
@@ -376,7 +376,7 @@ struct Parts(Vec<Part>);
 impl Parts {
     fn steered_by(&self, by: &str) -> bool {
         let mut parts = self.0.iter();
-        parts.any(|part| matches!(&part.reach, Reach::Steered { rule, .. } if rule == by))
+        parts.any(|part| matches!(&part.reach, Reach::Socket { rule, .. } if rule == by))
     }
 
     fn add(&mut self, reach: Reach, address: Option<IpAddr>, peers: Option<String>) {

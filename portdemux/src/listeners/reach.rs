@@ -20,7 +20,7 @@ pub enum Reach {
         rule: String,
     },
     /// Packets for these ports are handed to it in the kernel's look-up of sockets (`to = "socket:…"`).
-    Steered {
+    Socket {
         /// The rule.
         rule: String,
         /// The ports that packets are sent to.
@@ -72,7 +72,7 @@ impl Reach {
         match self {
             Self::Direct { .. } => "direct",
             Self::Sources { .. } => "sources",
-            Self::Steered { .. } => "socket",
+            Self::Socket { .. } => "socket",
             Self::Unwatched { .. } => "unwatched",
             Self::Replies { .. } => "replies",
             Self::Elsewhere { .. } => "elsewhere",
@@ -91,7 +91,7 @@ impl Reach {
         match self {
             Self::Direct { rule } | Self::Refused { rule, .. } => rule.as_deref(),
             Self::Sources { rule }
-            | Self::Steered { rule, .. }
+            | Self::Socket { rule, .. }
             | Self::Replies { rule }
             | Self::Elsewhere { rule, .. } => Some(rule),
             Self::Unwatched { .. } | Self::Loopback => None,

@@ -22,7 +22,7 @@ pub struct Segment {
     pub first: u16,
     /// The last port.
     pub last: u16,
-    /// The rule, by its place in [`Ruleset::rules`].
+    /// The rule, by its index in [`Ruleset::rules`].
     pub rule: u32,
 }
 
@@ -56,9 +56,9 @@ pub struct Piece {
     pub first: u32,
     /// The last port, as a [`span_key`].
     pub last: u32,
-    /// The rule that gets them, by its place.
+    /// The rule that gets them, by its index.
     pub rule: Option<u32>,
-    /// The shadow that would, by its place.
+    /// The shadow that would, by its index.
     pub shadow: Option<u32>,
 }
 
@@ -135,7 +135,7 @@ impl Claims {
     /// The ports that rules claim at one address, for every such address: IPv4 first, ascending.
     #[must_use]
     pub fn by_address(&self) -> impl ExactSizeIterator<Item = (IpAddr, &[Segment])> {
-        (0..self.addresses.len()).map(|place| (self.addresses[place].0, self.exact_of(place)))
+        (0..self.addresses.len()).map(|index| (self.addresses[index].0, self.exact_of(index)))
     }
 
     /// Whether nothing is claimed.
@@ -157,22 +157,22 @@ impl Claims {
             .addresses
             .binary_search_by_key(&address, |&(claimed, _)| claimed)
         {
-            Ok(place) => self.exact_of(place),
+            Ok(index) => self.exact_of(index),
             Err(_) => &[],
         }
     }
 
-    /// The rule that gets an entry point, by its place in [`Ruleset::rules`].
+    /// The rule that gets an entry point, by its index in [`Ruleset::rules`].
     #[must_use]
     pub fn rule_at(&self, address: IpAddr, transport: Transport, port: u16) -> Option<u32> {
         find(self.at(address), transport, port).or_else(|| find(&self.any, transport, port))
     }
 
-    fn exact_of(&self, place: usize) -> &[Segment] {
-        let begin = self.addresses[place].1;
+    fn exact_of(&self, index: usize) -> &[Segment] {
+        let begin = self.addresses[index].1;
         let end = self
             .addresses
-            .get(place + 1)
+            .get(index + 1)
             .map_or(self.exact.len(), |next| next.1);
         &self.exact[begin..end]
     }

@@ -24,7 +24,7 @@ const FOUND: usize = 10_000;
 /// Ports that two rules claim at the same address with equal right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
-    /// One rule, by its place.
+    /// One rule, by its index.
     pub first: u32,
     /// The other rule, further down.
     pub second: u32,
@@ -68,7 +68,7 @@ fn is_nested(intervals: &[Interval]) -> bool {
 fn find_at(address: Option<IpAddr>, intervals: &[Interval], conflicts: &mut Vec<Conflict>) {
     // The intervals that began before and may go on, by where they end.
     let mut open: BTreeSet<(u32, u32, usize)> = BTreeSet::new();
-    for (place, interval) in intervals.iter().enumerate() {
+    for (index, interval) in intervals.iter().enumerate() {
         let Interval { first, last, .. } = *interval;
         while open.first().is_some_and(|&(end, ..)| end < first) {
             open.pop_first();
@@ -81,7 +81,7 @@ fn find_at(address: Option<IpAddr>, intervals: &[Interval], conflicts: &mut Vec<
             }
             conflicts.push(Conflict::between(address, intervals[other], *interval));
         }
-        open.insert((last, first, place));
+        open.insert((last, first, index));
     }
 }
 
@@ -140,8 +140,8 @@ pub(super) fn report(conflicts: &[Conflict], rules: &[Rule]) -> Vec<Diagnostic> 
 
 fn describe(pair: &[&Conflict], rules: &[Rule]) -> Diagnostic {
     let conflict = pair[0];
-    let evidence = |place: u32, ports: PortRange| {
-        let rule = &rules[place as usize];
+    let evidence = |index: u32, ports: PortRange| {
+        let rule = &rules[index as usize];
         (rule.line, [rule.name.clone(), ports.to_string()])
     };
     let (first_line, first) = evidence(conflict.first, conflict.first_ports);

@@ -112,11 +112,11 @@ impl Diagnostic {
     fn widths(&self) -> Vec<usize> {
         let mut widths = Vec::new();
         for evidence in self.evidence.iter().filter(|evidence| evidence.line > 0) {
-            for (place, column) in evidence.columns.iter().enumerate() {
-                if place == widths.len() {
+            for (index, column) in evidence.columns.iter().enumerate() {
+                if index == widths.len() {
                     widths.push(0);
                 }
-                widths[place] = widths[place].max(width(column));
+                widths[index] = widths[index].max(width(column));
             }
         }
         widths

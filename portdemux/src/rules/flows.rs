@@ -57,13 +57,13 @@ impl Default for Flows {
 impl Flows {
     /// How many flows there is room for.
     #[must_use]
-    pub const fn places(&self) -> u32 {
+    pub const fn slots(&self) -> u32 {
         self.size.next_power_of_two()
     }
 
     /// How many half-open flows there is room for.
     #[must_use]
-    pub const fn half_open_places(&self) -> u32 {
+    pub const fn half_open_slots(&self) -> u32 {
         self.half_open.next_power_of_two()
     }
 
@@ -172,13 +172,13 @@ mod tests {
         let flows = Flows::default();
         assert_eq!(Flows::of_ticks(&flows.ticks()), flows.timeouts);
         assert_eq!(flows.ticks().handshake, 224, "30 s are 223.5 ticks");
-        assert_eq!((flows.places(), flows.half_open_places()), (65_536, 65_536));
+        assert_eq!((flows.slots(), flows.half_open_slots()), (65_536, 65_536));
         let odd = Flows {
             size: 100_000,
             half_open: 1_025,
             ..flows
         };
-        assert_eq!((odd.places(), odd.half_open_places()), (131_072, 2_048));
+        assert_eq!((odd.slots(), odd.half_open_slots()), (131_072, 2_048));
     }
 
     proptest! {

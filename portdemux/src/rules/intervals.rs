@@ -72,14 +72,14 @@ impl Intervals {
         }
         let mut any = Vec::with_capacity(rules.len());
         let mut exact = Vec::with_capacity(exact_count);
-        for (rule, place) in rules.iter().zip(0..).filter(|(rule, _)| of_layer(rule)) {
+        for (rule, index) in rules.iter().zip(0..).filter(|(rule, _)| of_layer(rule)) {
             for ports in &rule.ports {
                 let first = span_key(ports.transport, Port::new(ports.first));
                 let last = span_key(ports.transport, Port::new(ports.last));
                 let interval = Interval {
                     first,
                     last,
-                    rule: place,
+                    rule: index,
                 };
                 if rule.addresses.is_empty() {
                     any.push(interval);
@@ -90,12 +90,12 @@ impl Intervals {
         any.sort_unstable_by_key(Interval::order);
         exact.sort_unstable_by_key(|(address, interval)| (*address, interval.order()));
         let mut addresses: Vec<(IpAddr, usize)> = Vec::new();
-        for (place, &(address, _)) in exact.iter().enumerate() {
+        for (index, &(address, _)) in exact.iter().enumerate() {
             if addresses
                 .last()
                 .is_none_or(|&(before, _)| before != address)
             {
-                addresses.push((address, place));
+                addresses.push((address, index));
             }
         }
         let exact = exact.into_iter().map(|(_, interval)| interval).collect();
@@ -108,11 +108,11 @@ impl Intervals {
 
     /// The claims at any address and those at each address.
     pub(super) fn sites(&self) -> impl Iterator<Item = (Option<IpAddr>, &[Interval])> {
-        let addresses = (0..self.addresses.len()).map(|place| {
-            let (address, begin) = self.addresses[place];
+        let addresses = (0..self.addresses.len()).map(|index| {
+            let (address, begin) = self.addresses[index];
             let end = self
                 .addresses
-                .get(place + 1)
+                .get(index + 1)
                 .map_or(self.exact.len(), |next| next.1);
             (Some(address), &self.exact[begin..end])
         });

@@ -25,7 +25,7 @@ pub struct Lists {
 /// A list that is not made up of others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Atom {
-    /// Everyone in the set at this place of the ruleset.
+    /// Everyone in the set at this index of the ruleset.
     Set(usize),
     /// What a rule says without naming a set, sorted.
     Own(Vec<IpNet>),
@@ -44,7 +44,7 @@ impl Lists {
         }
         let sets = sets.iter().enumerate();
         let mut numbers = Numbers {
-            sets: sets.map(|(place, set)| (&*set.name, place)).collect(),
+            sets: sets.map(|(index, set)| (&*set.name, index)).collect(),
             atoms: HashMap::new(),
             unions: HashMap::new(),
         };
@@ -79,7 +79,7 @@ impl Lists {
     /// Says whether the lists hold more prefixes than there is room for.
     pub(super) fn check_size(&self, sets: &[Set]) -> Option<Diagnostic> {
         let sizes = self.atoms.iter().map(|atom| match atom {
-            Atom::Set(place) => sets.get(*place).map_or(0, |set| set.prefixes.len()),
+            Atom::Set(index) => sets.get(*index).map_or(0, |set| set.prefixes.len()),
             Atom::Own(prefixes) => prefixes.len(),
         });
         let count: usize = sizes.sum();
@@ -91,10 +91,10 @@ impl Lists {
         })
     }
 
-    /// What decides about the ports of the rule at this place of the ruleset.
+    /// What decides about the ports of the rule at this index of the ruleset.
     #[must_use]
-    pub fn policy(&self, place: usize) -> Policy {
-        self.policies.get(place).copied().unwrap_or_default()
+    pub fn policy(&self, index: usize) -> Policy {
+        self.policies.get(index).copied().unwrap_or_default()
     }
 
     /// The lists that are not made up of others, by their numbers.
@@ -109,20 +109,20 @@ impl Lists {
         &self.unions
     }
 
-    /// The number of the list of all in the set at this place of the ruleset, if a rule names it.
+    /// The number of the list of all in the set at this index of the ruleset, if a rule names it.
     #[must_use]
     pub fn atom_of(&self, set: usize) -> Option<u16> {
-        let place = self
+        let index = self
             .atoms
             .iter()
-            .position(|atom| matches!(atom, Atom::Set(place) if *place == set))?;
-        u16::try_from(place).ok()
+            .position(|atom| matches!(atom, Atom::Set(index) if *index == set))?;
+        u16::try_from(index).ok()
     }
 }
 
 /// The numbers of lists in the order they come.
 struct Numbers<'s> {
-    /// The places of sets by name.
+    /// The indices of sets by name.
     sets: HashMap<&'s str, usize>,
     atoms: HashMap<Atom, u16>,
     unions: HashMap<Vec<u16>, u16>,
@@ -137,8 +137,8 @@ impl Numbers<'_> {
             match source {
                 Source::Prefix(prefix) => own.push(*prefix),
                 Source::Set(name) => {
-                    if let Some(&place) = self.sets.get(&**name) {
-                        atoms.push(self.atom(Atom::Set(place)));
+                    if let Some(&index) = self.sets.get(&**name) {
+                        atoms.push(self.atom(Atom::Set(index)));
                     }
                 }
             }

@@ -182,7 +182,7 @@ impl Ruleset {
         self.defaults
     }
 
-    /// The rules, in the order of the file; a [`super::claims::Segment`] names one by its place.
+    /// The rules, in the order of the file; a [`super::claims::Segment`] names one by its index.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
@@ -200,11 +200,11 @@ impl Ruleset {
         &self.flows
     }
 
-    /// What decides about the packets that the rule at this place gets.
+    /// What decides about the packets that the rule at this index gets.
     #[must_use]
-    pub fn policy(&self, place: usize) -> Policy {
-        let lists = self.lists.policy(place);
-        let terms = self.rules.get(place).map(|rule| rule.terms.policy());
+    pub fn policy(&self, index: usize) -> Policy {
+        let lists = self.lists.policy(index);
+        let terms = self.rules.get(index).map(|rule| rule.terms.policy());
         Policy {
             from: lists.from,
             deny: lists.deny,
@@ -343,10 +343,10 @@ fn too_many_spans(count: usize) -> Diagnostic {
 /// mean that both make it.
 fn find_duplicate_names(rules: &[Rule], derived: &[bool], diagnostics: &mut Vec<Diagnostic>) {
     let mut first_of: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
-    for (place, rule) in rules.iter().enumerate() {
-        let first = *first_of.entry(&rule.name).or_insert(place);
-        let same_claim = derived[first] && derived[place] && rules[first].layer() == rule.layer();
-        if first == place || same_claim {
+    for (index, rule) in rules.iter().enumerate() {
+        let first = *first_of.entry(&rule.name).or_insert(index);
+        let same_claim = derived[first] && derived[index] && rules[first].layer() == rule.layer();
+        if first == index || same_claim {
             continue;
         }
         let evidence = |rule: &Rule| [rule.name.clone(), rule.ports_text()];

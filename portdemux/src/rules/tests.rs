@@ -126,8 +126,8 @@ proptest! {
         let ruleset = Ruleset::new(Defaults::default(), rules.clone()).unwrap();
         let claims: Vec<_> = (0..)
             .zip(&rules)
-            .flat_map(|(place, rule)| {
-                claims_of(rule).into_iter().map(move |(site, ports)| (place, site, ports))
+            .flat_map(|(index, rule)| {
+                claims_of(rule).into_iter().map(move |(site, ports)| (index, site, ports))
             })
             .collect();
         for (address, transport, port) in everywhere() {
@@ -137,7 +137,7 @@ proptest! {
             let claiming = claiming(&ruleset, address, transport, port);
             let lines: Vec<_> = claiming.iter().map(|claim| claim.rule.line).collect();
             let expected: Vec<_> =
-                expected.iter().map(|&place| rules[place as usize].line).collect();
+                expected.iter().map(|&index| rules[index as usize].line).collect();
             prop_assert_eq!(lines, expected);
         }
     }
@@ -194,8 +194,8 @@ proptest! {
                 rule.ports.iter().any(|range| range.holds(transport, port))
             );
         }
-        for (place, &left) in rule.ports.iter().enumerate() {
-            for &right in &rule.ports[..place] {
+        for (index, &left) in rule.ports.iter().enumerate() {
+            for &right in &rule.ports[..index] {
                 prop_assert_ne!(left, right);
                 prop_assert!(!left.overlaps(right) || left.contains(right) || right.contains(left));
             }
@@ -240,7 +240,7 @@ fn a_clash_names_both_rules_their_lines_and_what_both_claim() {
 }
 
 #[test]
-fn a_clash_at_an_address_names_it_and_counts_the_other_places() {
+fn a_clash_at_an_address_names_it_and_counts_the_other_slots() {
     let addresses = ["203.0.113.10", "2001:db8::1"];
     let one = rule("one", &["443/tcp", "443/udp"], &addresses, 1);
     let two = rule("two", &["443/udp", "443/tcp"], &addresses, 2);
@@ -356,10 +356,10 @@ fn names_are_visible_and_short() {
 #[test]
 fn limits_are_told_before_they_cost_memory() {
     let many: Vec<_> = (0..=65536_u32)
-        .map(|place| {
-            let address = IpAddr::V4((0x0a00_0000 + place).into());
+        .map(|index| {
+            let address = IpAddr::V4((0x0a00_0000 + index).into());
             let ports = vec!["443/tcp".parse().unwrap()];
-            let name = format!("r{place}");
+            let name = format!("r{index}");
             Rule {
                 name,
                 ports,

@@ -247,8 +247,8 @@ fn socket_address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn word(bytes: &[u8], place: usize) -> Option<u32> {
-    first(bytes.get(4 * place..)?)
+fn word(bytes: &[u8], slot: usize) -> Option<u32> {
+    first(bytes.get(4 * slot..)?)
 }
 
 #[cfg(test)]

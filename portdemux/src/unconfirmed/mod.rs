@@ -70,9 +70,9 @@ impl Before {
 
 /// What waits, as it stands at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Status {
     /// It is in force, and undone after this time.
-    Waits(Duration),
+    Waiting(Duration),
     /// It is in force although its time is over.
     Overdue,
     /// It was undone, and what was put back is in force.
@@ -101,9 +101,9 @@ impl UnconfirmedChange {
 
     /// How it stands with it, given what is in force.
     #[must_use]
-    pub fn standing(&self, maps: &Maps) -> Standing {
+    pub fn status(&self, maps: &Maps) -> Status {
         if clock::boot().is_ok_and(|boot| boot != self.boot) {
-            return Standing::Void;
+            return Status::Void;
         }
         let Header {
             generation,
@@ -112,15 +112,15 @@ impl UnconfirmedChange {
         } = maps.header();
         if (generation, text_hash) == (self.generation, self.text_hash) {
             return match self.left() {
-                Some(left) => Standing::Waits(left),
-                None => Standing::Overdue,
+                Some(left) => Status::Waiting(left),
+                None => Status::Overdue,
             };
         }
         // Nothing else can have followed it while it waited.
         if (generation, text_hash) == (self.generation + 1, self.before.hash()) {
-            return Standing::Undone;
+            return Status::Undone;
         }
-        Standing::Void
+        Status::Void
     }
 
     /// How often it was tried in vain to undo it.
@@ -229,13 +229,13 @@ pub(crate) fn hand_over(writer: &Writer) -> Result<()> {
     let Some(mut unconfirmed) = UnconfirmedChange::read(&writer.paths)? else {
         return Ok(());
     };
-    match unconfirmed.standing(&writer.maps) {
-        Standing::Waits(_) | Standing::Overdue => {
+    match unconfirmed.status(&writer.maps) {
+        Status::Waiting(_) | Status::Overdue => {
             unconfirmed.before = Before::Kept(unconfirmed.before(writer.lock())?);
             unconfirmed.write(&writer.paths)?;
             start_guardian(&writer.paths)
         }
-        Standing::Undone | Standing::Void => Ok(()),
+        Status::Undone | Status::Void => Ok(()),
     }
 }
 
@@ -249,7 +249,7 @@ pub(crate) fn is_hopeless(instance: &Instance) -> Result<bool> {
     let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
         return Ok(false);
     };
-    if unconfirmed.standing(&instance.maps) != Standing::Overdue {
+    if unconfirmed.status(&instance.maps) != Status::Overdue {
         return Ok(false);
     }
     let Before::Kept(hash) = &unconfirmed.before else {
@@ -268,10 +268,10 @@ pub(crate) fn refuse_while_one_waits(instance: &Instance) -> Result<()> {
     let Some(unconfirmed) = UnconfirmedChange::read(&instance.paths)? else {
         return Ok(());
     };
-    let left = match unconfirmed.standing(&instance.maps) {
-        Standing::Waits(left) => left,
-        Standing::Overdue => Duration::ZERO,
-        Standing::Undone | Standing::Void => return Ok(()),
+    let left = match unconfirmed.status(&instance.maps) {
+        Status::Waiting(left) => left,
+        Status::Overdue => Duration::ZERO,
+        Status::Undone | Status::Void => return Ok(()),
     };
     Err(anyhow::anyhow!(
         "generation {} waits to be confirmed ({} left)",

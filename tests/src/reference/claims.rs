@@ -15,18 +15,18 @@ pub fn claim(ruleset: &Ruleset, layer: Layer, answer: &Answer) -> Option<usize> 
     let port = if layer == Layer::Source { from } else { to };
     let address: IpAddr = answer.destination?;
     let mut claims = Vec::new();
-    for (place, rule) in ruleset.rules().iter().enumerate() {
+    for (index, rule) in ruleset.rules().iter().enumerate() {
         let is_for_any = rule.addresses.is_empty();
         if rule.layer() != layer || !(is_for_any || rule.addresses.contains(&address)) {
             continue;
         }
         for range in &rule.ports {
             if range.transport == transport && range.first <= port && port <= range.last {
-                claims.push((is_for_any, range.last - range.first, place));
+                claims.push((is_for_any, range.last - range.first, index));
             }
         }
     }
-    claims.into_iter().min().map(|(_, _, place)| place)
+    claims.into_iter().min().map(|(_, _, index)| index)
 }
 
 /// Whether a rule claims a port of this host at any address.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux::{
-    dataplane::twin::{Kind, Twin},
+    dataplane::shadow_program::{Kind, ShadowProgram},
     explain::Basis,
 };
 use portdemux_common::{
@@ -45,8 +45,8 @@ fn expected(frame: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Holds the kernel to the core, and returns what both send back.
-fn answered(twin: &mut Twin, frame: &[u8]) -> Result<Option<Vec<u8>>> {
-    let kernel = twin.answer(frame)?;
+fn answered(program: &mut ShadowProgram, frame: &[u8]) -> Result<Option<Vec<u8>>> {
+    let kernel = program.answer(frame)?;
     let core = expected(frame);
     ensure!(
         kernel == core,
@@ -74,7 +74,7 @@ fn payloads() -> Vec<Payload> {
         .into_iter()
         .flat_map(|flags| [0, 1, 1000].map(|length| segment(flags, length).into()));
     let datagram = |length: usize| {
-        let data = (0..length).map(|place| u8::try_from(place % 251).unwrap_or(0));
+        let data = (0..length).map(|slot| u8::try_from(slot % 251).unwrap_or(0));
         frames::udp(40_000, 53).with(|udp| udp.data = data.collect())
     };
     // Every remainder of the steps in which the sum is taken, and both ends of what fits.
@@ -91,8 +91,8 @@ fn payloads() -> Vec<Payload> {
         .collect()
 }
 
-fn twin() -> Result<Twin> {
-    Twin::load(
+fn program() -> Result<ShadowProgram> {
+    ShadowProgram::load(
         &Basis::from_text("rejected", ALL_REJECTED)?.image,
         &Kind::default(),
     )
@@ -103,7 +103,7 @@ fn the_kernel_sends_back_what_the_core_puts_together() -> Result<()> {
     if !require::have(NEEDS) {
         return Ok(());
     }
-    let mut twin = twin()?;
+    let mut program = program()?;
     let mut sent = 0;
     let mut all = 0;
     for payload in payloads() {
@@ -133,7 +133,7 @@ fn the_kernel_sends_back_what_the_core_puts_together() -> Result<()> {
             .flat_map(|packet| tagged.map(|tag| (packet, tag)))
         {
             let frame = tag(packet.clone()).bytes();
-            sent += u64::from(answered(&mut twin, &frame)?.is_some());
+            sent += u64::from(answered(&mut program, &frame)?.is_some());
             all += 1;
         }
     }
@@ -141,7 +141,7 @@ fn the_kernel_sends_back_what_the_core_puts_together() -> Result<()> {
         sent > all / 2 && sent < all,
         "{sent} of {all} were answered"
     );
-    assert_eq!(twin.counters().replied(), [sent, 0, all - sent]);
+    assert_eq!(program.counters().replied(), [sent, 0, all - sent]);
     Ok(())
 }
 
@@ -150,16 +150,16 @@ fn every_row_is_answered_as_the_core_says() -> Result<()> {
     if !require::have(NEEDS) {
         return Ok(());
     }
-    let mut twin = twin()?;
+    let mut program = program()?;
     let mut sent = 0;
     for row in rows::all() {
-        if Twin::takes(row.frame.len()) {
-            let answer = answered(&mut twin, &row.frame).context(row.name)?;
+        if ShadowProgram::takes(row.frame.len()) {
+            let answer = answered(&mut program, &row.frame).context(row.name)?;
             sent += u64::from(answer.is_some());
         }
     }
     ensure!(sent > 20, "only {sent} were answered");
-    assert_eq!(twin.counters().replied()[Replied::Sent as usize], sent);
+    assert_eq!(program.counters().replied()[Replied::Sent as usize], sent);
     Ok(())
 }
 
@@ -168,7 +168,7 @@ fn a_packet_in_several_buffers_is_answered_if_its_headers_lie_in_the_first() -> 
     if !require::have(NEEDS) {
         return Ok(());
     }
-    let mut twin = twin()?;
+    let mut program = program()?;
     for length in [3400, 3500, 5000, 9000, 30_000] {
         let segment = frames::tcp(40_000, 443).with(|tcp| tcp.data = vec![1; length]);
         let datagram = frames::udp(40_000, 443).with(|udp| udp.data = vec![1; length]);
@@ -177,7 +177,7 @@ fn a_packet_in_several_buffers_is_answered_if_its_headers_lie_in_the_first() -> 
                 frames::ipv4(payload.clone()).frame(),
                 frames::ipv6(payload).frame(),
             ] {
-                let answer = answered(&mut twin, &frame.bytes())?;
+                let answer = answered(&mut program, &frame.bytes())?;
                 assert!(
                     answer.is_some_and(|answer| answer.len() <= 14 + 1280),
                     "{length}"
@@ -192,7 +192,7 @@ fn a_packet_in_several_buffers_is_answered_if_its_headers_lie_in_the_first() -> 
             .then(frames::extension(HOP_BY_HOP, 240))
             .then(frames::extension(DESTINATION_OPTIONS, more))
             .then(frames::authentication(1));
-        silent += u64::from(answered(&mut twin, &packet.frame().bytes())?.is_none());
+        silent += u64::from(answered(&mut program, &packet.frame().bytes())?.is_none());
     }
     ensure!(silent > 10 && silent < 50, "{silent} were not answered");
     Ok(())
@@ -203,14 +203,14 @@ fn only_so_many_are_answered_at_once() -> Result<()> {
     if !require::have(NEEDS) {
         return Ok(());
     }
-    let mut twin = twin()?;
+    let mut program = program()?;
     let frame = frames::ipv4(frames::tcp(40_000, 443)).frame().bytes();
     let begun = Instant::now();
     for _ in 0..1_000 {
-        twin.run(&frame)?;
+        program.run(&frame)?;
     }
     let milliseconds = u64::try_from(begun.elapsed().as_millis())?;
-    let [sent, limited, unanswerable] = twin.counters().replied();
+    let [sent, limited, unanswerable] = program.counters().replied();
     assert_eq!((sent + limited, unanswerable), (1_000, 0));
     ensure!(
         (50..=50 + milliseconds + 1).contains(&sent),

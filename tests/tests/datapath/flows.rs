@@ -29,7 +29,7 @@ use portdemux_common::{
     blocks,
     bucket::{self, SLOTS},
     conntrack::{Event, Relation, Shape, Tuple},
-    counters::{Counter, PORT_PLACES},
+    counters::{Counter, PORT_SLOTS},
     policy::TICK_SHIFT,
     reason::Verdict,
     wire::{Port, Transport},
@@ -106,7 +106,7 @@ impl Core {
     /// What becomes of a frame that came in.
     fn receive(&mut self, frame: &[u8], rules: &Compiled) -> Verdict {
         let seen = self.host(rules).receive(frame);
-        if let Some((port, relation)) = seen.relation().filter(|&(port, _)| port < PORT_PLACES) {
+        if let Some((port, relation)) = seen.relation().filter(|&(port, _)| port < PORT_SLOTS) {
             self.relations.entry(port).or_default()[relation as usize] += 1;
         }
         seen.decision().verdict
@@ -115,7 +115,7 @@ impl Core {
     /// Notes a frame that goes out.
     fn send(&mut self, frame: &[u8], rules: &Compiled) {
         let seen = self.host(rules).send(frame, 0);
-        if let Some((port, counter)) = seen.sent().filter(|&(port, _)| port < PORT_PLACES) {
+        if let Some((port, counter)) = seen.sent().filter(|&(port, _)| port < PORT_SLOTS) {
             self.sent
                 .entry(port)
                 .or_default()
@@ -143,15 +143,15 @@ impl Core {
                 (0..SLOTS)
                     .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
                     .map(move |slot| {
-                        let place = &bucket.slots.entries[slot];
+                        let entry = &bucket.slots.entries[slot];
                         let (received, sent) = (
                             bucket.slots.received[slot].load(),
                             bucket.slots.sent[slot].load(),
                         );
-                        let state = place.status().0;
+                        let state = entry.status().0;
                         (
-                            (place.tuple().words(), is_half_open),
-                            (state, place.outcome(), received, sent),
+                            (entry.tuple().words(), is_half_open),
+                            (state, entry.outcome(), received, sent),
                         )
                     })
             })
@@ -400,12 +400,12 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
     let ports = tables.ports();
     for transport in Transport::ALL {
         for port in 0..=u16::MAX {
-            let place = Port::new(port).index(transport);
-            let relations = host.relations.get(&place).copied().unwrap_or_default();
-            let counted = Relation::ALL.map(|relation| ports[place].of(relation));
+            let slot = Port::new(port).index(transport);
+            let relations = host.relations.get(&slot).copied().unwrap_or_default();
+            let counted = Relation::ALL.map(|relation| ports[slot].of(relation));
             assert_eq!(relations, counted, "{port} of {transport:?}");
-            let sent = host.sent.get(&place).copied().unwrap_or_default();
-            assert_eq!(sent, ports[place].sent, "{port} of {transport:?}");
+            let sent = host.sent.get(&slot).copied().unwrap_or_default();
+            assert_eq!(sent, ports[slot].sent, "{port} of {transport:?}");
         }
     }
     Ok(())

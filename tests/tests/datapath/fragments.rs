@@ -205,7 +205,7 @@ fn generated_fragments_under(inbound: &str) -> Result<()> {
         if seed % ROUND == 0 {
             known.clear();
             bench.basis.image.image.header.generation += 1;
-            bench.twin.set_ruleset(&bench.basis.image)?;
+            bench.program.set_ruleset(&bench.basis.image)?;
         }
         let fragment = Fragment::random(&mut Random::new(seed));
         let frame = fragment.frame();

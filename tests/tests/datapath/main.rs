@@ -1,7 +1,7 @@
 //! The program in the kernel decides about every frame as the host does and as the reference says,
 //! and counts what is to be counted and nothing else.
 //!
-//! The frames go through the twin of the attached program by `BPF_PROG_TEST_RUN`.
+//! The frames go through the shadow program by `BPF_PROG_TEST_RUN`.
 
 mod answers;
 mod flows;
@@ -18,14 +18,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use oracle::{Judgement, Tally, judge};
 use portdemux::{
-    dataplane::twin::{Kind, Twin, TwinRun, actions_of},
+    dataplane::shadow_program::{Kind, ShadowProgram, ShadowRun, actions_of},
     explain::{Basis, agreement},
     rules::{Malformed, Ruleset, file},
 };
 use portdemux_common::{
     blocks,
     reason::{Reason, Verdict},
-    ruleset::{Action, RULE_PLACES},
+    ruleset::{Action, RULE_SLOTS},
     trace::Trace,
     wire::Transport,
 };
@@ -56,7 +56,7 @@ struct Bench {
     ruleset: Ruleset,
     malformed: Verdict,
     basis: Basis<'static>,
-    twin: Twin,
+    program: ShadowProgram,
     /// What the kernel has to have counted.
     tally: Tally,
 }
@@ -65,7 +65,7 @@ impl Bench {
     fn new(text: &str) -> Result<Self> {
         let ruleset = file::parse("rules", text)?;
         let basis = Basis::from_text("rules", text)?;
-        let twin = Twin::load(&basis.image, &Kind::default())?;
+        let program = ShadowProgram::load(&basis.image, &Kind::default())?;
         Ok(Self {
             malformed: match ruleset.defaults().malformed {
                 Malformed::Drop => Verdict::Drop,
@@ -73,7 +73,7 @@ impl Bench {
             },
             ruleset,
             basis,
-            twin,
+            program,
             tally: Tally::default(),
         })
     }
@@ -107,11 +107,11 @@ impl Bench {
             host == (answer.clone(), judgement),
             "expected {answer:?}, {judgement:?}\n  the host {host:?}"
         );
-        if !Twin::takes(frame.len()) {
+        if !ShadowProgram::takes(frame.len()) {
             return Ok(());
         }
-        self.basis.lend_state(&self.twin);
-        let run = self.twin.run(frame)?;
+        self.basis.lend_state(&self.program);
+        let run = self.program.run(frame)?;
         let differences = agreement::differences(&explained, &run);
         ensure!(differences.is_empty(), "they differ in {differences:?}");
         let kernel = said(&run)?;
@@ -131,12 +131,12 @@ impl Bench {
 
     /// Holds every counter in the kernel to the frames that were checked.
     fn check_counters(&self) -> Result<()> {
-        self.check_counters_of(RULE_PLACES)
+        self.check_counters_of(RULE_SLOTS)
     }
 
     /// The same, but of the rules only the first few.
     fn check_counters_of(&self, rules: usize) -> Result<()> {
-        let counters = self.twin.counters();
+        let counters = self.program.counters();
         ensure!(counters.lookups().is_empty(), "no socket was looked up");
         let counted = Tally::read(counters, rules);
         ensure!(
@@ -149,7 +149,7 @@ impl Bench {
 }
 
 /// What the kernel wrote down, without a word of the host's parser.
-fn said(run: &TwinRun) -> Result<(Answer, Judgement)> {
+fn said(run: &ShadowRun) -> Result<(Answer, Judgement)> {
     let trace = &run.trace;
     let class = match trace.class {
         0 => Class::Ports,
@@ -223,7 +223,7 @@ fn rows_under(text: &str) -> Result<()> {
     // With and without blocks of counters of the CPU's own.
     for own in [blocks::OWN, 0] {
         let mut bench = Bench::new(text)?;
-        bench.twin.counters().allot(own);
+        bench.program.counters().allot(own);
         for row in rows::all() {
             assert_eq!(reference::answer(&row.frame), row.expected, "{}", row.name);
             bench
@@ -257,7 +257,7 @@ fn generated_by(generator: &Generator, count: u64, text: &str) -> Result<()> {
     let mut bench = Bench::new(text)?;
     // Some of the ports get blocks of the CPU's own, and some do not.
     let reserved = usize::try_from(blocks::RESERVED)?;
-    bench.twin.counters().allot(reserved + 8);
+    bench.program.counters().allot(reserved + 8);
     let mut dropped = 0;
     for seed in 0..count {
         let frame = generator.frame(seed);
@@ -525,13 +525,13 @@ fn a_ruleset_that_is_replaced_leaves_the_counters_and_decides_at_once() -> Resul
         Basis::from_text("drop", SOME_PORTS_DROPPED)?,
         Basis::from_text("pass", NO_RULES)?,
     );
-    let mut twin = Twin::load(&drop.image, &Kind::default())?;
+    let mut program = ShadowProgram::load(&drop.image, &Kind::default())?;
     for generation in 1..=10 {
         let basis = if generation % 2 == 0 { &drop } else { &pass };
         let mut image = basis.image.image.clone();
         image.header.generation = generation;
-        twin.set_ruleset(&image)?;
-        let run = twin.run(&frame)?;
+        program.set_ruleset(&image)?;
+        let run = program.run(&frame)?;
         let verdict = if generation % 2 == 0 {
             Verdict::Drop
         } else {
@@ -539,7 +539,7 @@ fn a_ruleset_that_is_replaced_leaves_the_counters_and_decides_at_once() -> Resul
         };
         assert_eq!([run.action], actions_of(verdict), "generation {generation}");
     }
-    let counters = twin.counters();
+    let counters = program.counters();
     let traffic = counters.port(Transport::Tcp, 443);
     assert_eq!((traffic.received.packets, traffic.dropped.packets), (10, 5));
     Ok(())

@@ -1,7 +1,7 @@
 //! Packets that follow one another, while time goes on and rules change: the pipeline on the host and in the kernel decides
 //! about each as the reference model does, which knows flows, rates, fragments and shadows in its own way.
 //!
-//! The twin finds what the host found before each packet, at the same time. The attached programs remember by themselves,
+//! The shadow program finds what the host found before each packet, at the same time. The attached programs remember by themselves,
 //! but at the time that it is.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use portdemux::{
     dataplane::{
         counters::Outcome as Counted,
         flows::shape_with,
-        twin::{Kind, Twin, actions_of},
+        shadow_program::{Kind, ShadowProgram, actions_of},
     },
     rules::file,
 };
@@ -50,16 +50,16 @@ const SEED: u64 = 0x5eed;
 
 /// Holds the kernel to what the host says of a packet, which finds what the host found.
 fn hold(
-    twin: &mut Twin,
+    program: &mut ShadowProgram,
     rules: &Rules,
     names: &Names,
     sequence: &Sequence,
     frame: &[u8],
     agreed: &Agreed,
 ) -> Result<()> {
-    twin.set_ruleset(&rules.compiled)?;
-    twin.set_state(&sequence.state, sequence.time);
-    let run = twin.run(frame)?;
+    program.set_ruleset(&rules.compiled)?;
+    program.set_state(&sequence.state, sequence.time);
+    let run = program.run(frame)?;
     let trace = run.trace;
     let reason = Reason::from_index(trace.reason.into()).context("no such reason")?;
     let kernel = Judgement {
@@ -105,9 +105,9 @@ fn agree(shape: Shape, room: usize, least: u64) -> Result<Came> {
         ..Kind::default()
     };
     let asks_kernel = require::have(NEEDS);
-    let twins = rules.iter().filter(|_| asks_kernel);
-    let mut twins = twins
-        .map(|rules| Twin::load(&rules.compiled, &kind))
+    let programs = rules.iter().filter(|_| asks_kernel);
+    let mut programs = programs
+        .map(|rules| ShadowProgram::load(&rules.compiled, &kind))
         .collect::<Result<Vec<_>>>()?;
     let mut came = Came::default();
     for seed in 0..sequences()? {
@@ -116,14 +116,14 @@ fn agree(shape: Shape, room: usize, least: u64) -> Result<Came> {
         for (number, step) in traffic.take(LENGTH).enumerate() {
             let context = || format!("sequence {seed}, packet {number}: {step:02x?}");
             let changes = seed + u64::try_from(number / ROUND)?;
-            let place = usize::try_from(changes)? % rules.len();
-            let rules = &mut rules[place];
+            let slot = usize::try_from(changes)? % rules.len();
+            let rules = &mut rules[slot];
             let held = sequence.hold(&step, rules, &names, changes);
             if let Some(agreed) = held.with_context(context)? {
-                if let Some(twin) = twins.get_mut(place)
-                    && Twin::takes(step.frame.len())
+                if let Some(program) = programs.get_mut(slot)
+                    && ShadowProgram::takes(step.frame.len())
                 {
-                    hold(twin, rules, &names, &sequence, &step.frame, &agreed)
+                    hold(program, rules, &names, &sequence, &step.frame, &agreed)
                         .with_context(context)?;
                 }
                 let outcome = agreed.outcome;
@@ -240,7 +240,7 @@ fn the_attached_programs_remember_as_the_model_does() -> Result<()> {
                 }
                 continue;
             }
-            if !Twin::takes(step.frame.len()) {
+            if !ShadowProgram::takes(step.frame.len()) {
                 continue;
             }
             let expected = model.receive(&now, &step.frame);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{maps::MapInfo, programs::loaded_programs};
-use portdemux::dataplane::maps::{LOSSES, RULESETS, STEERING};
+use portdemux::dataplane::maps::{REDIRECT_DROPS, RULESETS, STEERING};
 use portdemux_tests::{
     faults::Fault,
     lab::{INTERFACE, Lab},
@@ -28,7 +28,7 @@ struct Made {
 impl Made {
     fn by(bed: &Bed) -> Result<Self> {
         let pin = |name: &str| bed.portdemux.pins().join(name);
-        let maps = [RULESETS, LOSSES, STEERING].map(|name| MapInfo::from_pin(pin(name)));
+        let maps = [RULESETS, REDIRECT_DROPS, STEERING].map(|name| MapInfo::from_pin(pin(name)));
         let maps: Vec<u32> = maps
             .into_iter()
             .map(|map| Ok(map?.id()))

@@ -60,7 +60,7 @@ pub(super) fn build(to: &Path, kernel: &Kernel, programs: &Programs) -> Result<(
         let name = Path::new("objects").join(object.file_name().unwrap_or_default());
         archive.file(&name, 0o644, &read(object)?);
     }
-    for (place, name) in MODULES.iter().enumerate() {
+    for (index, name) in MODULES.iter().enumerate() {
         let is_it = |file: &str| {
             file.split_once(".ko")
                 .is_some_and(|(stem, _)| stem == *name)
@@ -69,7 +69,7 @@ pub(super) fn build(to: &Path, kernel: &Kernel, programs: &Programs) -> Result<(
         let Some(module) = kernels::find(&kernel.modules, &is_it) else {
             continue;
         };
-        let name = format!("modules/{place:02}-{name}.ko");
+        let name = format!("modules/{index:02}-{name}.ko");
         archive.file(Path::new(&name), 0o644, &unpacked(&module)?);
     }
     fs::write(to, archive.finish()).with_context(|| format!("write {}", to.display()))

@@ -21,8 +21,8 @@ const ATTACHED: [&str; 11] = [
     "portdemux_sent",
     "portdemux_look",
     "portdemux_hear",
-    "portdemux_twin",
-    "portdemux_twinf",
+    "shadow_program",
+    "shadow_flows",
     "portdemux_parse",
     "lost_redirect",
 ];
@@ -87,8 +87,8 @@ pub(super) fn write(table: &str) -> Result<()> {
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -56,7 +56,7 @@ impl Host {
         Relation::of(packet.relation)
     }
 
-    /// Every place that has an owner, by its key.
+    /// Every slot that has an owner, by its key.
     fn keys(&self, which: Which) -> Vec<Tuple> {
         let buckets = match which {
             Which::Known => &self.known,
@@ -133,7 +133,7 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
     let stands =
         |(bucket, slot): &(&Bucket<AtomicU64>, usize)| bucket.slots.entries[*slot].tuple() == flow;
     let (bucket, slot) = host.known.iter().flat_map(slots).find(stands).unwrap();
-    let place = &bucket.slots.entries[slot];
+    let entry = &bucket.slots.entries[slot];
     assert_eq!(
         (
             bucket.slots.received[slot].load(),
@@ -141,7 +141,7 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
         ),
         ([3, 180], [1, 60])
     );
-    assert_eq!((place.begun(), place.until()), (5, 7 + 1_000));
+    assert_eq!((entry.begun(), entry.until()), (5, 7 + 1_000));
     assert_eq!(
         [host.event(Event::Begun), host.event(Event::Completed)],
         [1, 1]
@@ -253,7 +253,7 @@ fn what_only_ends_is_not_remembered() {
 }
 
 #[test]
-fn many_threads_on_one_small_table_leave_no_place_half_written() {
+fn many_threads_on_one_small_table_leave_no_slot_half_written() {
     let host = Host::new(2, 2);
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -277,13 +277,13 @@ fn many_threads_on_one_small_table_leave_no_place_half_written() {
         (Which::HalfOpen, &host.half_open, shape.half_open),
     ] {
         for (at, bucket) in (0..).zip(buckets) {
-            for (owner, place) in bucket.owners.iter().zip(&bucket.slots.entries) {
+            for (owner, entry) in bucket.owners.iter().zip(&bucket.slots.entries) {
                 let mark = owner.load(Ordering::Relaxed);
                 if mark == bucket::FREE {
                     continue;
                 }
                 // Whole, and where it is looked for.
-                let hash = place.tuple().hash(shape.seed);
+                let hash = entry.tuple().hash(shape.seed);
                 assert_eq!(
                     (mark, bucket::index(hash, mask)),
                     (bucket::mark(hash), at),

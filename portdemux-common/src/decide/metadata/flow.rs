@@ -60,7 +60,7 @@ impl Metadata {
         let packets = u64::from(segments).max(1);
         let headers = u64::from(self.payload) + 4 * u64::from(self.header);
         let bytes = self.length + (packets - 1) * headers;
-        let port = self.source_place();
+        let port = self.source_slot();
         TrackedPacket::new(
             self.flow().mirrored(),
             self.observed(),

@@ -180,7 +180,7 @@ impl Metadata {
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "indices have 18 bits")]
-    pub const fn source_place(&self) -> u32 {
+    pub const fn source_slot(&self) -> u32 {
         match self.transport() {
             Some(transport) => Port(self.source_port).index(transport) as u32,
             None => u32::MAX,

@@ -124,7 +124,7 @@ impl<P: Packet + ?Sized> Packet for Measured<'_, P> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // What is quoted stands anywhere.
-        let offset = self.packet.place(offset)?;
+        let offset = self.packet.locate(offset)?;
         if offset + N > self.length {
             return None;
         }

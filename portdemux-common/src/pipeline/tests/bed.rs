@@ -20,7 +20,7 @@ use crate::{
     pipeline::{self, Egress, Environment, Hook, Ingress, Scratch},
     policy::{Policy, TICK_SHIFT, Timeouts},
     reason::{Reason, Verdict},
-    ruleset::{self, Action, Claims, Entry, RuleId, RulesetImage, Span, V4Place, span_key},
+    ruleset::{self, Action, Claims, Entry, RuleId, RulesetImage, Span, V4Slot, span_key},
     sources,
     wire::{Port, Transport},
 };
@@ -158,7 +158,7 @@ impl Bed {
             entry,
             shadow,
         };
-        self.image.v4[ruleset::place(hashed, 0, 1)] = V4Place {
+        self.image.v4[ruleset::slot(hashed, 0, 1)] = V4Slot {
             address,
             reserved: 0,
             claims: Claims {
@@ -228,11 +228,10 @@ impl Bed {
             let owners = bucket.owners.iter().zip(&bucket.slots.entries);
             owners.filter(|(owner, _)| owner.load(Ordering::Relaxed) != bucket::FREE)
         });
-        let [(_, place)] = taken.collect::<Vec<_>>()[..] else {
+        let [(_, slot)] = taken.collect::<Vec<_>>()[..] else {
             panic!("there is another number of flows than one");
         };
-        place
-            .until()
+        slot.until()
             .wrapping_sub(Environment::tick(self.on::<true>(&[], 1, &Seen::new())))
     }
 
@@ -364,7 +363,7 @@ impl Memory for Tables {
 }
 
 impl sources::Table for Tables {
-    fn word(&self, _place: u32) -> Option<u64> {
+    fn word(&self, _slot: u32) -> Option<u64> {
         None
     }
 

@@ -17,7 +17,7 @@ use crate::{
     presence::Present,
     recover,
     rules::Destination,
-    steered,
+    socket_groups,
 };
 
 /// The instance whose rules and state are asked.
@@ -126,7 +126,7 @@ impl Asked {
         }
     }
 
-    /// Its maps, for the twin; nothing of an older instance, whose maps are others.
+    /// Its maps, for the shadow program; nothing of an older instance, whose maps are others.
     pub(super) fn own_maps(&self) -> Option<&Maps> {
         self.instance.maps.is_own().then_some(&self.instance.maps)
     }
@@ -141,10 +141,10 @@ impl Asked {
         else {
             return None;
         };
-        let steered = steered::all(&self.instance.maps);
+        let groups = socket_groups::all(&self.instance.maps);
         let transport = explained.parsed.transport.as_slice();
-        let found = steered.iter().find(|steered| steered.name == name);
-        let who = found.map_or_else(|| "none".into(), |steered| steered.who(transport));
+        let found = groups.iter().find(|group| group.name == name);
+        let who = found.map_or_else(|| "none".into(), |group| group.who(transport));
         Some(format!("socket      {name}: {who}"))
     }
 
@@ -164,14 +164,14 @@ impl Asked {
         }
     }
 
-    /// The twin is of this binary's program; what runs on an interface may be older.
+    /// The shadow program is of this binary's program; what runs on an interface may be older.
     fn warn_of_other_versions(&self, context: &Context) {
         const OWN: &str = env!("CARGO_PKG_VERSION");
         for interface in &self.attached {
             if interface.version != OWN {
                 output::warn(
                     format!(
-                        "the program on {} is of version {}, its twin of version {OWN}",
+                        "the program on {} is of version {}, its shadow program of version {OWN}",
                         interface.name, interface.version
                     ),
                     Some(&format!(

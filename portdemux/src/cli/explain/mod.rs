@@ -17,7 +17,7 @@ use super::{Context, output};
 use crate::{
     capture::{Capture, CaptureError},
     control::RulesText,
-    dataplane::twin::{Kind, Twin},
+    dataplane::shadow_program::{Kind, ShadowProgram},
     error::Advice,
     explain::{
         Basis,
@@ -91,12 +91,12 @@ pub(super) struct Args {
     /// next.
     #[arg(long, conflicts_with = "protocol")]
     track: bool,
-    /// Also give each frame to a copy of the program in the kernel, the twin, and fail if it disagrees
+    /// Also give each frame to a copy of the program in the kernel, the shadow program, and fail if it disagrees
     #[arg(long)]
     kernel: bool,
-    /// With --kernel, show what the twin logs about each frame
+    /// With --kernel, show what the shadow program logs about each frame
     ///
-    /// The twin says what it read in the frame, and what it decided by which rule. Its lines stand below the
+    /// The shadow program says what it read in the frame, and what it decided by which rule. Its lines stand below the
     /// frame, in JSON as a list with the key log.
     #[arg(long, requires = "kernel")]
     log: bool,
@@ -265,8 +265,8 @@ fn tell(agreement: &Agreement) {
         output::note(format!(
             "{} explained on the host only: the kernel tries programs on frames of {} to {} bytes",
             counted(agreement.host_only, "frame"),
-            Twin::MIN_FRAME,
-            grouped(Twin::MAX_FRAME as u64)
+            ShadowProgram::MIN_FRAME,
+            grouped(ShadowProgram::MAX_FRAME as u64)
         ));
     }
 }
@@ -321,7 +321,7 @@ fn agreement(
     if !args.kernel {
         return Ok(None);
     }
-    let twin = Twin::load(
+    let program = ShadowProgram::load(
         &basis.image,
         &Kind {
             logs: args.log,
@@ -329,7 +329,7 @@ fn agreement(
             flows_seed: basis.flows_seed(),
         },
     )?;
-    Ok(Some(Agreement::new(twin)))
+    Ok(Some(Agreement::new(program)))
 }
 
 /// The rules of the file, or those in force with what the instance remembers.

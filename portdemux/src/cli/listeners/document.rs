@@ -151,7 +151,7 @@ fn process(holder: &Holder) -> Process<'_> {
 fn part(part: &Part) -> PartReport<'_> {
     let (mut ports, mut to, mut interface) = (Vec::new(), None, None);
     match &part.reach {
-        Reach::Steered { ports: steered, .. } => {
+        Reach::Socket { ports: steered, .. } => {
             ports = steered.iter().map(ToString::to_string).collect();
         }
         Reach::Elsewhere {

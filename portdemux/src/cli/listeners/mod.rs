@@ -149,7 +149,7 @@ const fn rank(reach: &Reach) -> u8 {
     match reach {
         Reach::Direct { .. }
         | Reach::Sources { .. }
-        | Reach::Steered { .. }
+        | Reach::Socket { .. }
         | Reach::Unwatched { .. } => 0,
         Reach::Replies { .. } => 1,
         Reach::Elsewhere { .. } | Reach::Refused { .. } => 2,

@@ -121,7 +121,7 @@ fn reach(parts: &[Part]) -> String {
             let (unwatched, mut parts): (Vec<&Part>, Vec<&Part>) =
                 parts.iter().partition(is_unwatched);
             parts.sort_by_key(|part| {
-                let is_whole = part.peers.is_none() && !matches!(part.reach, Reach::Steered { .. });
+                let is_whole = part.peers.is_none() && !matches!(part.reach, Reach::Socket { .. });
                 (is_whole, part.addresses.len(), Reverse(rank(&part.reach)))
             });
             let (last, exceptions) = match parts.split_last() {
@@ -168,7 +168,7 @@ fn phrase(reach: &Reach) -> String {
         Reach::Direct { rule: None } => "directly".into(),
         Reach::Direct { rule: Some(rule) } => format!("directly, rule {rule}"),
         Reach::Sources { rule } => format!("from some sources, rule {rule}"),
-        Reach::Steered { rule, ports } => {
+        Reach::Socket { rule, ports } => {
             let ports = listed(ports, ADDRESSES);
             format!("through sk_lookup from {ports}, rule {rule}")
         }
@@ -267,7 +267,7 @@ mod tests {
              directly, rule web"
         );
         let ports = ["443/tcp", "80/tcp", "81/tcp"].map(|port| port.parse().unwrap());
-        let steered = Reach::Steered {
+        let steered = Reach::Socket {
             rule: "web".into(),
             ports: ports.into(),
         };

@@ -4,7 +4,7 @@
 //! a reader that has enough. Any other failure is kept for the end, when the work is done.
 //!
 //! What a verb says is held back until it has given up its lock, as a terminal or a pipe that takes nothing
-//! would else keep every other change from being made, and one on trial from being undone.
+//! would else keep every other change from being made, and an unconfirmed one from being undone.
 
 use std::{
     io::{self, Write as _},

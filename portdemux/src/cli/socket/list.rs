@@ -9,7 +9,7 @@ use crate::{
         output::{Align, Table},
     },
     rules::{Destination, destination::SocketName},
-    steered::{self, Steered, SteeredSocket},
+    socket_groups::{self, MemberSocket, SocketGroup},
 };
 
 /// Show the sockets that rules hand packets to
@@ -46,8 +46,8 @@ pub(in crate::cli) struct Member {
     cookie: u64,
 }
 
-impl From<&SteeredSocket> for Member {
-    fn from(socket: &SteeredSocket) -> Self {
+impl From<&MemberSocket> for Member {
+    fn from(socket: &MemberSocket) -> Self {
         let holder = socket.holder.as_ref();
         Self {
             protocol: socket.member.transport.name(),
@@ -63,23 +63,23 @@ impl From<&SteeredSocket> for Member {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
     let in_force = context.in_force(&instance)?;
-    let rules_of = |steered: &Steered| -> Vec<String> {
+    let rules_of = |group: &SocketGroup| -> Vec<String> {
         let rules = in_force.ruleset.rules().iter();
         let named = rules
-            .filter(|rule| matches!(&rule.to, Destination::Socket(name) if *name == steered.name));
+            .filter(|rule| matches!(&rule.to, Destination::Socket(name) if *name == group.name));
         named.map(|rule| rule.name.clone()).collect()
     };
-    let mut all = steered::all(&instance.maps);
+    let mut all = socket_groups::all(&instance.maps);
     all.sort_by(|one, other| one.name.cmp(&other.name));
     if args.json {
-        let sockets = all.iter().map(|steered| Group {
-            name: steered.name.to_string(),
-            found_by: match steered.name {
+        let sockets = all.iter().map(|group| Group {
+            name: group.name.to_string(),
+            found_by: match group.name {
                 SocketName::Address(_) => "address",
                 SocketName::Name(_) => "name",
             },
-            rules: rules_of(steered),
-            members: steered.members.iter().map(Member::from).collect(),
+            rules: rules_of(group),
+            members: group.members.iter().map(Member::from).collect(),
         });
         let report = Report {
             instance: context.paths.instance.to_string(),
@@ -102,14 +102,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .column("PROCESS", Align::Left, 0)
         .column("FD", Align::Right, 3)
         .column("RULES", Align::Left, 2);
-    for steered in &all {
-        let rules = match rules_of(steered).as_slice() {
+    for group in &all {
+        let rules = match rules_of(group).as_slice() {
             [] => "–".into(),
             [rule] => rule.clone(),
             [first, others @ ..] => format!("{first} and {} more", others.len()),
         };
-        let name = steered.name.to_string();
-        if steered.members.is_empty() {
+        let name = group.name.to_string();
+        if group.members.is_empty() {
             table.row([
                 name.clone(),
                 "–".into(),
@@ -119,7 +119,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 rules.clone(),
             ]);
         }
-        for socket in &steered.members {
+        for socket in &group.members {
             let unknown = || "–".to_owned();
             let holder = socket.holder.as_ref();
             let address = socket.address.map(|address| address.to_string());

@@ -155,9 +155,9 @@ fn room(lines: usize, wanted: &[usize]) -> Vec<usize> {
 fn shared(lines: usize, wanted: &[usize]) -> Vec<usize> {
     let fair = lines / wanted.len();
     let mut given: Vec<usize> = wanted.iter().map(|&wanted| wanted.min(fair)).collect();
-    for (place, &wanted) in wanted.iter().enumerate() {
+    for (slot, &wanted) in wanted.iter().enumerate() {
         let left = lines - given.iter().sum::<usize>();
-        given[place] += left.min(wanted - given[place]);
+        given[slot] += left.min(wanted - given[slot]);
     }
     given
 }

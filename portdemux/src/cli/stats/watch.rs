@@ -94,8 +94,8 @@ struct Watched {
 
 impl Watched {
     fn open(context: &Context) -> Result<Self> {
-        let places = context.paths.as_found();
-        let context = context.at(places.unwrap_or_else(|_| context.paths.clone()));
+        let paths = context.paths.as_found();
+        let context = context.at(paths.unwrap_or_else(|_| context.paths.clone()));
         Ok(Self {
             instance: context.open()?,
             context,
@@ -112,8 +112,8 @@ impl Watched {
     /// It was not there at the last look either, or it cannot be opened.
     fn is_there(&mut self) -> Result<bool> {
         self.is_another = false;
-        let places = self.context.paths.as_found()?;
-        if self.instance.maps.are_pinned(&places.pins())? {
+        let paths = self.context.paths.as_found()?;
+        if self.instance.maps.are_pinned(&paths.pins())? {
             self.is_missing = false;
             return Ok(true);
         }

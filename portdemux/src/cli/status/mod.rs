@@ -25,7 +25,7 @@ use crate::{
     figures::{grouped, rate, size},
     instance::Instance,
     rules::duration::seconds,
-    unconfirmed::{self, Standing, UnconfirmedChange},
+    unconfirmed::{self, Status, UnconfirmedChange},
 };
 
 /// How long rates are measured.
@@ -79,7 +79,7 @@ struct Waiting {
     tries: u32,
     last_error: Option<String>,
     #[serde(skip)]
-    standing: Standing,
+    status: Status,
 }
 
 #[derive(Serialize)]
@@ -114,44 +114,44 @@ impl From<&AttachedInterface> for Interface {
 impl Waiting {
     /// What waits, or waited.
     fn of(unconfirmed: &UnconfirmedChange, instance: &Instance) -> Self {
-        let standing = unconfirmed.standing(&instance.maps);
+        let status = unconfirmed.status(&instance.maps);
         let tries = unconfirmed.tries(&instance.paths);
-        let left = match standing {
-            Standing::Waits(left) => left,
-            Standing::Overdue | Standing::Undone | Standing::Void => Duration::ZERO,
+        let left = match status {
+            Status::Waiting(left) => left,
+            Status::Overdue | Status::Undone | Status::Void => Duration::ZERO,
         };
         Self {
             generation: unconfirmed.generation,
             seconds_left: left.as_secs_f64(),
-            overdue: standing == Standing::Overdue,
+            overdue: status == Status::Overdue,
             guarded: unconfirmed::is_guarded(&instance.paths).ok(),
             tries: tries.count,
             last_error: (tries.count > 0).then_some(tries.error),
-            standing,
+            status,
         }
     }
 
     /// Whether it waits still.
     fn is_in_force(&self) -> bool {
-        matches!(self.standing, Standing::Waits(_) | Standing::Overdue)
+        matches!(self.status, Status::Waiting(_) | Status::Overdue)
     }
 
     fn say(&self, context: &Context) {
         let command = context.command();
         let generation = self.generation;
-        match self.standing {
-            Standing::Waits(_) if self.guarded == Some(false) => output::warn(
+        match self.status {
+            Status::Waiting(_) if self.guarded == Some(false) => output::warn(
                 format!(
                     "generation {generation} waits for its confirmation, and the process is gone that would undo it: the next \
                      change does, once its time is over"
                 ),
                 Some(&format!("{command} confirm, or {command} confirm --undo")),
             ),
-            Standing::Waits(left) => context.output.line(format!(
+            Status::Waiting(left) => context.output.line(format!(
                 "generation {generation} is undone in {}, unless: {command} confirm",
                 seconds(left)
             )),
-            Standing::Overdue => {
+            Status::Overdue => {
                 let tried = match (self.tries, &self.last_error) {
                     (1, Some(error)) => format!(": undoing it failed: {error}"),
                     (tries, Some(error)) => {
@@ -166,17 +166,17 @@ impl Waiting {
                     Some(&format!("{command} confirm --undo")),
                 );
             }
-            Standing::Undone => output::note(format!(
+            Status::Undone => output::note(format!(
                 "generation {generation} was not confirmed in time: the rules before it are in force again"
             )),
-            Standing::Void => {}
+            Status::Void => {}
         }
     }
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let places = &context.paths;
+    let slots = &context.paths;
     let in_force = context.in_force(&instance);
     let known = in_force.as_ref().ok();
     let in_sync = known.and_then(|known| change::is_in_sync(&instance, known));
@@ -187,7 +187,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let fell_back = known.is_some_and(|known| context.fell_back(known));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
-    let unconfirmed = UnconfirmedChange::read(places)?;
+    let unconfirmed = UnconfirmedChange::read(slots)?;
     let unconfirmed = unconfirmed.map(|unconfirmed| Waiting::of(&unconfirmed, &instance));
     let before = attached::interfaces(&instance)?;
     let flows = instance.maps.flows().unwrap_or_else(|error| {
@@ -198,12 +198,12 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let destinations = reach::destinations(&instance.maps)?;
     let used = reach::used(in_force.as_ref().ok());
     let lost = instance.maps.lost();
-    let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(places, ruleset));
+    let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(slots, ruleset));
     let sockets = Sockets::read(&instance, ruleset);
     let answers = answers(&instance.maps);
     if args.json {
         let report = Report {
-            instance: places.instance.to_string(),
+            instance: slots.instance.to_string(),
             generation: instance.maps.generation().0,
             rules,
             source,
@@ -212,7 +212,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
             fell_back,
             undone: unconfirmed
                 .as_ref()
-                .filter(|waiting| waiting.standing == Standing::Undone)
+                .filter(|waiting| waiting.status == Status::Undone)
                 .map(|waiting| waiting.generation),
             pending: unconfirmed.filter(Waiting::is_in_force),
             interfaces: before.iter().map(Interface::from).collect(),
@@ -234,7 +234,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let source = where_from(source, in_sync);
     context.output.line(format!(
         "{}   generation {}   {count}{source}",
-        places.instance,
+        slots.instance,
         instance.maps.generation().0
     ));
     if fell_back {
@@ -406,7 +406,7 @@ fn table(before: &[AttachedInterface], after: &[AttachedInterface], seconds: f64
     for now in after {
         let then = before
             .iter()
-            .find(|then| then.place == now.place)
+            .find(|then| then.slot == now.slot)
             .unwrap_or(now);
         let per_second = |new: u64, old: u64| rate(new.saturating_sub(old) as f64 / seconds);
         let hook = match now.state {

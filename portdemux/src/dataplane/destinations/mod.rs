@@ -1,6 +1,6 @@
-//! The destinations that rules name, and their places in the maps of targets.
+//! The destinations that rules name, and their slots in the maps of targets.
 //!
-//! A destination keeps its place for as long as some rule in force names it, as rules keep their ids: so a
+//! A destination keeps its slot for as long as some rule in force names it, as rules keep their ids: so a
 //! change of rules changes nothing that a packet meets under the rules before.
 
 mod advice;
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use portdemux_common::{
-    destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES, Target},
+    destination::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS, Target},
     ruleset::RulesetImage,
     state::{Ledger, Mode},
 };
@@ -73,7 +73,7 @@ pub struct Reached {
     index: Option<u32>,
 }
 
-/// Puts what has returned back to the places of destinations of the ruleset in force, and says what that
+/// Puts what has returned back to the slots of destinations of the ruleset in force, and says what that
 /// was: interfaces, as they are written in rules. Interfaces whose MAC address is another get that.
 ///
 /// # Errors
@@ -106,13 +106,13 @@ pub fn reconcile(writer: &Writer) -> Result<Vec<Destination>> {
 pub fn is_any_stale(maps: &Maps) -> Result<bool> {
     let needed = maps.needed_in_force();
     let present = maps.neighbours()?;
-    for (&place, destination) in &needed.destinations {
+    for (&slot, destination) in &needed.destinations {
         let Destination::Interface(name) = destination else {
             continue;
         };
         let found = present.iter().find(|interface| interface.name == *name);
         if let Some(interface) = found
-            && !maps.targets.has_device(place, interface)?
+            && !maps.targets.has_device(slot, interface)?
         {
             return Ok(true);
         }
@@ -163,11 +163,11 @@ fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<Reached>> {
     }
     let present = maps.neighbours()?;
     let mut states = Vec::new();
-    for (&place, destination) in &needed.destinations {
+    for (&slot, destination) in &needed.destinations {
         let Destination::Interface(name) = destination else {
             continue;
         };
-        let device = maps.targets.device(place)?;
+        let device = maps.targets.device(slot)?;
         let state = if device.is_some() {
             State::Ready
         } else if present.iter().any(|interface| interface.name == *name) {
@@ -189,24 +189,24 @@ fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<Reached>> {
 }
 
 impl Maps {
-    /// The destinations of an image that is in force, by place.
+    /// The destinations of an image that is in force, by slot.
     #[must_use]
     pub fn destinations(&self, image: &RulesetImage) -> Destinations {
         let count = image.header.targets as usize;
-        let places = placed::places(image.targets.get(..count).unwrap_or(&image.targets));
-        let known = places.into_iter().filter_map(|place| {
-            let name = text(bytemuck::cast_slice(&self.destination_name(place)));
-            Some((place, name.parse().ok()?))
+        let slots = placed::slots(image.targets.get(..count).unwrap_or(&image.targets));
+        let known = slots.into_iter().filter_map(|slot| {
+            let name = text(bytemuck::cast_slice(&self.destination_name(slot)));
+            Some((slot, name.parse().ok()?))
         });
         known.collect()
     }
 
-    /// Gives the destinations of an image their places: those that they have in the ruleset in force, else
+    /// Gives the destinations of an image their slots: those that they have in the ruleset in force, else
     /// free ones. Returns the new ones.
     ///
     /// # Errors
     ///
-    /// No place is free.
+    /// No slot is free.
     pub(super) fn assign_destinations(
         &self,
         image: &mut RulesetImage,
@@ -215,39 +215,39 @@ impl Maps {
         if destinations.is_empty() {
             return Ok(Destinations::new());
         }
-        let taken = self.places_in_force();
+        let taken = self.slots_in_force();
         let known: HashMap<DestinationName, u32> = taken
             .iter()
-            .map(|&place| (self.destination_name(place), place))
+            .map(|&slot| (self.destination_name(slot), slot))
             .collect();
         let mut free = (0..)
-            .take(DESTINATION_PLACES)
-            .filter(|place| !taken.contains(place));
-        let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+            .take(DESTINATION_SLOTS)
+            .filter(|slot| !taken.contains(slot));
+        let mut slots: BTreeMap<u32, u32> = BTreeMap::new();
         let (mut all, mut new) = (Destinations::new(), Destinations::new());
         for (&before, destination) in &*destinations {
-            let place = if let Some(&place) = known.get(&padded(destination)) {
-                place
+            let slot = if let Some(&slot) = known.get(&padded(destination)) {
+                slot
             } else {
-                let place = free.next().context(
+                let slot = free.next().context(
                     "no place is free for a new destination while the old ones are in force",
                 )?;
-                new.insert(place, destination.clone());
-                place
+                new.insert(slot, destination.clone());
+                slot
             };
-            places.insert(before, place);
-            all.insert(place, destination.clone());
+            slots.insert(before, slot);
+            all.insert(slot, destination.clone());
         }
-        placed::relocate(image, |place| places.get(&place).copied().unwrap_or(place));
+        placed::relocate(image, |slot| slots.get(&slot).copied().unwrap_or(slot));
         *destinations = all;
         Ok(new)
     }
 
-    /// Writes down what the destinations at some places are called; nothing may use the places.
+    /// Writes down what the destinations at some slots are called; nothing may use the slots.
     pub(super) fn enter_destinations(&self, new: &Destinations) {
-        for (&place, destination) in new {
-            self.ledger.write(name_offset(place), &padded(destination));
-            self.redirect_drops.reset(place);
+        for (&slot, destination) in new {
+            self.ledger.write(name_offset(slot), &padded(destination));
+            self.redirect_drops.reset(slot);
         }
     }
 
@@ -265,7 +265,7 @@ impl Maps {
     ) -> Result<()> {
         let new = prepared.new_destinations();
         if !new.is_empty() {
-            // What decided by rules before the last change may still count at a place that was theirs.
+            // What decided by rules before the last change may still count at a slot that was theirs.
             quiesce::wait_for_programs().context("wait for running programs to end")?;
             self.enter_destinations(new);
         }
@@ -275,7 +275,7 @@ impl Maps {
             .map(drop)
     }
 
-    /// Clears the places that the ruleset before needed and the one in force does not.
+    /// Clears the slots that the ruleset before needed and the one in force does not.
     ///
     /// # Errors
     ///
@@ -302,7 +302,7 @@ impl Maps {
         self.know_targets(staged, &needed)
     }
 
-    /// Fills the places that a ruleset needs.
+    /// Fills the slots that a ruleset needs.
     pub(super) fn fill_targets(
         &self,
         needed: &Needed,
@@ -327,12 +327,8 @@ impl Maps {
         }
         let all = before.destinations.iter().chain(&needed.destinations);
         let mut targets = Vec::new();
-        for (&place, destination) in all {
-            targets.extend(
-                self.targets
-                    .key(place, destination)?
-                    .map(|key| (key, place)),
-            );
+        for (&slot, destination) in all {
+            targets.extend(self.targets.key(slot, destination)?.map(|key| (key, slot)));
         }
         self.redirect_drops.know(&targets)
     }
@@ -348,9 +344,9 @@ impl Maps {
     }
 
     fn is_attached_in(&self, mode: Mode) -> Result<bool> {
-        for (place, interface) in self.interfaces() {
+        for (slot, interface) in self.interfaces() {
             if interface.mode == mode as u32
-                && is_there(&self.directory.join(format!("link{place}")))?
+                && is_there(&self.directory.join(format!("link{slot}")))?
             {
                 return Ok(true);
             }
@@ -374,13 +370,13 @@ impl Maps {
         interface::xmit_support().ok().flatten().unwrap_or_default()
     }
 
-    /// Takes all CPUs off their places, before a program is attached in generic mode.
+    /// Takes all CPUs off their slots, before a program is attached in generic mode.
     pub(super) fn leave_cpus(&self) -> Result<()> {
         let needed = self.needed_in_force();
         self.targets.leave_cpus(needed.cpus.keys())
     }
 
-    /// The destinations of the ruleset in force, by place.
+    /// The destinations of the ruleset in force, by slot.
     #[must_use]
     pub fn destinations_in_force(&self) -> Destinations {
         if self.header().targets == 0 {
@@ -410,22 +406,22 @@ impl Maps {
         }
     }
 
-    /// The places of destinations that the ruleset in force uses.
-    fn places_in_force(&self) -> HashSet<u32> {
+    /// The slots of destinations that the ruleset in force uses.
+    fn slots_in_force(&self) -> HashSet<u32> {
         let image = self.image();
         let targets = image.targets.iter().take(image.header.targets as usize);
-        targets.filter_map(Target::place).collect()
+        targets.filter_map(Target::slot).collect()
     }
 
-    fn destination_name(&self, place: u32) -> DestinationName {
+    fn destination_name(&self, slot: u32) -> DestinationName {
         let mut name = DestinationName::default();
-        self.ledger.read(name_offset(place), &mut name);
+        self.ledger.read(name_offset(slot), &mut name);
         name
     }
 }
 
-const fn name_offset(place: u32) -> usize {
-    offset_of!(Ledger, destinations) + place as usize * DESTINATION_NAME_LENGTH
+const fn name_offset(slot: u32) -> usize {
+    offset_of!(Ledger, destinations) + slot as usize * DESTINATION_NAME_LENGTH
 }
 
 fn padded(destination: &Destination) -> DestinationName {

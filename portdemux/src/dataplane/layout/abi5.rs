@@ -8,7 +8,7 @@ use portdemux_common::{
 };
 
 use super::{
-    AddressLayout, Counters, Directory, FlowCounters, KEPT_PLACES, Layout, LedgerLayout, OwnBlocks,
+    AddressLayout, Counters, Directory, FlowCounters, KEPT_SLOTS, Layout, LedgerLayout, OwnBlocks,
     Tables,
 };
 use crate::{dataplane::mapped::Mapped, image};
@@ -31,7 +31,7 @@ const TABLES: [usize; Part::COUNT] = [
 ];
 const V4: usize = Part::V4 as usize;
 const V6: usize = Part::V6 as usize;
-const PLACES: AddressLayout = AddressLayout {
+const SLOTS: AddressLayout = AddressLayout {
     v4: (12, 4),
     v6: (24, 16),
 };
@@ -59,7 +59,7 @@ pub(super) fn read_image(rulesets: &Mapped, generation: Generation) -> Box<Rules
             rulesets.read(start + from, &mut words[table]);
         }
     }
-    PLACES.read(
+    SLOTS.read(
         rulesets,
         [V4, V6].map(|part| start + TABLES[part]),
         &mut image,
@@ -73,37 +73,37 @@ pub(super) const LAYOUT: Layout = Layout {
     counters: Counters {
         bytes: 10_756_096,
         interfaces: 0,
-        interface_places: 64,
-        verdict_places: 4,
-        reason_places: 64,
+        interface_slots: 64,
+        verdict_slots: 4,
+        reason_slots: 64,
         rules: 262_144,
         rules_dropped: 2_359_296,
-        rule_places: 131_072,
+        rule_slots: 131_072,
         ports: 4_456_448,
         ports_dropped: 7_602_176,
         replied: 10_747_904,
-        replied_places: 512,
+        replied_slots: 512,
         lookups: 10_752_000,
         tallies: 0,
     },
     flow_counters: FlowCounters {
         bytes: 9_441_280,
         relations: 0,
-        relation_places: 4,
+        relation_slots: 4,
         sent: 6_291_456,
         events: 9_437_184,
-        event_places: 512,
+        event_slots: 512,
     },
     ledger: LedgerLayout {
         bytes: LEDGER_BYTES,
         interfaces: 0,
-        interface_places: 64,
+        interface_slots: 64,
         interface_bytes: 56,
         rules: 3_584,
-        rule_places: 131_072,
+        rule_slots: 131_072,
         rule_name_bytes: 64,
         destinations: 8_392_192,
-        destination_places: 8_192,
+        destination_slots: 8_192,
         destination_name_bytes: 64,
         flows: LEDGER_BYTES - 16,
     },
@@ -120,8 +120,8 @@ pub(super) const LAYOUT: Layout = Layout {
 const LEDGER_BYTES: u64 = 8_392_192 + 8_192 * 64 + 16;
 
 /// All maps that a newer instance can go on with hold what they held when their contents were first numbered.
-const fn kept() -> [u64; KEPT_PLACES] {
-    let mut numbers = [0; KEPT_PLACES];
+const fn kept() -> [u64; KEPT_SLOTS] {
+    let mut numbers = [0; KEPT_SLOTS];
     let mut at = 0;
     while at < 13 {
         numbers[at] = 1;

@@ -13,7 +13,7 @@ pub(super) const OWN_BLOCKS: OwnBlocks = OwnBlocks {
 
 pub(super) const TABLES: Tables = Tables { value_bytes: 8 };
 
-pub(super) const PLACES: AddressLayout = AddressLayout {
+pub(super) const SLOTS: AddressLayout = AddressLayout {
     v4: (16, 8),
     v6: (24, 16),
 };

@@ -8,8 +8,8 @@ mod abi5;
 mod abi6;
 mod buckets;
 mod earlier;
-mod places;
 mod runs;
+mod slots;
 mod translated;
 
 use std::{mem::offset_of, path::Path};
@@ -21,25 +21,25 @@ use portdemux_common::{
     ABI, blocks,
     conntrack::Shape,
     counters::{
-        self, Counter, EVENT_PLACES, FlowLayout, MAX_INTERFACES, PORT_PLACES, REASON_PLACES,
-        REPLIED_PLACES, TALLIES, Tallies, VERDICT_PLACES,
+        self, Counter, EVENT_SLOTS, FlowLayout, MAX_INTERFACES, PORT_SLOTS, REASON_SLOTS,
+        REPLIED_SLOTS, TALLIES, Tallies, VERDICT_SLOTS,
     },
-    destination::{DESTINATION_NAME_LENGTH, DESTINATION_PLACES},
-    ruleset::{RULE_PLACES, RulesetImage, Rulesets},
+    destination::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS},
+    ruleset::{RULE_SLOTS, RulesetImage, Rulesets},
     state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
 };
 
 pub(super) use self::{
     earlier::{CARRIED, CounterSet, Earlier, write_carried},
-    places::AddressLayout,
     runs::Runs,
+    slots::AddressLayout,
     translated::Translated,
 };
 use super::{
     flows::{FLOWS, HALF_OPEN},
     mapped::Mapped,
     maps::{
-        self, ANSWERS, CPUS, DEVICES, FRAGMENTS, LIMITS, LOSSES, MACS, SOCKETS, STEERING,
+        self, ANSWERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, REDIRECT_DROPS, SOCKETS, STEERING,
         TARGET_PLACES, XSKS,
     },
 };
@@ -65,13 +65,13 @@ pub(super) const KEPT: [(&str, u32); 13] = [
     (XSKS, 1),
     (SOCKETS, 1),
     (STEERING, 1),
-    (LOSSES, 1),
+    (REDIRECT_DROPS, 1),
     (TARGET_PLACES, 1),
     (FLOWS, 2),
     (HALF_OPEN, 2),
 ];
-/// Places for the numbers of their contents: more than there are maps.
-const KEPT_PLACES: usize = 32;
+/// Slots for the numbers of their contents: more than there are maps.
+const KEPT_SLOTS: usize = 32;
 
 /// Where things stand in the maps of an instance: offsets, sizes and counts in bytes and elements. A newer one has
 /// more behind these; what an older one does not say is zero.
@@ -87,7 +87,7 @@ pub(super) struct Layout {
     /// Of what only the control plane reads and writes.
     pub(super) ledger: LedgerLayout,
     /// The numbers of the contents of [`KEPT`] maps; 0 for a map that the instance does not have.
-    pub(super) kept: [u64; KEPT_PLACES],
+    pub(super) kept: [u64; KEPT_SLOTS],
     /// Of the blocks of counters that each CPU has.
     pub(super) own_blocks: OwnBlocks,
     /// Of the tables of rulesets.
@@ -127,16 +127,16 @@ pub(super) struct Tables {
 pub(super) struct Counters {
     pub(super) bytes: u64,
     pub(super) interfaces: u64,
-    pub(super) interface_places: u64,
-    pub(super) verdict_places: u64,
-    pub(super) reason_places: u64,
+    pub(super) interface_slots: u64,
+    pub(super) verdict_slots: u64,
+    pub(super) reason_slots: u64,
     pub(super) rules: u64,
     pub(super) rules_dropped: u64,
-    pub(super) rule_places: u64,
+    pub(super) rule_slots: u64,
     pub(super) ports: u64,
     pub(super) ports_dropped: u64,
     pub(super) replied: u64,
-    pub(super) replied_places: u64,
+    pub(super) replied_slots: u64,
     pub(super) lookups: u64,
     /// How many rules or ports share a block, in which what was dropped of them follows what came; 0 if all that
     /// was dropped stands apart.
@@ -149,10 +149,10 @@ pub(super) struct Counters {
 pub(super) struct FlowCounters {
     pub(super) bytes: u64,
     pub(super) relations: u64,
-    pub(super) relation_places: u64,
+    pub(super) relation_slots: u64,
     pub(super) sent: u64,
     pub(super) events: u64,
-    pub(super) event_places: u64,
+    pub(super) event_slots: u64,
 }
 
 /// Where names stand in the ledger.
@@ -161,13 +161,13 @@ pub(super) struct FlowCounters {
 pub(super) struct LedgerLayout {
     pub(super) bytes: u64,
     pub(super) interfaces: u64,
-    pub(super) interface_places: u64,
+    pub(super) interface_slots: u64,
     pub(super) interface_bytes: u64,
     pub(super) rules: u64,
-    pub(super) rule_places: u64,
+    pub(super) rule_slots: u64,
     pub(super) rule_name_bytes: u64,
     pub(super) destinations: u64,
-    pub(super) destination_places: u64,
+    pub(super) destination_slots: u64,
     pub(super) destination_name_bytes: u64,
     pub(super) flows: u64,
 }
@@ -178,37 +178,37 @@ pub(super) const OWN: Layout = Layout {
     counters: Counters {
         bytes: size_of::<counters::Layout>() as u64,
         interfaces: offset_of!(counters::Layout, interfaces) as u64,
-        interface_places: MAX_INTERFACES as u64,
-        verdict_places: VERDICT_PLACES as u64,
-        reason_places: REASON_PLACES as u64,
+        interface_slots: MAX_INTERFACES as u64,
+        verdict_slots: VERDICT_SLOTS as u64,
+        reason_slots: REASON_SLOTS as u64,
         rules: offset_of!(counters::Layout, rules) as u64,
         rules_dropped: (offset_of!(counters::Layout, rules) + offset_of!(Tallies, dropped)) as u64,
-        rule_places: RULE_PLACES as u64,
+        rule_slots: RULE_SLOTS as u64,
         ports: offset_of!(counters::Layout, ports) as u64,
         ports_dropped: (offset_of!(counters::Layout, ports) + offset_of!(Tallies, dropped)) as u64,
         replied: offset_of!(counters::Layout, replied) as u64,
-        replied_places: REPLIED_PLACES as u64,
+        replied_slots: REPLIED_SLOTS as u64,
         lookups: offset_of!(counters::Layout, lookups) as u64,
         tallies: TALLIES as u64,
     },
     flow_counters: FlowCounters {
         bytes: size_of::<FlowLayout>() as u64,
         relations: offset_of!(FlowLayout, relations) as u64,
-        relation_places: 4,
+        relation_slots: 4,
         sent: offset_of!(FlowLayout, sent) as u64,
         events: offset_of!(FlowLayout, events) as u64,
-        event_places: EVENT_PLACES as u64,
+        event_slots: EVENT_SLOTS as u64,
     },
     ledger: LedgerLayout {
         bytes: size_of::<Ledger>() as u64,
         interfaces: offset_of!(Ledger, interfaces) as u64,
-        interface_places: MAX_INTERFACES as u64,
+        interface_slots: MAX_INTERFACES as u64,
         interface_bytes: size_of::<Interface>() as u64,
         rules: offset_of!(Ledger, rules) as u64,
-        rule_places: RULE_PLACES as u64,
+        rule_slots: RULE_SLOTS as u64,
         rule_name_bytes: RULE_NAME_LENGTH as u64,
         destinations: offset_of!(Ledger, destinations) as u64,
-        destination_places: DESTINATION_PLACES as u64,
+        destination_slots: DESTINATION_SLOTS as u64,
         destination_name_bytes: DESTINATION_NAME_LENGTH as u64,
         flows: offset_of!(Ledger, flows) as u64,
     },
@@ -224,8 +224,8 @@ pub(super) const OWN: Layout = Layout {
     directory: Directory { has_offsets: 1 },
 };
 
-const fn contents() -> [u64; KEPT_PLACES] {
-    let mut numbers = [0; KEPT_PLACES];
+const fn contents() -> [u64; KEPT_SLOTS] {
+    let mut numbers = [0; KEPT_SLOTS];
     let mut at = 0;
     while at < KEPT.len() {
         numbers[at] = KEPT[at].1 as u64;
@@ -274,9 +274,9 @@ impl Layout {
         usize_of(self.tables.value_bytes)
     }
 
-    /// How places of addresses look in those tables, if not as in this binary's.
-    pub(super) fn older_places(&self) -> Option<AddressLayout> {
-        (self.abi == u64::from(abi6::ABI)).then_some(abi6::PLACES)
+    /// How slots of addresses look in those tables, if not as in this binary's.
+    pub(super) fn older_slots(&self) -> Option<AddressLayout> {
+        (self.abi == u64::from(abi6::ABI)).then_some(abi6::SLOTS)
     }
 
     /// Reads the image of a generation where images are of another layout; none if they are of this binary's.
@@ -345,30 +345,30 @@ impl Counters {
         let mut push = |from: u64, to: u64, bytes: u64| {
             runs.push(usize_of(from), usize_of(to), usize_of(bytes));
         };
-        let reasons = COUNTER * self.reason_places.min(own.reason_places);
+        let reasons = COUNTER * self.reason_slots.min(own.reason_slots);
         let mut outcomes = |from: u64, to: u64| {
-            for verdict in 0..self.verdict_places.min(own.verdict_places) {
+            for verdict in 0..self.verdict_slots.min(own.verdict_slots) {
                 push(
-                    from + verdict * self.reason_places * COUNTER,
-                    to + verdict * own.reason_places * COUNTER,
+                    from + verdict * self.reason_slots * COUNTER,
+                    to + verdict * own.reason_slots * COUNTER,
                     reasons,
                 );
             }
         };
-        for place in 0..self.interface_places.min(own.interface_places) {
-            let bytes = |of: &Self| of.verdict_places * of.reason_places * COUNTER;
+        for slot in 0..self.interface_slots.min(own.interface_slots) {
+            let bytes = |of: &Self| of.verdict_slots * of.reason_slots * COUNTER;
             outcomes(
-                self.interfaces + place * bytes(self),
-                own.interfaces + place * bytes(own),
+                self.interfaces + slot * bytes(self),
+                own.interfaces + slot * bytes(own),
             );
         }
         outcomes(self.lookups, own.lookups);
-        let rules = self.rule_places.min(own.rule_places);
+        let rules = self.rule_slots.min(own.rule_slots);
         for (from, to, count) in [
             (self.rules, own.rules, rules),
             (self.rules_dropped, own.rules_dropped, rules),
-            (self.ports, own.ports, PORT_PLACES as u64),
-            (self.ports_dropped, own.ports_dropped, PORT_PLACES as u64),
+            (self.ports, own.ports, PORT_SLOTS as u64),
+            (self.ports_dropped, own.ports_dropped, PORT_SLOTS as u64),
         ] {
             let mut index = 0;
             while index < count {
@@ -381,7 +381,7 @@ impl Counters {
                 index += together;
             }
         }
-        let replied = self.replied_places.min(own.replied_places) * size_of::<u64>() as u64;
+        let replied = self.replied_slots.min(own.replied_slots) * size_of::<u64>() as u64;
         push(self.replied, own.replied, replied);
         runs.sorted()
     }
@@ -393,17 +393,17 @@ impl FlowCounters {
         const WORD: u64 = size_of::<u64>() as u64;
         let own = &OWN.flow_counters;
         let mut runs = Runs::default();
-        let relations = WORD * self.relation_places.min(own.relation_places);
-        for port in 0..PORT_PLACES as u64 {
+        let relations = WORD * self.relation_slots.min(own.relation_slots);
+        for port in 0..PORT_SLOTS as u64 {
             runs.push(
-                usize_of(self.relations + port * WORD * self.relation_places),
-                usize_of(own.relations + port * WORD * own.relation_places),
+                usize_of(self.relations + port * WORD * self.relation_slots),
+                usize_of(own.relations + port * WORD * own.relation_slots),
                 usize_of(relations),
             );
         }
-        let sent = PORT_PLACES * size_of::<Counter>();
+        let sent = PORT_SLOTS * size_of::<Counter>();
         runs.push(usize_of(self.sent), usize_of(own.sent), sent);
-        let events = WORD * self.event_places.min(own.event_places);
+        let events = WORD * self.event_slots.min(own.event_slots);
         runs.push(
             usize_of(self.events),
             usize_of(own.events),
@@ -420,30 +420,30 @@ impl LedgerLayout {
         let mut runs = Runs::default();
         for (from, to) in [
             (
-                (self.interfaces, self.interface_places, self.interface_bytes),
-                (own.interfaces, own.interface_places, own.interface_bytes),
+                (self.interfaces, self.interface_slots, self.interface_bytes),
+                (own.interfaces, own.interface_slots, own.interface_bytes),
             ),
             (
-                (self.rules, self.rule_places, self.rule_name_bytes),
-                (own.rules, own.rule_places, own.rule_name_bytes),
+                (self.rules, self.rule_slots, self.rule_name_bytes),
+                (own.rules, own.rule_slots, own.rule_name_bytes),
             ),
             (
                 (
                     self.destinations,
-                    self.destination_places,
+                    self.destination_slots,
                     self.destination_name_bytes,
                 ),
                 (
                     own.destinations,
-                    own.destination_places,
+                    own.destination_slots,
                     own.destination_name_bytes,
                 ),
             ),
         ] {
-            for place in 0..from.1.min(to.1) {
+            for slot in 0..from.1.min(to.1) {
                 runs.push(
-                    usize_of(from.0 + place * from.2),
-                    usize_of(to.0 + place * to.2),
+                    usize_of(from.0 + slot * from.2),
+                    usize_of(to.0 + slot * to.2),
                     usize_of(from.2.min(to.2)),
                 );
             }

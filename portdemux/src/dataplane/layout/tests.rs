@@ -28,16 +28,16 @@ fn a_counter_that_stands_elsewhere_is_found_there() {
     let older = Counters {
         bytes: 0,
         interfaces: 4096,
-        interface_places: 32,
-        verdict_places: 3,
-        reason_places: 80,
+        interface_slots: 32,
+        verdict_slots: 3,
+        reason_slots: 80,
         rules: 9_000_000,
         rules_dropped: 12_000_000,
-        rule_places: 1 << 16,
+        rule_slots: 1 << 16,
         ports: 1_000_000,
         ports_dropped: 5_000_000,
         replied: 0,
-        replied_places: 8,
+        replied_slots: 8,
         lookups: 200_000,
         tallies: 0,
     };
@@ -48,18 +48,15 @@ fn a_counter_that_stands_elsewhere_is_found_there() {
     };
     let own = &OWN.counters;
     let outcome = |verdict: u64, reason: u64, reasons: u64| 16 * (verdict * reasons + reason);
-    let own_outcomes = 16 * own.verdict_places * own.reason_places;
+    let own_outcomes = 16 * own.verdict_slots * own.reason_slots;
     assert_eq!(
-        find(own.interfaces + 31 * own_outcomes + outcome(2, 7, own.reason_places)),
+        find(own.interfaces + 31 * own_outcomes + outcome(2, 7, own.reason_slots)),
         Some(4096 + 31 * 16 * 3 * 80 + outcome(2, 7, 80))
     );
     assert_eq!(find(own.interfaces + 32 * own_outcomes), None);
+    assert_eq!(find(own.interfaces + outcome(3, 0, own.reason_slots)), None);
     assert_eq!(
-        find(own.interfaces + outcome(3, 0, own.reason_places)),
-        None
-    );
-    assert_eq!(
-        find(own.lookups + outcome(1, 3, own.reason_places)),
+        find(own.lookups + outcome(1, 3, own.reason_slots)),
         Some(200_000 + outcome(1, 3, 80))
     );
     assert_eq!(
@@ -112,7 +109,7 @@ fn every_word_of_a_bucket_of_flows_stood_somewhere_else_before_abi_9() {
     let mut sorted = older.clone();
     sorted.sort_unstable();
     assert!(sorted.into_iter().eq(0..WORDS));
-    // The owners, the first place and the second, their counters received and sent.
+    // The owners, the first slot and the second, their counters received and sent.
     assert_eq!(older[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(older[8..18], [8, 9, 10, 11, 12, 13, 14, 15, 20, 21]);
     assert_eq!(older[72..76], [16, 17, 28, 29]);

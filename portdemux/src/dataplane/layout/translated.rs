@@ -22,7 +22,7 @@ impl Translated {
         &self.memory
     }
 
-    /// Copies as many words as `into` holds, from `byte` bytes on; what has no place is zero.
+    /// Copies as many words as `into` holds, from `byte` bytes on; what has no slot is zero.
     pub(in crate::dataplane) fn read(&self, byte: usize, into: &mut [u64]) {
         let Some(runs) = &self.runs else {
             return self.memory.read(byte, into);
@@ -36,7 +36,7 @@ impl Translated {
         }
     }
 
-    /// Writes those of the words that differ and have a place.
+    /// Writes those of the words that differ and have a slot.
     pub(in crate::dataplane) fn write(&self, byte: usize, words: &[u64]) {
         let Some(runs) = &self.runs else {
             return self.memory.write(byte, words);

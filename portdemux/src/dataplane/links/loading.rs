@@ -31,15 +31,15 @@ pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
 /// The first kernel with `xdp.frags`.
 const FRAGS_SINCE: KernelVersion = KernelVersion::new(5, 18, 0);
 
-/// Prepares the programs for the interface at `place`, with tables of flows if there are such.
+/// Prepares the programs for the interface at `slot`, with tables of flows if there are such.
 ///
 /// # Errors
 ///
 /// The kernel refuses, or the maps are damaged.
-pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf> {
+pub fn load(instance: &Maps, slot: usize, shape: Option<Shape>) -> Result<Ebpf> {
     let pins = &instance.directory;
-    let mac = instance.interface(place).mac;
-    let place = u32::try_from(place)?;
+    let mac = instance.interface(slot).mac;
+    let slot = u32::try_from(slot)?;
     let cpus = u32::try_from(possible_cpus()?)?;
     let mut loader = EbpfLoader::new();
     // An object has all maps, whatever its programs use, and those that are not found would be made for nothing.
@@ -48,7 +48,7 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
     }
     loader
         .map_max_entries(CPUS, cpus)
-        .override_global("INTERFACE", &place, true)
+        .override_global("INTERFACE", &slot, true)
         .override_global("MAC", &mac, true)
         .override_global("FINDS_SOCKETS", &1_u32, true);
     let shape_or_none = shape.unwrap_or_default();
@@ -70,15 +70,15 @@ pub fn load(instance: &Maps, place: usize, shape: Option<Shape>) -> Result<Ebpf>
     maps::prepared(loader.load(object), "the program")
 }
 
-/// Loads the programs for the interface at `place` into the kernel, both at once where flows are tracked: that is most
+/// Loads the programs for the interface at `slot` into the kernel, both at once where flows are tracked: that is most
 /// of what attaching takes.
 ///
 /// # Errors
 ///
 /// The kernel refuses one, or the maps are damaged.
-pub(super) fn verified(maps: &Maps, place: usize) -> Result<Ebpf> {
+pub(super) fn verified(maps: &Maps, slot: usize) -> Result<Ebpf> {
     let shape = maps.shape();
-    let mut object = load(maps, place, shape)?;
+    let mut object = load(maps, slot, shape)?;
     let name = received_name(shape.is_some());
     let mut works: Vec<Box<dyn FnOnce() -> Result<()> + Send + '_>> = Vec::new();
     for (found, program) in object.programs_mut() {
@@ -95,22 +95,22 @@ pub(super) fn verified(maps: &Maps, place: usize) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// The same for interfaces at several places, as many at once as there are CPUs; each with its place.
+/// The same for interfaces at several slots, as many at once as there are CPUs; each with its slot.
 ///
 /// # Errors
 ///
 /// The kernel refuses one, or the maps are damaged.
 pub(super) fn all_verified(
     maps: &Maps,
-    places: impl IntoIterator<Item = usize>,
+    slots: impl IntoIterator<Item = usize>,
 ) -> Result<Vec<(usize, Ebpf)>> {
-    let places: Vec<usize> = places.into_iter().collect();
+    let slots: Vec<usize> = slots.into_iter().collect();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let mut objects = Vec::new();
-    for places in places.chunks(cpus) {
-        let works = places
+    for slots in slots.chunks(cpus) {
+        let works = slots
             .iter()
-            .map(|&place| move || Ok((place, verified(maps, place)?)));
+            .map(|&slot| move || Ok((slot, verified(maps, slot)?)));
         objects.extend(at_once(works)?);
     }
     Ok(objects)

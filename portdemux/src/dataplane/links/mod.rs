@@ -79,8 +79,8 @@ pub enum Attachment {
 /// A link as it is pinned.
 #[derive(Debug)]
 pub struct Pinned {
-    /// The interface's place.
-    pub place: usize,
+    /// The interface's slot.
+    pub slot: usize,
     /// The id of the program that runs, if the kernel says.
     pub program: Option<u32>,
 }
@@ -126,21 +126,21 @@ pub fn attach(
         mac: interface.mac.map_or(ANY_MAC, reject::mac),
     };
     let pinned = pinned(&writer.paths)?;
-    let is_attached = |place| {
+    let is_attached = |slot| {
         pinned
             .iter()
-            .any(|link| link.place == place && link.carrier(&present).is_some())
+            .any(|link| link.slot == slot && link.carrier(&present).is_some())
     };
-    let (place, old) = writer.maps.place_for(&entry, is_attached)?;
-    writer.maps.enter_interface(place, &entry);
-    let result = attach_at(writer, interface, place, wish);
+    let (slot, old) = writer.maps.slot_for(&entry, is_attached)?;
+    writer.maps.enter_interface(slot, &entry);
+    let result = attach_at(writer, interface, slot, wish);
     match (&result, old) {
         (Ok(Attachment::Attached { mode, .. } | Attachment::Replaced { mode }), _) => {
             entry.mode = *mode as u32;
-            writer.maps.enter_interface(place, &entry);
+            writer.maps.enter_interface(slot, &entry);
         }
-        (Err(_), Some(old)) => writer.maps.enter_interface(place, &old),
-        (Err(_), None) => writer.maps.forget_interface(place),
+        (Err(_), Some(old)) => writer.maps.enter_interface(slot, &old),
+        (Err(_), None) => writer.maps.forget_interface(slot),
     }
     result
 }
@@ -148,18 +148,18 @@ pub fn attach(
 fn attach_at(
     writer: &Writer,
     interface: &Interface,
-    place: usize,
+    slot: usize,
     wish: Wish,
 ) -> Result<Attachment> {
     let shape = writer.maps.shape();
-    let mut object = verified(&writer.maps, place)?;
+    let mut object = verified(&writer.maps, slot)?;
     if shape.is_some() {
         // First, so that no flow that a packet of the peer may belong to goes unseen.
-        egress::attach(&writer.paths, &mut object, place, &interface.name)?;
+        egress::attach(&writer.paths, &mut object, slot, &interface.name)?;
     }
-    let attached = attach_received(writer, &mut object, interface, place, wish, shape.is_some());
-    if attached.is_err() && matches!(replaceable(&writer.paths.link(place), interface), Ok(None)) {
-        egress::detach(&writer.paths, place, Some(&interface.name))?;
+    let attached = attach_received(writer, &mut object, interface, slot, wish, shape.is_some());
+    if attached.is_err() && matches!(replaceable(&writer.paths.link(slot), interface), Ok(None)) {
+        egress::detach(&writer.paths, slot, Some(&interface.name))?;
     }
     attached
 }
@@ -169,11 +169,11 @@ fn attach_received(
     writer: &Writer,
     object: &mut Ebpf,
     interface: &Interface,
-    place: usize,
+    slot: usize,
     wish: Wish,
     tracks: bool,
 ) -> Result<Attachment> {
-    let pin = writer.paths.link(place);
+    let pin = writer.paths.link(slot);
     let program = received(object, tracks)?;
     if let Some(mode) = replaceable(&pin, interface)? {
         if let (Wish::Native, Mode::Generic) | (Wish::Generic, Mode::Native) = (wish, mode) {
@@ -236,17 +236,17 @@ fn open_link(pin: &Path) -> Result<XdpLink> {
         .with_context(|| format!("{} is no XDP link", pin.display()))
 }
 
-/// Takes the program off the interface at a place, if there is one, and frees nothing else.
+/// Takes the program off the interface at a slot, if there is one, and frees nothing else.
 ///
 /// # Errors
 ///
 /// The pin cannot be removed, or something else holds the link.
-pub fn detach(writer: &Writer, place: usize) -> Result<()> {
-    let pin = writer.paths.link(place);
+pub fn detach(writer: &Writer, slot: usize) -> Result<()> {
+    let pin = writer.paths.link(slot);
     let program = program_id(&pin)?;
     let present = interface::list()?;
-    let carrier = carriers(&[Pinned { place, program }], &present).next();
-    egress::detach(&writer.paths, place, carrier)?;
+    let carrier = carriers(&[Pinned { slot, program }], &present).next();
+    egress::detach(&writer.paths, slot, carrier)?;
     match fs::remove_file(&pin) {
         Ok(()) => wait_until_gone(program.as_slice()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -329,9 +329,9 @@ pub fn left_in_trash(paths: &InstancePaths) -> Result<Vec<(u32, Option<String>)>
     }
     let present = interface::list()?;
     let mut left = Vec::new();
-    for (place, pin) in links.iter().enumerate() {
+    for (slot, pin) in links.iter().enumerate() {
         let link = Pinned {
-            place,
+            slot,
             program: program_id(pin)?,
         };
         let carrier = link.carrier(&present).map(|carrier| carrier.name.clone());
@@ -347,11 +347,11 @@ pub fn left_in_trash(paths: &InstancePaths) -> Result<Vec<(u32, Option<String>)>
 /// They cannot be asked for.
 pub fn pinned(paths: &InstancePaths) -> Result<Vec<Pinned>> {
     let mut pinned = Vec::new();
-    for place in 0..MAX_INTERFACES {
-        let pin = paths.link(place);
+    for slot in 0..MAX_INTERFACES {
+        let pin = paths.link(slot);
         if is_there(&pin)? {
             let program = program_id(&pin)?;
-            pinned.push(Pinned { place, program });
+            pinned.push(Pinned { slot, program });
         }
     }
     Ok(pinned)

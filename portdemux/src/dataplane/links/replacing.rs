@@ -48,7 +48,7 @@ pub(in crate::dataplane) fn all_use(paths: &InstancePaths, map: u32) -> Result<b
         .filter(|link| link.carrier(&present).is_some())
         .all(|link| {
             let uses = link.program.is_some_and(|program| using.contains(&program));
-            uses && (paths.sent(link.place).exists() || !egress::has_links())
+            uses && (paths.sent(link.slot).exists() || !egress::has_links())
         }))
 }
 
@@ -66,14 +66,14 @@ pub(in crate::dataplane) fn replace_all(writer: &Writer) -> Result<()> {
     // Of an interface that is gone only the link is left.
     let carriers: Vec<(usize, &str)> = links
         .iter()
-        .filter_map(|link| Some((link.place, link.carrier(&present)?.name.as_str())))
+        .filter_map(|link| Some((link.slot, link.carrier(&present)?.name.as_str())))
         .collect();
     // Verified before any is exchanged: until all are, they may look at different tables.
-    let programs = all_verified(&writer.maps, carriers.iter().map(|(place, _)| *place))?;
-    for ((place, mut object), (_, name)) in programs.into_iter().zip(carriers) {
-        let link = open_link(&writer.paths.link(place))?;
+    let programs = all_verified(&writer.maps, carriers.iter().map(|(slot, _)| *slot))?;
+    for ((slot, mut object), (_, name)) in programs.into_iter().zip(carriers) {
+        let link = open_link(&writer.paths.link(slot))?;
         if tracks {
-            egress::attach(&writer.paths, &mut object, place, name)?;
+            egress::attach(&writer.paths, &mut object, slot, name)?;
         }
         received(&mut object, tracks)?
             .attach_to_link(link)
@@ -83,7 +83,7 @@ pub(in crate::dataplane) fn replace_all(writer: &Writer) -> Result<()> {
 }
 
 /// Replaces the programs that do not use the map of tables that is pinned beside their links, each in
-/// one step; returns the places of their interfaces. What sees packets on the way out uses no tables.
+/// one step; returns the slots of their interfaces. What sees packets on the way out uses no tables.
 ///
 /// # Errors
 ///
@@ -94,8 +94,8 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
         .with_context(|| format!("open {}", pins.join(TABLES).display()))?;
     let using = programs_with(map.id());
     let mut renewed = Vec::new();
-    for place in 0..MAX_INTERFACES {
-        let pin = pins.join(format!("link{place}"));
+    for slot in 0..MAX_INTERFACES {
+        let pin = pins.join(format!("link{slot}"));
         // Where no link is, no packet meets a program.
         let Some(program) = program_id(&pin)? else {
             continue;
@@ -103,20 +103,20 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
         if using.contains(&program) {
             continue;
         }
-        let mut object = load(maps, place, shape)?;
+        let mut object = load(maps, slot, shape)?;
         let program = received(&mut object, shape.is_some())?;
         refused::load("the program", || program.load())?;
         match program.attach_to_link(open_link(&pin)?) {
             Err(error) if os_error(&error) != Some(ENOLINK) => {
                 return Err(error).context("replace the program on an interface");
             }
-            Ok(_) | Err(_) => renewed.push(place),
+            Ok(_) | Err(_) => renewed.push(slot),
         }
     }
     Ok(renewed)
 }
 
-/// Loads the programs for the interfaces that an instance is attached to, with other maps; each by the place of its
+/// Loads the programs for the interfaces that an instance is attached to, with other maps; each by the slot of its
 /// interface.
 ///
 /// # Errors
@@ -127,7 +127,7 @@ pub(in crate::dataplane) fn loaded(
     maps: &Maps,
 ) -> Result<Vec<(usize, Ebpf)>> {
     let links = pinned(paths)?;
-    all_verified(maps, links.iter().map(|link| link.place))
+    all_verified(maps, links.iter().map(|link| link.slot))
 }
 
 /// The same for those interfaces whose programs use other maps than these.
@@ -143,15 +143,15 @@ pub(in crate::dataplane) fn outdated(instance: &Instance) -> Result<Vec<(usize, 
     let needs_sender = instance.maps.shape().is_some() && egress::has_links();
     let mut outdated = Vec::new();
     for link in pinned(&instance.paths)? {
-        let sender = || program_id(&instance.paths.sent(link.place));
+        let sender = || program_id(&instance.paths.sent(link.slot));
         if !is_current(link.program) || needs_sender && !is_current(sender()?) {
-            outdated.push(link.place);
+            outdated.push(link.slot);
         }
     }
     all_verified(&instance.maps, outdated)
 }
 
-/// Gives programs that are loaded to the links of their places, each in one step.
+/// Gives programs that are loaded to the links of their slots, each in one step.
 ///
 /// # Errors
 ///
@@ -163,23 +163,23 @@ pub(in crate::dataplane) fn exchange(
     let tracks = instance.maps.shape().is_some();
     let present = interface::list()?;
     let links = pinned(&instance.paths)?;
-    for (place, mut object) in programs {
-        let link = links.iter().find(|link| link.place == place);
+    for (slot, mut object) in programs {
+        let link = links.iter().find(|link| link.slot == slot);
         let carrier = link.and_then(|link| link.carrier(&present));
-        let known = text(&instance.maps.interface(place).name);
+        let known = text(&instance.maps.interface(slot).name);
         let name = carrier.map_or(known.as_str(), |carrier| &carrier.name);
         // Of an interface that is gone only the link is left.
         let is_gone = |error: &ProgramError| os_error(error) == Some(ENOLINK);
         let program = received(&mut object, tracks)?;
-        match program.attach_to_link(open_link(&instance.paths.link(place))?) {
+        match program.attach_to_link(open_link(&instance.paths.link(slot))?) {
             Err(error) if is_gone(&error) => continue,
             Err(error) => {
                 return Err(error).with_context(|| format!("replace the program on {name}"));
             }
-            Ok(_) => instance.maps.note_version(place),
+            Ok(_) => instance.maps.note_version(slot),
         }
         if tracks {
-            egress::attach(&instance.paths, &mut object, place, name)?;
+            egress::attach(&instance.paths, &mut object, slot, name)?;
         }
     }
     Ok(())

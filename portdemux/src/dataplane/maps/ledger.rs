@@ -13,11 +13,11 @@ use super::Maps;
 use crate::dataplane::links;
 
 impl Maps {
-    /// The interfaces that programs were attached to, with their places.
+    /// The interfaces that programs were attached to, with their slots.
     #[must_use]
     pub fn interfaces(&self) -> Vec<(usize, Interface)> {
         (0..MAX_INTERFACES)
-            .map(|place| (place, self.interface(place)))
+            .map(|slot| (slot, self.interface(slot)))
             .filter(|(_, interface)| interface.name[0] != 0)
             .collect()
     }
@@ -26,33 +26,33 @@ impl Maps {
     #[must_use]
     pub fn is_attached(&self) -> bool {
         let mut known = self.interfaces().into_iter();
-        known.any(|(place, _)| self.directory.join(format!("link{place}")).exists())
+        known.any(|(slot, _)| self.directory.join(format!("link{slot}")).exists())
     }
 
-    pub(in crate::dataplane) fn interface(&self, place: usize) -> Interface {
+    pub(in crate::dataplane) fn interface(&self, slot: usize) -> Interface {
         let mut interface = Interface::zeroed();
         self.ledger.read(
-            interface_offset(place),
+            interface_offset(slot),
             bytemuck::cast_slice_mut(std::slice::from_mut(&mut interface)),
         );
         interface
     }
 
-    /// Finds the place of an interface: the one it had, else a free one, else that of an interface
+    /// Finds the slot of an interface: the one it had, else a free one, else that of an interface
     /// that is detached. Returns what stands there if it is its own.
     ///
-    /// `is_attached` says whether a program runs on the interface that a place belongs to.
+    /// `is_attached` says whether a program runs on the interface that a slot belongs to.
     ///
     /// # Errors
     ///
-    /// Every place belongs to an interface that a program runs on.
-    pub(in crate::dataplane) fn place_for(
+    /// Every slot belongs to an interface that a program runs on.
+    pub(in crate::dataplane) fn slot_for(
         &self,
         interface: &Interface,
         is_attached: impl Fn(usize) -> bool,
     ) -> Result<(usize, Option<Interface>)> {
         let mut here = self.interfaces();
-        let all: Vec<usize> = here.iter().map(|&(place, _)| place).collect();
+        let all: Vec<usize> = here.iter().map(|&(slot, _)| slot).collect();
         here.retain(|(_, known)| known.netns == interface.netns);
         // By its index, as a name can have gone over to another interface.
         let same = here
@@ -60,34 +60,34 @@ impl Maps {
             .find(|(_, known)| known.index == interface.index)
             .or_else(|| {
                 here.iter()
-                    .find(|(place, known)| known.name == interface.name && !is_attached(*place))
+                    .find(|(slot, known)| known.name == interface.name && !is_attached(*slot))
             });
-        if let Some(&(place, known)) = same {
-            return Ok((place, Some(known)));
+        if let Some(&(slot, known)) = same {
+            return Ok((slot, Some(known)));
         }
-        let place = (0..MAX_INTERFACES)
-            .find(|place| !all.contains(place))
-            .or_else(|| (0..MAX_INTERFACES).find(|&place| !is_attached(place)))
+        let slot = (0..MAX_INTERFACES)
+            .find(|slot| !all.contains(slot))
+            .or_else(|| (0..MAX_INTERFACES).find(|&slot| !is_attached(slot)))
             .with_context(|| format!("an instance has at most {MAX_INTERFACES} interfaces"))?;
-        self.counters.reset_interface(place);
-        Ok((place, None))
+        self.counters.reset_interface(slot);
+        Ok((slot, None))
     }
 
-    /// Writes down what interface a place belongs to.
-    pub(in crate::dataplane) fn enter_interface(&self, place: usize, interface: &Interface) {
+    /// Writes down what interface a slot belongs to.
+    pub(in crate::dataplane) fn enter_interface(&self, slot: usize, interface: &Interface) {
         self.ledger.write(
-            interface_offset(place),
+            interface_offset(slot),
             bytemuck::cast_slice(std::slice::from_ref(interface)),
         );
     }
 
     /// Writes down that the program on an interface is this binary's.
-    pub(in crate::dataplane) fn note_version(&self, place: usize) {
+    pub(in crate::dataplane) fn note_version(&self, slot: usize) {
         let interface = Interface {
             version: links::padded(env!("CARGO_PKG_VERSION")),
-            ..self.interface(place)
+            ..self.interface(slot)
         };
-        self.enter_interface(place, &interface);
+        self.enter_interface(slot, &interface);
     }
 
     /// Takes over all that another instance has written down.
@@ -97,12 +97,12 @@ impl Maps {
         self.ledger.write(0, &words);
     }
 
-    /// Forgets an interface; its place can be given to another.
-    pub(in crate::dataplane) fn forget_interface(&self, place: usize) {
-        self.enter_interface(place, &Interface::zeroed());
+    /// Forgets an interface; its slot can be given to another.
+    pub(in crate::dataplane) fn forget_interface(&self, slot: usize) {
+        self.enter_interface(slot, &Interface::zeroed());
     }
 }
 
-const fn interface_offset(place: usize) -> usize {
-    offset_of!(Ledger, interfaces) + place * size_of::<Interface>()
+const fn interface_offset(slot: usize) -> usize {
+    offset_of!(Ledger, interfaces) + slot * size_of::<Interface>()
 }

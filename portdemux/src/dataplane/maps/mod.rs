@@ -57,7 +57,7 @@ pub const LEDGER: &str = "LEDGER";
 pub const LIMITS: &str = "LIMITS";
 pub use super::{
     layout::LAYOUT,
-    redirect_drops::{LOSSES, TARGET_PLACES},
+    redirect_drops::{REDIRECT_DROPS, TARGET_PLACES},
     steering::{SOCKETS, STEERING},
     tables::TABLES,
     targets::{CPUS, DEVICES, MACS, XSKS},
@@ -79,7 +79,7 @@ pub const ALL: [&str; 17] = [
     XSKS,
     SOCKETS,
     STEERING,
-    LOSSES,
+    REDIRECT_DROPS,
     TARGET_PLACES,
 ];
 
@@ -103,7 +103,7 @@ pub struct Maps {
     pub(super) ledger: Translated,
     pub(super) limits: Mapped,
     answers: Mapped,
-    /// What stands at the places of destinations.
+    /// What stands at the slots of destinations.
     pub targets: Targets,
     /// What those did not take.
     pub redirect_drops: RedirectDrops,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     limits::LimitWords,
-    ruleset::{Head, Header, RULE_PLACES, RuleId, RuleSet, RulesetImage, Rulesets},
+    ruleset::{Head, Header, RULE_SLOTS, RuleId, RuleSet, RulesetImage, Rulesets},
     state::{Generation, Ledger, RULE_NAME_LENGTH},
 };
 
@@ -28,7 +28,7 @@ pub struct Prepared {
     pub ruleset: Compiled,
     /// The rules that are in force under no name yet.
     new_rules: Vec<(RuleId, RuleName)>,
-    /// The destinations that are in force nowhere yet, by place.
+    /// The destinations that are in force nowhere yet, by slot.
     new_destinations: Destinations,
 }
 
@@ -38,7 +38,7 @@ impl Prepared {
         Needed::of(&self.ruleset.image, &self.ruleset.destinations)
     }
 
-    /// Its destinations that are in force nowhere yet, by place.
+    /// Its destinations that are in force nowhere yet, by slot.
     pub(in crate::dataplane) const fn new_destinations(&self) -> &Destinations {
         &self.new_destinations
     }
@@ -104,7 +104,7 @@ impl Maps {
             let head = bytemuck::cast_slice_mut(std::slice::from_mut(&mut image.head));
             self.rulesets.read(start, head);
             let map = self.tables_of(&image.header);
-            tables::read_into(&map, &mut image, self.layout.older_places());
+            tables::read_into(&map, &mut image, self.layout.older_slots());
             image
         })
     }
@@ -174,8 +174,8 @@ impl Maps {
         text_hash: [u8; 32],
         compile: impl FnOnce(&[RuleId]) -> Result<Compiled>,
     ) -> Result<Prepared> {
-        let places = self.assign_places(names)?;
-        let ids: Vec<RuleId> = places.iter().map(|&(id, _)| id).collect();
+        let slots = self.assign_slots(names)?;
+        let ids: Vec<RuleId> = slots.iter().map(|&(id, _)| id).collect();
         let mut ruleset = compile(&ids)?;
         let new_destinations =
             self.assign_destinations(&mut ruleset.image, &mut ruleset.destinations)?;
@@ -185,7 +185,7 @@ impl Maps {
         for &id in &ids {
             image.rules[id as usize / 64] |= 1 << (id % 64);
         }
-        let new = places.iter().zip(names).filter(|((_, is_new), _)| *is_new);
+        let new = slots.iter().zip(names).filter(|((_, is_new), _)| *is_new);
         Ok(Prepared {
             new_rules: new.map(|(&(id, _), name)| (id, padded(name))).collect(),
             new_destinations,
@@ -204,7 +204,7 @@ impl Maps {
         // and count for a rule that is in force no more.
         quiesce::wait_for_programs().context("wait for running programs to end")?;
         let mut header = image.header;
-        tables::place(self, &mut header, image, sources)?;
+        tables::slot(self, &mut header, image, sources)?;
         header.limits_seed = match self.header().limits_seed {
             0 => random()?,
             seed => seed,
@@ -246,7 +246,7 @@ impl Maps {
         header.generation = old.generation;
         header.text_hash = old.text_hash;
         header.limits_seed = old.limits_seed;
-        tables::place(self, &mut header, image, sources)?;
+        tables::slot(self, &mut header, image, sources)?;
         for (id, name) in &prepared.new_rules {
             self.ledger.write(rule_name_offset(*id), name);
         }
@@ -262,8 +262,8 @@ impl Maps {
 
     /// Gives every rule an id: its own if it is in force, else the lowest free one, and says which
     /// are new.
-    fn assign_places(&self, names: &[&str]) -> Result<Vec<(RuleId, bool)>> {
-        let mut rules: RuleSet = [0; RULE_PLACES / 64];
+    fn assign_slots(&self, names: &[&str]) -> Result<Vec<(RuleId, bool)>> {
+        let mut rules: RuleSet = [0; RULE_SLOTS / 64];
         let generation = self.generation();
         if let Some(image) = self.layout.read_image(&self.rulesets, generation) {
             rules = image.rules;
@@ -276,17 +276,17 @@ impl Maps {
         // Rules mostly stand in the order of their ids, as they were given them in that order: the
         // one that is next is the one, and only where it is not the others are searched.
         let mut next = 0;
-        let mut places_by_name: Option<HashMap<RuleName, usize>> = None;
+        let mut slots_by_name: Option<HashMap<RuleName, usize>> = None;
         let mut find = |name: &RuleName| {
             let is_next = in_force
                 .get(next)
                 .is_some_and(|&id| self.padded_name(id) == *name);
             if !is_next {
-                let places = places_by_name.get_or_insert_with(|| {
+                let slots = slots_by_name.get_or_insert_with(|| {
                     let names = in_force.iter().map(|&id| self.padded_name(id));
                     names.zip(0..).collect()
                 });
-                next = *places.get(name)?;
+                next = *slots.get(name)?;
             }
             next += 1;
             Some(in_force[next - 1])
@@ -324,7 +324,7 @@ pub fn used(image: &RulesetImage) -> impl Iterator<Item = RuleId> {
 }
 
 fn all_ids() -> impl Iterator<Item = RuleId> {
-    (0..).take(RULE_PLACES)
+    (0..).take(RULE_SLOTS)
 }
 
 fn bits(words: &RuleSet) -> impl Iterator<Item = RuleId> {

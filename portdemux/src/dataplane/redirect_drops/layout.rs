@@ -76,9 +76,9 @@ fn read(btf: &[u8]) -> Option<Offsets> {
             if offset.is_some() || !is_called(strings, name, structure) {
                 continue;
             }
-            for place in (0..count).map(|number| members + 12 * number) {
-                if is_called(strings, word(types, place)?, member) {
-                    *offset = Some((word(types, place + 8)? & mask) / 8);
+            for slot in (0..count).map(|number| members + 12 * number) {
+                if is_called(strings, word(types, slot)?, member) {
+                    *offset = Some((word(types, slot + 8)? & mask) / 8);
                 }
             }
         }

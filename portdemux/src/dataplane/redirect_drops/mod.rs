@@ -17,7 +17,7 @@ use aya::{
     programs::{RawTracePoint, links::FdLink},
 };
 use portdemux_common::{
-    destination::DESTINATION_PLACES,
+    destination::DESTINATION_SLOTS,
     redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu, rows},
     ruleset::{Action, RulesetImage},
 };
@@ -37,8 +37,8 @@ use crate::{
 };
 
 /// Name of the map of what was lost.
-pub const LOSSES: &str = "LOSSES";
-/// Name of the map of the places of targets.
+pub const REDIRECT_DROPS: &str = "LOSSES";
+/// Name of the map of the slots of targets.
 pub const TARGET_PLACES: &str = "TARGET_PLACES";
 
 /// The programs, each under the name that its link is pinned by, the tracepoint that it is on, and the kinds of
@@ -77,10 +77,15 @@ pub struct Lost {
 /// Creates the maps and pins them in a directory of bpffs.
 pub(super) fn create(directory: &Path) -> Result<()> {
     let rows = u32::try_from(rows(possible_cpus()?))?;
-    maps::create(&directory.join(LOSSES), LOSSES, size_of::<Row>(), rows)?;
-    let places = u32::try_from(DESTINATION_PLACES)?;
+    maps::create(
+        &directory.join(REDIRECT_DROPS),
+        REDIRECT_DROPS,
+        size_of::<Row>(),
+        rows,
+    )?;
+    let slots = u32::try_from(DESTINATION_SLOTS)?;
     let path = directory.join(TARGET_PLACES);
-    maps::new(TARGET_PLACES, BPF_MAP_TYPE_HASH, [8, 8], places, 0)?
+    maps::new(TARGET_PLACES, BPF_MAP_TYPE_HASH, [8, 8], slots, 0)?
         .pin(&path)
         .with_context(|| format!("pin {}", path.display()))
 }
@@ -94,7 +99,11 @@ impl RedirectDrops {
             .with_context(|| format!("open the pinned map {}", path.display()))?;
         let count = rows(possible_cpus()?);
         Ok(Self {
-            rows: maps::open(&directory.join(LOSSES), size_of::<Row>(), Some(count))?,
+            rows: maps::open(
+                &directory.join(REDIRECT_DROPS),
+                size_of::<Row>(),
+                Some(count),
+            )?,
             directory: directory.to_owned(),
         })
     }
@@ -103,24 +112,24 @@ impl RedirectDrops {
     pub(super) const fn memory(&self) -> usize {
         // An element of a hash has its key, its value and a head of 48 bytes (Linux kernel/bpf/hashtab.c, struct
         // htab_elem), and there are as many buckets as elements.
-        self.rows.bytes() + DESTINATION_PLACES * (16 + 48 + 16)
+        self.rows.bytes() + DESTINATION_SLOTS * (16 + 48 + 16)
     }
 
-    /// Begins to count anew at a place that nobody uses.
-    pub(super) fn reset(&self, place: u32) {
-        self.rows.write(row_offset(place), &Row::default());
+    /// Begins to count anew at a slot that nobody uses.
+    pub(super) fn reset(&self, slot: u32) {
+        self.rows.write(row_offset(slot), &Row::default());
     }
 
     /// What the targets of a ruleset did not take, most first.
     pub(super) fn of(&self, needed: &Needed) -> Vec<Lost> {
-        let places = needed.destinations.iter();
-        let places = places.map(|(&place, destination)| (place, destination.clone()));
+        let slots = needed.destinations.iter();
+        let slots = slots.map(|(&slot, destination)| (slot, destination.clone()));
         let cpus = needed.cpus.keys().filter_map(|&cpu| {
             let destination = Destination::Cpus(cpu.to_string().parse().ok()?);
             Some((row_of_cpu(cpu.into()), destination))
         });
         let mut lost = Vec::new();
-        for (row, to) in places.chain(cpus) {
+        for (row, to) in slots.chain(cpus) {
             let Some(kind) = kind(to.action()) else {
                 continue;
             };
@@ -140,7 +149,7 @@ impl RedirectDrops {
         lost
     }
 
-    /// Says by what the kernel knows the targets at some places; `targets` are all that can be met.
+    /// Says by what the kernel knows the targets at some slots; `targets` are all that can be met.
     ///
     /// # Errors
     ///
@@ -155,8 +164,8 @@ impl RedirectDrops {
         for key in known.iter().filter(|key| !keys.contains(key)) {
             map.remove(key).context("forget a target")?;
         }
-        for &(key, place) in targets {
-            map.insert(key.0, u64::from(place), 0)
+        for &(key, slot) in targets {
+            map.insert(key.0, u64::from(slot), 0)
                 .context("make a target known to the programs that count losses")?;
         }
         Ok(())
@@ -337,14 +346,14 @@ fn load(pins: &Path) -> Result<Ebpf> {
     }
     let cpus = possible_cpus()?;
     let object = loader
-        .map_max_entries(LOSSES, u32::try_from(rows(cpus))?)
+        .map_max_entries(REDIRECT_DROPS, u32::try_from(rows(cpus))?)
         .map_max_entries(CPUS, u32::try_from(cpus)?)
         .override_global("DEVICES_ID", &id(DEVICES)?, true)
         .override_global("CPUS_ID", &id(CPUS)?, true)
         .override_global("DEVICE_INDEX", &offsets.index, true)
         .override_global("DEVICE_NETNS", &offsets.namespace, true)
         .override_global("NETNS_INODE", &offsets.inode, true)
-        .load(objects::LOSSES);
+        .load(objects::REDIRECT_DROPS);
     maps::prepared(object, "the program that counts losses")
 }
 

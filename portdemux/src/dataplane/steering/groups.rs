@@ -12,7 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use portdemux_common::{
     parse::Version,
-    sockets::{GROUP_NAME_LENGTH, Group, MAX_GROUPS, SLOTS, Steering as Layout, place},
+    sockets::{
+        GROUP_NAME_LENGTH, Group, MAX_GROUPS, SLOTS, Steering as Layout, index as map_index,
+    },
     wire::Transport,
 };
 
@@ -149,7 +151,7 @@ impl Steering {
                     (0, _) => Family::V6,
                     _ => Family::Both,
                 };
-                let at = place(index, transport, slot);
+                let at = map_index(index, transport, slot);
                 if let Some(cookie) = syscalls::socket_cookie(&self.sockets, at) {
                     members.push(Member {
                         transport,
@@ -186,7 +188,7 @@ impl Steering {
         socket: impl AsFd,
     ) -> Result<bool> {
         for slot in slots() {
-            let at = place(index, transport, slot);
+            let at = map_index(index, transport, slot);
             match syscalls::socket_cookie(&self.sockets, at) {
                 Some(there) if there == cookie => {
                     // Whoever put it there may have been stopped before the next step.
@@ -217,7 +219,7 @@ impl Steering {
     ///
     /// The kernel refuses.
     pub fn remove(&self, index: u32, member: &Member) -> Result<()> {
-        let at = place(index, member.transport, member.slot);
+        let at = map_index(index, member.transport, member.slot);
         // Another may have taken its place, if it was closed.
         if syscalls::socket_cookie(&self.sockets, at) == Some(member.cookie) {
             syscalls::take_socket(&self.sockets, at).context("take the socket from the kernel")?;
@@ -228,7 +230,7 @@ impl Steering {
     fn take_out(&self, index: u32, transport: Transport, slot: u32) {
         let [v4, v6] = self.given(index, transport);
         if (v4 | v6) >> slot & 1 != 0 {
-            let _ = syscalls::take_socket(&self.sockets, place(index, transport, slot));
+            let _ = syscalls::take_socket(&self.sockets, map_index(index, transport, slot));
         }
         for version in [Version::V4, Version::V6] {
             let members = self.memory.word(members_offset(index, transport, version));

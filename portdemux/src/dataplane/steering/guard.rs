@@ -34,7 +34,7 @@ pub fn is_guard_current(instance: &Instance) -> Result<bool> {
         .guards(&with_vlans(attached, &present)))
 }
 
-/// Does so before the program is taken off the interfaces at some places: whoever is not guarded is decided
+/// Does so before the program is taken off the interfaces at some slots: whoever is not guarded is decided
 /// about when a socket is looked up.
 ///
 /// # Errors
@@ -57,10 +57,10 @@ pub fn guard_without(writer: &Writer, leaving: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// The interfaces that the program runs on, but for those at some places.
+/// The interfaces that the program runs on, but for those at some slots.
 fn carriers(paths: &InstancePaths, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
     let attached = links::pinned(paths)?.into_iter();
-    let attached = attached.filter(|link| !leaving.contains(&link.place));
+    let attached = attached.filter(|link| !leaving.contains(&link.slot));
     Ok(attached
         .filter_map(|link| Some(link.carrier(present)?.index))
         .collect())

@@ -20,7 +20,7 @@ use super::{
     GroupName,
     features::{knows_interface, require, unified_root},
     guard::guard,
-    taking,
+    joining,
 };
 use crate::{
     dataplane::{
@@ -58,7 +58,7 @@ pub enum Followed {
 }
 
 /// Sees to it that packets get to the sockets that a ruleset names, before it is in force. `destinations`
-/// are all of that ruleset, by place.
+/// are all of that ruleset, by slot.
 ///
 /// # Errors
 ///
@@ -76,14 +76,14 @@ pub fn begin(
     let ready = require().and_then(|()| enter_namespace(writer));
     let is_ready = unavailable.judge(ready)?.is_some();
     let steering = &writer.maps.steering;
-    for (&place, &name) in &wanted {
+    for (&slot, &name) in &wanted {
         let group = if is_ready {
             unavailable.judge(steering.enter(&writer.paths, name))?
         } else {
             steering.find(name)
         };
-        // Without a group it is none, whatever had the place before.
-        steering.assign(place, group);
+        // Without a group it is none, whatever had the slot before.
+        steering.assign(slot, group);
     }
     if !is_ready {
         return Ok(());
@@ -99,7 +99,7 @@ pub fn begin(
         if let SocketName::Address(address) = name
             && let Some(group) = steering.find(name)
         {
-            let taken = taking::all_at(steering, group, *address)
+            let taken = joining::all_at(steering, group, *address)
                 .with_context(|| format!("take what listens on {address}"));
             unavailable.judge(taken)?;
         }
@@ -150,11 +150,11 @@ pub fn end(writer: &Writer, destinations: &Destinations) -> Result<()> {
     Ok(())
 }
 
-/// The sockets that rules name, by the places of the destinations.
+/// The sockets that rules name, by the slots of the destinations.
 fn named(destinations: &Destinations) -> BTreeMap<u32, &GroupName> {
     let all = destinations.iter();
-    all.filter_map(|(&place, destination)| match destination {
-        Destination::Socket(name) => Some((place, name)),
+    all.filter_map(|(&slot, destination)| match destination {
+        Destination::Socket(name) => Some((slot, name)),
         Destination::Local
         | Destination::Drop
         | Destination::Reject

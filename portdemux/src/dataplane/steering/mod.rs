@@ -3,8 +3,8 @@
 mod features;
 mod groups;
 mod guard;
+pub mod joining;
 mod links;
-pub mod taking;
 
 use std::{
     mem::offset_of,
@@ -23,9 +23,7 @@ pub use links::{
     Followed, LOOK, begin, end, followed, is_steering, load, refresh, register, unregister,
 };
 pub(super) use links::{check, renew};
-use portdemux_common::sockets::{
-    Group, MAX_GROUPS, MAX_GUARDED, SOCKET_PLACES, Steering as Layout,
-};
+use portdemux_common::sockets::{Group, MAX_GROUPS, MAX_GUARDED, SOCKET_SLOTS, Steering as Layout};
 
 use super::{
     mapped::Mapped,
@@ -53,17 +51,11 @@ impl Steering {
     /// Creates the maps and pins them in a directory of bpffs.
     pub(super) fn create(directory: &Path) -> Result<()> {
         maps::create(&directory.join(STEERING), STEERING, size_of::<Layout>(), 1)?;
-        let places = u32::try_from(SOCKET_PLACES)?;
+        let slots = u32::try_from(SOCKET_SLOTS)?;
         let path = directory.join(SOCKETS);
-        maps::new(
-            SOCKETS,
-            BPF_MAP_TYPE_SOCKMAP,
-            [4, VALUE as usize],
-            places,
-            0,
-        )?
-        .pin(&path)
-        .with_context(|| format!("pin {}", path.display()))?;
+        maps::new(SOCKETS, BPF_MAP_TYPE_SOCKMAP, [4, VALUE as usize], slots, 0)?
+            .pin(&path)
+            .with_context(|| format!("pin {}", path.display()))?;
         let memory = maps::open(&directory.join(STEERING), size_of::<Layout>(), Some(1))?;
         memory.write(offset_of!(Layout, seed), &[random()?]);
         Ok(())
@@ -77,7 +69,7 @@ impl Steering {
         let info = data
             .info()
             .with_context(|| format!("ask about {}", path.display()))?;
-        if info.value_size() != VALUE || info.max_entries() as usize != SOCKET_PLACES {
+        if info.value_size() != VALUE || info.max_entries() as usize != SOCKET_SLOTS {
             bail!("{} is not a map of this version", path.display());
         }
         Ok(Self {
@@ -88,7 +80,7 @@ impl Steering {
 
     /// How many bytes of kernel memory the maps take.
     pub(super) const fn memory(&self) -> usize {
-        self.memory.bytes() + SOCKET_PLACES * size_of::<usize>()
+        self.memory.bytes() + SOCKET_SLOTS * size_of::<usize>()
     }
 
     /// The network namespace whose sockets these are: its cookie, and the inode number of its file; zeros

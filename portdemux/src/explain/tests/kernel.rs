@@ -8,7 +8,7 @@ use portdemux_common::{
 
 use super::*;
 use crate::{
-    dataplane::twin::TwinRun,
+    dataplane::shadow_program::ShadowRun,
     explain::agreement::{Difference, differences},
 };
 
@@ -17,12 +17,12 @@ fn whatever_the_kernel_says_differently_is_named_with_both_sides() {
     let basis = basis();
     let frame = ssh();
     let explained = basis.explain(1, &frame);
-    let agreeing = TwinRun {
+    let agreeing = ShadowRun {
         action: 1,
         trace: explained.trace(),
     };
     assert_eq!(differences(&explained, &agreeing), []);
-    let run = TwinRun {
+    let run = ShadowRun {
         action: 2,
         trace: Trace {
             verdict: Verdict::Pass as u8,
@@ -59,7 +59,7 @@ fn a_difference_in_any_byte_of_a_trace_is_seen() {
     for at in 0..size_of::<Trace>() {
         let mut trace = explained.trace();
         bytemuck::bytes_of_mut(&mut trace)[at] ^= 1;
-        let run = TwinRun { action: 2, trace };
+        let run = ShadowRun { action: 2, trace };
         assert_ne!(differences(&explained, &run), [], "byte {at}");
     }
 }

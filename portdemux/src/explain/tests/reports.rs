@@ -178,7 +178,7 @@ fn many_flows_are_followed_at_once_if_that_is_asked() {
     let relation = |direction, flags, [from, to]: [SocketAddr; 2]| {
         let frame = packet::frame_with(Transport::Tcp, Flags(flags), from, to).unwrap();
         let explained = basis.explain_going(direction, 1, &frame, Some(7));
-        explained.standing.relation.map(Relation::name)
+        explained.packet_state.relation.map(Relation::name)
     };
     let in_all = |direction, flags| -> Vec<_> {
         let ends = (0..FLOWS).map(|flow| match direction {
@@ -193,10 +193,10 @@ fn many_flows_are_followed_at_once_if_that_is_asked() {
     // The number that was sent is 0, and so this completes no handshake but with 1.
     assert_eq!(in_all(Direction::Received, 0x10), all(Some("new")));
     let known = basis.explain_going(Direction::Received, 1, &[], Some(7));
-    assert_eq!(known.standing.flow, None);
+    assert_eq!(known.packet_state.flow, None);
     let frame = packet::frame_with(Transport::Tcp, Flags(0x10), there(FLOWS - 1), here).unwrap();
     let last = basis.explain_going(Direction::Received, 1, &frame, Some(7));
-    let flow = last.standing.flow.unwrap();
+    let flow = last.packet_state.flow.unwrap();
     assert_eq!(
         (flow.state, flow.begun_by, flow.half_open),
         ("answered", "peer", true)
@@ -204,5 +204,5 @@ fn many_flows_are_followed_at_once_if_that_is_asked() {
     assert_eq!((flow.packets_in, flow.packets_out), (2, 1));
     let frame = packet::frame_with(Transport::Tcp, Flags(0x10), there(0), here).unwrap();
     let first = basis.explain_going(Direction::Received, 1, &frame, Some(7));
-    assert_eq!(first.standing.flow, Some(flow));
+    assert_eq!(first.packet_state.flow, Some(flow));
 }

@@ -36,11 +36,11 @@ pub(crate) fn pieces(
 }
 
 /// The division of a node.
-pub(crate) fn node(store: &impl Store, place: u32) -> Division {
+pub(crate) fn node(store: &impl Store, offset: u32) -> Division {
     Division {
-        base: store.read(place),
-        first: place + NODE_HEADER,
-        shape: u32::try_from(store.read(place + 1)).unwrap_or_default(),
+        base: store.read(offset),
+        first: offset + NODE_HEADER,
+        shape: u32::try_from(store.read(offset + 1)).unwrap_or_default(),
     }
 }
 
@@ -74,14 +74,14 @@ fn collect(
         return;
     }
     if target.is_node() {
-        let division = node(store, target.place());
+        let division = node(store, target.offset());
         return slots(store, keys, &division, (first, last), pieces);
     }
     // The first key of which nothing was said yet; none behind the last of all.
     let mut next = Some(first);
-    let (place, count) = (target.place(), target.entries());
+    let (offset, count) = (target.offset(), target.entries());
     for number in 0..count {
-        let word = store.read(place + number);
+        let word = store.read(offset + number);
         let (start, span, target) = match keys {
             Keys::V4 => {
                 let entry = Entry4(word);
@@ -89,7 +89,7 @@ fn collect(
                 (entry.start(), span, Target::class(entry.class()))
             }
             Keys::V6 => {
-                let entry = Entry6(store.read(place + count + number));
+                let entry = Entry6(store.read(offset + count + number));
                 let span = (entry.span() < Entry6::ON).then_some(entry.span());
                 (word, span, entry.target())
             }

@@ -54,7 +54,7 @@ pub(crate) fn change<S: Store>(
             &mut |store: &mut S, target: Target| Ok(Target::class(classes(store, target.0)?));
         let all = (0, u64::MAX);
         if target.is_node() && !is_whole {
-            let node = decode::node(store, target.place());
+            let node = decode::node(store, target.offset());
             slots(store, keys, &node, all, lows, 1, change)?;
             return Ok(target);
         }
@@ -95,8 +95,8 @@ fn slots<S: Store>(
         let Some(bounds) = slot_bounds(division, number, bounds) else {
             continue;
         };
-        let place = division.first + number;
-        let old = store.read(place);
+        let offset = division.first + number;
+        let old = store.read(offset);
         let target = slot_target(old);
         let here = (first.max(bounds.0), last.min(bounds.1));
         let is_whole = here == bounds;
@@ -105,16 +105,16 @@ fn slots<S: Store>(
             if nodes == MAX_NODES {
                 return Err(NoRoom::Unwieldy);
             }
-            let node = decode::node(store, target.place());
+            let node = decode::node(store, target.offset());
             slots(store, keys, &node, bounds, here, nodes + 1, change)?;
             let slices = slices_of(division, here);
-            store.publish(place, old | slot(Target::default(), slices));
+            store.publish(offset, old | slot(Target::default(), slices));
             continue;
         }
         let mut pieces = decode::pieces(store, keys, target, bounds);
         apply(store, &mut pieces, here, bounds.1, change)?;
         let word = slot_of(store, keys, &pieces, bounds, division, nodes)?;
-        store.publish(place, word);
+        store.publish(offset, word);
     }
     Ok(())
 }
@@ -148,14 +148,14 @@ fn apply<S: Store>(
 
 /// Lets a piece begin at a key.
 fn split(pieces: &mut Vec<Piece>, key: u64) {
-    let place = pieces.partition_point(|piece| piece.start <= key);
-    if let Some(piece) = place
+    let offset = pieces.partition_point(|piece| piece.start <= key);
+    if let Some(piece) = offset
         .checked_sub(1)
-        .and_then(|place| pieces.get(place).copied())
+        .and_then(|offset| pieces.get(offset).copied())
         && piece.start < key
     {
         pieces.insert(
-            place,
+            offset,
             Piece {
                 start: key,
                 ..piece

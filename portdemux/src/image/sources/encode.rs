@@ -95,11 +95,11 @@ pub(crate) fn target(
         return Err(NoRoom::Unwieldy);
     }
     let bits = bits(pieces.len()).clamp(MIN_NODE, MAX_NODE);
-    let place = store.take(NODE_HEADER as usize + (1 << bits))?;
-    let slots = place + NODE_HEADER;
+    let offset = store.take(NODE_HEADER as usize + (1 << bits))?;
+    let slots = offset + NODE_HEADER;
     let division = divide(store, keys, pieces, (first, last), slots, bits, nodes + 1)?;
-    store.write(place, &[division.base, u64::from(division.shape)]);
-    Ok(Target::node(place))
+    store.write(offset, &[division.base, u64::from(division.shape)]);
+    Ok(Target::node(offset))
 }
 
 fn bits(pieces: usize) -> u32 {
@@ -187,11 +187,11 @@ pub(crate) fn slot_of(
     let target = target(store, keys, pieces, (first, last), nodes)?;
     let slice = |key: u64| u32::try_from(division.slice(key) % u64::from(SLICES)).unwrap_or(0);
     let mut slices = 0;
-    for (place, piece) in pieces.iter().enumerate() {
+    for (offset, piece) in pieces.iter().enumerate() {
         if piece.target == Target::default() {
             continue;
         }
-        let end = pieces.get(place + 1).map_or(last, |next| next.start - 1);
+        let end = pieces.get(offset + 1).map_or(last, |next| next.start - 1);
         let (from, to) = (slice(piece.start.max(first)), slice(end));
         slices |= (u32::MAX << from) & (u32::MAX >> (SLICES - 1 - to));
     }
@@ -208,9 +208,9 @@ const ON: u32 = u32::MAX;
 fn entries(pieces: &[Piece], first: u64, last: u64) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::with_capacity(pieces.len());
     let mut is_implied = true;
-    for (place, piece) in pieces.iter().enumerate() {
+    for (offset, piece) in pieces.iter().enumerate() {
         let start = piece.start.max(first);
-        let end = pieces.get(place + 1).map_or(last, |next| next.start - 1);
+        let end = pieces.get(offset + 1).map_or(last, |next| next.start - 1);
         if piece.target == Target::default() {
             if !is_implied {
                 entries.push((start, ON, piece.target));
@@ -219,7 +219,7 @@ fn entries(pieces: &[Piece], first: u64, last: u64) -> Vec<Entry> {
             continue;
         }
         let count = u128::from(end - start) + 1;
-        let next = pieces.get(place + 1);
+        let next = pieces.get(offset + 1);
         let is_followed_by_none = next.is_some_and(|next| next.target == Target::default());
         is_implied = is_followed_by_none && count.is_power_of_two();
         let span = if is_implied { count.ilog2() } else { ON };
@@ -229,7 +229,7 @@ fn entries(pieces: &[Piece], first: u64, last: u64) -> Vec<Entry> {
 }
 
 fn leaf(store: &mut impl Store, keys: Keys, entries: &[Entry]) -> Result<Target, NoRoom> {
-    let place = store.take(entries.len() * keys.entry_words())?;
+    let offset = store.take(entries.len() * keys.entry_words())?;
     let count = u32::try_from(entries.len()).expect("invariant: a leaf is short");
     let words: Vec<u64> = match keys {
         Keys::V4 => entries
@@ -247,6 +247,6 @@ fn leaf(store: &mut impl Store, keys: Keys, entries: &[Entry]) -> Result<Target,
             starts.chain(rest).collect()
         }
     };
-    store.write(place, &words);
-    Ok(Target::leaf(place, count))
+    store.write(offset, &words);
+    Ok(Target::leaf(offset, count))
 }

@@ -35,9 +35,9 @@ impl<S: Store> LiveRows<'_, S> {
     }
 
     fn row(&self, class: Class) -> Vec<u64> {
-        let place = self.sources.row_of(class);
-        (place..place + self.sources.row)
-            .map(|place| self.store.read(place))
+        let offset = self.sources.row_of(class);
+        (offset..offset + self.sources.row)
+            .map(|offset| self.store.read(offset))
             .collect()
     }
 }
@@ -51,15 +51,15 @@ impl<S: Store> Rows for LiveRows<'_, S> {
         let count = self.control(Control::Classes);
         let count_of_classes = Class::try_from(count).map_err(|_| NoRoom::Full)?;
         let known = (0..count_of_classes).find(|&number| {
-            let place = self.sources.row_of(number);
-            (place..)
+            let offset = self.sources.row_of(number);
+            (offset..)
                 .zip(row)
-                .all(|(place, &word)| self.store.read(place) == word)
+                .all(|(offset, &word)| self.store.read(offset) == word)
         });
         if let Some(number) = known {
             return Ok(rows::class(number, row));
         }
-        if count >= self.control(Control::ClassPlaces) {
+        if count >= self.control(Control::ClassSlots) {
             return Err(NoRoom::Full);
         }
         let class = rows::class(count_of_classes, row);

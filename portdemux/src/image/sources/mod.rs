@@ -44,7 +44,7 @@ pub(crate) enum Control {
     /// How many classes there are.
     Classes = 1,
     /// How many classes there is room for.
-    ClassPlaces = 2,
+    ClassSlots = 2,
     /// How many changes were made since the table was built.
     Changes = 3,
     /// Where it says what lists are made of; 0 if it does not.
@@ -71,8 +71,8 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> 
         let nobody_leaves = &nobody_leaves;
         (0..).zip(lists.atoms()).flat_map(move |(atom, list)| {
             let (prefixes, until) = match list {
-                Atom::Set(place) => {
-                    let set = &ruleset.sets()[*place];
+                Atom::Set(offset) => {
+                    let set = &ruleset.sets()[*offset];
                     (&set.prefixes, &set.until)
                 }
                 Atom::Own(prefixes) => (prefixes, nobody_leaves),
@@ -101,8 +101,8 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> 
 
     let mut words = vec![0; CONTROL_WORDS as usize];
     let row = rows.words.len() / rows.count();
-    let places = rows.count() + rows.count() / 4 + SPARE_CLASSES;
-    let classes = words.take(places * row)?;
+    let offsets = rows.count() + rows.count() / 4 + SPARE_CLASSES;
+    let classes = words.take(offsets * row)?;
     words.write(classes, &rows.words);
     Outline::of(ruleset).write(&mut words)?;
     let mut tree = |keys, ranges: &[Range]| {
@@ -120,7 +120,7 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> 
     for (control, value) in [
         (Control::Next, words.len()),
         (Control::Classes, rows.count()),
-        (Control::ClassPlaces, places),
+        (Control::ClassSlots, offsets),
     ] {
         words[control as usize] = value as u64;
     }
@@ -149,9 +149,9 @@ pub struct Words<'w> {
 }
 
 impl Table for Words<'_> {
-    fn word(&self, place: u32) -> Option<u64> {
-        let place = place.checked_sub(self.begin)?;
-        self.words.get(place as usize).copied()
+    fn word(&self, offset: u32) -> Option<u64> {
+        let offset = offset.checked_sub(self.begin)?;
+        self.words.get(offset as usize).copied()
     }
 
     fn now(&self) -> u64 {
@@ -171,13 +171,13 @@ impl Store for Frozen<'_> {
         Err(NoRoom::Full)
     }
 
-    fn read(&self, place: u32) -> u64 {
-        self.0.get(place as usize).copied().unwrap_or_default()
+    fn read(&self, offset: u32) -> u64 {
+        self.0.get(offset as usize).copied().unwrap_or_default()
     }
 
-    fn write(&mut self, _place: u32, _words: &[u64]) {}
+    fn write(&mut self, _offset: u32, _words: &[u64]) {}
 
-    fn publish(&mut self, _place: u32, _word: u64) {}
+    fn publish(&mut self, _offset: u32, _word: u64) {}
 }
 
 /// The prefixes that a table has in a list, in as few as say it, IPv4 first, and until when they are in it; those whose
@@ -195,9 +195,9 @@ pub(super) fn members(
         unions: Vec::new(),
     };
     let row = |class: Class| {
-        let place = sources.row_of(class);
-        let words = place..place + sources.row;
-        words.map(|place| store.read(place)).collect()
+        let offset = sources.row_of(class);
+        let words = offset..offset + sources.row;
+        words.map(|offset| store.read(offset)).collect()
     };
     let mut known: HashMap<Class, Option<Option<u64>>> = HashMap::new();
     let mut member = |class: Class| {

@@ -24,7 +24,7 @@ impl Outline {
     pub(super) fn of(ruleset: &Ruleset) -> Self {
         let lists = ruleset.lists();
         let name = |atom: &Atom| match atom {
-            Atom::Set(place) => ruleset.sets().get(*place).map(|set| set.name.clone()),
+            Atom::Set(offset) => ruleset.sets().get(*offset).map(|set| set.name.clone()),
             Atom::Own(_) => None,
         };
         Self {
@@ -42,16 +42,16 @@ impl Outline {
             word[..chunk.len()].copy_from_slice(chunk);
             u64::from_le_bytes(word)
         }));
-        let place = words.take(packed.len())?;
-        words.write(place, &packed);
-        words[Control::Outline as usize] = place.into();
+        let offset = words.take(packed.len())?;
+        words.write(offset, &packed);
+        words[Control::Outline as usize] = offset.into();
         Ok(())
     }
 
     /// That of a table; nothing if there is none or it makes no sense.
     pub(in crate::image) fn read(words: &[u64]) -> Option<Self> {
-        let place = usize::try_from(*words.get(Control::Outline as usize)?).ok()?;
-        let (length, rest) = words.get(place..).filter(|_| place != 0)?.split_first()?;
+        let offset = usize::try_from(*words.get(Control::Outline as usize)?).ok()?;
+        let (length, rest) = words.get(offset..).filter(|_| offset != 0)?.split_first()?;
         let length = usize::try_from(*length).ok()?;
         let words = rest.get(..length.div_ceil(size_of::<u64>()))?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();

@@ -74,7 +74,7 @@ pub(crate) fn ranges(
     }
     edges.sort_unstable_by_key(|edge| edge.address);
     let mut depths = vec![0_u32; rows.numbering().atoms];
-    let mut membership = rows.numbering().nobody();
+    let mut membership = rows.numbering().none();
     let mut ranges: Vec<Range> = vec![(0, 0)];
     // Mostly an address is in what the one two edges before was in.
     let mut known: [(Membership, Class); 2] = [(membership.clone(), 0), (membership.clone(), 0)];
@@ -106,8 +106,8 @@ fn step(membership: &mut Membership, depths: &mut [u32], edge: &Edge) {
         let entry = (edge.deadline, edge.atom);
         if edge.begins {
             membership.timed.push(entry);
-        } else if let Some(place) = membership.timed.iter().position(|&known| known == entry) {
-            membership.timed.swap_remove(place);
+        } else if let Some(offset) = membership.timed.iter().position(|&known| known == entry) {
+            membership.timed.swap_remove(offset);
         }
         return;
     }
@@ -133,14 +133,14 @@ pub(crate) fn pieces(
     ranges: &[Range],
 ) -> Result<Vec<Piece>, NoRoom> {
     let mut pieces = Vec::with_capacity(ranges.len());
-    let mut place = 0;
-    while let Some(&(start, class)) = ranges.get(place) {
+    let mut offset = 0;
+    while let Some(&(start, class)) = ranges.get(offset) {
         let (high, low) = match keys {
             Keys::V4 => (low_word(start), 0),
             Keys::V6 => (low_word(start >> 64), low_word(start)),
         };
-        place += 1;
-        if keys == Keys::V4 || low == 0 && !is_cut(ranges, place, high) {
+        offset += 1;
+        if keys == Keys::V4 || low == 0 && !is_cut(ranges, offset, high) {
             let target = Target::class(class);
             pieces.push(Piece {
                 start: high,
@@ -151,7 +151,7 @@ pub(crate) fn pieces(
         let mut lower = Vec::new();
         if low != 0 {
             // Its lowest addresses are in the range before; the first range begins at 0.
-            let before = Target::class(ranges[place - 2].1);
+            let before = Target::class(ranges[offset - 2].1);
             lower.push(Piece {
                 start: 0,
                 target: before,
@@ -162,14 +162,14 @@ pub(crate) fn pieces(
             start: low,
             target: Target::class(class),
         });
-        while is_cut(ranges, place, high) {
-            let (start, class) = ranges[place];
+        while is_cut(ranges, offset, high) {
+            let (start, class) = ranges[offset];
             lower.push(Piece {
                 start: low_word(start),
                 target: Target::class(class),
             });
             last = class;
-            place += 1;
+            offset += 1;
         }
         let target = encode::target(store, Keys::V6, &lower, (0, u64::MAX), 0)?;
         pieces.push(Piece {
@@ -177,7 +177,7 @@ pub(crate) fn pieces(
             target,
         });
         // What begins within the next upper half has a piece of its own from the first of its addresses on.
-        let next = ranges.get(place).map(|&(start, _)| low_word(start >> 64));
+        let next = ranges.get(offset).map(|&(start, _)| low_word(start >> 64));
         if let Some(behind) = high.checked_add(1)
             && next != Some(behind)
         {
@@ -192,8 +192,8 @@ pub(crate) fn pieces(
 }
 
 /// Whether the range at a place begins within the addresses with this upper half.
-fn is_cut(ranges: &[Range], place: usize, high: u64) -> bool {
-    let next = ranges.get(place);
+fn is_cut(ranges: &[Range], offset: usize, high: u64) -> bool {
+    let next = ranges.get(offset);
     next.is_some_and(|&(start, _)| low_word(start >> 64) == high && low_word(start) != 0)
 }
 

@@ -105,7 +105,7 @@ impl Numbering {
     }
 
     /// No membership at all.
-    pub(crate) fn nobody(&self) -> Membership {
+    pub(crate) fn none(&self) -> Membership {
         Membership {
             lasting: vec![0; self.atoms.div_ceil(64)],
             timed: Vec::new(),
@@ -114,8 +114,8 @@ impl Numbering {
 
     /// What the rows from that of a class on say; `row` reads the words of one.
     pub(crate) fn membership(&self, class: Class, row: impl Fn(Class) -> Vec<u64>) -> Membership {
-        let mut membership = self.nobody();
-        let mut seen = self.nobody().lasting;
+        let mut membership = self.none();
+        let mut seen = self.none().lasting;
         let mut stages = Vec::new();
         let mut next = class;
         loop {
@@ -205,11 +205,11 @@ pub(crate) struct NewRows {
 impl NewRows {
     /// The row of class 0, whose addresses are in none of the lists.
     pub(crate) fn new(numbering: Numbering) -> Self {
-        let nobody = vec![0; numbering.words()];
+        let none = vec![0; numbering.words()];
         Self {
             numbering,
-            words: nobody.clone(),
-            known: HashMap::from([(nobody, 0)]),
+            words: none.clone(),
+            known: HashMap::from([(none, 0)]),
         }
     }
 

@@ -28,23 +28,23 @@ pub(crate) trait Store {
     fn take_to(&mut self, next: u32) -> Result<(), NoRoom>;
 
     /// The word at a place.
-    fn read(&self, place: u32) -> u64;
+    fn read(&self, offset: u32) -> u64;
 
     /// Writes words that nobody reads yet.
-    fn write(&mut self, place: u32, words: &[u64]);
+    fn write(&mut self, offset: u32, words: &[u64]);
 
     /// Puts one word in the place of another; who reads it sees all that was written before.
-    fn publish(&mut self, place: u32, word: u64);
+    fn publish(&mut self, offset: u32, word: u64);
 
     /// Takes as many words, where a target can lead; a few of them in one line of the cache.
     fn take(&mut self, words: usize) -> Result<u32, NoRoom> {
         let count = u32::try_from(words).map_err(|_| NoRoom::Full)?;
-        let mut place = self.next().next_multiple_of(UNIT);
-        if place % LINE + count > LINE {
-            place = place.next_multiple_of(LINE);
+        let mut offset = self.next().next_multiple_of(UNIT);
+        if offset % LINE + count > LINE {
+            offset = offset.next_multiple_of(LINE);
         }
-        self.take_to(place.checked_add(count).ok_or(NoRoom::Full)?)?;
-        Ok(place)
+        self.take_to(offset.checked_add(count).ok_or(NoRoom::Full)?)?;
+        Ok(offset)
     }
 }
 
@@ -63,15 +63,15 @@ impl Store for Vec<u64> {
         Ok(())
     }
 
-    fn read(&self, place: u32) -> u64 {
-        self.get(place as usize).copied().unwrap_or_default()
+    fn read(&self, offset: u32) -> u64 {
+        self.get(offset as usize).copied().unwrap_or_default()
     }
 
-    fn write(&mut self, place: u32, words: &[u64]) {
-        self[place as usize..][..words.len()].copy_from_slice(words);
+    fn write(&mut self, offset: u32, words: &[u64]) {
+        self[offset as usize..][..words.len()].copy_from_slice(words);
     }
 
-    fn publish(&mut self, place: u32, word: u64) {
-        self[place as usize] = word;
+    fn publish(&mut self, offset: u32, word: u64) {
+        self[offset as usize] = word;
     }
 }

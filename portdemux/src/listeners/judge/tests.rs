@@ -322,7 +322,7 @@ fn who_is_handed_packets_by_a_rule_is_reached_through_it() {
         &[3, 7],
     );
     let steered = Part {
-        reach: Reach::Steered {
+        reach: Reach::Socket {
             rule: "web".into(),
             ports: vec!["443/tcp".parse().unwrap()],
         },

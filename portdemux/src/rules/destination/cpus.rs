@@ -39,8 +39,8 @@ impl Cpus {
 
 impl fmt::Display for Cpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, &(first, last)) in self.0.iter().enumerate() {
-            if place > 0 {
+        for (index, &(first, last)) in self.0.iter().enumerate() {
+            if index > 0 {
                 f.write_str(",")?;
             }
             if first == last {

@@ -2,19 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use portdemux_common::destination::{CPU_PLACES, MAX_DESTINATIONS};
+use portdemux_common::destination::{CPU_SLOTS, MAX_DESTINATIONS};
 
 use super::Destination;
 use crate::rules::{error::Diagnostic, rule::Rule};
 
 /// What is over the limits, or contradicts itself.
 pub(in crate::rules) fn check(rules: &[Rule]) -> Option<Diagnostic> {
-    let mut places: HashSet<&Destination> = HashSet::new();
+    let mut indices: HashSet<&Destination> = HashSet::new();
     let mut lists: HashSet<&Destination> = HashSet::new();
     let mut queues: HashMap<u16, (u16, &Rule)> = HashMap::new();
     for rule in rules {
-        if rule.to.has_place() {
-            places.insert(&rule.to);
+        if rule.to.has_slot() {
+            indices.insert(&rule.to);
         }
         let Some(cpus) = rule.to.cpus() else {
             continue;
@@ -41,8 +41,8 @@ pub(in crate::rules) fn check(rules: &[Rule]) -> Option<Diagnostic> {
             }
         }
     }
-    if places.len() > MAX_DESTINATIONS {
-        let diagnostic = Diagnostic::new(format!("{} destinations are too many", places.len()));
+    if indices.len() > MAX_DESTINATIONS {
+        let diagnostic = Diagnostic::new(format!("{} destinations are too many", indices.len()));
         return Some(diagnostic.help(format!(
             "rules can name at most {MAX_DESTINATIONS} different sockets, interfaces and AF_XDP programs"
         )));
@@ -51,10 +51,10 @@ pub(in crate::rules) fn check(rules: &[Rule]) -> Option<Diagnostic> {
         .iter()
         .filter_map(|to| to.cpus().map(|cpus| cpus.numbers().count()))
         .sum();
-    (count > CPU_PLACES).then(|| {
+    (count > CPU_SLOTS).then(|| {
         let diagnostic = Diagnostic::new(format!("lists of {count} CPUs are too long"));
         diagnostic.help(format!(
-            "all different lists together have at most {CPU_PLACES}; let rules share a list"
+            "all different lists together have at most {CPU_SLOTS}; let rules share a list"
         ))
     })
 }

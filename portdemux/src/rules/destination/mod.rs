@@ -101,9 +101,9 @@ impl Destination {
         }
     }
 
-    /// Whether it has a place in the maps of targets, which it keeps as long as some rule names it.
+    /// Whether it has a slot in the maps of targets, which it keeps as long as some rule names it.
     #[must_use]
-    pub const fn has_place(&self) -> bool {
+    pub const fn has_slot(&self) -> bool {
         matches!(self, Self::Socket(_) | Self::Interface(_) | Self::Xsk(_))
     }
 }

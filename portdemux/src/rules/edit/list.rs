@@ -8,16 +8,16 @@ use crate::rules::document;
 /// The value of a rule's `port` without some of its items, of which at least one is left.
 pub(super) fn without(text: &str, block: &Block, removed: &BTreeSet<usize>) -> String {
     let value = &text[block.value.clone()];
-    let is_kept = |place: &usize| !removed.contains(place);
+    let is_kept = |index: &usize| !removed.contains(index);
     let kept: Vec<&Port> = (0..block.ports.len())
         .filter(is_kept)
-        .map(|place| &block.ports[place])
+        .map(|index| &block.ports[index])
         .collect();
     if value.contains('\n') {
         let cuts: Vec<_> = removed
             .iter()
-            .map(|&place| {
-                let span = &block.ports[place].span;
+            .map(|&index| {
+                let span = &block.ports[index].span;
                 let own = span.start - block.value.start..span.end - block.value.start;
                 (item_extent(value, own), String::new())
             })

@@ -198,9 +198,9 @@ fn in_lines(
         let begins_line = old[..end].trim_end_matches([' ', '\t']).ends_with('\n');
         let before = if begins_line { "" } else { "\n" };
         let line = old[..end].rfind('\n').map_or(end, |newline| newline + 1);
-        let place = if begins_line { line } else { end };
+        let index = if begins_line { line } else { end };
         cuts.push((
-            place..place,
+            index..index,
             format!("{before}{}", lines.collect::<String>()),
         ));
     }

@@ -172,7 +172,7 @@ pub fn remove<S: AsRef<str>>(
 ) -> Result<String, RulesError> {
     let (ruleset, layout) = read(file, text)?;
     let mut diagnostics = Vec::new();
-    // The places of the ports to remove, by the place of their rule.
+    // The indices of the ports to remove, by the index of their rule.
     let mut removed: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     for selector in selectors {
         match select(command, selector.as_ref(), &ruleset, &layout) {
@@ -217,18 +217,18 @@ fn select(
 ) -> Result<(usize, Vec<usize>), Diagnostic> {
     let ports = selector.parse::<PortRange>();
     if let Ok(ports) = ports {
-        let places = |block: &layout::Block| -> Vec<usize> {
+        let indices = |block: &layout::Block| -> Vec<usize> {
             let same = block
                 .ports
                 .iter()
                 .enumerate()
                 .filter(|(_, port)| port.range == ports);
-            same.map(|(place, _)| place).collect()
+            same.map(|(index, _)| index).collect()
         };
-        let blocks = layout.blocks.iter().map(places).enumerate();
-        let mut claiming: Vec<_> = blocks.filter(|(_, places)| !places.is_empty()).collect();
+        let blocks = layout.blocks.iter().map(indices).enumerate();
+        let mut claiming: Vec<_> = blocks.filter(|(_, indices)| !indices.is_empty()).collect();
         if claiming.len() > 1 {
-            let rules = claiming.iter().map(|&(place, _)| &ruleset.rules()[place]);
+            let rules = claiming.iter().map(|&(index, _)| &ruleset.rules()[index]);
             let diagnostic = Diagnostic::new(format!("several rules claim {ports}"));
             return Err(rules
                 .fold(diagnostic, |diagnostic, rule| {

@@ -29,7 +29,7 @@ pub fn promote<S: AsRef<str>>(
     let mut diagnostics = Vec::new();
     for name in names.iter().map(AsRef::as_ref) {
         match find(&ruleset, command, name) {
-            Ok(place) => cuts.extend(layout.blocks[place].shadow_line(text)),
+            Ok(index) => cuts.extend(layout.blocks[index].shadow_line(text)),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
     }
@@ -42,14 +42,14 @@ pub fn promote<S: AsRef<str>>(
     Ok(layout::replace(text, &cuts))
 }
 
-/// The place of the shadow of this name.
+/// The index of the shadow of this name.
 fn find(ruleset: &Ruleset, command: &str, name: &str) -> Result<usize, Diagnostic> {
     let rules = ruleset.rules();
-    let place = rules.iter().position(|rule| rule.name == name);
-    if let Some(place) = place {
-        let rule = &rules[place];
+    let index = rules.iter().position(|rule| rule.name == name);
+    if let Some(index) = index {
+        let rule = &rules[index];
         if rule.shadow {
-            return Ok(place);
+            return Ok(index);
         }
         return Err(Diagnostic::new(format!("`{name}` is no shadow"))
             .at(rule.line, [rule.name.clone(), rule.ports_text()])

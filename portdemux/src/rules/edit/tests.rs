@@ -289,15 +289,15 @@ proptest! {
     }
 
     #[test]
-    fn any_removal_leaves_the_other_claims(places in proptest::collection::btree_set(0..8_usize, 1..8)) {
+    fn any_removal_leaves_the_other_claims(indices in proptest::collection::btree_set(0..8_usize, 1..8)) {
         let before = parse("f.toml", FILE).unwrap();
         let ports: Vec<_> = before.rules().iter().flat_map(|rule| rule.ports.clone()).collect();
-        let selectors: Vec<_> = places.iter().map(|&place| ports[place].to_string()).collect();
+        let selectors: Vec<_> = indices.iter().map(|&index| ports[index].to_string()).collect();
         let edited = remove("f.toml", "portdemux", FILE, &selectors).unwrap();
         let after = parse("f.toml", &edited).unwrap();
         let left: Vec<_> = after.rules().iter().flat_map(|rule| rule.ports.clone()).collect();
         let expected: Vec<_> =
-            (0..ports.len()).filter(|place| !places.contains(place)).map(|place| ports[place]).collect();
+            (0..ports.len()).filter(|index| !indices.contains(index)).map(|index| ports[index]).collect();
         prop_assert_eq!(left, expected);
     }
 }

@@ -82,9 +82,9 @@ impl<'t> Schema<'t> {
             }
             Err(error) => return self.error(value.offset, error.to_string(), error.help()),
         };
-        let place = TIMEOUT_KEYS.iter().position(|&known| known == key);
-        if let Some(place) = place {
-            self.flows.timeouts[place] = timeout;
+        let index = TIMEOUT_KEYS.iter().position(|&known| known == key);
+        if let Some(index) = index {
+            self.flows.timeouts[index] = timeout;
         }
     }
 }

@@ -48,9 +48,9 @@ impl Schema<'_> {
         };
         let is_over = |prefix: &IpNet| set.until.get(prefix).is_some_and(|until| until.unix <= now);
         for (around, within) in overlaps(&set.prefixes, is_over) {
-            let [around, within] = [around, within].map(|place| {
-                let prefix = Source::Prefix(set.prefixes[place]).to_string();
-                (prefix, self.lines.line(offsets[place]))
+            let [around, within] = [around, within].map(|index| {
+                let prefix = Source::Prefix(set.prefixes[index]).to_string();
+                (prefix, self.lines.line(offsets[index]))
             });
             let diagnostic = if around.0 == within.0 {
                 Diagnostic::new(format!("{} is in the set `{}` twice", within.0, set.name))
@@ -65,26 +65,26 @@ impl Schema<'_> {
     }
 }
 
-/// Finds which prefixes hold others: the place of the one around and of the one within it.
+/// Finds which prefixes hold others: the index of the one around and of the one within it.
 fn overlaps(prefixes: &[IpNet], is_over: impl Fn(&IpNet) -> bool) -> Vec<(usize, usize)> {
-    let mut places: Vec<usize> = (0..prefixes.len())
-        .filter(|&place| !is_over(&prefixes[place]))
+    let mut indices: Vec<usize> = (0..prefixes.len())
+        .filter(|&index| !is_over(&prefixes[index]))
         .collect();
     // Behind each stand those within it: two prefixes are apart, or the longer one is within the other.
-    if !places.is_sorted_by_key(|&place| prefixes[place]) {
-        places.sort_by_key(|&place| prefixes[place]);
+    if !indices.is_sorted_by_key(|&index| prefixes[index]) {
+        indices.sort_by_key(|&index| prefixes[index]);
     }
     let mut found = Vec::new();
     let mut outer: Option<usize> = None;
-    for place in places {
+    for index in indices {
         match outer {
-            Some(around) if prefixes[around].contains(&prefixes[place]) => {
-                found.push((around, place));
+            Some(around) if prefixes[around].contains(&prefixes[index]) => {
+                found.push((around, index));
                 if found.len() == FOUND {
                     break;
                 }
             }
-            Some(_) | None => outer = Some(place),
+            Some(_) | None => outer = Some(index),
         }
     }
     found
@@ -119,9 +119,9 @@ mod tests {
                 prop_assert!(prefixes[around].contains(&prefixes[within]));
             }
             let pairs = prefixes.iter().enumerate();
-            let hold = pairs.flat_map(|(place, one)| {
+            let hold = pairs.flat_map(|(index, one)| {
                 let others = prefixes.iter().enumerate();
-                others.map(move |(other, two)| place != other && one.contains(two))
+                others.map(move |(other, two)| index != other && one.contains(two))
             });
             prop_assert_eq!(found.is_empty(), !hold.into_iter().any(|holds| holds));
         }

@@ -45,7 +45,7 @@ impl<'t> Schema<'t> {
         let mut given: [Option<usize>; RULE_KEYS.len()] = [None; RULE_KEYS.len()];
         let mut means_port = false;
         for Entry { key, rest, value } in entries {
-            let Some(place) = RULE_KEYS.iter().position(|&name| name == key.text) else {
+            let Some(index) = RULE_KEYS.iter().position(|&name| name == key.text) else {
                 self.unknown_key(key.offset, &key.text, "a rule", &RULE_KEYS);
                 means_port |= nearest(&key.text, &RULE_KEYS) == Some("port");
                 continue;
@@ -54,13 +54,13 @@ impl<'t> Schema<'t> {
                 self.unknown_key(key.offset, &key.text, "a rule", &RULE_KEYS);
                 continue;
             }
-            if let Some(first) = given[place].replace(key.offset) {
+            if let Some(first) = given[index].replace(key.offset) {
                 let first = self.lines.line(first);
                 let message = format!("`{}` is given twice in one rule", key.text);
                 self.error(key.offset, message, format!("remove this or line {first}"));
                 continue;
             }
-            match RULE_KEYS[place] {
+            match RULE_KEYS[index] {
                 "name" => self.name(value, &mut rule),
                 "port" => self.ports(value, &mut rule),
                 "address" => self.addresses(value, &mut rule),

@@ -125,8 +125,8 @@ impl<'t> Schema<'t> {
 }
 
 /// Sets what was read.
-fn set<T>(place: &mut T, read: Option<T>) {
+fn set<T>(target: &mut T, read: Option<T>) {
     if let Some(read) = read {
-        *place = read;
+        *target = read;
     }
 }

@@ -69,7 +69,7 @@ impl Serialize for Plan {
             added: self
                 .added
                 .iter()
-                .map(|&place| RuleSummary::of(&new[place]))
+                .map(|&index| RuleSummary::of(&new[index]))
                 .collect(),
             changed: self
                 .changed
@@ -83,7 +83,7 @@ impl Serialize for Plan {
             removed: self
                 .removed
                 .iter()
-                .map(|&place| RuleSummary::of(&old[place]))
+                .map(|&index| RuleSummary::of(&old[index]))
                 .collect(),
             unchanged: self.unchanged,
             settings: &self.settings,

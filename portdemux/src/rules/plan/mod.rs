@@ -18,12 +18,12 @@ use super::{ruleset::Ruleset, source::Set, until::Until};
 pub struct Plan {
     old: Ruleset,
     new: Ruleset,
-    /// The places of rules that only the new ruleset has, in its order.
+    /// The indices of rules that only the new ruleset has, in its order.
     added: Vec<usize>,
-    /// The places in the old and in the new ruleset of rules that say something else, in the order
+    /// The indices in the old and in the new ruleset of rules that say something else, in the order
     /// of the new one.
     changed: Vec<(usize, usize)>,
-    /// The places of rules that only the old ruleset has, in its order.
+    /// The indices of rules that only the old ruleset has, in its order.
     removed: Vec<usize>,
     /// How many rules say the same in both.
     unchanged: usize,
@@ -60,14 +60,14 @@ impl Plan {
         // Most rules follow the one that they followed before; only where one does not the others
         // are searched.
         let mut next = 0;
-        let mut places_by_name: Option<HashMap<&str, usize>> = None;
+        let mut slots_by_name: Option<HashMap<&str, usize>> = None;
         let mut find = |name: &str| {
             if old.rules().get(next).is_none_or(|rule| rule.name != name) {
-                let places = places_by_name.get_or_insert_with(|| {
+                let indices = slots_by_name.get_or_insert_with(|| {
                     let names = old.rules().iter().map(|rule| &*rule.name);
                     names.zip(0..).collect()
                 });
-                next = *places.get(name)?;
+                next = *indices.get(name)?;
             }
             next += 1;
             Some(next - 1)
@@ -84,7 +84,7 @@ impl Plan {
                 changed.push((before, after));
             }
         }
-        let removed = (0..stays.len()).filter(|&place| !stays[place]).collect();
+        let removed = (0..stays.len()).filter(|&index| !stays[index]).collect();
         let sets = changed_sets(old.sets(), new.sets(), now);
         let settings = changed_settings(&old, &new);
         Self {
@@ -164,7 +164,7 @@ fn changed_sets(old: &[Set], new: &[Set], now: u64) -> Vec<SetChange> {
     let count = |set: &Set| set.members(now).count();
     let mut changes = Vec::new();
     for set in new {
-        let before = find(old, &set.name).map(|place| &old[place]);
+        let before = find(old, &set.name).map(|index| &old[index]);
         if before.is_none_or(|before| members(before) != members(set)) {
             changes.push(SetChange {
                 name: set.name.clone(),

@@ -15,30 +15,30 @@ const SHOWN: [usize; 4] = [6, 3, 2, 1];
 type Line = [String; 4];
 
 impl Plan {
-    /// The line at a place, with this many items of each list.
-    fn line(&self, place: usize, shown: usize) -> Option<Line> {
-        if let Some(setting) = self.settings.get(place) {
+    /// The line at an index, with this many items of each list.
+    fn line(&self, index: usize, shown: usize) -> Option<Line> {
+        if let Some(setting) = self.settings.get(index) {
             return Some(setting.line());
         }
-        let place = place - self.settings.len();
-        if let Some(set) = self.sets.get(place) {
+        let index = index - self.settings.len();
+        if let Some(set) = self.sets.get(index) {
             return Some(set.line());
         }
-        let place = place - self.sets.len();
+        let index = index - self.sets.len();
         let ports = |rule: &Rule| joined(&rule.ports, shown);
-        if let Some(&place) = self.added.get(place) {
-            let rule = &self.new.rules()[place];
+        if let Some(&index) = self.added.get(index) {
+            let rule = &self.new.rules()[index];
             let rest = description(rule, shown);
             return Some(["+".into(), rule.name.clone(), ports(rule), rest]);
         }
-        let place = place - self.added.len();
-        if let Some(&(old, new)) = self.changed.get(place) {
+        let index = index - self.added.len();
+        if let Some(&(old, new)) = self.changed.get(index) {
             let (old, new) = (&self.old.rules()[old], &self.new.rules()[new]);
             let says = difference(old, new, shown);
             return Some(["~".into(), new.name.clone(), says, String::new()]);
         }
-        let place = *self.removed.get(place - self.changed.len())?;
-        let rule = &self.old.rules()[place];
+        let index = *self.removed.get(index - self.changed.len())?;
+        let rule = &self.old.rules()[index];
         Some(["-".into(), rule.name.clone(), ports(rule), String::new()])
     }
 }
@@ -195,11 +195,11 @@ impl<'p> Shortened<'p> {
 
     /// A line of the text: where it would be too wide with fewer items of its lists, then without
     /// regard to the lines around it, and at last without its end.
-    fn fitted(&self, place: usize, widths: [usize; 2]) -> String {
+    fn fitted(&self, index: usize, widths: [usize; 2]) -> String {
         let tries = SHOWN.map(|shown| (shown, widths));
         let mut text = String::new();
         for (shown, widths) in tries.into_iter().chain([(SHOWN[SHOWN.len() - 1], [0; 2])]) {
-            let Some(line) = self.plan.line(place, shown) else {
+            let Some(line) = self.plan.line(index, shown) else {
                 return text;
             };
             text = laid_out(&line, widths);
@@ -240,10 +240,10 @@ impl fmt::Display for Shortened<'_> {
             (self.limit.max(2).div_ceil(2), self.limit.max(2) / 2)
         };
         let left_out = all - head - tail;
-        let places: Vec<_> = (0..head).chain(all - tail..all).collect();
-        let lines: Vec<_> = places
+        let indices: Vec<_> = (0..head).chain(all - tail..all).collect();
+        let lines: Vec<_> = indices
             .iter()
-            .filter_map(|&place| self.plan.line(place, SHOWN[0]))
+            .filter_map(|&index| self.plan.line(index, SHOWN[0]))
             .collect();
         let widest = |column: usize, has_width: fn(&Line) -> bool| {
             let lines = lines.iter().filter(|line| has_width(line));
@@ -256,11 +256,11 @@ impl fmt::Display for Shortened<'_> {
         let ports_width = widest(2, |[.., rest]| !rest.is_empty())
             .min(40)
             .min(room / 2);
-        for (at, &place) in places.iter().enumerate() {
+        for (at, &index) in indices.iter().enumerate() {
             if at == head && left_out > 0 {
                 writeln!(f, "… {left_out} more")?;
             }
-            writeln!(f, "{}", self.fitted(place, [name_width, ports_width]))?;
+            writeln!(f, "{}", self.fitted(index, [name_width, ports_width]))?;
         }
         write!(f, "= {} unchanged", self.plan.unchanged)
     }

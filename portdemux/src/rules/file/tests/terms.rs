@@ -80,7 +80,7 @@ fn the_tables_of_defaults_and_flows_are_read() {
     );
     let flows = ruleset.flows().unwrap();
     assert_eq!(
-        (flows.size, flows.places(), flows.half_open_places()),
+        (flows.size, flows.slots(), flows.half_open_slots()),
         (100_000, 1 << 17, 1024)
     );
     assert_eq!(

@@ -18,16 +18,16 @@ use crate::{
 
 /// A group of sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Steered {
+pub struct SocketGroup {
     /// What rules call it.
     pub name: GroupName,
     /// The sockets that are there.
-    pub members: Vec<SteeredSocket>,
+    pub members: Vec<MemberSocket>,
 }
 
 /// A socket of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SteeredSocket {
+pub struct MemberSocket {
     /// Which member it is.
     pub member: Member,
     /// What it is bound to, if this process can see it.
@@ -40,7 +40,7 @@ pub struct SteeredSocket {
 ///
 /// Of members in another network namespace only that they are there is known.
 #[must_use]
-pub fn all(maps: &Maps) -> Vec<Steered> {
+pub fn all(maps: &Maps) -> Vec<SocketGroup> {
     let steering = &maps.steering;
     let groups: Vec<(GroupName, Vec<Member>)> = steering
         .groups()
@@ -64,7 +64,7 @@ pub fn all(maps: &Maps) -> Vec<Steered> {
     let holders = Holders::find(&inodes);
     let seen = |member: Member| {
         let socket = sockets.get(&member.cookie);
-        SteeredSocket {
+        MemberSocket {
             member,
             address: socket.and_then(|socket| {
                 let address = socket.addresses.first()?;
@@ -73,19 +73,19 @@ pub fn all(maps: &Maps) -> Vec<Steered> {
             holder: socket.and_then(|socket| holders.of(socket.inode).first().cloned()),
         }
     };
-    let steered = groups.into_iter().map(|(name, members)| Steered {
+    let groups = groups.into_iter().map(|(name, members)| SocketGroup {
         name,
         members: members.into_iter().map(seen).collect(),
     });
-    steered.collect()
+    groups.collect()
 }
 
-impl Steered {
+impl SocketGroup {
     /// Who is there, in a few words: none, the processes, or how many sockets if it cannot be seen whose.
     #[must_use]
     pub fn who(&self, transports: &[Transport]) -> String {
         let members = self.members.iter();
-        let members: Vec<&SteeredSocket> = members
+        let members: Vec<&MemberSocket> = members
             .filter(|socket| transports.contains(&socket.member.transport))
             .collect();
         if members.is_empty() {

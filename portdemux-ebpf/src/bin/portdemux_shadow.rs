@@ -1,4 +1,4 @@
-//! The twin of the attached program: the same decision and counting, in maps of its own, and a
+//! The shadow program: the same decision and counting, in maps of its own, and a
 //! record of what it saw. If it is loaded to log, it says so in words, too.
 #![no_std]
 #![no_main]
@@ -37,9 +37,9 @@ static NOW: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// The attached program at a given time, with a record of what it decided.
 #[derive(Clone, Copy)]
-struct Twin;
+struct ShadowProgram;
 
-impl Variant for Twin {
+impl Variant for ShadowProgram {
     #[inline(always)]
     fn coarse() -> u64 {
         Self::precise()
@@ -111,8 +111,8 @@ pub fn portdemux_parse(ctx: XdpContext) -> u32 {
 /// Dispatches a frame that was written down, and writes down why.
 #[xdp(frags)]
 #[inline(always)]
-pub fn portdemux_twin(ctx: XdpContext) -> u32 {
-    let action = portdemux_ebpf::dispatch::<true, false, Twin>(&ctx);
+pub fn shadow_program(ctx: XdpContext) -> u32 {
+    let action = portdemux_ebpf::dispatch::<true, false, ShadowProgram>(&ctx);
     portdemux_log();
     action
 }
@@ -120,8 +120,8 @@ pub fn portdemux_twin(ctx: XdpContext) -> u32 {
 /// The same where flows are tracked.
 #[xdp(frags)]
 #[inline(always)]
-pub fn portdemux_twinf(ctx: XdpContext) -> u32 {
-    let action = portdemux_ebpf::dispatch::<true, true, Twin>(&ctx);
+pub fn shadow_flows(ctx: XdpContext) -> u32 {
+    let action = portdemux_ebpf::dispatch::<true, true, ShadowProgram>(&ctx);
     portdemux_log();
     action
 }

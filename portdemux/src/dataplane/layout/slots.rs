@@ -1,12 +1,12 @@
-//! Places of addresses as instances before ABI 7 have them: without the span that is alone.
+//! Slots of addresses as instances before ABI 7 have them: without the span that is alone.
 
-use portdemux_common::ruleset::{RulesetImage, V4Place, V6Place};
+use portdemux_common::ruleset::{RulesetImage, V4Slot, V6Slot};
 
 use crate::{dataplane::mapped::Mapped, image::claims};
 
 const HALF: usize = size_of::<u32>();
 
-/// How many bytes a place of each version has, and how far into it the index of the first span stands, which the
+/// How many bytes a slot of each version has, and how far into it the index of the first span stands, which the
 /// number of spans follows. It begins with the address.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::dataplane) struct AddressLayout {
@@ -23,18 +23,18 @@ impl AddressLayout {
         [v4, v6]: [usize; 2],
         image: &mut RulesetImage,
     ) {
-        let (v4_count, v6_count) = (image.header.v4_places(), image.header.v6_places());
-        for (at, place) in read(map, v4, self.v4, v4_count).into_iter().enumerate() {
-            image.v4[at] = V4Place {
-                address: place.address(),
+        let (v4_count, v6_count) = (image.header.v4_slots(), image.header.v6_slots());
+        for (at, slot) in read(map, v4, self.v4, v4_count).into_iter().enumerate() {
+            image.v4[at] = V4Slot {
+                address: slot.address(),
                 reserved: 0,
-                claims: claims(image, place.first, place.count),
+                claims: claims(image, slot.first, slot.count),
             };
         }
-        for (at, place) in read(map, v6, self.v6, v6_count).into_iter().enumerate() {
-            image.v6[at] = V6Place {
-                address: place.address(),
-                claims: claims(image, place.first, place.count),
+        for (at, slot) in read(map, v6, self.v6, v6_count).into_iter().enumerate() {
+            image.v6[at] = V6Slot {
+                address: slot.address(),
+                claims: claims(image, slot.first, slot.count),
                 reserved: [0; 6],
             };
         }
@@ -59,16 +59,16 @@ fn read(map: &Mapped, from: usize, (bytes, first): (usize, usize), count: usize)
     let mut words = vec![0_u64; (bytes * count).div_ceil(size_of::<u64>())];
     map.read(from, &mut words);
     let halves: &[u32] = bytemuck::cast_slice(&words);
-    let places = halves.chunks_exact(bytes / HALF).take(count);
-    let read = |place: &[u32]| {
+    let slots = halves.chunks_exact(bytes / HALF).take(count);
+    let read = |slot: &[u32]| {
         let mut halves = [0; 4];
         let address = (first / HALF).min(halves.len());
-        halves[..address].copy_from_slice(&place[..address]);
+        halves[..address].copy_from_slice(&slot[..address]);
         Place {
             halves,
-            first: place[first / HALF],
-            count: place[first / HALF + 1],
+            first: slot[first / HALF],
+            count: slot[first / HALF + 1],
         }
     };
-    places.map(read).collect()
+    slots.map(read).collect()
 }

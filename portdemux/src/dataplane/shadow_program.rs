@@ -1,4 +1,4 @@
-//! The twin of the attached program: the same code in the kernel, on frames that user space gives it.
+//! The shadow program: the same code in the kernel, on frames that user space gives it.
 //!
 //! It decides and counts as the attached program does, but in maps of its own that are pinned
 //! nowhere: no packet of the machine ever meets it, no counter of an instance moves, and it is gone
@@ -53,9 +53,9 @@ use crate::{
 };
 
 /// The program's name in its object.
-const PROGRAM: &str = "portdemux_twin";
+const PROGRAM: &str = "shadow_program";
 /// The same where flows are tracked.
-const FLOW_PROGRAM: &str = "portdemux_twinf";
+const FLOW_PROGRAM: &str = "shadow_flows";
 /// The program that writes down what a frame says.
 const PARSER: &str = "portdemux_parse";
 /// Name of the map that says at which time the program runs.
@@ -76,7 +76,7 @@ const LOG_NOTHING: u8 = 0;
 
 /// A copy of the program in the kernel that is attached to nothing.
 #[derive(Debug)]
-pub struct Twin {
+pub struct ShadowProgram {
     /// Holds the program and keeps its maps.
     object: Ebpf,
     rulesets: Mapped,
@@ -102,7 +102,7 @@ struct Remembered {
     limits: Mapped,
 }
 
-/// Which program the twin is of.
+/// Which program the shadow program is of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kind<'i> {
     /// Whether it logs what it does with a frame.
@@ -115,14 +115,14 @@ pub struct Kind<'i> {
 
 /// What the program did with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TwinRun {
+pub struct ShadowRun {
     /// The XDP action that it returned (Linux `include/uapi/linux/bpf.h`, `enum xdp_action`).
     pub action: u32,
     /// What it wrote down.
     pub trace: Trace,
 }
 
-impl Twin {
+impl ShadowProgram {
     /// The shortest frame that the kernel gives to a program (`bpf_prog_test_run_xdp`: `ETH_HLEN`).
     pub const MIN_FRAME: usize = 14;
     /// The longest frame that the kernel gives to a program: 17 pages (`MAX_SKB_FRAGS`) besides the
@@ -165,7 +165,7 @@ impl Twin {
             .map_max_entries(CPUS, u32::try_from(cpus)?)
             .map_max_entries(TABLES, u32::try_from(words / LINE)?)
             .override_global(aya_log::LEVEL, &level, true)
-            .load(objects::TWIN)
+            .load(objects::SHADOW)
             .context("prepare the program")?;
         let shared = map(&object, COUNTERS, BLOCKS * BYTES)?;
         let blocks = Blocks::new(
@@ -174,7 +174,7 @@ impl Twin {
             cpus,
         );
         blocks.allot(OWN);
-        let mut twin = Self {
+        let mut program = Self {
             rulesets: map(&object, RULESETS, size_of::<Rulesets>())?,
             tables: map(&object, TABLES, words * size_of::<u64>())?,
             room,
@@ -202,15 +202,15 @@ impl Twin {
             },
             object: {
                 for name in [PARSER, program] {
-                    let twin = self::program(&mut object, name)?;
-                    refused::load("the twin of the program", || twin.load())?;
+                    let program = self::program(&mut object, name)?;
+                    refused::load("the shadow program", || program.load())?;
                 }
                 object
             },
         };
-        twin.tables.write(0, &ruleset.sources);
-        twin.set_ruleset(ruleset)?;
-        Ok(twin)
+        program.tables.write(0, &ruleset.sources);
+        program.set_ruleset(ruleset)?;
+        Ok(program)
     }
 
     /// Puts a ruleset in force whose sources are those that were loaded: in the half of its generation, as
@@ -287,7 +287,7 @@ impl Twin {
     ///
     /// The kernel does not run it, as with a frame that it does not take ([`Self::takes`]), or the
     /// program ended without a decision.
-    pub fn run(&mut self, frame: &[u8]) -> Result<TwinRun> {
+    pub fn run(&mut self, frame: &[u8]) -> Result<ShadowRun> {
         self.run_to(frame, None).map(|(run, _)| run)
     }
 
@@ -306,7 +306,7 @@ impl Twin {
     }
 
     /// Runs the program once on a frame; the frame that it leaves goes to `after`, its length is returned.
-    fn run_to(&mut self, frame: &[u8], after: Option<&mut [u8]>) -> Result<(TwinRun, usize)> {
+    fn run_to(&mut self, frame: &[u8], after: Option<&mut [u8]>) -> Result<(ShadowRun, usize)> {
         self.trace.write(0, &[UNWRITTEN; TRACE_WORDS]);
         let mut run = |name, after| {
             program(&mut self.object, name)?
@@ -330,7 +330,7 @@ impl Twin {
         let bytes = bytemuck::bytes_of_mut(&mut trace);
         let length = bytes.len();
         bytes.copy_from_slice(&bytemuck::cast_slice(&words)[..length]);
-        let run = TwinRun {
+        let run = ShadowRun {
             action: result.return_value,
             trace,
         };
@@ -343,7 +343,7 @@ impl Twin {
     }
 
     /// What the program counted since it was loaded; its frames are those of the interface at
-    /// place 0.
+    /// slot 0.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters

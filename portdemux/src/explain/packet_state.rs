@@ -17,18 +17,18 @@ use crate::host::{Bucket as _, Buckets, Seen, State};
 
 /// How a packet stands to what is remembered of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct PacketState {
     /// How it stands to the flows that are known; nothing if it is of a kind without flows, or none are tracked.
     pub relation: Option<Relation>,
     /// Its flow, as it was before the packet came.
-    pub flow: Option<FlowStanding>,
+    pub flow: Option<FlowReport>,
     /// What was left of the rates that were asked, before the packet came.
-    pub rates: Vec<RateStanding>,
+    pub rates: Vec<RateReport>,
 }
 
 /// A flow that a packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct FlowStanding {
+pub struct FlowReport {
     /// `opening`, `answered`, `established`, `closing` or `closed`.
     pub state: &'static str,
     /// `host` or `peer`.
@@ -43,7 +43,7 @@ pub struct FlowStanding {
 
 /// What is left of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct RateStanding {
+pub struct RateReport {
     /// The key of the rules file: `rate` or `new_rate`.
     pub key: &'static str,
     /// `rule` or `source`.
@@ -54,7 +54,7 @@ pub struct RateStanding {
     pub burst: u64,
 }
 
-impl Standing {
+impl PacketState {
     /// How the packet stands that was just seen at `now`, in nanoseconds of `CLOCK_MONOTONIC`. One that goes out has a
     /// flow and no relation.
     pub(super) fn of(seen: &Seen, state: &State<'_>, image: &RulesetImage, now: u64) -> Self {
@@ -72,7 +72,7 @@ impl Standing {
     }
 }
 
-fn flow(tracked: &TrackedPacket, state: &State<'_>) -> Option<FlowStanding> {
+fn flow(tracked: &TrackedPacket, state: &State<'_>) -> Option<FlowReport> {
     in_table(tracked, &state.known, false).or_else(|| in_table(tracked, &state.half_open, true))
 }
 
@@ -80,7 +80,7 @@ fn in_table(
     tracked: &TrackedPacket,
     table: &Buckets<'_, Bucket<AtomicU64>>,
     half_open: bool,
-) -> Option<FlowStanding> {
+) -> Option<FlowReport> {
     let before = table.before();
     let (_, words) = before.first()?;
     let bucket = Bucket::of_words(words);
@@ -94,7 +94,7 @@ fn in_table(
         let [packets, _] = bucket.counts(slot, direction)?.load();
         Some(packets)
     };
-    Some(FlowStanding {
+    Some(FlowReport {
         state: status.state().name(),
         begun_by: if status.is_from_here() {
             "host"
@@ -113,7 +113,7 @@ fn rates(
     state: &State<'_>,
     image: &RulesetImage,
     now: u64,
-) -> Vec<RateStanding> {
+) -> Vec<RateReport> {
     let Some(rule) = seen.decision().rule() else {
         return Vec::new();
     };
@@ -123,7 +123,7 @@ fn rates(
         ("new_rate", RateKind::Flows, &policy.new_rate),
     ];
     let limited = kinds.into_iter().filter(|(_, _, rate)| rate.interval != 0);
-    let standing = limited.filter_map(|(key, kind, rate)| {
+    let reports = limited.filter_map(|(key, kind, rate)| {
         let (per, expected) = if policy.is_per_source() {
             let of = RateKey {
                 rule,
@@ -141,14 +141,14 @@ fn rates(
             };
             ("rule", Word::load(&of_kind))
         };
-        Some(RateStanding {
+        Some(RateReport {
             key,
             per,
             left: limits::left(expected, rate, now),
             burst: limits::left(0, rate, now),
         })
     });
-    standing.collect()
+    reports.collect()
 }
 
 /// The word of a source, if it was asked for; zero if it has none yet.
