@@ -9,8 +9,8 @@ use portdemux::{
     rules::{Layer, Ruleset, file},
 };
 use portdemux_common::{
+    ids::RuleId,
     parse::{Address, Ports},
-    ruleset::RuleId,
     wire::Port,
 };
 use portdemux_tests::{

@@ -10,7 +10,31 @@ use core::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::counters::Counter;
+/// Packets, and bytes of their frames from the destination MAC to the last byte before the FCS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Counter {
+    /// Number of packets.
+    pub packets: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+impl Counter {
+    /// Counts some packets of `bytes` bytes in all.
+    #[inline(always)]
+    pub const fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets = self.packets.wrapping_add(packets);
+        self.bytes = self.bytes.wrapping_add(bytes);
+    }
+
+    /// Counts one frame of `bytes` bytes.
+    #[inline(always)]
+    pub const fn count(&mut self, bytes: u64) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(bytes);
+    }
+}
 
 /// Counters of a block.
 pub const COUNTERS: usize = 256;
@@ -49,7 +73,6 @@ pub struct Own {
 const _: () = {
     assert!(BYTES == 4096 && size_of::<Own>() == 1 << 20);
     assert!(offset_of!(Own, blocks).is_multiple_of(BYTES));
-    assert!(crate::counters::BLOCKS + crate::counters::FLOW_BLOCKS <= ENTRIES);
 };
 
 impl Own {

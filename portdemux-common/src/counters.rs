@@ -7,38 +7,18 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{
     blocks,
+    blocks::Counter,
+    capacity::{
+        EVENT_SLOTS, MAX_INTERFACES, PORT_COUNT, REASON_SLOTS, REPLIED_SLOTS, RULE_SLOTS,
+        VERDICT_SLOTS,
+    },
     reason::{Reason, Verdict},
-    ruleset::RULE_SLOTS,
-    wire::Transport,
 };
-
-/// How many interfaces an instance can have.
-pub const MAX_INTERFACES: usize = 64;
-/// Slots for reasons: more than there are, so that a new one moves nothing.
-pub const REASON_SLOTS: usize = 64;
-/// Slots for verdicts: more than there are, so that a new one moves nothing.
-pub const VERDICT_SLOTS: usize = 4;
-/// Slots for events of flows: more than there are, and up to the end of a block.
-pub const EVENT_SLOTS: usize = 512;
-/// Slots for what became of rejected packets: more than there are, and up to the end of a block.
-pub const REPLIED_SLOTS: usize = 512;
-/// Slots for ports.
-pub const PORT_SLOTS: usize = Transport::COUNT << 16;
 
 const _: () = {
     assert!(Reason::ALL.len() <= REASON_SLOTS);
     assert!(Verdict::ALL.len() <= VERDICT_SLOTS);
 };
-
-/// Packets, and bytes of their frames from the destination MAC to the last byte before the FCS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Counter {
-    /// Number of packets.
-    pub packets: u64,
-    /// Number of bytes.
-    pub bytes: u64,
-}
 
 /// What an interface's packets came to: by verdict, then by reason.
 pub type Outcomes = [[Counter; REASON_SLOTS]; VERDICT_SLOTS];
@@ -76,7 +56,7 @@ pub struct Layout {
     /// Their bytes are not known.
     pub lookups: Outcomes,
     /// What came for each port, by [`crate::wire::Port::index`].
-    pub ports: [Tallies; PORT_SLOTS / TALLIES],
+    pub ports: [Tallies; PORT_COUNT / TALLIES],
 }
 
 /// How many blocks the counters have.
@@ -87,9 +67,9 @@ pub const BLOCKS: usize = size_of::<Layout>() / blocks::BYTES;
 #[repr(C)]
 pub struct FlowLayout {
     /// Packets received for each port, by [`crate::wire::Port::index`] and by [`crate::conntrack::Relation`].
-    pub relations: [[u64; 4]; PORT_SLOTS],
+    pub relations: [[u64; 4]; PORT_COUNT],
     /// Everything that was sent from each port, as it will be on the wire.
-    pub sent: [Counter; PORT_SLOTS],
+    pub sent: [Counter; PORT_COUNT],
     /// What happened to flows, by [`crate::conntrack::Event`].
     pub events: [u64; EVENT_SLOTS],
 }
@@ -102,20 +82,5 @@ const _: () = {
     assert!(size_of::<Outcomes>() == blocks::BYTES && size_of::<Tallies>() == blocks::BYTES);
     assert!(size_of::<Layout>() == BLOCKS * blocks::BYTES);
     assert!(size_of::<FlowLayout>() == FLOW_BLOCKS * blocks::BYTES);
+    assert!(BLOCKS + FLOW_BLOCKS <= blocks::ENTRIES);
 };
-
-impl Counter {
-    /// Counts some packets of `bytes` bytes in all.
-    #[inline(always)]
-    pub const fn add(&mut self, packets: u64, bytes: u64) {
-        self.packets = self.packets.wrapping_add(packets);
-        self.bytes = self.bytes.wrapping_add(bytes);
-    }
-
-    /// Counts one frame of `bytes` bytes.
-    #[inline(always)]
-    pub const fn count(&mut self, bytes: u64) {
-        self.packets = self.packets.wrapping_add(1);
-        self.bytes = self.bytes.wrapping_add(bytes);
-    }
-}

@@ -5,90 +5,13 @@
 //! is there when a packet comes, only who asks a map can say; what becomes of the packet then is
 //! [`settle`].
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::{
-    decide::{Decision, Metadata, Outcome},
+    decide::Metadata,
+    decision::{Decision, Outcome},
+    entry::{Action, Entry},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry},
+    target::Target,
 };
-
-/// How many different sockets, interfaces and AF_XDP programs the rules can name.
-pub const MAX_DESTINATIONS: usize = 1 << 12;
-/// Slots for them: twice as many, so that all can be exchanged for others in one step while a packet
-/// may still be on its way to one of the old ones. A slot is the key of its destination in every map
-/// of targets.
-pub const DESTINATION_SLOTS: usize = 2 * MAX_DESTINATIONS;
-/// How many CPUs the different lists of CPUs can have together.
-pub const CPU_SLOTS: usize = 1 << 14;
-/// How many bytes the name of a destination can have as it is written down: `interface:eth0`.
-pub const DESTINATION_NAME_LENGTH: usize = 64;
-
-/// How many queues the AF_XDP sockets of a program can be on.
-pub const XSK_QUEUES: usize = 1 << 10;
-
-/// A MAC address.
-pub type Mac = [u8; 6];
-
-/// The MAC addresses of interfaces, by slot: each in the first six bytes of a word.
-pub type MacWords = [u64; DESTINATION_SLOTS];
-
-/// Which destination a rule has. All zeros for a rule that needs none to be said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
-#[repr(C)]
-pub struct Target {
-    /// Its slot, below [`DESTINATION_SLOTS`]; of CPUs where their list begins in
-    /// [`crate::ruleset::RulesetImage::cpus`].
-    pub first: u32,
-    /// How many CPUs the list has; else 1.
-    pub count: u16,
-    /// How many frames wait for a CPU at most; 0 if it is no CPU.
-    pub queue: u16,
-    /// What happens to packets if it is missing: an [`Action`].
-    pub fallback: u8,
-    /// Fills the half of a word.
-    pub reserved: u8,
-    /// The destination MAC address that frames get; zeros if they keep theirs.
-    pub mac: Mac,
-}
-
-const _: () = assert!(size_of::<Target>() == 16 && align_of::<Target>() == 4);
-
-impl Target {
-    /// Of what can be found nowhere, and is not let in.
-    pub const NOWHERE: Self = Self {
-        first: 0,
-        count: 0,
-        queue: 0,
-        fallback: Action::Drop as u8,
-        reserved: 0,
-        mac: [0; 6],
-    };
-
-    /// Its slot, if it has one: it has a target and that is no list of CPUs.
-    #[must_use]
-    pub const fn slot(&self) -> Option<u32> {
-        if self.count != 0 && self.queue == 0 {
-            Some(self.first)
-        } else {
-            None
-        }
-    }
-
-    /// What happens to packets if it is missing.
-    #[inline(always)]
-    #[must_use]
-    pub const fn fallback(&self) -> Action {
-        Action::from_code(self.fallback as u32)
-    }
-
-    /// Whether frames get other MAC addresses.
-    #[inline(always)]
-    #[must_use]
-    pub fn rewrites_macs(&self) -> bool {
-        self.mac != [0; 6]
-    }
-}
 
 /// What becomes of a packet whose destination is missing: what the rule falls back on.
 #[inline(always)]

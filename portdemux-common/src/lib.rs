@@ -12,12 +12,16 @@
 
 pub mod blocks;
 pub mod bucket;
+pub mod capacity;
 pub mod conntrack;
 pub mod counters;
 pub mod decide;
+pub mod decision;
 pub mod destination;
+pub mod entry;
 pub mod fragments;
 pub mod hash;
+pub mod ids;
 pub mod limits;
 pub mod memory;
 pub mod packet;
@@ -31,6 +35,7 @@ pub mod ruleset;
 pub mod sockets;
 pub mod sources;
 pub mod state;
+pub mod target;
 pub mod trace;
 pub mod wire;
 

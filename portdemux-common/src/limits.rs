@@ -6,12 +6,14 @@
 //! to it holds as many sources as are within their bursts at once.
 
 use crate::{
-    bucket::{self, SLOTS, Slots},
+    bucket,
+    bucket::{SLOTS, Slots},
+    capacity::RULE_SLOTS,
     hash,
+    ids::RuleId,
     memory::{Memory, Word},
     parse::Version,
     policy::Rate,
-    ruleset::{RULE_SLOTS, RuleId},
 };
 
 /// How many buckets the table of sources has: room for 131,072 sources within their bursts.

@@ -73,7 +73,7 @@ impl Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Defaults {
-    /// To unclaimed ports: an [`crate::ruleset::Action`].
+    /// To unclaimed ports: an [`crate::entry::Action`].
     pub inbound: u32,
     /// 1 if malformed packets pass, 0 if they are dropped.
     pub malformed_pass: u32,

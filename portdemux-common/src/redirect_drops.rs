@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::destination::DESTINATION_SLOTS;
+use crate::capacity::DESTINATION_SLOTS;
 
 /// Which kind of target a frame was on its way to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,39 +4,13 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    capacity::{
+        DESTINATION_NAME_LENGTH, DESTINATION_SLOTS, MAX_INTERFACES, NAME_LENGTH, RULE_NAME_LENGTH,
+        RULE_SLOTS,
+    },
     conntrack::Shape,
-    counters::MAX_INTERFACES,
-    destination::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS},
-    reject::MacWord,
-    ruleset::RULE_SLOTS,
+    wire::MacWord,
 };
-
-/// How long an interface's name can be, the terminating zero included (`IFNAMSIZ`, Linux
-/// `include/uapi/linux/if.h`).
-pub const NAME_LENGTH: usize = 16;
-
-/// Which ruleset is in force.
-///
-/// A program reads it once for a packet; the control plane replaces it with one 8-byte store. That
-/// store is the whole switch from one ruleset to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
-#[repr(transparent)]
-pub struct Generation(pub u64);
-
-impl Generation {
-    /// Which of the two images belongs to this generation.
-    #[inline(always)]
-    #[must_use]
-    pub const fn half(self) -> u32 {
-        (self.0 & 1) as u32
-    }
-
-    /// The generation that a change leads to.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
 
 /// An interface that a program was attached to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -65,9 +39,6 @@ pub enum Mode {
     /// In the network stack, on a socket buffer.
     Generic = 2,
 }
-
-/// How long a rule's name can be, in bytes.
-pub const RULE_NAME_LENGTH: usize = 64;
 
 /// What only the control plane reads and writes; the kernel keeps it for it.
 #[derive(Clone, Copy, Pod, Zeroable)]

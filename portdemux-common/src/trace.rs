@@ -3,9 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    entry::Entry,
     packet::Packet,
     parse::{Parsed, Version, ipv4, ipv6},
-    ruleset::Entry,
 };
 
 /// A decision as the shadow program leaves it in its map.

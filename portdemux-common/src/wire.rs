@@ -121,6 +121,23 @@ impl Port {
     }
 }
 
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// A MAC address as it stands in a frame, and two bytes of zeros.
+pub type MacWord = u64;
+
+/// Whatever MAC address it is.
+pub const ANY_MAC: MacWord = 0;
+
+/// A MAC address in one word.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::many_single_char_names, reason = "bytes of an address")]
+pub const fn mac_word([a, b, c, d, e, f]: [u8; 6]) -> MacWord {
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

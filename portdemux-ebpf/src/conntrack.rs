@@ -5,14 +5,14 @@ use core::mem::offset_of;
 use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     blocks as layout,
+    capacity::PORT_COUNT,
     conntrack::{Event, Relation, Shape, Tables, Which, table::Bucket},
-    counters::{BLOCKS, FlowLayout, PORT_SLOTS},
+    counters::{BLOCKS, FlowLayout},
 };
 
 use crate::{
-    Maps,
     blocks::{self, At, Blocks, Set},
-    hook::Variant,
+    variant::{Maps, Variant},
     verifier::Lookup as _,
     words::Shared,
 };
@@ -98,7 +98,7 @@ impl<V: Variant> Tables for Maps<V> {
 #[inline(always)]
 pub(crate) fn count_relation(port: usize, relation: usize) {
     let at = port % RELATED * Relation::ALL.len() + relation % Relation::ALL.len();
-    if port < PORT_SLOTS
+    if port < PORT_COUNT
         && let Some(mine) = blocks::mine()
     {
         blocks::count_half::<Tracking>(mine, (RELATIONS + port / RELATED, at));
@@ -108,7 +108,7 @@ pub(crate) fn count_relation(port: usize, relation: usize) {
 /// Counts a packet that goes out for its port.
 #[inline(always)]
 pub(crate) fn count_sent(port: usize, packets: u64, bytes: u64) {
-    if port < PORT_SLOTS
+    if port < PORT_COUNT
         && let Some(mine) = blocks::mine()
     {
         let counter = (SENT + port / layout::COUNTERS, port % layout::COUNTERS);

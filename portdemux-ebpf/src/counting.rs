@@ -5,10 +5,11 @@ use core::{hint::cold_path, mem::offset_of};
 use aya_ebpf::Global;
 use portdemux_common::{
     blocks as layout,
-    counters::{Layout, PORT_SLOTS, REASON_SLOTS, TALLIES, Tallies},
-    decide::{Decision, Outcome},
+    capacity::{PORT_COUNT, REASON_SLOTS},
+    counters::{Layout, TALLIES, Tallies},
+    decision::{Decision, Outcome},
+    entry::Entry,
     reject::Replied,
-    ruleset::Entry,
 };
 
 use crate::{
@@ -23,7 +24,7 @@ const LOOKUPS: usize = offset_of!(Layout, lookups) / layout::BYTES;
 const PORTS: usize = offset_of!(Layout, ports) / layout::BYTES;
 
 /// A power of two that is greater than all indices of ports.
-const PORT_INDICES: usize = PORT_SLOTS.next_power_of_two();
+const PORT_INDICES: usize = PORT_COUNT.next_power_of_two();
 
 /// Slot of the interface that this copy of the program is attached to, set by the loader.
 #[unsafe(no_mangle)]
@@ -85,7 +86,7 @@ fn count_as(bytes: u64, port: Option<usize>, outcome: usize, is_dropped: bool, e
     };
     let is_claimed = entry.is_claimed();
     // One without ports that was written down has a slot beyond all.
-    if port < PORT_SLOTS {
+    if port < PORT_COUNT {
         count_tally(mine, (PORTS, port), bytes, is_dropped, is_claimed);
     }
     if is_claimed {

@@ -7,8 +7,7 @@ use portdemux_common::{
 };
 
 use crate::{
-    Maps,
-    hook::Variant,
+    variant::{Maps, Variant},
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };

@@ -5,17 +5,20 @@ use core::hint::cold_path;
 use aya_ebpf::programs::XdpContext;
 use portdemux_common::{
     conntrack::Direction,
-    decide::{Decision, Metadata, Outcome},
-    destination::Target,
+    decide::Metadata,
+    decision::{Decision, Outcome},
     packet::Packet as _,
-    pipeline::{self, Ingress, Scratch},
+    pipeline,
+    pipeline::{Ingress, Scratch},
+    target::Target,
 };
 
 use crate::{
     conntrack, counting,
     frame::{LinearFrame, WholeFrame},
-    hook::{Hook, Variant},
+    hook::Hook,
     scratch, sockets, targets,
+    variant::Variant,
 };
 
 impl<V: Variant, const FRAGS: bool, const FLOWS: bool> pipeline::Hook

@@ -26,24 +26,22 @@ mod scratch;
 mod sockets;
 mod tables;
 mod targets;
+mod variant;
 mod verifier;
 mod words;
 
-use core::{hint::cold_path, marker::PhantomData};
+use core::hint::cold_path;
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 pub use egress::notice;
 pub use frame::WholeFrame;
 use hook::Hook;
-pub use hook::{Attached, Variant};
 use portdemux_common::{
     pipeline::{self, Finish},
     reason::Verdict,
 };
 pub use sockets::{listens, steer};
-
-/// What the core asks for, in the maps, as a variant of the program has it.
-pub(crate) struct Maps<V>(PhantomData<V>);
+pub use variant::{Attached, Variant};
 
 /// Reads a frame, decides about it, counts it and returns the XDP action.
 ///

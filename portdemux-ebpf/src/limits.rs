@@ -2,13 +2,12 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use portdemux_common::{
+    ids::RuleId,
     limits::{Bucket, LimitWords, Limits, RateKind},
-    ruleset::RuleId,
 };
 
 use crate::{
-    Maps,
-    hook::Variant,
+    variant::{Maps, Variant},
     verifier::{Elements as _, Lookup as _},
     words::Shared,
 };

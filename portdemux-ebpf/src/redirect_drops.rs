@@ -18,7 +18,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use portdemux_common::{
-    destination::DESTINATION_SLOTS,
+    capacity::DESTINATION_SLOTS,
     redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu},
     state::Ledger,
 };

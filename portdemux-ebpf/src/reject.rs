@@ -14,8 +14,9 @@ use aya_ebpf::{
 use portdemux_common::{
     conntrack::Direction,
     decide::Metadata,
-    limits,
-    reject::{self, MacWord, RejectReply, Replied, ReplyKind},
+    limits, reject,
+    reject::{RejectReply, Replied, ReplyKind},
+    wire::{ANY_MAC, MacWord},
 };
 
 use crate::{counting, frame::LinearFrame, scratch, verifier::Lookup as _, words::Shared};
@@ -28,7 +29,7 @@ static ANSWERS: Array<u64, 1, MMAPABLE> = Array::new();
 
 /// The MAC address of the interface, set by the loader: frames for others are not replied to in their name.
 #[unsafe(no_mangle)]
-static MAC: Global<MacWord> = Global::new(reject::ANY_MAC);
+static MAC: Global<MacWord> = Global::new(ANY_MAC);
 
 /// The reply that a CPU is busy with.
 #[btf_map]

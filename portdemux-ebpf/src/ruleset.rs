@@ -3,15 +3,16 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use bytemuck::Pod;
 use portdemux_common::{
-    destination::Target,
+    entry::Entry,
+    ids::{Generation, RuleId},
     limits::RateKind,
     parse::Version,
     policy::{Policy, Rate},
     ruleset::{
-        Claim, Entry, Head, Header, LINE, Part, RuleId, RulesetTables, Rulesets, Span, V4Slot,
-        V6Slot, find_v4, find_v6, near, search,
+        Claim, Head, Header, LINE, Part, RulesetTables, Rulesets, Span, V4Slot, V6Slot, find_v4,
+        find_v6, near, search,
     },
-    state::Generation,
+    target::Target,
 };
 
 use crate::{

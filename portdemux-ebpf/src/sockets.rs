@@ -9,12 +9,16 @@ use aya_ebpf::{
     programs::{SkLookupContext, SockOpsContext},
 };
 use portdemux_common::{
-    decide::{Decision, Metadata},
-    destination::Target,
+    capacity::{MAX_GROUPS, MEMBER_SLOTS, SOCKET_SLOTS},
+    decide::Metadata,
+    decision::Decision,
     memory::Word as _,
     parse::Version,
-    pipeline::{self, SocketLookup},
-    sockets::{self, Group, Listening, Lookup, MAX_GROUPS, SLOTS, SOCKET_SLOTS, Steering},
+    pipeline,
+    pipeline::SocketLookup,
+    sockets,
+    sockets::{Group, Listening, Lookup, Steering},
+    target::Target,
     wire::{IpProto, Transport},
 };
 
@@ -43,7 +47,7 @@ const CHOSEN: i32 = -17;
 const NOEXIST: u64 = 1;
 
 #[expect(clippy::cast_possible_truncation, reason = "there are 32")]
-const SLOT_COUNT: u32 = SLOTS as u32;
+const SLOT_COUNT: u32 = MEMBER_SLOTS as u32;
 #[expect(clippy::cast_possible_truncation, reason = "there are 1,024")]
 const GROUP_COUNT: u32 = MAX_GROUPS as u32;
 
@@ -179,7 +183,7 @@ fn assign(ctx: &SkLookupContext, lookup: &Lookup, target: &Target) -> bool {
     let flags = if members.is_named() { NO_REUSEPORT } else { 0 };
     let mut members = shared(members.members(lookup.transport, lookup.version)).load();
     let flow = lookup.flow(steering.seed);
-    for _ in 0..SLOTS {
+    for _ in 0..MEMBER_SLOTS {
         let slot = if members == 1 {
             0
         } else {

@@ -6,8 +6,7 @@ use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use portdemux_common::{ruleset::LINE, sources::Table};
 
 use crate::{
-    Maps,
-    hook::Variant,
+    variant::{Maps, Variant},
     verifier::{Lookup as _, within},
 };
 

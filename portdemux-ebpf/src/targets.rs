@@ -7,11 +7,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use portdemux_common::{
+    capacity::{DESTINATION_SLOTS, XSK_QUEUES},
     conntrack::Direction,
-    decide::Outcome,
-    destination::{self, DESTINATION_SLOTS, MacWords, Target, XSK_QUEUES},
+    decision::Outcome,
+    destination,
+    entry::Action,
     packet::PacketMut as _,
-    ruleset::{Action, RulesetTables as _},
+    ruleset::RulesetTables as _,
+    target::{MacWords, Target},
 };
 
 use crate::{

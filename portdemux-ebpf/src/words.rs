@@ -8,8 +8,7 @@ use core::{
 use portdemux_common::memory::{Memory, Word};
 
 use crate::{
-    Maps,
-    hook::Variant,
+    variant::{Maps, Variant},
     verifier::{self, launder},
 };
 

@@ -1,7 +1,7 @@
 //! Which interfaces an instance has, and what became of them.
 
 use anyhow::Result;
-use portdemux_common::{counters::Counter, state::Mode};
+use portdemux_common::{blocks::Counter, state::Mode};
 
 use crate::{
     dataplane::{

@@ -10,10 +10,10 @@ use std::{
 use ipnet::IpNet;
 use portdemux_common::{
     conntrack::{State, Tuple},
-    decide::Outcome,
+    decision::Outcome,
+    ids::RuleId,
     policy::TICK_SHIFT,
     reason::{Reason, Verdict},
-    ruleset::RuleId,
     wire::{IpProto, Port, Transport},
 };
 
@@ -238,7 +238,7 @@ fn ticks(count: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use portdemux_common::{conntrack::Status, counters::Counter};
+    use portdemux_common::{blocks::Counter, conntrack::Status};
 
     use super::*;
     use crate::sockets::words;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::{state::Generation, wire::Transport};
+use portdemux_common::{ids::Generation, wire::Transport};
 
 use crate::{
     background::{self, Need, follower},

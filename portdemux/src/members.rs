@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ipnet::IpNet;
-use portdemux_common::{ruleset::RuleId, state::Generation};
+use portdemux_common::ids::{Generation, RuleId};
 
 use crate::{
     change::{

@@ -6,8 +6,8 @@ use anyhow::Result;
 use portdemux_common::{
     decide::Metadata,
     destination,
+    entry::{Action, Entry},
     parse::Version,
-    ruleset::{Action, Entry},
     wire::Transport,
 };
 

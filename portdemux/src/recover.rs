@@ -12,8 +12,11 @@ use std::{
 
 use ipnet::IpNet;
 use portdemux_common::{
+    capacity::PORT_SLOTS,
+    entry::{Action, Entry},
+    ids::RuleId,
     policy::{Defaults, Fragments, Icmp, Policy},
-    ruleset::{Action, Entry, PORT_SLOTS, RuleId, RulesetImage},
+    ruleset::RulesetImage,
     wire::{Port, Transport},
 };
 

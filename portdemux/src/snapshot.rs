@@ -3,8 +3,10 @@
 use std::{collections::HashMap, time::Instant};
 
 use portdemux_common::{
-    counters::Counter,
-    ruleset::{Entry, RuleId, RulesetImage, Span},
+    blocks::Counter,
+    entry::Entry,
+    ids::RuleId,
+    ruleset::{RulesetImage, Span},
     wire::{Port, Transport},
 };
 

@@ -4,7 +4,10 @@
 //! rules, a change that waits for its confirmation, and the processes that wait for it and follow sockets.
 
 use anyhow::{Context as _, Result};
-use portdemux_common::{ABI, ruleset::RuleId, state::Generation};
+use portdemux_common::{
+    ABI,
+    ids::{Generation, RuleId},
+};
 
 use crate::{
     background::follower,

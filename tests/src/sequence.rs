@@ -10,8 +10,9 @@ use portdemux::{
 };
 use portdemux_common::{
     conntrack::{Relation, Shape},
-    decide::Decision,
-    ruleset::{Entry, RuleId},
+    decision::Decision,
+    entry::Entry,
+    ids::RuleId,
 };
 
 use crate::{

@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use changes::Changes;
 use ledger::Ledger;
-use portdemux_common::ruleset::PORT_SLOTS;
+use portdemux_common::capacity::PORT_SLOTS;
 use traffic::Traffic;
 
 use crate::{

@@ -118,7 +118,7 @@ pub struct TrackedPacket {
     pub packets: u64,
     /// Bytes of their frames.
     pub bytes: u64,
-    /// What came of it: [`crate::decide::Outcome`]; 0 if nothing was decided.
+    /// What came of it: [`crate::decision::Outcome`]; 0 if nothing was decided.
     pub outcome: u64,
     /// [`Status`] of the flow if it is to be given a slot; else 0.
     pub state: u64,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{parse, ruleset::RulesetImage};
+use crate::{entry::Action, parse, ruleset::RulesetImage};
 
 const DECISION: Decision = Decision {
     verdict: Verdict::Pass,

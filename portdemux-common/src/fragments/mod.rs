@@ -11,13 +11,14 @@ use core::array;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    bucket::{self, SLOTS, Slots, is_over, lower, upper},
+    bucket,
+    bucket::{SLOTS, Slots, is_over, lower, upper},
     conntrack::Tuple,
-    decide::{Decision, Outcome},
+    decision::{Decision, Outcome},
+    ids::Generation,
     memory::{Memory, Word, ahead},
     policy::TICK_SHIFT,
     reason::Reason,
-    state::Generation,
 };
 
 /// How many buckets there are: room for 32,768 packets.

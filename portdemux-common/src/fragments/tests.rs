@@ -2,9 +2,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::{
-    decide::Outcome,
+    decision::Outcome,
+    entry::{Action, Entry},
     reason::Verdict,
-    ruleset::{Action, Entry},
 };
 
 const UDP: u8 = 17;
@@ -112,7 +112,7 @@ fn a_first_fragment_without_a_port_is_remembered_without_one() {
     let piece = Piece::new(packet(1), echo.outcome(), GENERATION, 185, u32::MAX);
     note(&host, &piece, 0);
     assert_eq!(host.later(packet(1), 185, 0), (echo, NO_PORT));
-    assert!(NO_PORT as usize >= crate::counters::PORT_SLOTS);
+    assert!(NO_PORT as usize >= crate::capacity::PORT_COUNT);
 }
 
 #[test]

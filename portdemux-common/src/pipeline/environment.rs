@@ -5,8 +5,8 @@ use core::{borrow::Borrow, ops::DerefMut};
 use super::Scratch;
 use crate::{
     conntrack,
-    decide::{Decision, Metadata, Outcome},
-    destination::Target,
+    decide::Metadata,
+    decision::{Decision, Outcome},
     fragments,
     limits::Limits,
     packet::Packet,
@@ -14,6 +14,7 @@ use crate::{
     ruleset::RulesetTables,
     sockets::Lookup,
     sources,
+    target::Target,
 };
 
 /// The tables and the clock of a hook.

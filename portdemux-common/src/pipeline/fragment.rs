@@ -1,7 +1,7 @@
 //! Fragments, which go where the first one of their packet went.
 
-use super::{Ingress, Scratch, receive::deliver};
-use crate::{decide::Outcome, fragments, reason::Verdict};
+use super::{Ingress, Scratch, deliver::deliver};
+use crate::{decision::Outcome, fragments, reason::Verdict};
 
 /// Counts a first fragment of which this came, and remembers that for the others of its packet.
 #[inline(always)]

@@ -13,6 +13,7 @@
 //! there by the next: the kernel's verifier knows nothing of what it reads back, so that all ways through one step meet
 //! before the next, and each is verified once.
 
+mod deliver;
 mod environment;
 mod fragment;
 mod lookup;

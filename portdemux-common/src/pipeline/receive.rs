@@ -2,17 +2,20 @@
 
 use core::{borrow::Borrow as _, hint::cold_path};
 
-use super::{Finish, Hook, Ingress, Scratch, fragment, parse};
+use super::{Finish, Hook, Ingress, Scratch, deliver::deliver, fragment, parse};
 use crate::{
-    conntrack::{self, Direction, Relation, TrackedPacket},
-    decide::{self, Decision, Metadata, Outcome},
+    conntrack,
+    conntrack::{Direction, Relation, TrackedPacket},
+    decide,
+    decide::Metadata,
+    decision::{Decision, Outcome},
     destination,
+    ids::Generation,
     packet::Packet,
     parse::Parsed,
     reason::{Reason, Verdict},
     ruleset::RulesetTables,
     sockets,
-    state::Generation,
 };
 
 /// Reads a frame, decides about it and counts it; returns what happens to it.
@@ -171,30 +174,6 @@ fn conclude<E: Ingress>(
         scratch.metadata.port,
         outcome,
     )
-}
-
-/// Sends a packet on its way to the target of its rule, if it has one, and counts it; `port` is the index of the port
-/// that it is counted for.
-#[inline(always)]
-pub(super) fn deliver<E: Ingress>(
-    environment: E,
-    metadata: &Metadata,
-    port: u32,
-    outcome: Outcome,
-) -> Verdict {
-    environment.see(outcome);
-    let outcome = if matches!(outcome.verdict(), Verdict::Redirect) {
-        cold_path();
-        let settled = environment.redirect(metadata, outcome);
-        if environment.knows_destinations() {
-            environment.see(settled);
-        }
-        settled
-    } else {
-        outcome
-    };
-    environment.count_outcome(metadata.length, port as usize, outcome);
-    outcome.verdict()
 }
 
 /// Reads what matters of a packet. Without flows its signal only does if it has no ports; what answers a packet reads it

@@ -4,11 +4,14 @@ use core::{borrow::Borrow as _, hint::cold_path};
 
 use super::{Egress, Scratch};
 use crate::{
-    conntrack::{self, Direction},
+    conntrack,
+    conntrack::Direction,
+    entry::Entry,
+    ids::Generation,
     packet::Packet as _,
-    parse::{self, Continuation, Parsed},
-    ruleset::{Entry, RulesetTables as _},
-    state::Generation,
+    parse,
+    parse::{Continuation, Parsed},
+    ruleset::RulesetTables as _,
 };
 
 /// Notes a packet in its flow.

@@ -11,8 +11,8 @@ use frames::{HERE, PEER};
 
 use crate::{
     conntrack::Relation,
+    entry::{Action, Entry},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry},
     wire::Transport,
 };
 

@@ -5,7 +5,7 @@ use crate::{
     decide::{Metadata, bounded},
     packet::Packet,
     parse::{Fragment, Version},
-    wire::Transport,
+    wire::{ANY_MAC, MacWord, Transport, mac_word},
 };
 
 /// The type of an ABORT chunk (RFC 9260 §3.3.7).
@@ -36,7 +36,7 @@ impl ReplyKind {
         };
         let [destination, source]: [[u8; MAC]; 2] = bytemuck::cast(macs);
         let ([to, ..], [from, ..]) = (destination, source);
-        let is_for_another = own != ANY_MAC && own != mac(destination);
+        let is_for_another = own != ANY_MAC && own != mac_word(destination);
         if (to | from) & GROUP != 0 || is_for_another {
             return Self::Silence;
         }
@@ -71,20 +71,6 @@ impl ReplyKind {
             None => Self::Silence,
         }
     }
-}
-
-/// A MAC address as it stands in a frame, and two bytes of zeros.
-pub type MacWord = u64;
-
-/// Whatever MAC address it is.
-pub const ANY_MAC: MacWord = 0;
-
-/// A MAC address in one word.
-#[inline(always)]
-#[must_use]
-#[expect(clippy::many_single_char_names, reason = "bytes of an address")]
-pub const fn mac([a, b, c, d, e, f]: [u8; 6]) -> MacWord {
-    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }
 
 /// The bit of a MAC address that says that it is of a group (IEEE 802 §8.2).

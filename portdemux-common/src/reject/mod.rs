@@ -13,7 +13,7 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use self::checksum::Sum;
-pub use self::kind::{ANY_MAC, MacWord, ReplyKind, mac};
+pub use self::kind::ReplyKind;
 use crate::{
     decide::{Metadata, bounded},
     packet::{Packet, PacketMut},

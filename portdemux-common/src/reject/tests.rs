@@ -1,7 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{parse, ruleset::Entry, state::Generation};
+use crate::{
+    entry::Entry,
+    ids::Generation,
+    parse,
+    wire::{ANY_MAC, mac_word},
+};
 
 const TO: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -399,7 +404,7 @@ fn frames_for_other_hosts_are_not_answered_in_their_name() {
     let (own, _) = frame.split_first_chunk::<6>().unwrap();
     let mut other = *own;
     other[5] ^= 1;
-    assert_eq!(kind(mac(*own)), ReplyKind::Reset);
-    assert_eq!(kind(mac(other)), ReplyKind::Silence);
+    assert_eq!(kind(mac_word(*own)), ReplyKind::Reset);
+    assert_eq!(kind(mac_word(other)), ReplyKind::Silence);
     assert_eq!(kind(ANY_MAC), ReplyKind::Reset);
 }

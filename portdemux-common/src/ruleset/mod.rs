@@ -5,45 +5,24 @@
 //! which of them is in force. What only some packets ask lies in another, which is as large as two rulesets
 //! need. What is in force is never written.
 
-mod entry;
 mod tables;
 
 use core::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
 
-pub use self::{
-    entry::{Action, Entry},
-    tables::{RulesetTables, find_v4, find_v6, search},
-};
+pub use self::tables::{RulesetTables, find_v4, find_v6, search};
 use crate::{
-    destination::{CPU_SLOTS, Target},
+    capacity::{ADDRESS_SLOTS, CPU_SLOTS, DISPLACEMENTS, MAX_SPANS, PORT_SLOTS, RULE_SLOTS},
+    entry::Entry,
     hash::Hashed,
+    ids::Generation,
     parse::{Address, Ports, Version},
     policy::{Defaults, Policy},
     sources::Sources,
-    state::Generation,
+    target::Target,
     wire::{Port, Transport},
 };
-
-/// How many rules a ruleset can have.
-pub const MAX_RULES: usize = 1 << 16;
-/// Slots for rules: twice as many, so that all rules can be exchanged for others in one step while
-/// both still have counters of their own.
-pub const RULE_SLOTS: usize = 2 * MAX_RULES;
-/// How many distinct addresses of each family the rules can claim.
-pub const MAX_ADDRESSES: usize = 1 << 16;
-/// Slots for addresses of each family: twice as many as addresses, so that building is quick.
-pub const ADDRESS_SLOTS: usize = 2 * MAX_ADDRESSES;
-/// Displacements of each family.
-pub const DISPLACEMENTS: usize = MAX_ADDRESSES / 2;
-/// How many spans of ports the claims of all addresses can have.
-pub const MAX_SPANS: usize = 1 << 18;
-/// Slots for ports: four protocols' worth, so that an image's parts are aligned to pages.
-pub const PORT_SLOTS: usize = 4 << 16;
-
-/// The id of a rule, which is the index of its counters, below [`RULE_SLOTS`].
-pub type RuleId = u32;
 
 /// A set of rule ids, a bit each.
 pub type RuleSet = [u64; RULE_SLOTS / 64];

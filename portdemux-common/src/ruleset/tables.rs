@@ -2,16 +2,16 @@
 
 use core::hint::cold_path;
 
-use super::{
-    Claim, Claims, Entry, Header, MAX_SPANS, RuleId, RulesetImage, Span, V4Slot, V6Slot, slot,
-    span_key,
-};
+use super::{Claim, Claims, Header, RulesetImage, Span, V4Slot, V6Slot, slot, span_key};
 use crate::{
-    destination::Target,
+    capacity::MAX_SPANS,
+    entry::Entry,
     hash,
+    ids::RuleId,
     limits::RateKind,
     parse::{Address, Ports, Version},
     policy::{Policy, Rate},
+    target::Target,
 };
 
 /// Steps in which a binary search over [`MAX_SPANS`] spans ends.

@@ -10,36 +10,27 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
+    capacity::{
+        DESTINATION_SLOTS, GROUP_NAME_LENGTH, MAX_GROUPS, MAX_GUARDED, MEMBER_SLOTS,
+        SOCKET_TRANSPORTS,
+    },
     conntrack::Relation,
-    decide::{Decision, Metadata},
-    destination::DESTINATION_SLOTS,
+    decide::Metadata,
+    decision::Decision,
+    entry::Action,
     hash::mixed,
+    ids::Generation,
     limits::Limits,
     parse::{Fragment, Parsed, Ports, Version, Vlans},
     reason::{Reason, Verdict},
-    ruleset::{Action, RulesetTables},
+    ruleset::RulesetTables,
     sources::Table,
-    state::Generation,
     wire::{Port, Transport},
 };
 
-/// How many groups of sockets an instance can have.
-pub const MAX_GROUPS: usize = 1 << 10;
-/// How many sockets of one protocol a group can have.
-pub const SLOTS: usize = 32;
-/// How many slots for sockets there are: for each group those of TCP, then those of UDP.
-pub const SOCKET_SLOTS: usize = MAX_GROUPS * TRANSPORTS * SLOTS;
-/// How many interfaces can be known whose packets were decided about before.
-pub const MAX_GUARDED: usize = 128;
-/// How many bytes the name of a group has, padded with zeros.
-pub const GROUP_NAME_LENGTH: usize = 64;
-
-/// TCP and UDP: the kernel looks no sockets of other protocols up (Linux `net/core/filter.c`,
-/// `sk_lookup`).
-const TRANSPORTS: usize = 2;
 const VERSIONS: usize = 2;
 /// A slot's number fits into as many bits.
-const SLOT_BITS: u32 = SLOTS.ilog2();
+const SLOT_BITS: u32 = MEMBER_SLOTS.ilog2();
 
 /// Sockets that share the packets of the rules that name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -47,7 +38,7 @@ const SLOT_BITS: u32 = SLOTS.ilog2();
 pub struct Group {
     /// Which slots were given to a socket, a bit each: of TCP and UDP, that take packets of IPv4 and of
     /// IPv6. A socket that was closed since has left its slot, and the bit stays.
-    pub members: [[u64; VERSIONS]; TRANSPORTS],
+    pub members: [[u64; VERSIONS]; SOCKET_TRANSPORTS],
     /// The address that its sockets listen on, as that of [`crate::decide::Metadata`].
     pub address: [u64; 2],
     /// What kind of group it is and on which port its sockets listen: [`Group::listening`],
@@ -83,7 +74,7 @@ pub struct Steering {
 const _: () = {
     assert!(size_of::<Group>() == 120);
     assert!(size_of::<Steering>().is_multiple_of(8) && align_of::<Steering>() == 8);
-    assert!(SLOTS <= 64 && SLOTS.is_power_of_two());
+    assert!(MEMBER_SLOTS <= 64 && MEMBER_SLOTS.is_power_of_two());
 };
 
 /// Where the socket in a slot of a group stands in the map of sockets.
@@ -91,7 +82,7 @@ const _: () = {
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "there are 2¹⁶ places")]
 pub const fn index(group: u32, transport: Transport, slot: u32) -> u32 {
-    ((group * TRANSPORTS as u32) + (transport as u32 & 1)) * SLOTS as u32 + slot
+    ((group * SOCKET_TRANSPORTS as u32) + (transport as u32 & 1)) * MEMBER_SLOTS as u32 + slot
 }
 
 impl Group {
@@ -345,7 +336,7 @@ pub const fn will_ask(metadata: &Metadata) -> bool {
 #[must_use]
 pub fn choose(members: u64, flow: u64) -> Option<u32> {
     let (mut rest, mut best) = (members, 0);
-    for slot in 0..SLOTS as u64 {
+    for slot in 0..MEMBER_SLOTS as u64 {
         if rest == 0 {
             break;
         }
@@ -359,6 +350,6 @@ pub fn choose(members: u64, flow: u64) -> Option<u32> {
         rest >>= 1;
     }
     #[expect(clippy::cast_possible_truncation, reason = "masked")]
-    let slot = (best & (SLOTS as u64 - 1)) as u32;
+    let slot = (best & (MEMBER_SLOTS as u64 - 1)) as u32;
     (best != 0).then_some(slot)
 }

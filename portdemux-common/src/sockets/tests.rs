@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::capacity::SOCKET_SLOTS;
 
 const FLOWS: u64 = 4096;
 
@@ -11,7 +12,7 @@ fn every_slot_of_every_group_has_a_place_of_its_own() {
     let mut indices = Vec::new();
     for group in 0..u32::try_from(MAX_GROUPS).unwrap() {
         for transport in [Transport::Tcp, Transport::Udp] {
-            let slots = 0..u32::try_from(SLOTS).unwrap();
+            let slots = 0..u32::try_from(MEMBER_SLOTS).unwrap();
             indices.extend(slots.map(|slot| index(group, transport, slot)));
         }
     }

@@ -26,7 +26,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
 };
-use portdemux_common::counters::Counter;
+use portdemux_common::blocks::Counter;
 use portdemux_ebpf::Attached;
 
 const PORTS: usize = 4 << 16;

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::info;
 use portdemux_common::{
-    decide::Outcome,
+    decision::Outcome,
     parse::{Class, Parsed},
     pipeline::Finish,
     reason::{Reason, Verdict},

@@ -1,7 +1,7 @@
 //! What a ruleset needs beside itself, and the ruleset, as parts of a change.
 
 use anyhow::{Context as _, Result};
-use portdemux_common::{conntrack::Shape, state::Generation};
+use portdemux_common::{conntrack::Shape, ids::Generation};
 
 use super::transaction::{Feature, if_possible};
 use crate::{

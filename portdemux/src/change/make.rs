@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 
 use super::{
     features::{FlowTracking, RedirectDrops, RedirectTargets, RulesInForce, SocketSteering},

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 pub use make::{Change, Request, change};
 pub(crate) use make::{change_and, return_to};
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 
 use crate::{
     bounded,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use ipnet::IpNet;
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 
 use crate::{
     clock::Clock,

@@ -1,6 +1,6 @@
 //! Counts as documents have them.
 
-use portdemux_common::counters::Counter;
+use portdemux_common::blocks::Counter;
 use serde::Serialize;
 
 use crate::dataplane::redirect_drops;

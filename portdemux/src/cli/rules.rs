@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use portdemux_common::ruleset::{Header, RuleId};
+use portdemux_common::{ids::RuleId, ruleset::Header};
 use serde::Serialize;
 
 use super::{

@@ -3,7 +3,7 @@
 pub mod guardian;
 
 use anyhow::{Context as _, Result};
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 
 use crate::{
     change::{

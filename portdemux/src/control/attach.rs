@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use portdemux_common::state::{Generation, Mode};
+use portdemux_common::{ids::Generation, state::Mode};
 
 use super::{Check, Control, Event, RulesText};
 use crate::{

@@ -1,7 +1,7 @@
 //! An instance is opened, after what was left of earlier commands is done.
 
 use anyhow::Result;
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 
 use super::{Control, Event};
 use crate::{

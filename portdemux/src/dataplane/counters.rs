@@ -4,13 +4,12 @@ use std::{mem::offset_of, ops::Range, sync::Arc};
 
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    counters::{
-        Counter, Layout, MAX_INTERFACES, Outcomes, PORT_SLOTS, REASON_SLOTS, TALLIES, Tallies,
-        VERDICT_SLOTS,
-    },
+    blocks::Counter,
+    capacity::{MAX_INTERFACES, PORT_COUNT, REASON_SLOTS, VERDICT_SLOTS},
+    counters::{Layout, Outcomes, TALLIES, Tallies},
+    ids::RuleId,
     reason::{Reason, Verdict},
     reject::Replied,
-    ruleset::RuleId,
     wire::{Port, Transport},
 };
 
@@ -76,7 +75,7 @@ impl Counters {
     /// The traffic of every port, by [`Port::index`].
     #[must_use]
     pub fn ports(&self) -> Vec<Traffic> {
-        self.traffic(PORTS, 0..PORT_SLOTS)
+        self.traffic(PORTS, 0..PORT_COUNT)
     }
 
     /// The traffic of the first `count` rules, by rule id.

@@ -14,10 +14,12 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapInfo};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    blocks::BYTES,
-    bucket::{self, NOWHERE, SLOTS},
+    blocks::{BYTES, Counter},
+    bucket,
+    bucket::{NOWHERE, SLOTS},
+    capacity::PORT_COUNT,
     conntrack::{Direction, Event, Relation, Shape, Status, Tuple, Which, table::Bucket},
-    counters::{BLOCKS, Counter, FLOW_BLOCKS, FlowLayout, PORT_SLOTS},
+    counters::{BLOCKS, FLOW_BLOCKS, FlowLayout},
     policy::TICK_SHIFT,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -71,7 +73,7 @@ pub struct Flow {
     pub is_half_open: bool,
     /// How far it has come.
     pub status: Status,
-    /// What came of the last packet of the peer: [`portdemux_common::decide::Outcome`]; 0 if none was
+    /// What came of the last packet of the peer: [`portdemux_common::decision::Outcome`]; 0 if none was
     /// decided about.
     pub outcome: u64,
     /// The tick of its first packet.
@@ -437,8 +439,8 @@ impl Flows {
     /// What is counted of the flows of every port, by [`portdemux_common::wire::Port::index`].
     #[must_use]
     pub fn ports(&self) -> Vec<PortFlows> {
-        let mut relations = vec![[0; Relation::ALL.len()]; PORT_SLOTS];
-        let mut sent = vec![Counter::default(); PORT_SLOTS];
+        let mut relations = vec![[0; Relation::ALL.len()]; PORT_COUNT];
+        let mut sent = vec![Counter::default(); PORT_COUNT];
         self.sum(
             offset_of!(FlowLayout, relations),
             relations.as_flattened_mut(),

@@ -23,11 +23,12 @@ use portdemux_common::{
     conntrack,
     counters::{BLOCKS, FLOW_BLOCKS},
     fragments,
-    limits::{self, LimitWords},
+    ids::Generation,
+    limits,
+    limits::LimitWords,
     reason::Verdict,
     reject::RejectReply,
     ruleset::{LINE, RulesetImage, Rulesets},
-    state::Generation,
     trace::Trace,
 };
 

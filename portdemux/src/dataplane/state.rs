@@ -3,10 +3,11 @@
 use std::mem::offset_of;
 
 use portdemux_common::{
+    capacity::RULE_SLOTS,
     conntrack::{Shape, Which},
-    fragments::{self, Buckets as Fragments},
+    fragments,
+    fragments::Buckets as Fragments,
     limits::LimitWords,
-    ruleset::RULE_SLOTS,
 };
 
 use super::{flows::Flows, mapped::Mapped, maps::Maps};

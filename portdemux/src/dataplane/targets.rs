@@ -19,9 +19,11 @@ use aya::{
     sys::is_program_supported,
 };
 use portdemux_common::{
-    destination::{DESTINATION_SLOTS, MacWords, XSK_QUEUES},
+    capacity::{DESTINATION_SLOTS, XSK_QUEUES},
+    entry::Action,
     redirect_drops::TargetKey,
-    ruleset::{Action, RulesetImage},
+    ruleset::RulesetImage,
+    target::MacWords,
 };
 
 use super::{

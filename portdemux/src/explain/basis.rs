@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use portdemux_common::{conntrack::Direction, parse, ruleset::RuleId};
+use portdemux_common::{conntrack::Direction, ids::RuleId, parse};
 
 use super::{Explained, Shadow, packet_state::PacketState};
 use crate::{

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use portdemux_common::{
     conntrack::{Direction, Relation},
-    decide::Decision,
+    decision::Decision,
     parse::{Address, Class, Fragment, Parsed},
     reason::{Reason, Verdict},
     trace::Trace,

@@ -13,18 +13,25 @@ use std::{
 };
 
 use portdemux_common::{
-    conntrack::{self, Event, Relation, Shape, Which},
-    counters::Counter,
-    decide::{Decision, Metadata, Outcome},
-    destination::{self, Target},
+    blocks::Counter,
+    conntrack,
+    conntrack::{Event, Relation, Shape, Which},
+    decide::Metadata,
+    decision::{Decision, Outcome},
+    destination,
+    entry::Entry,
     fragments,
-    limits::{self, Limits, RateKind},
+    ids::RuleId,
+    limits,
+    limits::{Limits, RateKind},
     memory::Memory,
     packet::Packet as _,
-    pipeline::{self, Egress, Environment, Hook, Ingress, Scratch, SocketLookup},
-    ruleset::{Entry, RuleId, RulesetImage},
+    pipeline,
+    pipeline::{Egress, Environment, Hook, Ingress, Scratch, SocketLookup},
+    ruleset::RulesetImage,
     sockets::Lookup,
     sources::Table,
+    target::Target,
 };
 
 pub use self::{

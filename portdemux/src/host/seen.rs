@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 
 use bytemuck::Zeroable as _;
 use portdemux_common::{
+    blocks::Counter,
     conntrack::{Relation, TrackedPacket},
-    counters::Counter,
-    decide::{Decision, Metadata},
+    decide::Metadata,
+    decision::Decision,
+    entry::Entry,
     pipeline::Scratch,
     reason::{Reason, Verdict},
-    ruleset::Entry,
 };
 
 /// What was seen of a packet on its way through the pipeline.

@@ -9,10 +9,13 @@ use std::{
 
 use elsa::FrozenMap;
 use portdemux_common::{
-    bucket::{self, Slots},
-    conntrack::{self, Event, Shape, Which},
-    fragments, limits,
-    ruleset::RuleId,
+    bucket,
+    bucket::Slots,
+    conntrack,
+    conntrack::{Event, Shape, Which},
+    fragments,
+    ids::RuleId,
+    limits,
 };
 
 /// A bucket of a table, as words in the order in which they lie in the map.

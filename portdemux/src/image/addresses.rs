@@ -1,9 +1,12 @@
 //! Claimed addresses, each at a slot of its own.
 
 use portdemux_common::{
-    hash::{self, Hashed},
+    capacity::DISPLACEMENTS,
+    entry::Entry,
+    hash,
+    hash::Hashed,
     parse::Version,
-    ruleset::{Claims, DISPLACEMENTS, Entry, RulesetImage, V4Slot, V6Slot, near, slot},
+    ruleset::{Claims, RulesetImage, V4Slot, V6Slot, near, slot},
 };
 
 use super::length;

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use portdemux_common::{
     conntrack::Shape,
+    ids::RuleId,
     parse::Version,
     reason::{Reason, Verdict},
-    ruleset::RuleId,
     sockets::Lookup,
     wire::Transport,
 };

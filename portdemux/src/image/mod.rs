@@ -18,12 +18,13 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 use portdemux_common::{
-    destination::{CPU_SLOTS, Target},
-    policy::{self, Fragments, Icmp, Policy},
-    ruleset::{
-        ADDRESS_SLOTS, Action, DISPLACEMENTS, Entry, Head, Header, LINE, MAX_SPANS, PORT_SLOTS,
-        Part, RULE_SLOTS, RuleId, RulesetImage, Span, TableIndex, V4Slot, V6Slot,
-    },
+    capacity::{ADDRESS_SLOTS, CPU_SLOTS, DISPLACEMENTS, MAX_SPANS, PORT_SLOTS, RULE_SLOTS},
+    entry::{Action, Entry},
+    ids::RuleId,
+    policy,
+    policy::{Fragments, Icmp, Policy},
+    ruleset::{Head, Header, LINE, Part, RulesetImage, Span, TableIndex, V4Slot, V6Slot},
+    target::Target,
     wire::{Port, Transport},
 };
 

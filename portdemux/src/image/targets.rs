@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use portdemux_common::{
-    destination::Target,
-    ruleset::{RuleId, RulesetImage},
-};
+use portdemux_common::{ids::RuleId, ruleset::RulesetImage, target::Target};
 
 use super::length;
 use crate::rules::{Destination, Rule, destination::Cpus};

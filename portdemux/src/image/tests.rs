@@ -3,11 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use portdemux_common::{
-    decide::{self, Metadata},
-    parse::{self, Address, Ports, Version},
+    decide,
+    decide::Metadata,
+    ids::Generation,
+    parse,
+    parse::{Address, Ports, Version},
     policy::Icmp,
     ruleset::{RulesetTables, near, span_key},
-    state::Generation,
 };
 use proptest::prelude::*;
 

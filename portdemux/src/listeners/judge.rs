@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::Result;
 use portdemux_common::{
+    entry::{Action, Entry},
+    ids::RuleId,
     policy::Policy,
     reason::Verdict,
-    ruleset::{Action, Entry, RuleId, RulesetImage},
+    ruleset::RulesetImage,
     wire::{Port, Transport},
 };
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use portdemux_common::{
-    ruleset::{MAX_SPANS, span_key},
+    capacity::MAX_SPANS,
+    ruleset::span_key,
     wire::{Port, Transport},
 };
 
@@ -55,7 +56,7 @@ impl Interval {
 
 impl Intervals {
     /// Collects the claims that the rules of a layer, of at most
-    /// [`portdemux_common::ruleset::MAX_RULES`], make.
+    /// [`portdemux_common::capacity::MAX_RULES`], make.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, hash::Hash, net::IpAddr};
 
-use portdemux_common::state::RULE_NAME_LENGTH;
+use portdemux_common::capacity::RULE_NAME_LENGTH;
 
 use super::{
     destination::{Delivery, Destination},

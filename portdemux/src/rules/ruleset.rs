@@ -6,8 +6,8 @@ use std::{
 };
 
 use portdemux_common::{
+    capacity::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS},
     policy::Policy,
-    ruleset::{MAX_ADDRESSES, MAX_RULES, MAX_SPANS},
 };
 
 use super::{

@@ -9,10 +9,11 @@ use portdemux::{
 };
 use portdemux_common::{
     decide::Metadata,
+    entry::Entry,
+    ids::Generation,
     parse,
-    reject::{ANY_MAC, RejectReply, Replied, ReplyKind},
-    ruleset::Entry,
-    state::Generation,
+    reject::{RejectReply, Replied, ReplyKind},
+    wire::ANY_MAC,
 };
 use portdemux_tests::{
     frames::{

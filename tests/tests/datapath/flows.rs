@@ -27,9 +27,11 @@ use portdemux::{
 };
 use portdemux_common::{
     blocks,
-    bucket::{self, SLOTS},
+    blocks::Counter,
+    bucket,
+    bucket::SLOTS,
+    capacity::PORT_COUNT,
     conntrack::{Event, Relation, Shape, Tuple},
-    counters::{Counter, PORT_SLOTS},
     policy::TICK_SHIFT,
     reason::Verdict,
     wire::{Port, Transport},
@@ -106,7 +108,7 @@ impl Core {
     /// What becomes of a frame that came in.
     fn receive(&mut self, frame: &[u8], rules: &Compiled) -> Verdict {
         let seen = self.host(rules).receive(frame);
-        if let Some((port, relation)) = seen.relation().filter(|&(port, _)| port < PORT_SLOTS) {
+        if let Some((port, relation)) = seen.relation().filter(|&(port, _)| port < PORT_COUNT) {
             self.relations.entry(port).or_default()[relation as usize] += 1;
         }
         seen.decision().verdict
@@ -115,7 +117,7 @@ impl Core {
     /// Notes a frame that goes out.
     fn send(&mut self, frame: &[u8], rules: &Compiled) {
         let seen = self.host(rules).send(frame, 0);
-        if let Some((port, counter)) = seen.sent().filter(|&(port, _)| port < PORT_SLOTS) {
+        if let Some((port, counter)) = seen.sent().filter(|&(port, _)| port < PORT_COUNT) {
             self.sent
                 .entry(port)
                 .or_default()

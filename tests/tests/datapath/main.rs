@@ -24,8 +24,9 @@ use portdemux::{
 };
 use portdemux_common::{
     blocks,
+    capacity::RULE_SLOTS,
+    entry::Action,
     reason::{Reason, Verdict},
-    ruleset::{Action, RULE_SLOTS},
     trace::Trace,
     wire::Transport,
 };

@@ -9,10 +9,10 @@ use portdemux::{
     rules::{Destination, Layer, Ruleset, destination::Fallback},
 };
 use portdemux_common::{
-    counters::Counter,
+    blocks::Counter,
+    ids::RuleId,
     policy::Fragments,
     reason::Verdict,
-    ruleset::RuleId,
     wire::{Port, Transport},
 };
 use portdemux_tests::{

@@ -2,10 +2,11 @@
 
 use super::{Metadata, bounded, v4_bytes};
 use crate::{
-    decide::Decision,
+    decision::Decision,
+    entry::Entry,
     packet::Packet,
     parse::{Address, Ports, Version, ipv4, ipv6},
-    ruleset::{Claim, Entry, RulesetTables, find_v4, find_v6},
+    ruleset::{Claim, RulesetTables, find_v4, find_v6},
     wire::Port,
 };
 

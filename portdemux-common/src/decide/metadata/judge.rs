@@ -3,11 +3,13 @@
 use super::Metadata;
 use crate::{
     conntrack::Relation,
-    decide::{Decision, icmp, tracks_fragments},
+    decide::{icmp, tracks_fragments},
+    decision::Decision,
+    entry::{Action, Entry},
     limits::{Limits, RateKey, RateKind},
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry, RulesetTables},
+    ruleset::RulesetTables,
     sources::{Admission, Table},
     wire::IpProto,
 };

@@ -7,13 +7,15 @@ mod read;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Outcome, tracks_fragments};
+use super::tracks_fragments;
 use crate::{
     conntrack::Tuple,
+    decision::Outcome,
+    entry::Entry,
     fragments::Piece,
+    ids::Generation,
     parse::{Address, Fragment, Parsed, Version},
-    ruleset::{Entry, RulesetTables},
-    state::Generation,
+    ruleset::RulesetTables,
     wire::{Port, Transport},
 };
 

@@ -4,9 +4,10 @@ use core::hint::cold_path;
 
 use super::{Metadata, bounded};
 use crate::{
+    entry::Entry,
     packet::Packet,
-    parse::{self, Version, fragment, ipv4, ipv6},
-    ruleset::Entry,
+    parse,
+    parse::{Version, fragment, ipv4, ipv6},
     wire::Transport,
 };
 

@@ -9,19 +9,26 @@ use bytemuck::Zeroable as _;
 
 use super::frames::HERE;
 use crate::{
-    bucket,
-    conntrack::{self, Event, Relation, Shape, Which, table},
-    decide::{Decision, Metadata, Outcome},
-    destination::{self, Target},
+    bucket, conntrack,
+    conntrack::{Event, Relation, Shape, Which, table},
+    decide::Metadata,
+    decision::{Decision, Outcome},
+    destination,
+    entry::{Action, Entry},
     fragments, hash,
-    limits::{self, Limits, RateKind},
+    ids::RuleId,
+    limits,
+    limits::{Limits, RateKind},
     memory::Memory,
     packet::Packet as _,
-    pipeline::{self, Egress, Environment, Hook, Ingress, Scratch},
+    pipeline,
+    pipeline::{Egress, Environment, Hook, Ingress, Scratch},
     policy::{Policy, TICK_SHIFT, Timeouts},
     reason::{Reason, Verdict},
-    ruleset::{self, Action, Claims, Entry, RuleId, RulesetImage, Span, V4Slot, span_key},
+    ruleset,
+    ruleset::{Claims, RulesetImage, Span, V4Slot, span_key},
     sources,
+    target::Target,
     wire::{Port, Transport},
 };
 

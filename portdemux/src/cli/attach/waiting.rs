@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, io, time::Duration};
 
 use anyhow::Result;
-use portdemux_common::state::Generation;
+use portdemux_common::ids::Generation;
 
 use super::Args;
 use crate::{

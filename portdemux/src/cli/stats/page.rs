@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use portdemux_common::{conntrack::Relation, counters::Counter, ruleset::Action};
+use portdemux_common::{blocks::Counter, conntrack::Relation, entry::Action};
 
 use super::{Args, chosen, is_single};
 use crate::{

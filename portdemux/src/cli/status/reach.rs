@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use portdemux_common::ruleset::Action;
+use portdemux_common::entry::Action;
 use serde::Serialize;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result};
-use portdemux_common::ruleset::Action;
+use portdemux_common::entry::Action;
 
 use crate::{
     dataplane::targets,

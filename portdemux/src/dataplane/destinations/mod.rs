@@ -12,9 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use portdemux_common::{
-    destination::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS, Target},
+    capacity::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS},
     ruleset::RulesetImage,
     state::{Ledger, Mode},
+    target::Target,
 };
 
 pub use self::advice::{check, warnings};

@@ -3,8 +3,8 @@
 //! The numbers are those of the binaries that made them, whatever this one has: none is derived from its types.
 
 use portdemux_common::{
+    ids::Generation,
     ruleset::{Part, RulesetImage},
-    state::Generation,
 };
 
 use super::{

@@ -19,14 +19,17 @@ use aya::maps::MapInfo;
 use bytemuck::{Pod, Zeroable};
 use portdemux_common::{
     ABI, blocks,
-    conntrack::Shape,
-    counters::{
-        self, Counter, EVENT_SLOTS, FlowLayout, MAX_INTERFACES, PORT_SLOTS, REASON_SLOTS,
-        REPLIED_SLOTS, TALLIES, Tallies, VERDICT_SLOTS,
+    blocks::Counter,
+    capacity::{
+        DESTINATION_NAME_LENGTH, DESTINATION_SLOTS, EVENT_SLOTS, MAX_INTERFACES, PORT_COUNT,
+        REASON_SLOTS, REPLIED_SLOTS, RULE_NAME_LENGTH, RULE_SLOTS, VERDICT_SLOTS,
     },
-    destination::{DESTINATION_NAME_LENGTH, DESTINATION_SLOTS},
-    ruleset::{RULE_SLOTS, RulesetImage, Rulesets},
-    state::{Generation, Interface, Ledger, RULE_NAME_LENGTH},
+    conntrack::Shape,
+    counters,
+    counters::{FlowLayout, TALLIES, Tallies},
+    ids::Generation,
+    ruleset::{RulesetImage, Rulesets},
+    state::{Interface, Ledger},
 };
 
 pub(super) use self::{
@@ -367,8 +370,8 @@ impl Counters {
         for (from, to, count) in [
             (self.rules, own.rules, rules),
             (self.rules_dropped, own.rules_dropped, rules),
-            (self.ports, own.ports, PORT_SLOTS as u64),
-            (self.ports_dropped, own.ports_dropped, PORT_SLOTS as u64),
+            (self.ports, own.ports, PORT_COUNT as u64),
+            (self.ports_dropped, own.ports_dropped, PORT_COUNT as u64),
         ] {
             let mut index = 0;
             while index < count {
@@ -394,14 +397,14 @@ impl FlowCounters {
         let own = &OWN.flow_counters;
         let mut runs = Runs::default();
         let relations = WORD * self.relation_slots.min(own.relation_slots);
-        for port in 0..PORT_SLOTS as u64 {
+        for port in 0..PORT_COUNT as u64 {
             runs.push(
                 usize_of(self.relations + port * WORD * self.relation_slots),
                 usize_of(own.relations + port * WORD * own.relation_slots),
                 usize_of(relations),
             );
         }
-        let sent = PORT_SLOTS * size_of::<Counter>();
+        let sent = PORT_COUNT * size_of::<Counter>();
         runs.push(usize_of(self.sent), usize_of(own.sent), sent);
         let events = WORD * self.event_slots.min(own.event_slots);
         runs.push(

@@ -22,9 +22,10 @@ use aya::{
     },
 };
 use portdemux_common::{
-    counters::MAX_INTERFACES,
-    reject::{self, ANY_MAC},
-    state::{self, Mode, NAME_LENGTH},
+    capacity::{MAX_INTERFACES, NAME_LENGTH},
+    state,
+    state::Mode,
+    wire::{ANY_MAC, mac_word},
 };
 
 pub(super) use self::replacing::{
@@ -123,7 +124,7 @@ pub fn attach(
             Wish::Auto | Wish::Native => Mode::Native,
             Wish::Generic => Mode::Generic,
         } as u32,
-        mac: interface.mac.map_or(ANY_MAC, reject::mac),
+        mac: interface.mac.map_or(ANY_MAC, mac_word),
     };
     let pinned = pinned(&writer.paths)?;
     let is_attached = |slot| {

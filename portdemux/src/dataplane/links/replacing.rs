@@ -6,7 +6,7 @@ use aya::{
     maps::MapInfo,
     programs::{ProgramError, loaded_programs},
 };
-use portdemux_common::counters::MAX_INTERFACES;
+use portdemux_common::capacity::MAX_INTERFACES;
 
 use super::{
     load,

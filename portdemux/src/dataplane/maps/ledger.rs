@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    counters::MAX_INTERFACES,
+    capacity::MAX_INTERFACES,
     state::{Interface, Ledger},
 };
 

@@ -5,9 +5,11 @@ use std::{collections::HashMap, mem::offset_of, sync::atomic::Ordering};
 use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
+    capacity::{RULE_NAME_LENGTH, RULE_SLOTS},
+    ids::{Generation, RuleId},
     limits::LimitWords,
-    ruleset::{Head, Header, RULE_SLOTS, RuleId, RuleSet, RulesetImage, Rulesets},
-    state::{Generation, Ledger, RULE_NAME_LENGTH},
+    ruleset::{Head, Header, RuleSet, RulesetImage, Rulesets},
+    state::Ledger,
 };
 
 use super::{Maps, random, text};

@@ -17,9 +17,10 @@ use aya::{
     programs::{RawTracePoint, links::FdLink},
 };
 use portdemux_common::{
-    destination::DESTINATION_SLOTS,
+    capacity::DESTINATION_SLOTS,
+    entry::Action,
     redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu, rows},
-    ruleset::{Action, RulesetImage},
+    ruleset::RulesetImage,
 };
 
 use super::{

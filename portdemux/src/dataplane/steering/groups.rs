@@ -11,10 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use portdemux_common::{
+    capacity::{GROUP_NAME_LENGTH, MAX_GROUPS, MEMBER_SLOTS},
     parse::Version,
-    sockets::{
-        GROUP_NAME_LENGTH, Group, MAX_GROUPS, SLOTS, Steering as Layout, index as map_index,
-    },
+    sockets::{Group, Steering as Layout, index as map_index},
     wire::Transport,
 };
 
@@ -208,7 +207,7 @@ impl Steering {
             }
         }
         bail!(
-            "at most {SLOTS} {} sockets share what comes",
+            "at most {MEMBER_SLOTS} {} sockets share what comes",
             transport.name()
         )
     }
@@ -260,7 +259,7 @@ impl Steering {
 }
 
 fn slots() -> impl DoubleEndedIterator<Item = u32> {
-    0..u32::try_from(SLOTS).unwrap_or_default()
+    0..u32::try_from(MEMBER_SLOTS).unwrap_or_default()
 }
 
 fn members_offset(index: u32, transport: Transport, version: Version) -> usize {

@@ -23,7 +23,10 @@ pub use links::{
     Followed, LOOK, begin, end, followed, is_steering, load, refresh, register, unregister,
 };
 pub(super) use links::{check, renew};
-use portdemux_common::sockets::{Group, MAX_GROUPS, MAX_GUARDED, SOCKET_SLOTS, Steering as Layout};
+use portdemux_common::{
+    capacity::{MAX_GROUPS, MAX_GUARDED, SOCKET_SLOTS},
+    sockets::{Group, Steering as Layout},
+};
 
 use super::{
     mapped::Mapped,

@@ -1,8 +1,8 @@
 //! What is said when the kernel says something else.
 
 use portdemux_common::{
+    entry::{Action, Entry},
     reason::{Reason, Verdict},
-    ruleset::{Action, Entry},
     trace::Trace,
 };
 

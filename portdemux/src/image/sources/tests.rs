@@ -7,8 +7,8 @@ use std::{
 };
 
 use portdemux_common::{
+    ids::RuleId,
     parse::Version,
-    ruleset::RuleId,
     sources::{Admission, DEADLINE_SHIFT},
 };
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use portdemux_common::{destination::Target, ruleset::Action};
+use portdemux_common::{entry::Action, target::Target};
 
 use super::{Destination, DestinationError, MacError};
 use crate::rules::word::Word;

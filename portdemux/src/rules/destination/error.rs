@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portdemux_common::state::NAME_LENGTH;
+use portdemux_common::capacity::NAME_LENGTH;
 
 use super::{MAX_CPU, MAX_CPUS, MAX_DESTINATION_NAME, MAX_QUEUE, WORDS};
 use crate::rules::nearest::nearest;

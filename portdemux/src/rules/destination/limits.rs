@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use portdemux_common::destination::{CPU_SLOTS, MAX_DESTINATIONS};
+use portdemux_common::capacity::{CPU_SLOTS, MAX_DESTINATIONS};
 
 use super::Destination;
 use crate::rules::{error::Diagnostic, rule::Rule};

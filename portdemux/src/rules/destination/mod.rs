@@ -10,7 +10,7 @@ mod tests;
 
 use std::{fmt, str::FromStr};
 
-use portdemux_common::{ruleset::Action, state::NAME_LENGTH};
+use portdemux_common::{capacity::NAME_LENGTH, entry::Action};
 
 pub use self::{
     cpus::{Cpus, MAX_CPU, MAX_CPUS},

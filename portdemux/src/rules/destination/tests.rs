@@ -207,7 +207,7 @@ proptest! {
         if let Ok(to) = text.parse::<Destination>() {
             let written = to.to_string();
             prop_assert_eq!(written.parse::<Destination>().unwrap(), to);
-            prop_assert!(written.len() <= portdemux_common::destination::DESTINATION_NAME_LENGTH || written.starts_with("cpu:"));
+            prop_assert!(written.len() <= portdemux_common::capacity::DESTINATION_NAME_LENGTH || written.starts_with("cpu:"));
         }
         let _ = text.parse::<Mac>();
     }

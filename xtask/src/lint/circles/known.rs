@@ -3,31 +3,6 @@
 /// What is listed here and is no circle any more is a mistake, too.
 pub(super) const KNOWN: &[(&str, &[&str], &str)] = &[
     (
-        "portdemux-common/src",
-        &[
-            "blocks",
-            "counters",
-            "decide",
-            "destination",
-            "fragments",
-            "limits",
-            "reject",
-            "ruleset",
-            "state",
-        ],
-        "sizes, ids and verdicts have no home of their own below what uses them",
-    ),
-    (
-        "portdemux-common/src/pipeline",
-        &["fragment", "receive"],
-        "fragments join the pipeline in its middle",
-    ),
-    (
-        "portdemux-ebpf/src",
-        &["hook", "ruleset", "tables"],
-        "the current packet and the clock have no home of their own below the maps",
-    ),
-    (
         "portdemux/src",
         &["dataplane", "instance"],
         "an instance is opened by its maps, and programs are attached to an instance: both are in dataplane",

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::RuleId;
+use crate::ids::RuleId;
 
 /// Where a claimed packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +54,7 @@ impl Action {
         matches!(self, Self::Local | Self::Drop)
     }
 
-    /// Whether a [`crate::destination::Target`] says where.
+    /// Whether a [`crate::target::Target`] says where.
     #[must_use]
     pub const fn has_target(self) -> bool {
         matches!(self, Self::Socket | Self::Interface | Self::Cpu | Self::Xsk)
@@ -76,7 +76,7 @@ impl Entry {
     const CLAIMED: u32 = 1 << 17;
     const CONDITIONAL: u32 = 1 << 18;
     const OPEN: u32 = 1 << 19;
-    pub(super) const RULE: u32 = 0x1_ffff;
+    pub(crate) const RULE: u32 = 0x1_ffff;
 
     /// A claim by the rule of this id.
     #[must_use]
