@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use libfuzzer_sys::fuzz_target;
 use portdemux_common::{bucket::SLOTS, conntrack::Shape, policy::TICK_SHIFT};
 use portdemux_tests::{
-    generate::{Random, traffic::Traffic},
+    generate::{Random, traffic::Packets},
     sequence::{self, Names, Rules, Sequence, rulesets::RULESETS},
 };
 
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         seed: 7,
     };
     let mut sequence = Sequence::new(shape, room);
-    let mut traffic = Traffic::new(Random::of_bytes(bytes), least);
+    let mut traffic = Packets::new(Random::of_bytes(bytes), least);
     RULES.with_borrow_mut(|(rules, names)| {
         for number in 0..LENGTH {
             if traffic.is_used_up() || sequence.model.is_open() {

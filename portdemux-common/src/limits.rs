@@ -39,14 +39,14 @@ pub struct LimitWords {
     /// Of each rule, by rule id and [`RateKind`].
     pub rules: [[u64; 2]; RULE_SLOTS],
     /// Of the sources of rules with rates for each.
-    pub sources: [Bucket<u64>; BUCKETS],
+    pub sources: [RateBucket<u64>; BUCKETS],
 }
 
 /// A bucket of sources, with their words. Their marks are hashes of rule, [`RateKind`] and source.
-pub type Bucket<W> = bucket::Bucket<W, [W; SLOTS]>;
+pub type RateBucket<W> = bucket::Bucket<W, [W; SLOTS]>;
 
 const _: () = {
-    assert!(size_of::<Bucket<u64>>() == 128);
+    assert!(size_of::<RateBucket<u64>>() == 128);
     assert!(size_of::<LimitWords>().is_multiple_of(4096));
 };
 
@@ -59,7 +59,7 @@ pub trait Limits: Memory {
     fn of_rule(&self, rule: RuleId, kind: RateKind) -> Option<&Self::Word>;
 
     /// A bucket of the table of sources.
-    fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
+    fn bucket(&self, at: u32) -> Option<&RateBucket<Self::Word>>;
 }
 
 /// For whom a rate holds: all, or one source.

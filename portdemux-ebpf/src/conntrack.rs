@@ -6,7 +6,7 @@ use aya_ebpf::{Global, btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     blocks as layout,
     capacity::PORT_COUNT,
-    conntrack::{Event, Relation, Shape, Tables, Which, table::Bucket},
+    conntrack::{Event, Relation, Shape, Tables, Which, table::FlowBucket},
     counters::{BLOCKS, FlowLayout},
 };
 
@@ -21,11 +21,11 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 /// The flows; the loader sets how many buckets there are.
 #[btf_map]
-static FLOWS: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
+static FLOWS: Array<FlowBucket<u64>, 1, MMAPABLE> = Array::new();
 
 /// The flows that peers have begun and that are not complete.
 #[btf_map]
-static HALF_OPEN: Array<Bucket<u64>, 1, MMAPABLE> = Array::new();
+static HALF_OPEN: Array<FlowBucket<u64>, 1, MMAPABLE> = Array::new();
 
 /// What is counted of flows where no CPU has a block of its own for it.
 #[btf_map]
@@ -77,7 +77,7 @@ impl<V: Variant> Tables for Maps<V> {
     }
 
     #[inline(always)]
-    fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<Shared>> {
+    fn bucket(&self, which: Which, at: u32) -> Option<&FlowBucket<Shared>> {
         let bucket = match which {
             Which::Known => FLOWS.find(at)?,
             Which::HalfOpen => HALF_OPEN.find(at)?,

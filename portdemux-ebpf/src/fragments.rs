@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use portdemux_common::{
-    fragments::{Bucket, Buckets, Table},
+    fragments::{Buckets, FragmentBucket, FragmentTable},
     memory::Word as _,
 };
 
@@ -26,7 +26,7 @@ fn buckets() -> Option<&'static Buckets<Shared>> {
     Some(unsafe { &*buckets.cast() })
 }
 
-impl<V: Variant> Table for Maps<V> {
+impl<V: Variant> FragmentTable for Maps<V> {
     #[inline(always)]
     fn seed(&self) -> u64 {
         match buckets() {
@@ -36,7 +36,7 @@ impl<V: Variant> Table for Maps<V> {
     }
 
     #[inline(always)]
-    fn bucket(&self, at: u32) -> Option<&Bucket<Shared>> {
+    fn bucket(&self, at: u32) -> Option<&FragmentBucket<Shared>> {
         buckets()?.buckets.element(at as usize)
     }
 }

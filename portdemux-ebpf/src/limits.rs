@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use portdemux_common::{
     ids::RuleId,
-    limits::{Bucket, LimitWords, Limits, RateKind},
+    limits::{LimitWords, Limits, RateBucket, RateKind},
 };
 
 use crate::{
@@ -33,8 +33,8 @@ impl<V: Variant> Limits for Maps<V> {
     }
 
     #[inline(always)]
-    fn bucket(&self, at: u32) -> Option<&Bucket<Shared>> {
-        let bucket: *const Bucket<u64> = LIMITS.find_ref(0)?.sources.element(at as usize)?;
+    fn bucket(&self, at: u32) -> Option<&RateBucket<Shared>> {
+        let bucket: *const RateBucket<u64> = LIMITS.find_ref(0)?.sources.element(at as usize)?;
         // SAFETY: both are the same words, as above.
         Some(unsafe { &*bucket.cast() })
     }

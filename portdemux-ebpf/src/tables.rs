@@ -3,7 +3,7 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use portdemux_common::{ruleset::LINE, sources::Table};
+use portdemux_common::{ruleset::LINE, sources::SourceTable};
 
 use crate::{
     variant::{Maps, Variant},
@@ -40,7 +40,7 @@ pub(crate) fn word(number: u32, at: usize) -> Option<u64> {
     Some(unsafe { core::ptr::read_volatile(word) })
 }
 
-impl<V: Variant> Table for Maps<V> {
+impl<V: Variant> SourceTable for Maps<V> {
     #[inline(always)]
     fn word(&self, slot: u32) -> Option<u64> {
         word(slot >> LINE.ilog2(), slot as usize)

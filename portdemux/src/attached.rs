@@ -26,7 +26,7 @@ pub struct AttachedInterface {
     /// Where the program runs.
     pub mode: &'static str,
     /// Whether it runs.
-    pub state: State,
+    pub state: AttachState,
     /// Version of the binary that attached it.
     pub version: String,
     /// Everything that came in.
@@ -37,7 +37,7 @@ pub struct AttachedInterface {
 
 /// Whether a program runs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum AttachState {
     /// It runs.
     Attached,
     /// It was taken off.
@@ -50,7 +50,7 @@ pub enum State {
     Elsewhere,
 }
 
-impl State {
+impl AttachState {
     /// Whether a program runs on the interface, as far as this process can see.
     #[must_use]
     pub const fn is_attached(self) -> bool {
@@ -84,13 +84,13 @@ pub fn interfaces(instance: &Instance) -> Result<Vec<AttachedInterface>> {
         let link = pinned.iter().find(|link| link.slot == slot);
         let carrier = link.and_then(|link| link.carrier(&present));
         let state = match (link, carrier) {
-            (None, _) => State::Detached,
-            (Some(_), Some(_)) => State::Attached,
-            (Some(_), None) if known.netns != here => State::Elsewhere,
+            (None, _) => AttachState::Detached,
+            (Some(_), Some(_)) => AttachState::Attached,
+            (Some(_), None) if known.netns != here => AttachState::Elsewhere,
             (Some(_), None) if present.iter().any(|interface| interface.name == name) => {
-                State::Returned
+                AttachState::Returned
             }
-            (Some(_), None) => State::Vanished,
+            (Some(_), None) => AttachState::Vanished,
         };
         // What was written down is for an interface that cannot be asked.
         let mode = link

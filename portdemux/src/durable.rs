@@ -11,7 +11,7 @@ use crate::bounded;
 
 /// What becomes of the text before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
+pub(crate) enum OldText {
     /// It is kept beside the file, with ~ at the end of its name.
     Kept,
     /// It goes.
@@ -35,7 +35,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// It cannot be read or written, or is no regular file; it says what it said before, or the whole new text.
-pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: Before) -> io::Result<bool> {
+pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: OldText) -> io::Result<bool> {
     let old = match bounded::says(path, text.as_bytes()) {
         Ok(true) => return Ok(false),
         Ok(false) => Some(fs::metadata(path)?.permissions()),
@@ -64,7 +64,7 @@ pub(crate) fn replace(path: &Path, text: &str, mode: u32, before: Before) -> io:
             .open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        if old.is_some() && before == Before::Kept {
+        if old.is_some() && before == OldText::Kept {
             let kept = beside("~");
             remove(&kept)?;
             fs::hard_link(path, &kept)?;
@@ -98,12 +98,12 @@ mod tests {
         let path = directory.join("below").join("rules.toml");
         let read = |path: &Path| fs::read_to_string(path).unwrap();
         let replace = |text: &str, before| replace(&path, text, 0o644, before).unwrap();
-        assert!(!replace("one", Before::Kept));
+        assert!(!replace("one", OldText::Kept));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(replace("two", Before::Kept));
-        assert!(!replace("two", Before::Kept), "it says so already");
-        assert!(replace("three", Before::Kept));
-        assert!(replace("four", Before::Gone));
+        assert!(replace("two", OldText::Kept));
+        assert!(!replace("two", OldText::Kept), "it says so already");
+        assert!(replace("three", OldText::Kept));
+        assert!(replace("four", OldText::Gone));
         let kept = path.with_extension("toml~");
         assert_eq!((read(&path), read(&kept)), ("four".into(), "two".into()));
         let mode = fs::metadata(&path).unwrap().permissions().mode();

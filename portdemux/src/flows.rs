@@ -28,14 +28,14 @@ use crate::{
 
 /// What a flow can be asked for by: how far it has come, or that it is half-open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum FlowProgress {
     /// It has come so far, half-open or not.
     State(State),
     /// A peer began it, and it is not complete.
     HalfOpen,
 }
 
-impl Word for Progress {
+impl Word for FlowProgress {
     const ALL: &'static [Self] = &[
         Self::State(State::Opening),
         Self::State(State::Answered),
@@ -61,7 +61,7 @@ pub struct Selection {
     /// Where the peers are.
     pub sources: Vec<IpNet>,
     /// How far the flows have come.
-    pub states: Vec<Progress>,
+    pub states: Vec<FlowProgress>,
 }
 
 impl Selection {
@@ -79,8 +79,8 @@ impl Selection {
         };
         let state = || {
             self.states.iter().any(|state| match state {
-                Progress::State(state) => *state == flow.status.state(),
-                Progress::HalfOpen => flow.is_half_open,
+                FlowProgress::State(state) => *state == flow.status.state(),
+                FlowProgress::HalfOpen => flow.is_half_open,
             })
         };
         (self.ports.is_empty() || port())
@@ -91,7 +91,7 @@ impl Selection {
 
 /// The flows that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundFlows {
     /// How many there are.
     pub matching: u64,
     /// Those with the most packets, the busiest first; among equals the youngest.
@@ -105,7 +105,7 @@ pub fn busiest(
     selection: &Selection,
     most: usize,
     now: u32,
-) -> Found {
+) -> FoundFlows {
     let mut matching = 0;
     let mut kept = BTreeMap::new();
     for flow in flows.filter(|flow| selection.holds(flow)) {
@@ -127,7 +127,7 @@ pub fn busiest(
             }
         }
     }
-    Found {
+    FoundFlows {
         matching,
         busiest: kept.into_values().rev().collect(),
     }
@@ -279,7 +279,7 @@ mod tests {
         let quic: PortRange = "443/udp".parse().unwrap();
         let lan: IpNet = "198.51.100.0/24".parse().unwrap();
         let other: IpNet = "::/0".parse().unwrap();
-        let established = Progress::State(State::Established);
+        let established = FlowProgress::State(State::Established);
         let holds = |ports: &[_], sources: &[_], states: &[_]| {
             let selection = Selection {
                 ports: ports.to_vec(),
@@ -292,7 +292,7 @@ mod tests {
         assert!(holds(&[telnet, https], &[lan], &[established]));
         assert!(!holds(&[telnet, quic], &[lan], &[established]));
         assert!(!holds(&[https], &[other], &[established]));
-        assert!(!holds(&[https], &[lan], &[Progress::HalfOpen]));
+        assert!(!holds(&[https], &[lan], &[FlowProgress::HalfOpen]));
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod tests {
             flow("192.0.2.4", 4, 1, 30),
         ];
         let found = |most| busiest(flows.into_iter(), &Selection::default(), most, 40);
-        let ports = |found: &Found| -> Vec<_> {
+        let ports = |found: &FoundFlows| -> Vec<_> {
             found.busiest.iter().filter_map(Flow::local_port).collect()
         };
         assert_eq!(ports(&found(2)), [2, 3]);

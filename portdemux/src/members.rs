@@ -8,7 +8,7 @@ use portdemux_common::ids::{Generation, RuleId};
 
 use crate::{
     change::{
-        self, InForce, Request, Written,
+        self, InForce, Request, WrittenRules,
         transaction::{self, Feature},
     },
     clock::Clock,
@@ -37,7 +37,7 @@ const MOST_CHANGES: usize = 10_000;
 #[derive(Debug)]
 pub struct Changed {
     /// What became of each prefix.
-    pub members: Vec<Member>,
+    pub members: Vec<ChangedMember>,
     /// How many members the set has.
     pub count: usize,
     /// Whether any rule names the set.
@@ -50,7 +50,7 @@ pub struct Changed {
 
 /// What became of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct ChangedMember {
     /// The prefix.
     pub prefix: IpNet,
     /// What it was.
@@ -89,7 +89,7 @@ fn find_or<'r>(ruleset: &'r Ruleset, name: &str, end: &str) -> Result<&'r Set> {
 }
 
 /// Has the last word about what packets would be decided by.
-pub type Check<'c> = &'c dyn Fn(&Compiled) -> Result<()>;
+pub type MemberCheck<'c> = &'c dyn Fn(&Compiled) -> Result<()>;
 
 /// Changes who is in a set, all of it or nothing; `check_new` is asked before anything is written.
 ///
@@ -105,7 +105,7 @@ pub fn change(
     in_force: &InForce,
     name: &str,
     wishes: &[(IpNet, Becomes)],
-    check_new: Option<Check<'_>>,
+    check_new: Option<MemberCheck<'_>>,
 ) -> Result<Changed> {
     let begun = Instant::now();
     let clock = Clock::now();
@@ -245,7 +245,7 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
 /// Writes the changes into the text, and some that are not on record, and builds the tables anew.
 fn rebuild(writer: &Writer, steps: &[MemberChange]) -> Result<Generation> {
     const NAME: &str = "the rules in force with this set";
-    let Written { in_force, mut text } = change::written(writer)?;
+    let WrittenRules { in_force, mut text } = change::written(writer)?;
     if !steps.is_empty() {
         text = edit::members(NAME, &text, steps, Clock::now().unix)?;
     }
@@ -266,11 +266,11 @@ fn rebuild(writer: &Writer, steps: &[MemberChange]) -> Result<Generation> {
 
 /// Whether prefixes that the set has hold parts of others that change: what is left of them, the tables
 /// do not say. Who was a stranger overlaps nobody.
-fn is_nested(set: &Set, members: &[Member], now: u64) -> bool {
+fn is_nested(set: &Set, members: &[ChangedMember], now: u64) -> bool {
     let mut known = members
         .iter()
         .filter(|member| member.was != member.is && member.was != Becomes::NonMember);
-    known.any(|Member { prefix, .. }| {
+    known.any(|ChangedMember { prefix, .. }| {
         let overlaps = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
         let overlapping = set.members(now).filter(|(other, _)| overlaps(other));
         overlapping.count() > 1
@@ -284,10 +284,10 @@ fn check(
     wishes: &[(IpNet, Becomes)],
     now: u64,
     is_non_member: impl Fn(&IpNet) -> bool,
-) -> Result<Vec<Member>> {
+) -> Result<Vec<ChangedMember>> {
     let name = &set.name;
     let shown = |prefix: &IpNet| Source::Prefix(*prefix).to_string();
-    let mut members: Vec<Member> = Vec::with_capacity(wishes.len());
+    let mut members: Vec<ChangedMember> = Vec::with_capacity(wishes.len());
     for &(prefix, is) in wishes {
         let overlaps =
             |other: &IpNet| *other != prefix && (other.contains(&prefix) || prefix.contains(other));
@@ -302,7 +302,7 @@ fn check(
             .help(|| "name each address once; nothing was changed".into());
         }
         if is != Becomes::NonMember && is_non_member(&prefix) {
-            members.push(Member {
+            members.push(ChangedMember {
                 prefix,
                 was: Becomes::NonMember,
                 is,
@@ -351,7 +351,7 @@ fn check(
             }
             (Becomes::NonMember | Becomes::Member(_), Some(_)) => {}
         }
-        members.push(Member {
+        members.push(ChangedMember {
             prefix,
             was: was.map_or(Becomes::NonMember, Becomes::Member),
             is,

@@ -13,7 +13,7 @@ use portdemux_common::{
 
 use crate::{
     dataplane::{
-        destinations::{self, State},
+        destinations::{self, Reachability},
         maps::Maps,
         steering::Member,
     },
@@ -41,7 +41,7 @@ impl Present {
     /// The kernel does not say.
     pub(crate) fn look(maps: &Maps) -> Result<Self> {
         let states = destinations::states(maps)?.into_iter();
-        let missing = states.filter(|reached| reached.state != State::Ready);
+        let missing = states.filter(|reached| reached.state != Reachability::Ready);
         Ok(Self {
             missing: missing.map(|reached| reached.destination).collect(),
             ..Self::of_sockets(maps)

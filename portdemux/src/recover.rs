@@ -58,7 +58,7 @@ pub fn text<S: BuildHasher>(
     let mut text = String::from("# Rebuilt from the kernel: comments and layout were lost.\n");
     text.push_str(&defaults(&image.header.defaults));
     text.push_str(&flows(image, &rules));
-    let mut lists = Lists::of(image, clock);
+    let mut lists = RecoveredLists::of(image, clock);
     let mut blocks = String::new();
     let mut taken: HashSet<String> = rules
         .keys()
@@ -274,7 +274,7 @@ fn flows(image: &RulesetImage, rules: &BTreeMap<RuleId, Claimed>) -> String {
 }
 
 /// The lists that rules have.
-struct Lists<'i> {
+struct RecoveredLists<'i> {
     image: &'i Compiled,
     clock: &'i Clock,
     outline: Outline,
@@ -286,7 +286,7 @@ struct Lists<'i> {
     names: HashSet<String>,
 }
 
-impl<'i> Lists<'i> {
+impl<'i> RecoveredLists<'i> {
     fn of(image: &'i Compiled, clock: &'i Clock) -> Self {
         let outline = image.outline().unwrap_or_default();
         Self {

@@ -42,14 +42,14 @@ pub struct Snapshot {
     traffic: Vec<Traffic>,
     /// What is counted of flows, where they are tracked.
     flows: Option<Vec<PortFlows>>,
-    claims: Claims,
+    claims: PortClaims,
     /// Where rules send packets that do not go to the port's own sockets, by id.
     destinations: HashMap<RuleId, Destination>,
 }
 
 /// Which rules claim a port: at any address, and at some.
 #[derive(Debug)]
-struct Claims {
+struct PortClaims {
     any: Vec<Entry>,
     /// Ports claimed at some address only; the rule that comes first.
     exact: HashMap<usize, Entry>,
@@ -79,7 +79,7 @@ impl Snapshot {
             traffic: maps.counters.ports(),
             // Where the tables are damaged, `status` says so; the other counters are there still.
             flows: maps.flows().ok().flatten().map(|flows| flows.ports()),
-            claims: Claims::read(&image),
+            claims: PortClaims::read(&image),
             destinations: destinations(maps, &image),
             taken: Instant::now(),
         }
@@ -178,7 +178,7 @@ impl Snapshot {
     }
 }
 
-impl Claims {
+impl PortClaims {
     fn read(image: &RulesetImage) -> Self {
         let mut exact = HashMap::new();
         let spans = image

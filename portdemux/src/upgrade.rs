@@ -11,7 +11,7 @@ use portdemux_common::{
 
 use crate::{
     background::follower,
-    change::{self, Written},
+    change::{self, WrittenRules},
     dataplane::{
         links,
         mapped::catching,
@@ -106,7 +106,7 @@ pub fn finish(lock: &Lock) -> Result<Option<u32>> {
 /// was.
 fn begin(lock: &Lock, abi: u32) -> Result<Option<String>> {
     let older = lock.open()?;
-    let Written { in_force, .. } = change::written(&older)?;
+    let WrittenRules { in_force, .. } = change::written(&older)?;
     let ruleset = continued(&older.maps, &in_force)
         .context("compile the rules in force")
         .help(|| {

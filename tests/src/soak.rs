@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use changes::Changes;
 use ledger::Ledger;
 use portdemux_common::capacity::PORT_SLOTS;
-use traffic::Traffic;
+use traffic::Senders;
 
 use crate::{
     cli::Portdemux,
@@ -112,7 +112,7 @@ pub fn run(mode: &str, time: Duration, seed: u64, show: impl Fn(&Look)) -> Resul
     let is_over = AtomicBool::new(false);
     let begun = Instant::now();
     thread::scope(|scope| {
-        let traffic = Traffic {
+        let traffic = Senders {
             lab: &lab,
             gate: &gate,
             is_over: &is_over,

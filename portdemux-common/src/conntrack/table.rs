@@ -27,14 +27,14 @@ const TIMES: usize = 6;
 const OUTCOME: usize = 7;
 
 /// A bucket of flows.
-pub type Bucket<W> = bucket::Bucket<W, Entries<W>>;
+pub type FlowBucket<W> = bucket::Bucket<W, Entries<W>>;
 
 /// The flows of a bucket.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Entries<W> {
     /// The flows.
-    pub entries: [Entry<W>; SLOTS],
+    pub entries: [FlowEntry<W>; SLOTS],
     /// Packets and bytes of each that its peer sent.
     pub received: [Counts<W>; SLOTS],
     /// The same of this host.
@@ -44,7 +44,7 @@ pub struct Entries<W> {
 /// A flow: its key, and what is known of it.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Entry<W>(pub [W; SLOT_WORDS]);
+pub struct FlowEntry<W>(pub [W; SLOT_WORDS]);
 
 /// Packets, and bytes of their frames.
 #[derive(Debug)]
@@ -53,12 +53,12 @@ pub struct Counts<W>(pub [W; 2]);
 
 // Lines of the cache have eight words, and buckets begin where lines do, as their map does.
 const _: () = assert!(
-    size_of::<Entry<u64>>() == 64
-        && size_of::<Bucket<u64>>() == SLOTS * (8 + 64 + 16 + 16)
-        && size_of::<Bucket<u64>>().is_multiple_of(64)
+    size_of::<FlowEntry<u64>>() == 64
+        && size_of::<FlowBucket<u64>>() == SLOTS * (8 + 64 + 16 + 16)
+        && size_of::<FlowBucket<u64>>().is_multiple_of(64)
 );
 
-impl<W: Word> Entry<W> {
+impl<W: Word> FlowEntry<W> {
     #[inline(always)]
     fn load(&self, at: usize) -> u64 {
         match self.0.get(at) {
@@ -210,7 +210,7 @@ impl<W: Word> Slots for Entries<W> {
         const SENT: usize = RECEIVED + 2 * SLOTS;
         Self {
             entries: array::from_fn(|slot| {
-                Entry(array::from_fn(|at| word(slot * SLOT_WORDS + at)))
+                FlowEntry(array::from_fn(|at| word(slot * SLOT_WORDS + at)))
             }),
             received: array::from_fn(|slot| {
                 Counts(array::from_fn(|at| word(RECEIVED + 2 * slot + at)))
@@ -238,11 +238,11 @@ impl<W: Word> Slots for Entries<W> {
     }
 }
 
-impl<W: Word> Bucket<W> {
+impl<W: Word> FlowBucket<W> {
     /// The flow in a slot.
     #[inline(always)]
     #[must_use]
-    pub fn entry(&self, slot: u32) -> Option<&Entry<W>> {
+    pub fn entry(&self, slot: u32) -> Option<&FlowEntry<W>> {
         self.slots.entries.get(slot as usize)
     }
 

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{
     Event, Shape, Which,
     state::{Direction, Observed, Signal, State, Status},
-    table::{Bucket, Entry},
+    table::{FlowBucket, FlowEntry},
     tuple::Tuple,
 };
 use crate::{
@@ -20,7 +20,7 @@ pub trait Tables: Memory {
     fn shape(&self) -> Shape;
 
     /// A bucket of a table.
-    fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<Self::Word>>;
+    fn bucket(&self, which: Which, at: u32) -> Option<&FlowBucket<Self::Word>>;
 
     /// Counts an event.
     fn count(&self, event: Event);
@@ -28,8 +28,8 @@ pub trait Tables: Memory {
 
 /// A bucket and a flow in it.
 type Located<'t, T> = (
-    &'t Bucket<<T as Memory>::Word>,
-    &'t Entry<<T as Memory>::Word>,
+    &'t FlowBucket<<T as Memory>::Word>,
+    &'t FlowEntry<<T as Memory>::Word>,
 );
 
 /// Where a flow stands.
@@ -204,7 +204,7 @@ impl TrackedPacket {
 
     /// Counts it in the bucket in which its flow stands.
     #[inline(always)]
-    fn count_in<W: Word>(&self, bucket: &Bucket<W>, direction: Direction) {
+    fn count_in<W: Word>(&self, bucket: &FlowBucket<W>, direction: Direction) {
         bucket.count(self.found().slot(), direction, self.packets, self.bytes);
     }
 
@@ -305,7 +305,7 @@ pub fn send<T: Tables>(
 fn go_on<T: Tables>(
     tables: &T,
     packet: &mut TrackedPacket,
-    entry: &Entry<T::Word>,
+    entry: &FlowEntry<T::Word>,
     direction: Direction,
     timeouts: &Timeouts,
 ) {
@@ -410,7 +410,7 @@ fn find<T: Tables>(tables: &T, which: Which, key: &Tuple, hash: u64, now: u32) -
 }
 
 #[inline(always)]
-fn bucket<T: Tables>(tables: &T, which: Which, hash: u64) -> Option<&Bucket<T::Word>> {
+fn bucket<T: Tables>(tables: &T, which: Which, hash: u64) -> Option<&FlowBucket<T::Word>> {
     let shape = tables.shape();
     let mask = match which {
         Which::Known => shape.known,

@@ -46,11 +46,11 @@ pub struct Buckets<W> {
     /// Fills the line of the cache.
     pub reserved: [W; 7],
     /// The buckets.
-    pub buckets: [Bucket<W>; BUCKETS],
+    pub buckets: [FragmentBucket<W>; BUCKETS],
 }
 
 /// A bucket of packets of whose first fragment it is known what came.
-pub type Bucket<W> = bucket::Bucket<W, [FragmentSlot<W>; SLOTS]>;
+pub type FragmentBucket<W> = bucket::Bucket<W, [FragmentSlot<W>; SLOTS]>;
 
 /// What came of a first fragment: two words.
 ///
@@ -65,12 +65,12 @@ pub struct FragmentSlot<W>(pub [W; 2]);
 const _: () = assert!(size_of::<Buckets<u64>>() == 64 + BUCKETS * 192);
 
 /// Where first fragments are remembered.
-pub trait Table: Memory {
+pub trait FragmentTable: Memory {
     /// The secret of the tags.
     fn seed(&self) -> u64;
 
     /// The bucket at a place below [`BUCKETS`].
-    fn bucket(&self, at: u32) -> Option<&Bucket<Self::Word>>;
+    fn bucket(&self, at: u32) -> Option<&FragmentBucket<Self::Word>>;
 }
 
 /// A fragment on its way to what is remembered of its packet.
@@ -217,7 +217,7 @@ impl<W: Word> Slots for [FragmentSlot<W>; SLOTS] {
 
 /// Remembers what came of a first fragment.
 #[inline(always)]
-pub fn note<T: Table>(table: &T, piece: &Piece, now: u32) {
+pub fn note<T: FragmentTable>(table: &T, piece: &Piece, now: u32) {
     let Some((bucket, mark)) = bucket(table, piece) else {
         return;
     };
@@ -247,7 +247,7 @@ pub fn note<T: Table>(table: &T, piece: &Piece, now: u32) {
 /// One that covers bytes of the first one is dropped, and with it whatever else comes of its packet (RFC
 /// 5722 §4; RFC 1858 §4).
 #[inline(always)]
-pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
+pub fn follow<T: FragmentTable>(table: &T, piece: &mut Piece, now: u32) {
     let Some((bucket, mark)) = bucket(table, piece) else {
         return;
     };
@@ -273,7 +273,10 @@ pub fn follow<T: Table>(table: &T, piece: &mut Piece, now: u32) {
 }
 
 #[inline(always)]
-fn bucket<'t, T: Table>(table: &'t T, piece: &Piece) -> Option<(&'t Bucket<T::Word>, u64)> {
+fn bucket<'t, T: FragmentTable>(
+    table: &'t T,
+    piece: &Piece,
+) -> Option<(&'t FragmentBucket<T::Word>, u64)> {
     let hash = piece.packet.hash(table.seed());
     let bucket = table.bucket(bucket::index(hash, MASK))?;
     Some((bucket, bucket::mark(hash)))

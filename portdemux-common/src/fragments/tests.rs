@@ -14,13 +14,13 @@ const NO_PORT: u32 = (1 << 18) - 1;
 const GENERATION: Generation = Generation(7);
 
 /// A table on the host.
-struct Host(Vec<Bucket<AtomicU64>>);
+struct Host(Vec<FragmentBucket<AtomicU64>>);
 
 impl Host {
     fn new() -> Self {
         Self(
             (0..BUCKETS)
-                .map(|_| Bucket::of(|_| AtomicU64::new(0)))
+                .map(|_| FragmentBucket::of(|_| AtomicU64::new(0)))
                 .collect(),
         )
     }
@@ -63,12 +63,12 @@ impl Memory for Host {
     type Word = AtomicU64;
 }
 
-impl Table for Host {
+impl FragmentTable for Host {
     fn seed(&self) -> u64 {
         0x1234_5678_9abc_def1
     }
 
-    fn bucket(&self, at: u32) -> Option<&Bucket<AtomicU64>> {
+    fn bucket(&self, at: u32) -> Option<&FragmentBucket<AtomicU64>> {
         self.0.get(at as usize)
     }
 }

@@ -16,7 +16,7 @@ struct Kept {
     now: Cell<u64>,
     rules: [[AtomicU64; 2]; 2],
     /// One bucket, whatever the hash says.
-    sources: Bucket<AtomicU64>,
+    sources: RateBucket<AtomicU64>,
 }
 
 impl Kept {
@@ -24,7 +24,7 @@ impl Kept {
         Self {
             now: Cell::new(1_000 * SECOND),
             rules: Default::default(),
-            sources: Bucket::of(|_| AtomicU64::new(0)),
+            sources: RateBucket::of(|_| AtomicU64::new(0)),
         }
     }
 
@@ -46,7 +46,7 @@ impl Limits for Kept {
         self.rules.get(rule as usize)?.get(kind as usize)
     }
 
-    fn bucket(&self, _at: u32) -> Option<&Bucket<AtomicU64>> {
+    fn bucket(&self, _at: u32) -> Option<&RateBucket<AtomicU64>> {
         Some(&self.sources)
     }
 }
@@ -176,7 +176,7 @@ fn cpus_that_come_at_once_share_one_rate() {
         fn of_rule(&self, _: RuleId, _: RateKind) -> Option<&AtomicU64> {
             Some(&self.0)
         }
-        fn bucket(&self, _: u32) -> Option<&Bucket<AtomicU64>> {
+        fn bucket(&self, _: u32) -> Option<&RateBucket<AtomicU64>> {
             None
         }
     }

@@ -46,7 +46,7 @@ pub(super) struct Extension {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Tcp {
-    pub(super) ports: Ports,
+    pub(super) ports: PortBytes,
     pub(super) numbers: [[u8; 4]; 2],
     pub(super) data_offset: u8,
     pub(super) rest: [u8; 7],
@@ -56,7 +56,7 @@ pub(super) struct Tcp {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Udp {
-    pub(super) ports: Ports,
+    pub(super) ports: PortBytes,
     pub(super) length: [u8; 2],
     pub(super) checksum: [u8; 2],
 }
@@ -65,7 +65,7 @@ pub(super) struct Udp {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Sctp {
-    pub(super) ports: Ports,
+    pub(super) ports: PortBytes,
     pub(super) tag: [u8; 4],
     pub(super) checksum: [u8; 4],
 }
@@ -74,14 +74,14 @@ pub(super) struct Sctp {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Quoted {
-    pub(super) ports: Ports,
+    pub(super) ports: PortBytes,
     pub(super) rest: [u8; 4],
 }
 
 /// The ports with which every transport header begins.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Ports {
+pub(super) struct PortBytes {
     pub(super) source: [u8; 2],
     pub(super) destination: [u8; 2],
 }

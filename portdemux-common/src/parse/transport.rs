@@ -98,7 +98,7 @@ fn finish<P, C>(
     packet: &P,
     parsed: &mut Parsed,
     transport: Transport,
-    ports: header::Ports,
+    ports: header::PortBytes,
     then: C,
 ) -> C::Output
 where

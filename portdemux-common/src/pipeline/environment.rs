@@ -26,7 +26,7 @@ pub trait Environment: Copy {
     /// A ruleset, as it is held on to.
     type Ruleset: Borrow<Self::Rules> + Copy;
     /// The tables beside the ruleset: sources, rates, flows, fragments.
-    type Tables: sources::Table + Limits + conntrack::Tables + fragments::Table;
+    type Tables: sources::SourceTable + Limits + conntrack::Tables + fragments::FragmentTable;
 
     /// The ruleset in force.
     fn ruleset(self) -> Option<Self::Ruleset>;
@@ -45,7 +45,7 @@ pub trait Environment: Copy {
             clippy::cast_possible_truncation,
             reason = "ticks wrap around after 18 years"
         )]
-        let tick = (sources::Table::now(self.tables()) >> TICK_SHIFT) as u32;
+        let tick = (sources::SourceTable::now(self.tables()) >> TICK_SHIFT) as u32;
         tick
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     parse::{Fragment, Parsed, Ports, Version, Vlans},
     reason::{Reason, Verdict},
     ruleset::RulesetTables,
-    sources::Table,
+    sources::SourceTable,
     wire::{Port, Transport},
 };
 
@@ -294,7 +294,7 @@ impl Lookup {
 /// Where the packet was decided about before, that stands.
 #[inline(always)]
 #[must_use]
-pub fn judge<R: RulesetTables, T: Table + Limits>(
+pub fn judge<R: RulesetTables, T: SourceTable + Limits>(
     metadata: &Metadata,
     is_guarded: bool,
     ruleset: &R,

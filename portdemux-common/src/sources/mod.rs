@@ -37,26 +37,26 @@ pub const DEADLINE_SHIFT: u32 = 20;
 
 /// A class: its number in bits 0 to 23, and whether it [`ENDS`]; or with [`DIRECT`] its lists themselves.
 /// Addresses in no list have class 0.
-pub type Class = u32;
+pub type SourceClass = u32;
 
 /// The bit of a class that has no row: a bit of it stands for each of [`DIRECT_LISTS`].
-pub const DIRECT: Class = 1 << 24;
+pub const DIRECT: SourceClass = 1 << 24;
 
 /// How many lists have a bit in classes that have no row.
 pub const DIRECT_LISTS: usize = 24;
 
 /// The bit of a class that ends.
-pub const ENDS: Class = 1 << 25;
+pub const ENDS: SourceClass = 1 << 25;
 
 /// The number alone, by which rows are found.
 #[inline(always)]
 #[must_use]
-pub const fn number(class: Class) -> u32 {
+pub const fn number(class: SourceClass) -> u32 {
     class & 0xff_ffff
 }
 
 /// What the tables of sources lie in.
-pub trait Table {
+pub trait SourceTable {
     /// The word at a place; none beyond the end.
     fn word(&self, offset: u32) -> Option<u64>;
 
@@ -98,7 +98,7 @@ pub enum Admission {
 /// How a class ends: when, in units of [`DEADLINE_SHIFT`], and the class that comes after it. All zeros:
 /// never.
 #[must_use]
-pub const fn end(deadline: u64, next: Class) -> u64 {
+pub const fn end(deadline: u64, next: SourceClass) -> u64 {
     deadline << 24 | number(next) as u64
 }
 
@@ -112,7 +112,7 @@ pub const fn deadline(end: u64) -> u64 {
 /// The number of the class that comes after one that ends.
 #[inline(always)]
 #[must_use]
-pub const fn next(end: u64) -> Class {
+pub const fn next(end: u64) -> SourceClass {
     #[expect(clippy::cast_possible_truncation, reason = "the lower 24 bits")]
     number(end as u32)
 }
@@ -120,7 +120,7 @@ pub const fn next(end: u64) -> Class {
 /// Whether a class that has no row is in a list.
 #[inline(always)]
 #[must_use]
-pub const fn is_in_direct(class: Class, list: u16) -> bool {
+pub const fn is_in_direct(class: SourceClass, list: u16) -> bool {
     // Beyond the bits for lists stands the mark of these classes, which is for none.
     number(class) >> (list % 32) & 1 != 0
 }
@@ -130,7 +130,7 @@ impl Sources {
     /// the address and 0.
     #[inline(always)]
     #[must_use]
-    pub fn admit<T: Table>(
+    pub fn admit<T: SourceTable>(
         &self,
         table: &T,
         version: Version,
@@ -145,7 +145,7 @@ impl Sources {
     }
 
     #[inline(always)]
-    fn judge<T: Table>(
+    fn judge<T: SourceTable>(
         &self,
         table: &T,
         version: Version,
@@ -175,12 +175,12 @@ impl Sources {
     /// The class of an address, whether it has ended or not.
     #[inline(always)]
     #[must_use]
-    pub fn class<T: Table>(
+    pub fn class<T: SourceTable>(
         &self,
         table: &T,
         version: Version,
         [high, low]: [u64; 2],
-    ) -> Option<Class> {
+    ) -> Option<SourceClass> {
         let reader = self.reader(table);
         match version {
             Version::V4 if self.v4.first != 0 => tree::class_of_v4(reader, &self.v4, high),
@@ -191,7 +191,7 @@ impl Sources {
 
     /// What has become of a class by now.
     #[inline(always)]
-    fn class_at<T: Table>(&self, table: &T, mut class: Class) -> Option<Class> {
+    fn class_at<T: SourceTable>(&self, table: &T, mut class: SourceClass) -> Option<SourceClass> {
         if class & ENDS == 0 {
             return Some(class);
         }
@@ -211,14 +211,14 @@ impl Sources {
     /// How a class ends: see [`end`].
     #[inline(always)]
     #[must_use]
-    pub fn end_of<T: Table>(&self, table: &T, class: Class) -> Option<u64> {
+    pub fn end_of<T: SourceTable>(&self, table: &T, class: SourceClass) -> Option<u64> {
         self.reader(table).word(self.row_of(class))
     }
 
     /// Whether a class is in a list; it is not asked whether it has ended.
     #[inline(always)]
     #[must_use]
-    pub fn is_in<T: Table>(&self, table: &T, class: Class, list: u16) -> Option<bool> {
+    pub fn is_in<T: SourceTable>(&self, table: &T, class: SourceClass, list: u16) -> Option<bool> {
         if class & DIRECT != 0 {
             return Some(is_in_direct(class, list));
         }
@@ -229,13 +229,13 @@ impl Sources {
     /// Where the row of a class begins.
     #[inline(always)]
     #[must_use]
-    pub const fn row_of(&self, class: Class) -> u32 {
+    pub const fn row_of(&self, class: SourceClass) -> u32 {
         self.classes
             .wrapping_add(number(class).wrapping_mul(self.row))
     }
 
     #[inline(always)]
-    const fn reader<'t, T: Table>(&self, table: &'t T) -> Reader<'t, T> {
+    const fn reader<'t, T: SourceTable>(&self, table: &'t T) -> Reader<'t, T> {
         Reader {
             table,
             begin: self.begin,
@@ -258,7 +258,7 @@ impl<T> Clone for Reader<'_, T> {
 
 impl<T> Copy for Reader<'_, T> {}
 
-impl<T: Table> Reader<'_, T> {
+impl<T: SourceTable> Reader<'_, T> {
     #[inline(always)]
     fn word(&self, offset: u32) -> Option<u64> {
         self.table.word(self.begin.wrapping_add(offset))

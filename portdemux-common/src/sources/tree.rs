@@ -10,7 +10,7 @@ use core::hint::cold_path;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Class, Reader, Table};
+use super::{Reader, SourceClass, SourceTable};
 
 /// Leaves and nodes begin at multiples of this many words.
 pub const UNIT: u32 = 4;
@@ -32,16 +32,16 @@ const SEARCH_STEPS: usize = LEAF_ENTRIES.ilog2() as usize + 1;
 /// leaf has. Below stands where node or leaf begin, in [`UNIT`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct Target(pub u32);
+pub struct TreePointer(pub u32);
 
-impl Target {
+impl TreePointer {
     const COUNT: u32 = 26;
     const OFFSET: u32 = (1 << Self::COUNT) - 1;
     const NODE: u32 = 63;
 
     /// A class.
     #[must_use]
-    pub const fn class(class: Class) -> Self {
+    pub const fn class(class: SourceClass) -> Self {
         Self(class & Self::OFFSET)
     }
 
@@ -140,7 +140,7 @@ impl Division {
 
     /// Where a key leads to.
     #[inline(always)]
-    pub(super) fn enter<T: Table>(&self, table: Reader<'_, T>, key: u64) -> Option<Way> {
+    pub(super) fn enter<T: SourceTable>(&self, table: Reader<'_, T>, key: u64) -> Option<Way> {
         #[expect(clippy::cast_possible_truncation, reason = "a slice has 26 bits")]
         let slice = self.slice(key) as u32;
         let slot = table.word(self.first + slice / SLICES)?;
@@ -160,7 +160,7 @@ impl Division {
 /// Where a key leads to, by the slot that it is in.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Way {
-    target: Target,
+    target: TreePointer,
     /// The slices of the slot that hold anything, of those before the key's.
     before: u32,
 }
@@ -181,16 +181,16 @@ impl Way {
 
 /// A slot: where keys in it lead to, and which of its slices are not in class 0 as a whole.
 #[must_use]
-pub const fn slot(target: Target, slices: u32) -> u64 {
+pub const fn slot(target: TreePointer, slices: u32) -> u64 {
     target.0 as u64 | (slices as u64) << 32
 }
 
 /// Where keys in a slot lead to.
 #[inline(always)]
 #[must_use]
-pub const fn slot_target(slot: u64) -> Target {
+pub const fn slot_target(slot: u64) -> TreePointer {
     #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-    Target(slot as u32)
+    TreePointer(slot as u32)
 }
 
 /// An entry of IPv4 in one word: the first address, the class, and how many addresses, which is 2 to the
@@ -204,7 +204,7 @@ impl Entry4 {
 
     /// An entry.
     #[must_use]
-    pub const fn new(start: u32, span: u32, class: Class) -> Self {
+    pub const fn new(start: u32, span: u32, class: SourceClass) -> Self {
         Self((start as u64) << 32 | (class << 6) as u64 | span as u64)
     }
 
@@ -234,7 +234,7 @@ impl Entry4 {
     /// The class of its addresses.
     #[inline(always)]
     #[must_use]
-    pub const fn class(self) -> Class {
+    pub const fn class(self) -> SourceClass {
         #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
         ((self.0 as u32) >> 6)
     }
@@ -251,7 +251,7 @@ impl Entry6 {
 
     /// What stands about some keys.
     #[must_use]
-    pub const fn new(span: u32, target: Target) -> Self {
+    pub const fn new(span: u32, target: TreePointer) -> Self {
         Self((target.0 as u64) << 32 | span as u64)
     }
 
@@ -273,18 +273,18 @@ impl Entry6 {
     /// Where they lead to.
     #[inline(always)]
     #[must_use]
-    pub const fn target(self) -> Target {
-        Target((self.0 >> 32) as u32)
+    pub const fn target(self) -> TreePointer {
+        TreePointer((self.0 >> 32) as u32)
     }
 }
 
 /// The class of an IPv4 address.
 #[inline(always)]
-pub(super) fn class_of_v4<T: Table>(
+pub(super) fn class_of_v4<T: SourceTable>(
     table: Reader<'_, T>,
     division: &Division,
     address: u64,
-) -> Option<Class> {
+) -> Option<SourceClass> {
     let way = descend(table, division.enter(table, address)?, address)?;
     if way.target.is_class() {
         return Some(way.target.0);
@@ -306,11 +306,11 @@ pub(super) fn class_of_v4<T: Table>(
 
 /// The class of an IPv6 address.
 #[inline(always)]
-pub(super) fn class_of_v6<T: Table>(
+pub(super) fn class_of_v6<T: SourceTable>(
     table: Reader<'_, T>,
     division: &Division,
     [high, low]: [u64; 2],
-) -> Option<Class> {
+) -> Option<SourceClass> {
     let target = follow_v6(table, division.enter(table, high)?, high)?;
     if target.is_class() {
         return Some(target.0);
@@ -322,7 +322,7 @@ pub(super) fn class_of_v6<T: Table>(
 
 /// Where a key of IPv6 leads to in the end.
 #[inline(always)]
-fn follow_v6<T: Table>(table: Reader<'_, T>, way: Way, key: u64) -> Option<Target> {
+fn follow_v6<T: SourceTable>(table: Reader<'_, T>, way: Way, key: u64) -> Option<TreePointer> {
     let way = descend(table, way, key)?;
     if way.target.is_class() {
         return Some(way.target);
@@ -340,14 +340,14 @@ fn follow_v6<T: Table>(table: Reader<'_, T>, way: Way, key: u64) -> Option<Targe
     let entry = Entry6(table.word(offset + entries)?);
     let span = entry.span();
     if start > key || span < Entry6::ON && (key - start) >> (span & 63) != 0 {
-        return Some(Target::default());
+        return Some(TreePointer::default());
     }
     Some(entry.target())
 }
 
 /// Follows nodes to a class or a leaf.
 #[inline(always)]
-fn descend<T: Table>(table: Reader<'_, T>, mut way: Way, key: u64) -> Option<Way> {
+fn descend<T: SourceTable>(table: Reader<'_, T>, mut way: Way, key: u64) -> Option<Way> {
     for _ in 0..MAX_NODES {
         if !way.target.is_node() {
             break;
@@ -359,7 +359,7 @@ fn descend<T: Table>(table: Reader<'_, T>, mut way: Way, key: u64) -> Option<Way
 
 /// The division of a node.
 #[inline(always)]
-fn node<T: Table>(table: Reader<'_, T>, offset: u32) -> Option<Division> {
+fn node<T: SourceTable>(table: Reader<'_, T>, offset: u32) -> Option<Division> {
     #[expect(clippy::cast_possible_truncation, reason = "a shape has 32 bits")]
     Some(Division {
         base: table.word(offset)?,
@@ -370,7 +370,7 @@ fn node<T: Table>(table: Reader<'_, T>, offset: u32) -> Option<Division> {
 
 /// The place of the last word of a leaf that is not larger than `probe`; the first if all are.
 #[inline(always)]
-fn search<T: Table>(table: Reader<'_, T>, leaf: Target, probe: u64) -> Option<u32> {
+fn search<T: SourceTable>(table: Reader<'_, T>, leaf: TreePointer, probe: u64) -> Option<u32> {
     let mut offset = leaf.offset();
     let mut left = leaf.entries();
     for _ in 0..SEARCH_STEPS {

@@ -57,18 +57,18 @@ impl Frame<'_> {
 /// A capture file that is being read.
 pub struct Capture<R> {
     name: String,
-    format: Format,
+    format: FileFormat,
     input: Input<R>,
     frames: u64,
 }
 
-enum Format {
+enum FileFormat {
     Pcap(Pcap),
     Pcapng(Pcapng),
 }
 
 /// What a format's reader found: where in the buffer a frame lies, its length on the wire, and its time.
-struct Found<'a> {
+struct RawFrame<'a> {
     bytes: &'a [u8],
     wire_length: u32,
     time: Option<u64>,
@@ -128,12 +128,12 @@ impl<R: Read> Capture<R> {
     /// If the file ends within a frame, lies about a length, or cannot be read further.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
         let found = match &mut self.format {
-            Format::Pcap(pcap) => pcap.next(&mut self.input),
-            Format::Pcapng(pcapng) => pcapng.next(&mut self.input),
+            FileFormat::Pcap(pcap) => pcap.next(&mut self.input),
+            FileFormat::Pcapng(pcapng) => pcapng.next(&mut self.input),
         };
         match found {
             Ok(None) => Ok(None),
-            Ok(Some(Found {
+            Ok(Some(RawFrame {
                 bytes,
                 wire_length,
                 time,
@@ -152,7 +152,7 @@ impl<R: Read> Capture<R> {
 }
 
 /// Tells the format by the first bytes and reads the file's header.
-fn detect<R: Read>(input: &mut Input<R>) -> Result<Format, Problem> {
+fn detect<R: Read>(input: &mut Input<R>) -> Result<FileFormat, Problem> {
     let Some(magic) = input.peek()? else {
         return Err(match input.rest() {
             [] => Problem::Empty,
@@ -162,10 +162,10 @@ fn detect<R: Read>(input: &mut Input<R>) -> Result<Format, Problem> {
         });
     };
     if magic == pcapng::SECTION_HEADER {
-        return Pcapng::open(input).map(Format::Pcapng);
+        return Pcapng::open(input).map(FileFormat::Pcapng);
     }
     if let Some(pcap) = Pcap::open(magic, input)? {
-        return Ok(Format::Pcap(pcap));
+        return Ok(FileFormat::Pcap(pcap));
     }
     Err(match error::compression(magic) {
         Some((format, unpacker)) => Problem::Compressed { format, unpacker },

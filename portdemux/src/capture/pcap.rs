@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{
-    Found, MAX_FRAME,
+    MAX_FRAME, RawFrame,
     error::Problem,
     input::{Input, Order},
     link_type::LinkType,
@@ -51,7 +51,7 @@ impl Pcap {
     pub(super) fn next<'a, R: Read>(
         &mut self,
         input: &'a mut Input<R>,
-    ) -> Result<Option<Found<'a>>, Problem> {
+    ) -> Result<Option<RawFrame<'a>>, Problem> {
         let at = input.position();
         let Some(header) = input.array::<16>()? else {
             return match input.rest() {
@@ -92,7 +92,7 @@ impl Pcap {
             return Err(Problem::frame_cut(input));
         }
         let bytes = input.take(whole);
-        Ok(Some(Found {
+        Ok(Some(RawFrame {
             bytes: &bytes[self.extra..],
             wire_length,
             time: Some(seconds + fraction),

@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use super::{
-    Found, MAX_FRAME,
+    MAX_FRAME, RawFrame,
     error::Problem,
     input::{Input, Order},
     link_type::LinkType,
@@ -31,10 +31,10 @@ const TAIL: u32 = 4;
 pub(super) struct Pcapng {
     order: Order,
     /// The section's interfaces; a frame names its own by index.
-    interfaces: Vec<Interface>,
+    interfaces: Vec<SectionInterface>,
 }
 
-struct Interface {
+struct SectionInterface {
     link_type: LinkType,
     /// The most that is captured of a frame; 0 for no limit.
     snap_length: u32,
@@ -44,7 +44,7 @@ struct Interface {
     offset: i64,
 }
 
-impl Interface {
+impl SectionInterface {
     /// Microseconds.
     const RESOLUTION: u8 = 6;
 
@@ -65,14 +65,14 @@ impl Interface {
 
 /// A block whose head was read.
 #[derive(Clone, Copy)]
-struct Block {
+struct RawBlock {
     /// Where it begins in the file.
     at: u64,
     length: u32,
 }
 
 /// Where a frame lies in a block, as the block's fixed part says.
-struct Placed {
+struct FramePosition {
     interface: u32,
     /// Bytes from the block's head to the frame.
     offset: usize,
@@ -103,7 +103,7 @@ impl Pcapng {
     pub(super) fn next<'a, R: Read>(
         &mut self,
         input: &'a mut Input<R>,
-    ) -> Result<Option<Found<'a>>, Problem> {
+    ) -> Result<Option<RawFrame<'a>>, Problem> {
         loop {
             let at = input.position();
             let Some(head) = input.array::<8>()? else {
@@ -119,7 +119,7 @@ impl Pcapng {
                 continue;
             }
             let length = self.order.u32(length);
-            let block = Block { at, length };
+            let block = RawBlock { at, length };
             match self.order.u32(kind) {
                 INTERFACE => self.add_interface(block, input)?,
                 kind @ (ENHANCED | PACKET | SIMPLE) => {
@@ -155,7 +155,7 @@ impl Pcapng {
         }
         self.interfaces.clear();
         let length = self.order.u32(length);
-        let block = Block { at, length };
+        let block = RawBlock { at, length };
         // Then follows the section's length, which may be left open.
         block.check(28)?;
         self.pass(block, 16, input)
@@ -163,17 +163,17 @@ impl Pcapng {
 
     fn add_interface<R: Read>(
         &mut self,
-        block: Block,
+        block: RawBlock,
         input: &mut Input<R>,
     ) -> Result<(), Problem> {
         block.check(20)?;
         let Some([t0, t1, _, _, snap @ ..]) = input.array::<8>()? else {
             return Err(Problem::block_cut(input, block.at));
         };
-        let mut interface = Interface {
+        let mut interface = SectionInterface {
             link_type: LinkType(self.order.u16([t0, t1])),
             snap_length: self.order.u32(snap),
-            resolution: Interface::RESOLUTION,
+            resolution: SectionInterface::RESOLUTION,
             offset: 0,
         };
         let options = block.length - 16 - TAIL;
@@ -190,7 +190,7 @@ impl Pcapng {
     }
 
     /// Reads from the options of an interface how it counts time. What is not understood is left.
-    fn read_options(&self, mut options: &[u8], interface: &mut Interface) {
+    fn read_options(&self, mut options: &[u8], interface: &mut SectionInterface) {
         const TSRESOL: u16 = 9;
         const TSOFFSET: u16 = 14;
         while let Some(([c0, c1, l0, l1], rest)) = options.split_first_chunk() {
@@ -212,7 +212,12 @@ impl Pcapng {
     }
 
     /// Passes over the rest of a block of which `read` bytes were read.
-    fn pass<R: Read>(&self, block: Block, read: u32, input: &mut Input<R>) -> Result<(), Problem> {
+    fn pass<R: Read>(
+        &self,
+        block: RawBlock,
+        read: u32,
+        input: &mut Input<R>,
+    ) -> Result<(), Problem> {
         let rest = u64::from(block.length - read - TAIL);
         let tail = if input.skip(rest)? {
             input.array::<4>()?
@@ -228,9 +233,9 @@ impl Pcapng {
     fn frame<'a, R: Read>(
         &self,
         kind: u32,
-        block: Block,
+        block: RawBlock,
         input: &'a mut Input<R>,
-    ) -> Result<Found<'a>, Problem> {
+    ) -> Result<RawFrame<'a>, Problem> {
         block.check(if kind == SIMPLE { 16 } else { 32 })?;
         if block.length > MAX_BLOCK {
             return Err(block.lies());
@@ -270,7 +275,7 @@ impl Pcapng {
             .get(placed.offset..)
             .and_then(|bytes| bytes.get(..placed.captured as usize));
         match bytes {
-            Some(bytes) => Ok(Found {
+            Some(bytes) => Ok(RawFrame {
                 bytes,
                 wire_length: placed.wire_length,
                 time: placed.time.and_then(|count| interface.time(count)),
@@ -283,7 +288,7 @@ impl Pcapng {
         }
     }
 
-    fn place(&self, kind: u32, body: &[u8]) -> Option<Placed> {
+    fn place(&self, kind: u32, body: &[u8]) -> Option<FramePosition> {
         let number = |index: usize| {
             let bytes = body.get(4 * index..)?.first_chunk()?;
             Some(self.order.u32(*bytes))
@@ -296,7 +301,7 @@ impl Pcapng {
                 0 => wire_length,
                 limit => wire_length.min(limit),
             };
-            return Some(Placed {
+            return Some(FramePosition {
                 interface: 0,
                 offset: 4,
                 captured,
@@ -310,7 +315,7 @@ impl Pcapng {
         } else {
             number(0)?
         };
-        Some(Placed {
+        Some(FramePosition {
             interface,
             offset: 20,
             captured: number(3)?,
@@ -320,7 +325,7 @@ impl Pcapng {
     }
 }
 
-impl Block {
+impl RawBlock {
     /// Complains of a length that no block of its type can have.
     const fn check(self, least: u32) -> Result<(), Problem> {
         if self.length < least || !self.length.is_multiple_of(4) {

@@ -11,7 +11,7 @@ use crate::{
         redirect_drops::{self, Program},
         steering,
         targets::Needed,
-        tracking::{self, Wanted},
+        tracking::{self, WantedFlows},
     },
     error::{Unavailable, Warning},
     image::Destinations,
@@ -22,7 +22,7 @@ use crate::{
 /// The tables of flows, and the programs that keep them.
 pub(super) struct FlowTracking<'a> {
     writer: &'a Writer,
-    wanted: Option<Wanted>,
+    wanted: Option<WantedFlows>,
     before: Option<Shape>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> FlowTracking<'a> {
     pub(super) fn of(writer: &'a Writer, ruleset: &Ruleset) -> Self {
         Self {
             writer,
-            wanted: ruleset.flows().map(|flows| Wanted {
+            wanted: ruleset.flows().map(|flows| WantedFlows {
                 flows: flows.slots(),
                 half_open: flows.half_open_slots(),
                 timeouts: flows.ticks(),
@@ -88,7 +88,7 @@ impl Feature for SocketSteering<'_> {
 }
 
 /// The programs that count what targets do not take. Where packets go does not depend on them.
-pub(super) struct RedirectDrops<'a> {
+pub(super) struct RedirectDropCounting<'a> {
     writer: &'a Writer,
     ruleset: &'a Ruleset,
     attached: Vec<Program>,
@@ -96,7 +96,7 @@ pub(super) struct RedirectDrops<'a> {
     pub(super) warning: Option<Warning>,
 }
 
-impl<'a> RedirectDrops<'a> {
+impl<'a> RedirectDropCounting<'a> {
     pub(super) fn of(writer: &'a Writer, ruleset: &'a Ruleset) -> Self {
         Self {
             writer,
@@ -107,7 +107,7 @@ impl<'a> RedirectDrops<'a> {
     }
 }
 
-impl Feature for RedirectDrops<'_> {
+impl Feature for RedirectDropCounting<'_> {
     fn prepare(&mut self, _unavailable: &mut Unavailable<'_>) -> Result<()> {
         let begun = catching(|| {
             self.attached = redirect_drops::missing(&self.writer.paths, self.ruleset)?;

@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result};
 use portdemux_common::ids::Generation;
 
 use super::{
-    features::{FlowTracking, RedirectDrops, RedirectTargets, RulesInForce, SocketSteering},
+    features::{FlowTracking, RedirectDropCounting, RedirectTargets, RulesInForce, SocketSteering},
     in_force,
-    texts::{Before, Confirmation, Texts},
+    texts::{Confirmation, TextBefore, Texts},
     transaction::{self, Feature},
 };
 use crate::{
@@ -147,7 +147,7 @@ fn make(
         let is_new = prepared.is_some();
         waits = request.confirm.filter(|_| is_new);
         let before =
-            (is_new && (waits.is_some() || last.is_some())).then(|| Before::in_force(writer));
+            (is_new && (waits.is_some() || last.is_some())).then(|| TextBefore::in_force(writer));
         let before = before.transpose()?;
         let mut texts = Texts {
             writer,
@@ -307,7 +307,7 @@ impl Install<'_> {
                 |prepared| prepared.ruleset.destinations.clone(),
             ),
         };
-        let mut drops = RedirectDrops::of(writer, ruleset);
+        let mut drops = RedirectDropCounting::of(writer, ruleset);
         let undo = || {
             let before = before.context("the rules before were not kept")?;
             return_to(writer, &before).map(drop)

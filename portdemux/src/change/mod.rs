@@ -41,7 +41,7 @@ pub struct InForce {
 
 /// The ruleset in force and the text it came from.
 #[derive(Debug, Default)]
-pub struct Written {
+pub struct WrittenRules {
     /// What the text says.
     pub in_force: InForce,
     /// The text.
@@ -87,13 +87,13 @@ pub fn in_force(instance: &Instance) -> Result<InForce> {
 /// # Errors
 ///
 /// A record cannot be read, or the text not be understood.
-pub fn written(instance: &Instance) -> Result<Written> {
+pub fn written(instance: &Instance) -> Result<WrittenRules> {
     let records = Records::new(instance.paths.records());
     loop {
         let header = instance.maps.header();
         let generation = Generation(header.generation);
         if header.generation == 0 {
-            return Ok(Written::default());
+            return Ok(WrittenRules::default());
         }
         let (mut record, lost) = match records.read(&header.text_hash)? {
             Kept::Whole(record) => (record, None),
@@ -122,7 +122,7 @@ pub fn written(instance: &Instance) -> Result<Written> {
             record.text = edit::members("the ruleset in force", &record.text, &changes, now)?;
             ruleset = parse(&record)?;
         }
-        return Ok(Written {
+        return Ok(WrittenRules {
             in_force: InForce {
                 generation,
                 source: record.source,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use portdemux_common::ruleset::RulesetImage;
 
 use super::{
-    Written,
+    WrittenRules,
     transaction::{Feature, if_possible},
     written,
 };
@@ -19,20 +19,20 @@ use crate::{
 };
 
 /// The text that was in force before, changes of its sets included.
-pub(super) struct Before {
+pub(super) struct TextBefore {
     pub(super) hash: TextHash,
     record: Record,
     ruleset: Ruleset,
 }
 
-impl Before {
+impl TextBefore {
     /// That of the ruleset in force.
     ///
     /// # Errors
     ///
     /// It cannot be read.
     pub(super) fn in_force(writer: &Writer) -> Result<Self> {
-        let Written { in_force, text } = written(writer)?;
+        let WrittenRules { in_force, text } = written(writer)?;
         let record = Record {
             source: in_force.source,
             text,
@@ -52,7 +52,7 @@ pub(super) struct Texts<'a> {
     /// The new one; none if it has a record.
     pub(super) new: Option<(&'a Record, &'a Ruleset)>,
     pub(super) hash: TextHash,
-    pub(super) before: Option<&'a Before>,
+    pub(super) before: Option<&'a TextBefore>,
     /// Whether the one before stays when the change is made.
     pub(super) is_before_kept: bool,
 }

@@ -7,12 +7,12 @@ use crate::dataplane::redirect_drops;
 
 /// Packets and bytes, as they stand in JSON.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Traffic {
+pub(super) struct TrafficReport {
     pub(super) packets: u64,
     pub(super) bytes: u64,
 }
 
-impl From<Counter> for Traffic {
+impl From<Counter> for TrafficReport {
     fn from(counter: Counter) -> Self {
         Self {
             packets: counter.packets,
@@ -23,13 +23,13 @@ impl From<Counter> for Traffic {
 
 /// Packets that a target did not take, as they stand in JSON.
 #[derive(Serialize)]
-pub(super) struct Lost {
+pub(super) struct LostReport {
     to: String,
     reason: &'static str,
     packets: u64,
 }
 
-impl From<&redirect_drops::Lost> for Lost {
+impl From<&redirect_drops::Lost> for LostReport {
     fn from(lost: &redirect_drops::Lost) -> Self {
         Self {
             to: lost.to.to_string(),

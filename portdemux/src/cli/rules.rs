@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Context,
-    counts::Traffic,
+    counts::TrafficReport,
     listeners,
     output::{Align, Table},
     socket,
@@ -37,28 +37,28 @@ pub(super) struct Args {
 struct Report<'a> {
     instance: String,
     generation: u64,
-    attach: Option<Attach<'a>>,
+    attach: Option<AttachRow<'a>>,
     defaults: BTreeMap<&'static str, &'static str>,
-    flows: Option<Flows>,
-    sets: Vec<Set<'a>>,
-    rules: Vec<Rule<'a>>,
+    flows: Option<FlowsRow>,
+    sets: Vec<SetRow<'a>>,
+    rules: Vec<RuleRow<'a>>,
 }
 
 /// Where the rules say that they are attached.
 #[derive(Serialize)]
-struct Attach<'a> {
+struct AttachRow<'a> {
     interface: &'a [String],
     mode: &'static str,
 }
 
 #[derive(Serialize)]
-struct Set<'a> {
+struct SetRow<'a> {
     name: &'a str,
     prefixes: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Flows {
+struct FlowsRow {
     size: u32,
     half_open: u32,
     /// How long flows are remembered, in seconds.
@@ -66,14 +66,14 @@ struct Flows {
 }
 
 #[derive(Serialize)]
-struct Rate {
+struct RateRow {
     packets: u64,
     seconds: u64,
     burst: u64,
 }
 
 #[derive(Serialize)]
-struct Rule<'a> {
+struct RuleRow<'a> {
     name: &'a str,
     ports: Vec<String>,
     addresses: Vec<String>,
@@ -81,7 +81,7 @@ struct Rule<'a> {
     deny: Vec<String>,
     to: String,
     /// The sockets that are there, if it is for sockets.
-    sockets: Option<Vec<socket::Member>>,
+    sockets: Option<Vec<socket::MemberReport>>,
     /// Who has them, in a few words.
     #[serde(skip)]
     who: Option<String>,
@@ -90,13 +90,13 @@ struct Rule<'a> {
     queue: Option<u16>,
     role: &'static str,
     connections: &'static str,
-    rate: Option<Rate>,
-    new_rate: Option<Rate>,
+    rate: Option<RateRow>,
+    new_rate: Option<RateRow>,
     per: &'static str,
     shadow: bool,
     line: usize,
-    received: Traffic,
-    dropped: Traffic,
+    received: TrafficReport,
+    dropped: TrafficReport,
     listeners: Option<Vec<Option<&'a str>>>,
     /// What it asks of packets, for people.
     #[serde(skip)]
@@ -123,7 +123,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     } else {
         Vec::new()
     };
-    let rules: Vec<Rule<'_>> = in_force
+    let rules: Vec<RuleRow<'_>> = in_force
         .ruleset
         .rules()
         .iter()
@@ -141,7 +141,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             let mut transports: Vec<_> = rule.ports.iter().map(|range| range.transport).collect();
             transports.dedup();
             let phrases = rule.phrases().into_iter().map(|(_, phrase)| phrase);
-            Rule {
+            RuleRow {
                 name: &rule.name,
                 ports: rule.ports.iter().map(ToString::to_string).collect(),
                 addresses: rule.addresses.iter().map(ToString::to_string).collect(),
@@ -150,7 +150,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 to: rule.to.to_string(),
                 sockets: is_for_socket(rule).then(|| {
                     let members = group.into_iter().flat_map(|group| &group.members);
-                    members.map(socket::Member::from).collect()
+                    members.map(socket::MemberReport::from).collect()
                 }),
                 who: is_for_socket(rule)
                     .then(|| group.map_or_else(|| "none".into(), |group| group.who(&transports))),
@@ -159,8 +159,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 queue: (target.queue != 0).then_some(target.queue),
                 role: rule.role.name(),
                 connections: terms.connections.name(),
-                rate: terms.rate.map(|rate| Rate::of(rate, terms.burst)),
-                new_rate: terms.new_rate.map(|rate| Rate::of(rate, terms.new_burst)),
+                rate: terms.rate.map(|rate| RateRow::of(rate, terms.burst)),
+                new_rate: terms
+                    .new_rate
+                    .map(|rate| RateRow::of(rate, terms.new_burst)),
                 per: terms.per.unwrap_or_default().name(),
                 shadow: rule.shadow,
                 line: rule.line,
@@ -176,14 +178,14 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         let report = Report {
             instance: context.paths.instance.to_string(),
             generation: in_force.generation.0,
-            attach: Attach::of(in_force.ruleset.attach()),
+            attach: AttachRow::of(in_force.ruleset.attach()),
             defaults: in_force.ruleset.defaults().words().into_iter().collect(),
-            flows: Flows::of(&in_force.ruleset, &image.header),
+            flows: FlowsRow::of(&in_force.ruleset, &image.header),
             sets: in_force
                 .ruleset
                 .sets()
                 .iter()
-                .map(|set| Set {
+                .map(|set| SetRow {
                     name: &set.name,
                     prefixes: set
                         .members(now)
@@ -206,7 +208,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn table(rules: &[Rule<'_>]) -> Table {
+fn table(rules: &[RuleRow<'_>]) -> Table {
     // What a rule is gives way after what it counted. Who may use the ports takes a column only where not everyone may, and so does what else is asked.
     let lists_sources = rules
         .iter()
@@ -261,7 +263,7 @@ fn table(rules: &[Rule<'_>]) -> Table {
     table
 }
 
-impl<'a> Attach<'a> {
+impl<'a> AttachRow<'a> {
     fn of(said: &'a rules::Attach) -> Option<Self> {
         (!said.interfaces.is_empty()).then(|| Self {
             interface: &said.interfaces,
@@ -270,7 +272,7 @@ impl<'a> Attach<'a> {
     }
 }
 
-impl Flows {
+impl FlowsRow {
     /// What is in force: a text that says no size means another one to a version with other defaults.
     fn of(ruleset: &rules::Ruleset, header: &Header) -> Option<Self> {
         let timeouts = ruleset.flows()?.timeouts;
@@ -283,7 +285,7 @@ impl Flows {
     }
 }
 
-impl Rate {
+impl RateRow {
     fn of(rate: rules::Rate, burst: Option<u64>) -> Self {
         Self {
             packets: rate.packets(),
@@ -294,7 +296,7 @@ impl Rate {
 }
 
 /// Who may use a rule's ports, as in `@office` or `any but 192.0.2.66`.
-fn sources(rule: &Rule<'_>) -> String {
+fn sources(rule: &RuleRow<'_>) -> String {
     let from = if rule.from.is_empty() {
         "any".into()
     } else {

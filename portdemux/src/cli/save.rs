@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     control::canonical,
     dataplane::mapped::catching,
-    durable::{self, Before},
+    durable::{self, OldText},
     error::Help as _,
     figures::grouped,
     rules::edit,
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     // What a link leads to is replaced, not the link.
     let found = canonical(&file).with_context(|| format!("find {}", file.display()))?;
     let file = found.unwrap_or(file);
-    let replaced = durable::replace(&file, &text, 0o644, Before::Kept)
+    let replaced = durable::replace(&file, &text, 0o644, OldText::Kept)
         .with_context(|| format!("write {}", file.display()))
         .help(|| {
             if bounded::says(&file, text.as_bytes()).unwrap_or(false) {

@@ -43,8 +43,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Add(AddArgs),
-    Remove(RemoveArgs),
+    Add(AddMembers),
+    Remove(RemoveMembers),
     List(ListArgs),
 }
 
@@ -52,7 +52,7 @@ enum Verb {
 ///
 /// A member that is there already gets the new expiry. All prefixes become members, or none.
 #[derive(Debug, clap::Args)]
-struct AddArgs {
+struct AddMembers {
     /// The set's name, with or without @
     name: String,
     /// Prefixes or addresses
@@ -67,7 +67,7 @@ struct AddArgs {
 
 /// Take prefixes out of a set
 #[derive(Debug, clap::Args)]
-struct RemoveArgs {
+struct RemoveMembers {
     /// The set's name, with or without @
     name: String,
     /// Prefixes or addresses, as they are in the set
@@ -97,13 +97,13 @@ fn until(text: &str) -> Result<Until, String> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     match &args.verb {
-        Verb::Add(AddArgs {
+        Verb::Add(AddMembers {
             name,
             prefixes,
             expires,
             force,
         }) => change(context, name, prefixes, Becomes::Member(*expires), *force),
-        Verb::Remove(RemoveArgs {
+        Verb::Remove(RemoveMembers {
             name,
             prefixes,
             force,
@@ -134,7 +134,7 @@ fn change(
         // The check says why.
         Err(_) => true,
     };
-    let check: Option<members::Check<'_>> = if is_concerned { Some(&check) } else { None };
+    let check: Option<members::MemberCheck<'_>> = if is_concerned { Some(&check) } else { None };
     let changed = members::change(&writer, &in_force, name, &wishes, check)?;
     say(context, name, &changed);
     Ok(())

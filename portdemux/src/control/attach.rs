@@ -39,7 +39,7 @@ pub struct To {
 
 /// To which interfaces, and how.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct AttachRequest {
     /// Their names.
     pub names: Vec<String>,
     wish: Wish,
@@ -57,9 +57,9 @@ pub struct AttachedTo {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Joined {
     /// What was wanted.
-    pub wanted: Wanted,
+    pub wanted: AttachRequest,
     /// The change of rules, if some were given.
     pub change: Option<Change>,
     /// The generation in force.
@@ -73,7 +73,7 @@ pub struct Taken {
 #[error("no interface is named: {0}")]
 struct NoInterface(&'static str);
 
-impl Wanted {
+impl AttachRequest {
     /// What is asked for; what that leaves open, the rules say.
     ///
     /// # Errors
@@ -138,14 +138,14 @@ impl Control {
     /// # Errors
     ///
     /// An interface is missing, one cannot have the program, or as [`Self::apply`]; nothing was changed.
-    pub fn attach(&self, to: &To, rules: Option<&RulesText>, check: Check<'_>) -> Result<Taken> {
+    pub fn attach(&self, to: &To, rules: Option<&RulesText>, check: Check<'_>) -> Result<Joined> {
         let said = match rules {
             // What is wrong with the rules is said before anything else is.
             Some(rules) if to.interfaces.is_empty() || to.mode.is_none() => rules.attach()?,
             None if to.interfaces.is_empty() => self.attach_in_force()?,
             Some(_) | None => Attach::default(),
         };
-        let wanted = Wanted::new(to, &said, self)?;
+        let wanted = AttachRequest::new(to, &said, self)?;
         wanted.find()?;
         links::check_capabilities()?;
 
@@ -156,7 +156,7 @@ impl Control {
             // Nothing was there before, nothing stays.
             writer.lock().remove()?;
         }
-        Ok(Taken {
+        Ok(Joined {
             change: result?,
             generation: writer.maps.generation(),
             wanted,
@@ -176,7 +176,7 @@ impl Control {
         file: &Path,
         skip_expired: bool,
         check: Check<'_>,
-    ) -> Result<Taken> {
+    ) -> Result<Joined> {
         let attach = |file: Option<&Path>| {
             let rules = file.map(|file| RulesText::to_apply(file, skip_expired));
             self.attach(to, rules.transpose()?.as_ref(), check)
@@ -214,7 +214,7 @@ impl Control {
             self.events.tell(Event::Failed(error));
         }
         let file = file.display();
-        Ok(Taken {
+        Ok(Joined {
             besides: Some(Event::Warning {
                 what: format!("{file} was not put in force: {hold}"),
                 help: Some(format!("mend it, then: {} apply {file}", self.command())),
@@ -251,7 +251,7 @@ impl Control {
     fn attach_all(
         &self,
         writer: &Writer,
-        wanted: &Wanted,
+        wanted: &AttachRequest,
         rules: Option<&RulesText>,
         check: Check<'_>,
     ) -> Result<Option<Change>> {
@@ -301,7 +301,7 @@ impl Control {
         &self,
         writer: &Writer,
         all: &[Interface],
-        wanted: &Wanted,
+        wanted: &AttachRequest,
     ) -> Result<()> {
         let mut interfaces = Interfaces::new(self, writer, all, wanted);
         transaction::run(&mut [&mut interfaces], &mut Unavailable::Refused).map(drop)
@@ -337,7 +337,7 @@ struct Interfaces<'a> {
     control: &'a Control,
     writer: &'a Writer,
     all: &'a [Interface],
-    wanted: &'a Wanted,
+    wanted: &'a AttachRequest,
     /// Those that had no program before.
     fresh: Vec<&'a Interface>,
 }
@@ -347,7 +347,7 @@ impl<'a> Interfaces<'a> {
         control: &'a Control,
         writer: &'a Writer,
         all: &'a [Interface],
-        wanted: &'a Wanted,
+        wanted: &'a AttachRequest,
     ) -> Self {
         Self {
             control,

@@ -14,7 +14,7 @@ use crate::{
     change::{self, InForce},
     clock::Clock,
     dataplane::mapped::catching,
-    durable::{self, Before},
+    durable::{self, OldText},
     instance::Instance,
     rules::{
         Attach,
@@ -56,7 +56,7 @@ impl Control {
         let keep = || -> io::Result<()> {
             let found = canonical(source)?;
             if found.is_some() && found == canonical(&self.boot_file())? {
-                durable::replace(&last, text, 0o600, Before::Gone)?;
+                durable::replace(&last, text, 0o600, OldText::Gone)?;
             }
             Ok(())
         };

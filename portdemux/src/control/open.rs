@@ -5,7 +5,7 @@ use portdemux_common::ids::Generation;
 
 use super::{Control, Event};
 use crate::{
-    change::{self, InForce, Written},
+    change::{self, InForce, WrittenRules},
     confirm,
     dataplane::{
         destinations, links,
@@ -43,7 +43,7 @@ impl Control {
     /// # Errors
     ///
     /// As [`change::written`].
-    pub fn written(&self, instance: &Instance) -> Result<Written> {
+    pub fn written(&self, instance: &Instance) -> Result<WrittenRules> {
         let written = change::written(instance)?;
         self.warn_of_loss(&written.in_force);
         Ok(written)

@@ -9,7 +9,7 @@ use portdemux_common::{
 };
 
 use super::{
-    layout::{self, Layout, OwnBlocks},
+    layout::{self, MapLayout, OwnBlocks},
     mapped::Mapped,
     maps::{COUNTERS, OWN_COUNTERS, create, open},
 };
@@ -36,7 +36,7 @@ struct Each {
 }
 
 impl Each {
-    fn of(layout: &Layout) -> Self {
+    fn of(layout: &MapLayout) -> Self {
         let OwnBlocks {
             bytes,
             directory,
@@ -81,7 +81,7 @@ impl Blocks {
     }
 
     /// Opens those of an instance of whatever layout.
-    pub(super) fn open_of(directory: &Path, cpus: usize, layout: &Layout) -> Result<Self> {
+    pub(super) fn open_of(directory: &Path, cpus: usize, layout: &MapLayout) -> Result<Self> {
         let map = |name, size, count| open(&directory.join(name), size, Some(count));
         let each = Each::of(layout);
         let shared = map(COUNTERS, BYTES, layout.counter_blocks())?;

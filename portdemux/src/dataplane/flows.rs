@@ -18,7 +18,7 @@ use portdemux_common::{
     bucket,
     bucket::{NOWHERE, SLOTS},
     capacity::PORT_COUNT,
-    conntrack::{Direction, Event, Relation, Shape, Status, Tuple, Which, table::Bucket},
+    conntrack::{Direction, Event, Relation, Shape, Status, Tuple, Which, table::FlowBucket},
     counters::{BLOCKS, FLOW_BLOCKS, FlowLayout},
     policy::TICK_SHIFT,
 };
@@ -45,11 +45,11 @@ pub const ALL: [&str; 3] = [FLOWS, HALF_OPEN, FLOW_COUNTERS];
 /// A table has so many times the slots that are asked for: buckets fill unevenly.
 const SPARE: u32 = 2;
 
-const BUCKET: usize = size_of::<Bucket<u64>>();
+const BUCKET: usize = size_of::<FlowBucket<u64>>();
 
 /// The tables of flows, shared with the kernel.
 #[derive(Debug)]
-pub struct Flows {
+pub struct FlowTables {
     known: Mapped,
     half_open: Mapped,
     /// What is counted where no CPU has a block of its own for it, and those blocks; an older instance has none.
@@ -195,7 +195,7 @@ fn pinned_shape(directory: &Path) -> Result<(u32, u32)> {
     Ok((mask(FLOWS)?, mask(HALF_OPEN)?))
 }
 
-impl Flows {
+impl FlowTables {
     /// Creates tables and pins them in a directory that does not exist. What was counted beside the tables
     /// `before`, if there are such, goes on.
     pub(super) fn create(directory: &Path, shape: Shape, before: Option<&Path>) -> Result<()> {
@@ -334,13 +334,13 @@ impl Flows {
         self.table(which).word(byte)
     }
 
-    fn bucket(&self, which: Which, at: u32) -> Bucket<&AtomicU64> {
-        Bucket::of(|word| self.word(which, at, word))
+    fn bucket(&self, which: Which, at: u32) -> FlowBucket<&AtomicU64> {
+        FlowBucket::of(|word| self.word(which, at, word))
     }
 
     /// A copy of a bucket.
-    pub(super) fn copy(&self, which: Which, at: u32) -> Bucket<AtomicU64> {
-        Bucket::of(|word| AtomicU64::new(self.word(which, at, word).load(Ordering::Acquire)))
+    pub(super) fn copy(&self, which: Which, at: u32) -> FlowBucket<AtomicU64> {
+        FlowBucket::of(|word| AtomicU64::new(self.word(which, at, word).load(Ordering::Acquire)))
     }
 
     /// The flows that are remembered, in no order.
@@ -503,7 +503,13 @@ impl Flow {
     }
 }
 
-fn read(bucket: &Bucket<&AtomicU64>, which: Which, at: u32, slot: u32, now: u32) -> Option<Flow> {
+fn read(
+    bucket: &FlowBucket<&AtomicU64>,
+    which: Which,
+    at: u32,
+    slot: u32,
+    now: u32,
+) -> Option<Flow> {
     let mark = bucket.owner(slot);
     if mark == bucket::FREE || mark == bucket::BUSY {
         return None;

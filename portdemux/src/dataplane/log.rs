@@ -13,12 +13,12 @@ use log::{Metadata, Record};
 /// The log of one program.
 pub(super) struct ProgramLog {
     /// Turns the kernel's records into texts.
-    logger: EbpfLogger<Lines>,
+    logger: EbpfLogger<LogSink>,
     lines: Receiver<String>,
 }
 
 /// Where the texts go.
-struct Lines(Sender<String>);
+struct LogSink(Sender<String>);
 
 impl ProgramLog {
     /// The log of an object's programs, which are loaded with a level other than 0.
@@ -29,7 +29,7 @@ impl ProgramLog {
     pub(super) fn new(object: &mut Ebpf) -> Result<Self> {
         let (sender, lines) = mpsc::channel();
         Ok(Self {
-            logger: EbpfLogger::init_with_logger(object, Lines(sender))?,
+            logger: EbpfLogger::init_with_logger(object, LogSink(sender))?,
             lines,
         })
     }
@@ -47,7 +47,7 @@ impl fmt::Debug for ProgramLog {
     }
 }
 
-impl log::Log for Lines {
+impl log::Log for LogSink {
     fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
         true
     }

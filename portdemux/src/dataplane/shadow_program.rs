@@ -105,7 +105,7 @@ struct Remembered {
 
 /// Which program the shadow program is of.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kind<'i> {
+pub struct ShadowKind<'i> {
     /// Whether it logs what it does with a frame.
     pub logs: bool,
     /// The instance whose sockets, interfaces, CPUs and programs its packets find; else there are none.
@@ -135,7 +135,7 @@ impl ShadowProgram {
     /// # Errors
     ///
     /// The capabilities for it are missing, or the kernel refuses the program.
-    pub fn load(ruleset: &Compiled, kind: &Kind<'_>) -> Result<Self> {
+    pub fn load(ruleset: &Compiled, kind: &ShadowKind<'_>) -> Result<Self> {
         links::check_capabilities()?;
         let level = if kind.logs {
             aya_log::Level::Info as u8
@@ -183,11 +183,15 @@ impl ShadowProgram {
             answers: map(&object, ANSWERS, size_of::<u64>())?,
             now: map(&object, NOW, size_of::<u64>())?,
             remembered: Remembered {
-                flows: map(&object, FLOWS, size_of::<conntrack::table::Bucket<u64>>())?,
+                flows: map(
+                    &object,
+                    FLOWS,
+                    size_of::<conntrack::table::FlowBucket<u64>>(),
+                )?,
                 half_open: map(
                     &object,
                     HALF_OPEN,
-                    size_of::<conntrack::table::Bucket<u64>>(),
+                    size_of::<conntrack::table::FlowBucket<u64>>(),
                 )?,
                 fragments: map(&object, FRAGMENTS, size_of::<fragments::Buckets<u64>>())?,
                 limits: map(&object, LIMITS, size_of::<LimitWords>())?,
@@ -244,8 +248,8 @@ impl ShadowProgram {
     ///
     /// The tables of flows have one bucket here, whatever its number in the instance.
     pub fn set_state(&self, state: &State<'_>, now: u64) {
-        const FRAGMENT: usize = size_of::<fragments::Bucket<u64>>();
-        const SOURCE: usize = size_of::<limits::Bucket<u64>>();
+        const FRAGMENT: usize = size_of::<fragments::FragmentBucket<u64>>();
+        const SOURCE: usize = size_of::<limits::RateBucket<u64>>();
         let Remembered {
             flows,
             half_open,

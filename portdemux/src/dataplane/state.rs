@@ -10,15 +10,15 @@ use portdemux_common::{
     limits::LimitWords,
 };
 
-use super::{flows::Flows, mapped::Mapped, maps::Maps};
+use super::{flows::FlowTables, mapped::Mapped, maps::Maps};
 use crate::host::{Bucket, Buckets, State};
 
 impl Maps {
     /// Copies of what the programs remember, made as they are asked for; `flows` are the tables of flows.
     #[must_use]
-    pub fn state<'s>(&'s self, flows: Option<&'s Flows>) -> State<'s> {
-        const SIZE: usize = size_of::<fragments::Bucket<u64>>();
-        const SOURCE: usize = size_of::<portdemux_common::limits::Bucket<u64>>();
+    pub fn state<'s>(&'s self, flows: Option<&'s FlowTables>) -> State<'s> {
+        const SIZE: usize = size_of::<fragments::FragmentBucket<u64>>();
+        const SOURCE: usize = size_of::<portdemux_common::limits::RateBucket<u64>>();
         let mut state = State::empty(Shape::default());
         if let Some(flows) = flows {
             state.shape = flows.shape;

@@ -17,7 +17,7 @@ use portdemux_common::{
     parse::Version,
     policy::Policy,
     ruleset::{Header, LINE, Part, RulesetImage, TableIndex},
-    sources::{Admission, MAX_WORDS, Sources, Table},
+    sources::{Admission, MAX_WORDS, SourceTable, Sources},
 };
 
 use super::{
@@ -32,7 +32,7 @@ use crate::{
     image::{
         self,
         sources::{
-            Control, Numbering,
+            ControlWord, Numbering,
             live::{self, Become},
             store::{NoRoom, Store},
         },
@@ -149,7 +149,7 @@ pub(super) fn read(map: &Mapped, sources: &Sources) -> Vec<u64> {
         return Vec::new();
     }
     let next = map
-        .word(begin + Control::Next as usize * WORD)
+        .word(begin + ControlWord::Next as usize * WORD)
         .load(Ordering::Acquire);
     let taken = usize::try_from(next).unwrap_or(usize::MAX);
     let mut words = vec![0; taken.min(sources.words as usize)];
@@ -172,14 +172,14 @@ impl Live {
 
 impl Store for Live {
     fn next(&self) -> u32 {
-        u32::try_from(self.read(Control::Next as u32)).unwrap_or(u32::MAX)
+        u32::try_from(self.read(ControlWord::Next as u32)).unwrap_or(u32::MAX)
     }
 
     fn take_to(&mut self, next: u32) -> Result<(), NoRoom> {
         if next > self.words {
             return Err(NoRoom::Full);
         }
-        self.publish(Control::Next as u32, next.into());
+        self.publish(ControlWord::Next as u32, next.into());
         Ok(())
     }
 
@@ -206,7 +206,7 @@ struct Frozen<'l> {
     now: u64,
 }
 
-impl Table for Frozen<'_> {
+impl SourceTable for Frozen<'_> {
     fn word(&self, slot: u32) -> Option<u64> {
         (slot < self.live.words).then(|| self.live.read(slot))
     }
@@ -242,7 +242,7 @@ impl Maps {
     /// How many changes of sets the tables in force have.
     pub(crate) fn source_changes(&self) -> u64 {
         match self.live() {
-            Some((live, _)) => live.read(Control::Changes as u32),
+            Some((live, _)) => live.read(ControlWord::Changes as u32),
             None => 0,
         }
     }
@@ -250,7 +250,7 @@ impl Maps {
     /// Says how many changes of sets the tables in force have.
     pub(super) fn set_source_changes(&self, count: u64) {
         if let Some((mut live, _)) = self.live() {
-            live.publish(Control::Changes as u32, count);
+            live.publish(ControlWord::Changes as u32, count);
         }
     }
 
@@ -279,7 +279,7 @@ impl Maps {
         for (atom, prefix, becomes) in changes {
             live::change(&mut live, &sources, numbering, *atom, prefix, *becomes)?;
         }
-        live.publish(Control::Changes as u32, count);
+        live.publish(ControlWord::Changes as u32, count);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
     damage::is_damage,
-    flows::{self, Flows},
+    flows::{self, FlowTables},
     layout::{self, CARRIED, CounterSet, Earlier, KEPT},
     links,
     maps::{self, Maps, Prepared},
@@ -86,7 +86,7 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
     }
     if let Some(shape) = before.shape() {
         let tables = flows::directory(directory);
-        Flows::create(&tables, shape, None)?;
+        FlowTables::create(&tables, shape, None)?;
         keep(before, &flows::directory_of(old, &shape), &tables)?;
     }
     let maps = Maps::open(directory)?;
@@ -99,7 +99,7 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
 
 /// Remembers the flows of an older instance that stand in tables of their own.
 fn adopt_flows(before: &Maps, maps: &Maps) -> Result<()> {
-    let if_whole = |tables: Result<Option<Flows>>| match tables {
+    let if_whole = |tables: Result<Option<FlowTables>>| match tables {
         // Flows cannot be taken from damaged tables, nor remembered there.
         Err(error) if is_damage(&error) => Ok(None),
         tables => tables,

@@ -15,7 +15,7 @@ use portdemux_common::{
 use super::{
     damage::is_damage,
     egress,
-    flows::{self, Directory, FLOWS, Flows},
+    flows::{self, Directory, FLOWS, FlowTables},
     links,
     maps::text,
     trusted::is_there,
@@ -31,7 +31,7 @@ pub const UNRESUMED: &str = "a change of what tracks flows was interrupted, and 
 
 /// What a ruleset wants of flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedFlows {
     /// How many flows are to be remembered.
     pub flows: u32,
     /// How many half-open ones.
@@ -48,7 +48,7 @@ pub struct Wanted {
 /// # Errors
 ///
 /// The kernel refuses; whatever ruleset is in force stays, and the programs that obey it.
-pub fn begin(writer: &Writer, wanted: &Wanted) -> Result<()> {
+pub fn begin(writer: &Writer, wanted: &WantedFlows) -> Result<()> {
     resume(writer)?;
     let new = flows::shape(wanted.flows, wanted.half_open)?;
     change_to(writer, new, &wanted.timeouts)
@@ -138,7 +138,7 @@ fn change_to(writer: &Writer, new: Shape, timeouts: &Timeouts) -> Result<()> {
     let directory = Directory::InForce.path(&pins);
     let staging = Directory::Staging.path(&pins);
     remove_tree(&staging)?;
-    Flows::create(&staging, new, before.is_some().then_some(&*directory))?;
+    FlowTables::create(&staging, new, before.is_some().then_some(&*directory))?;
     let tables = writer.maps.open_flows(&staging, new)?;
     let now = flows::now();
     if let Some(before) = &before {
@@ -203,7 +203,7 @@ fn finish(writer: &Writer) -> Result<()> {
         && !links::all_use(&writer.paths, tables.id)?
     {
         refuse_other_namespaces(writer)?;
-        let before = Flows::before(&pins, |own| own)?;
+        let before = FlowTables::before(&pins, |own| own)?;
         let adopt = || before.iter().for_each(|before| tables.adopt(before));
         adopt();
         let replaced = links::replace_all(writer);

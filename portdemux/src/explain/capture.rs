@@ -9,7 +9,7 @@ use portdemux_common::{
 };
 
 pub use super::table::Tally;
-use super::{Basis, agreement::Agreement, explained::ip_address, table::Table};
+use super::{Basis, agreement::Agreement, explained::ip_address, table::FrameTable};
 use crate::capture::{Capture, CaptureError};
 
 /// How much text is gathered before it is written.
@@ -89,7 +89,7 @@ pub fn explain<R: Read>(
         Format::Table { columns } => columns,
         Format::Json => usize::MAX,
     };
-    let table = Table::new(basis, columns);
+    let table = FrameTable::new(basis, columns);
     let mut text = String::with_capacity(CHUNK + 1024);
     let mut findings = Findings {
         tally: Tally::new(),

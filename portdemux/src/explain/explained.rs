@@ -52,7 +52,7 @@ pub struct Shadow<'a> {
 ///
 /// What a malformed frame said before it broke is there, everything else about it is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Line<'a> {
+pub struct FrameReport<'a> {
     /// The frame's number in the capture, from 1.
     pub frame: u64,
     /// `ports`, `no_ports`, `non_ip` or `malformed`.
@@ -97,10 +97,10 @@ pub struct Line<'a> {
 impl Explained<'_> {
     /// What programs read; `log` is what the kernel's program logged.
     #[must_use]
-    pub fn line(&self, log: Option<Vec<String>>) -> Line<'_> {
+    pub fn line(&self, log: Option<Vec<String>>) -> FrameReport<'_> {
         let parsed = &self.parsed;
         let ports = parsed.ports();
-        Line {
+        FrameReport {
             frame: self.number,
             class: class_name(parsed.class()),
             parse_reason: parsed.malformed.map(Reason::name),

@@ -23,4 +23,4 @@ mod tests;
 
 pub use basis::Basis;
 pub(crate) use explained::ip_address;
-pub use explained::{Explained, Line, Shadow};
+pub use explained::{Explained, FrameReport, Shadow};

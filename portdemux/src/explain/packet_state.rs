@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use portdemux_common::{
     bucket,
-    conntrack::{Direction, Relation, TrackedPacket, table::Bucket},
+    conntrack::{Direction, Relation, TrackedPacket, table::FlowBucket},
     decide::Metadata,
     limits::{self, RateKey, RateKind},
     memory::Word,
@@ -78,12 +78,12 @@ fn flow(tracked: &TrackedPacket, state: &State<'_>) -> Option<FlowReport> {
 
 fn in_table(
     tracked: &TrackedPacket,
-    table: &Buckets<'_, Bucket<AtomicU64>>,
+    table: &Buckets<'_, FlowBucket<AtomicU64>>,
     half_open: bool,
 ) -> Option<FlowReport> {
     let before = table.before();
     let (_, words) = before.first()?;
-    let bucket = Bucket::of_words(words);
+    let bucket = FlowBucket::of_words(words);
     let slot = bucket.find_tuple(&tracked.tuple, bucket::mark(tracked.hash))?;
     let known = bucket.entry(slot)?;
     if known.is_over(tracked.now) {
@@ -152,7 +152,7 @@ fn rates(
 }
 
 /// The word of a source, if it was asked for; zero if it has none yet.
-fn of_source(table: &Buckets<'_, limits::Bucket<AtomicU64>>, hash: u64) -> Option<u64> {
+fn of_source(table: &Buckets<'_, limits::RateBucket<AtomicU64>>, hash: u64) -> Option<u64> {
     let (at, mark) = limits::slot(hash);
     let bucket = table.before_in(at)?;
     let own = bucket.slots.get(bucket.find(mark) as usize);

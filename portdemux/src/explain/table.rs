@@ -15,7 +15,7 @@ const RULE_WIDTH: usize = 16;
 
 /// A table of frames, written line by line.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct FrameTable {
     rule_width: usize,
     /// How many columns of the terminal a line can take.
     columns: usize,
@@ -29,7 +29,7 @@ pub struct Tally {
     egress: u64,
 }
 
-impl Table {
+impl FrameTable {
     pub(super) fn new(basis: &Basis<'_>, columns: usize) -> Self {
         Self {
             columns,

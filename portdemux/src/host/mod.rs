@@ -30,13 +30,13 @@ use portdemux_common::{
     pipeline::{Egress, Environment, Hook, Ingress, Scratch, SocketLookup},
     ruleset::RulesetImage,
     sockets::Lookup,
-    sources::Table,
+    sources::SourceTable,
     target::Target,
 };
 
 pub use self::{
     seen::Seen,
-    state::{Bucket, Buckets, RuleRates, Source, State},
+    state::{Bucket, BucketSource, Buckets, RuleRates, State},
 };
 use crate::image::{Compiled, Words};
 
@@ -105,7 +105,7 @@ impl<'h> Host<'h> {
     #[must_use]
     pub fn lookup(&self, lookup: Lookup, is_guarded: bool) -> Option<(bool, Decision)> {
         let decision = Cell::new(None);
-        let asked = Asked {
+        let asked = AskedSocket {
             lookup,
             is_guarded,
             decision: &decision,
@@ -127,10 +127,10 @@ impl<'h> Host<'h> {
         bytes: &'f [u8],
         segments: u32,
         seen: &'f Seen,
-    ) -> On<'f, Frame<'f, FLOWS>> {
+    ) -> On<'f, HostFrame<'f, FLOWS>> {
         On {
             host: self,
-            what: Frame {
+            what: HostFrame {
                 bytes,
                 segments,
                 seen,
@@ -169,13 +169,13 @@ impl<'h, T: Copy> Environment for On<'h, T> {
 
 /// A frame on its way in or out.
 #[derive(Clone, Copy)]
-struct Frame<'f, const FLOWS: bool> {
+struct HostFrame<'f, const FLOWS: bool> {
     bytes: &'f [u8],
     segments: u32,
     seen: &'f Seen,
 }
 
-impl<'f, const FLOWS: bool> Hook for On<'f, Frame<'f, FLOWS>> {
+impl<'f, const FLOWS: bool> Hook for On<'f, HostFrame<'f, FLOWS>> {
     type Scratch = RefMut<'f, Scratch>;
     type Frame = &'f [u8];
 
@@ -189,7 +189,7 @@ impl<'f, const FLOWS: bool> Hook for On<'f, Frame<'f, FLOWS>> {
     }
 }
 
-impl<'f, const FLOWS: bool> Ingress for On<'f, Frame<'f, FLOWS>> {
+impl<'f, const FLOWS: bool> Ingress for On<'f, HostFrame<'f, FLOWS>> {
     type Whole = &'f [u8];
 
     const TRACKS_FLOWS: bool = FLOWS;
@@ -242,7 +242,7 @@ impl<'f, const FLOWS: bool> Ingress for On<'f, Frame<'f, FLOWS>> {
     }
 }
 
-impl<'f, const FLOWS: bool> Egress for On<'f, Frame<'f, FLOWS>> {
+impl<'f, const FLOWS: bool> Egress for On<'f, HostFrame<'f, FLOWS>> {
     fn is_short(self, _frame: &Self::Frame) -> bool {
         false
     }
@@ -263,13 +263,13 @@ impl<'f, const FLOWS: bool> Egress for On<'f, Frame<'f, FLOWS>> {
 
 /// A socket lookup.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct AskedSocket<'a> {
     lookup: Lookup,
     is_guarded: bool,
     decision: &'a Cell<Option<Decision>>,
 }
 
-impl<'a> SocketLookup for On<'a, Asked<'a>> {
+impl<'a> SocketLookup for On<'a, AskedSocket<'a>> {
     fn lookup(self) -> Option<Lookup> {
         Some(self.what.lookup)
     }
@@ -293,7 +293,7 @@ impl Memory for Tables<'_> {
     type Word = AtomicU64;
 }
 
-impl Table for Tables<'_> {
+impl SourceTable for Tables<'_> {
     fn word(&self, slot: u32) -> Option<u64> {
         self.sources.word(slot)
     }
@@ -312,17 +312,17 @@ impl Limits for Tables<'_> {
         self.state.rate(rule, kind)
     }
 
-    fn bucket(&self, at: u32) -> Option<&limits::Bucket<AtomicU64>> {
+    fn bucket(&self, at: u32) -> Option<&limits::RateBucket<AtomicU64>> {
         Some(self.state.source_rates.get(at))
     }
 }
 
-impl fragments::Table for Tables<'_> {
+impl fragments::FragmentTable for Tables<'_> {
     fn seed(&self) -> u64 {
         self.state.fragments_seed
     }
 
-    fn bucket(&self, at: u32) -> Option<&fragments::Bucket<AtomicU64>> {
+    fn bucket(&self, at: u32) -> Option<&fragments::FragmentBucket<AtomicU64>> {
         Some(self.state.fragments.get(at))
     }
 }
@@ -332,7 +332,7 @@ impl conntrack::Tables for Tables<'_> {
         self.state.shape
     }
 
-    fn bucket(&self, which: Which, at: u32) -> Option<&conntrack::table::Bucket<AtomicU64>> {
+    fn bucket(&self, which: Which, at: u32) -> Option<&conntrack::table::FlowBucket<AtomicU64>> {
         Some(self.state.flows(which).get(at))
     }
 

@@ -31,12 +31,12 @@ pub trait Bucket {
 }
 
 /// Where the buckets of a table come from that were not asked for before: a copy of what stands there.
-pub type Source<'s, B> = Box<dyn Fn(u32) -> B + 's>;
+pub type BucketSource<'s, B> = Box<dyn Fn(u32) -> B + 's>;
 
 /// A table of buckets, each made when it is first asked for.
 pub struct Buckets<'s, B> {
     asked: FrozenMap<u32, Box<B>>,
-    source: Source<'s, B>,
+    source: BucketSource<'s, B>,
     /// What stood in the buckets that the last packet asked for, before it did.
     before: RefCell<Vec<(u32, Vec<u64>)>>,
 }
@@ -44,7 +44,7 @@ pub struct Buckets<'s, B> {
 impl<'s, B: Bucket> Buckets<'s, B> {
     /// A table whose buckets come from a source.
     #[must_use]
-    pub fn new(source: Source<'s, B>) -> Self {
+    pub fn new(source: BucketSource<'s, B>) -> Self {
         Self {
             asked: FrozenMap::new(),
             source,
@@ -118,17 +118,17 @@ pub struct State<'s> {
     /// How large the tables of flows are.
     pub shape: Shape,
     /// The flows that are known.
-    pub known: Buckets<'s, conntrack::table::Bucket<AtomicU64>>,
+    pub known: Buckets<'s, conntrack::table::FlowBucket<AtomicU64>>,
     /// The flows that peers have begun and that are not complete.
-    pub half_open: Buckets<'s, conntrack::table::Bucket<AtomicU64>>,
+    pub half_open: Buckets<'s, conntrack::table::FlowBucket<AtomicU64>>,
     /// The secret of the tags of first fragments.
     pub fragments_seed: u64,
     /// What came of first fragments.
-    pub fragments: Buckets<'s, fragments::Bucket<AtomicU64>>,
+    pub fragments: Buckets<'s, fragments::FragmentBucket<AtomicU64>>,
     /// What is left of the rates of rules, by rule id.
     pub rates: Buckets<'s, RuleRates>,
     /// What is left of the rates of sources.
-    pub source_rates: Buckets<'s, limits::Bucket<AtomicU64>>,
+    pub source_rates: Buckets<'s, limits::RateBucket<AtomicU64>>,
     events: [AtomicU64; Event::ALL.len()],
 }
 
@@ -171,7 +171,7 @@ impl<'s> State<'s> {
     pub(super) const fn flows(
         &self,
         which: Which,
-    ) -> &Buckets<'s, conntrack::table::Bucket<AtomicU64>> {
+    ) -> &Buckets<'s, conntrack::table::FlowBucket<AtomicU64>> {
         match which {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,

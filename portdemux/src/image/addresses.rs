@@ -12,10 +12,10 @@ use portdemux_common::{
 use super::length;
 
 /// An address and where its spans lie: index of the first, and how many.
-pub(super) type Placed<const N: usize> = ([u8; N], u32, u32);
+pub(super) type ClaimedAddress<const N: usize> = ([u8; N], u32, u32);
 
-pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[Placed<4>]) {
-    let Some(table) = Table::build(addresses, hash::v4, &mut image.v4_displacements) else {
+pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[ClaimedAddress<4>]) {
+    let Some(table) = AddressTable::build(addresses, hash::v4, &mut image.v4_displacements) else {
         return;
     };
     image.header.v4_seed = table.seed;
@@ -30,8 +30,8 @@ pub(super) fn place_v4(image: &mut RulesetImage, addresses: &[Placed<4>]) {
     }
 }
 
-pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[Placed<16>]) {
-    let Some(table) = Table::build(addresses, hash::v6, &mut image.v6_displacements) else {
+pub(super) fn place_v6(image: &mut RulesetImage, addresses: &[ClaimedAddress<16>]) {
+    let Some(table) = AddressTable::build(addresses, hash::v6, &mut image.v6_displacements) else {
         return;
     };
     image.header.v6_seed = table.seed;
@@ -76,7 +76,7 @@ pub(crate) fn claims(image: &RulesetImage, first: u32, count: u32) -> Claims {
 /// fullest first, gets a displacement under which all of its addresses land on free slots. The
 /// table is half full at most, so that a displacement is soon found; where two addresses of a bucket
 /// hash to the same slot under every displacement, another seed is taken.
-struct Table {
+struct AddressTable {
     seed: u64,
     mask: u32,
     bucket_mask: u32,
@@ -84,10 +84,10 @@ struct Table {
     slots: Vec<usize>,
 }
 
-impl Table {
+impl AddressTable {
     /// Places addresses and writes down the displacements; nothing for no addresses.
     fn build<const N: usize>(
-        addresses: &[Placed<N>],
+        addresses: &[ClaimedAddress<N>],
         hash: impl Fn([u8; N], u64) -> Hashed,
         displacements: &mut [u32; DISPLACEMENTS],
     ) -> Option<Self> {

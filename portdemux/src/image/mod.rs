@@ -29,7 +29,7 @@ use portdemux_common::{
 };
 
 pub(crate) use self::addresses::claims;
-use self::addresses::{Placed, place_v4, place_v6};
+use self::addresses::{ClaimedAddress, place_v4, place_v6};
 pub use self::{
     sources::{Words, outline::Outline},
     targets::Destinations,
@@ -328,7 +328,7 @@ fn place_spans<'a>(
     image: &mut RulesetImage,
     addresses: impl Iterator<Item = (IpAddr, &'a [Segment], &'a [Segment])>,
     entries: &[Entry],
-) -> (Vec<Placed<4>>, Vec<Placed<16>>) {
+) -> (Vec<ClaimedAddress<4>>, Vec<ClaimedAddress<16>>) {
     let mut shared: HashMap<[&[Segment]; 2], (u32, u32)> = HashMap::new();
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     let entry = |rule: Option<u32>| rule.map_or(Entry::UNCLAIMED, |rule| entries[rule as usize]);

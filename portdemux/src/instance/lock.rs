@@ -91,7 +91,7 @@ impl InstancePaths {
             }
             if Instant::now() > deadline {
                 let path = self.records().join("lock");
-                let holder = Holder::of(&path);
+                let holder = LockHolder::of(&path);
                 if !holder.is_non_member() {
                     bail!(
                         "another portdemux ({holder}) is changing this instance and does not end"
@@ -156,12 +156,12 @@ fn is_open_to_others(file: &File) -> io::Result<bool> {
 }
 
 /// Who is said to hold a lock.
-struct Holder {
+struct LockHolder {
     text: String,
     is_open: bool,
 }
 
-impl Holder {
+impl LockHolder {
     fn of(path: &Path) -> Self {
         let is_open = bounded::regular(path).and_then(|file| is_open_to_others(&file));
         Self {
@@ -178,7 +178,7 @@ impl Holder {
     }
 }
 
-impl std::fmt::Display for Holder {
+impl std::fmt::Display for LockHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.text.trim())
     }

@@ -28,7 +28,7 @@ pub enum Arrival {
 }
 
 /// An interface and those it stands on.
-pub(super) struct Layer {
+pub(super) struct LinkLayer {
     pub(super) index: u32,
     pub(super) name: String,
     /// Whether nothing comes in by it from another host: loopback, dummy.
@@ -54,7 +54,7 @@ pub fn arrival(local: IpAddr, peer: IpAddr, scope: Option<&str>) -> Result<Arriv
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);
         let layers: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-        let layers: Vec<Layer> = layers.iter().map(layer).collect();
+        let layers: Vec<LinkLayer> = layers.iter().map(layer).collect();
         let owners = owners(&handle, local).await?;
         let towards = route(&handle, local, peer).await;
         connection.abort();
@@ -135,8 +135,8 @@ async fn route(handle: &Handle, local: IpAddr, peer: IpAddr) -> Option<(u32, boo
     Some((interface, answer.header.kind == RouteType::Local))
 }
 
-pub(super) fn layer(message: &LinkMessage) -> Layer {
-    let mut layer = Layer {
+pub(super) fn layer(message: &LinkMessage) -> LinkLayer {
+    let mut layer = LinkLayer {
         index: message.header.index,
         name: String::new(),
         is_inward: message.header.flags.contains(LinkFlags::Loopback),
@@ -171,7 +171,7 @@ pub(super) fn layer(message: &LinkMessage) -> Layer {
     layer
 }
 
-pub(super) fn with_those_below(layers: &[Layer], mut found: BTreeSet<u32>) -> BTreeSet<u32> {
+pub(super) fn with_those_below(layers: &[LinkLayer], mut found: BTreeSet<u32>) -> BTreeSet<u32> {
     loop {
         let below: Vec<u32> = layers
             .iter()
@@ -193,8 +193,8 @@ pub(super) fn with_those_below(layers: &[Layer], mut found: BTreeSet<u32>) -> BT
 mod tests {
     use super::*;
 
-    const fn a_layer(index: u32, below: Option<u32>, above: Option<u32>) -> Layer {
-        Layer {
+    const fn a_layer(index: u32, below: Option<u32>, above: Option<u32>) -> LinkLayer {
+        LinkLayer {
             index,
             name: String::new(),
             is_inward: false,

@@ -13,7 +13,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    arrival::{Layer, layer, with_those_below},
+    arrival::{LinkLayer, layer, with_those_below},
     block_on,
 };
 
@@ -47,7 +47,7 @@ pub fn watched(interfaces: &BTreeSet<u32>) -> Result<Watched> {
         Ok((links, addresses))
     })
     .context("list the addresses of this host")?;
-    let layers: Vec<Layer> = links.iter().map(layer).collect();
+    let layers: Vec<LinkLayer> = links.iter().map(layer).collect();
     let addresses = addresses.iter().filter_map(owned);
     Ok(sorted(interfaces, layers, addresses))
 }
@@ -68,10 +68,10 @@ fn owned(message: &AddressMessage) -> Option<(IpAddr, u32)> {
 
 fn sorted(
     interfaces: &BTreeSet<u32>,
-    layers: Vec<Layer>,
+    layers: Vec<LinkLayer>,
     addresses: impl Iterator<Item = (IpAddr, u32)>,
 ) -> Watched {
-    let stands_on_them = |layer: &&Layer| {
+    let stands_on_them = |layer: &&LinkLayer| {
         let below = with_those_below(&layers, BTreeSet::from([layer.index]));
         !below.is_disjoint(interfaces)
     };
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn addresses_belong_to_what_stands_on_an_interface() {
-        let layer = |index, name: &str, is_inward, below| Layer {
+        let layer = |index, name: &str, is_inward, below| LinkLayer {
             index,
             name: name.into(),
             is_inward,
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn without_interfaces_nothing_is_watched() {
-        let layers = vec![Layer {
+        let layers = vec![LinkLayer {
             index: 5,
             name: "service".into(),
             is_inward: true,

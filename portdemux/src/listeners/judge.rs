@@ -18,7 +18,7 @@ use portdemux_common::{
 
 use super::reach::{Part, Reach};
 use crate::{
-    attached::{self, State},
+    attached::{self, AttachState},
     clock::Clock,
     explain::packet,
     host,
@@ -33,7 +33,7 @@ use crate::{
 
 /// A rule that hands packets to sockets that may be bound elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Steering {
+struct SocketRule {
     rule: String,
     /// The ports that packets are sent to.
     ports: Vec<PortRange>,
@@ -44,18 +44,18 @@ struct Steering {
 pub struct Judge {
     ruleset: Compiled,
     names: HashMap<RuleId, String>,
-    steering: Vec<Steering>,
+    steering: Vec<SocketRule>,
     present: Present,
     watched: Watched,
     /// The claims of peers' ports of each protocol, one for each rule.
     by_peers_port: [BTreeMap<RuleId, Entry>; Transport::COUNT],
     /// Which lists of sources hold anybody and everybody of IPv4 and IPv6, by list: they may be long.
-    lists: RefCell<HashMap<u16, [Held; 2]>>,
+    lists: RefCell<HashMap<u16, [Share; 2]>>,
 }
 
 /// How much of a family a list of sources holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Held {
+enum Share {
     #[default]
     None,
     Some,
@@ -70,7 +70,7 @@ impl Judge {
     /// The kernel does not list interfaces or addresses.
     pub fn new(instance: &Instance, rules: Option<&Ruleset>) -> Result<Self> {
         let attached = attached::interfaces(instance)?.into_iter();
-        let attached = attached.filter(|interface| interface.state == State::Attached);
+        let attached = attached.filter(|interface| interface.state == AttachState::Attached);
         let watched = watched(&attached.map(|interface| interface.index).collect())?;
         let ruleset = instance.maps.compiled();
         let names = instance.maps.rule_names(&ruleset);
@@ -89,7 +89,7 @@ impl Judge {
             by_peers_port: Transport::ALL.map(|transport| claims_of_peers(&ruleset, transport)),
             ruleset,
             names,
-            steering: rules.map(Steering::of).unwrap_or_default(),
+            steering: rules.map(SocketRule::of).unwrap_or_default(),
             present,
             watched,
             lists: RefCell::default(),
@@ -106,7 +106,7 @@ impl Judge {
     /// rules, then by address; then what comes past the rules.
     #[must_use]
     pub fn judge(&self, socket: &Socket) -> Vec<Part> {
-        let mut parts = Parts::default();
+        let mut parts = DistinctParts::default();
         let transport = socket.transport;
         for steering in &self.steering {
             let mut handed = steering.ports.clone();
@@ -201,7 +201,7 @@ impl Judge {
         own
     }
 
-    fn at(&self, address: IpAddr, socket: &Socket, parts: &mut Parts) {
+    fn at(&self, address: IpAddr, socket: &Socket, parts: &mut DistinctParts) {
         let transport = socket.transport;
         let entry = self.entry(address, transport, socket.port);
         let at = Some(address).filter(|address| !address.is_unspecified());
@@ -286,10 +286,10 @@ impl Judge {
             .copied()
             .unwrap_or_default();
         match self.admitted(&policy, address) {
-            Held::None => Reach::refused(Verdict::Drop, Some(rule)),
+            Share::None => Reach::refused(Verdict::Drop, Some(rule)),
             _ if policy.is_replies_only() => Reach::Replies { rule },
-            Held::Some => Reach::Sources { rule },
-            Held::All => Reach::Direct { rule: Some(rule) },
+            Share::Some => Reach::Sources { rule },
+            Share::All => Reach::Direct { rule: Some(rule) },
         }
     }
 
@@ -304,17 +304,17 @@ impl Judge {
     }
 
     /// How many of the sources of an address's version a rule admits.
-    fn admitted(&self, policy: &Policy, address: IpAddr) -> Held {
+    fn admitted(&self, policy: &Policy, address: IpAddr) -> Share {
         let held = |list: u16| {
             let list = list.checked_sub(1)?;
             let mut lists = self.lists.borrow_mut();
             let held = lists.entry(list).or_insert_with(|| {
-                let mut held = [Held::None; 2];
+                let mut held = [Share::None; 2];
                 for prefix in self.ruleset.prefixes(list) {
                     let version = &mut held[usize::from(prefix.addr().is_ipv6())];
                     *version = match (*version, prefix.prefix_len()) {
-                        (_, 0) | (Held::All, _) => Held::All,
-                        _ => Held::Some,
+                        (_, 0) | (Share::All, _) => Share::All,
+                        _ => Share::Some,
                     };
                 }
                 held
@@ -322,9 +322,9 @@ impl Judge {
             Some(held[usize::from(address.is_ipv6())])
         };
         match (held(policy.from), held(policy.deny)) {
-            (Some(Held::None), _) | (_, Some(Held::All)) => Held::None,
-            (Some(Held::Some), _) | (_, Some(Held::Some)) => Held::Some,
-            (None | Some(Held::All), None | Some(Held::None)) => Held::All,
+            (Some(Share::None), _) | (_, Some(Share::All)) => Share::None,
+            (Some(Share::Some), _) | (_, Some(Share::Some)) => Share::Some,
+            (None | Some(Share::All), None | Some(Share::None)) => Share::All,
         }
     }
 
@@ -334,7 +334,7 @@ impl Judge {
     }
 }
 
-impl Steering {
+impl SocketRule {
     /// The rules of a ruleset that hand packets to sockets.
     fn of(ruleset: &Ruleset) -> Vec<Self> {
         let rules = ruleset.rules().iter();
@@ -373,9 +373,9 @@ fn claims_of_peers(ruleset: &RulesetImage, transport: Transport) -> BTreeMap<Rul
 
 /// Parts in the order in which they were found; what is alike is one.
 #[derive(Default)]
-struct Parts(Vec<Part>);
+struct DistinctParts(Vec<Part>);
 
-impl Parts {
+impl DistinctParts {
     fn steered_by(&self, by: &str) -> bool {
         let mut parts = self.0.iter();
         parts.any(|part| matches!(&part.reach, Reach::Socket { rule, .. } if rule == by))

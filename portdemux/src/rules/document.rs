@@ -26,7 +26,7 @@ pub(super) struct Section<'t> {
     /// The header; none for what stands before the first one.
     pub(super) header: Option<Header<'t>>,
     /// The entries in the order they were written.
-    pub(super) entries: Vec<Entry<'t>>,
+    pub(super) entries: Vec<Pair<'t>>,
     /// Whether something in it is not TOML, so that what was read of it may lack parts.
     pub(super) broken: bool,
 }
@@ -53,7 +53,7 @@ pub(super) struct Key<'t> {
 
 /// `key = value`.
 #[derive(Debug)]
-pub(super) struct Entry<'t> {
+pub(super) struct Pair<'t> {
     /// The key, or the first part of a dotted one.
     pub(super) key: Key<'t>,
     /// The other parts of a dotted key.
@@ -66,7 +66,7 @@ pub(super) struct Entry<'t> {
 #[derive(Debug)]
 pub(super) struct Value<'t> {
     /// What it is.
-    pub(super) kind: Kind<'t>,
+    pub(super) kind: ValueKind<'t>,
     /// Where it begins.
     pub(super) offset: usize,
     /// Where the text after it begins.
@@ -75,13 +75,13 @@ pub(super) struct Value<'t> {
 
 /// What a value is.
 #[derive(Debug)]
-pub(super) enum Kind<'t> {
+pub(super) enum ValueKind<'t> {
     /// A string, with quotes and escapes resolved.
     Text(Cow<'t, str>),
     /// `[…, …]`
     List(Vec<Value<'t>>),
     /// `{ … }`
-    Table(Vec<Entry<'t>>),
+    Table(Vec<Pair<'t>>),
     /// Anything else.
     Other(Scalar),
 }
@@ -99,7 +99,7 @@ pub(super) enum Scalar {
     Date,
 }
 
-impl Kind<'_> {
+impl ValueKind<'_> {
     /// What it is called, with an article.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -199,7 +199,7 @@ enum Open<'t> {
     },
     Table {
         offset: usize,
-        entries: Vec<Entry<'t>>,
+        entries: Vec<Pair<'t>>,
         outer: Vec<Key<'t>>,
     },
 }
@@ -243,7 +243,7 @@ impl<'t> Reader<'t, '_> {
         Raw::new_unchecked(text, encoding, span)
     }
 
-    fn value(&mut self, kind: Kind<'t>, offset: usize, end: usize) {
+    fn value(&mut self, kind: ValueKind<'t>, offset: usize, end: usize) {
         let value = Value { kind, offset, end };
         if let Some(Open::List { values, .. }) = self.open.last_mut() {
             values.push(value);
@@ -251,7 +251,7 @@ impl<'t> Reader<'t, '_> {
         }
         let mut path = self.path.drain(..);
         let Some(key) = path.next() else { return };
-        let entry = Entry {
+        let entry = Pair {
             key,
             rest: path.collect(),
             value,
@@ -298,7 +298,7 @@ impl EventReceiver for Reader<'_, '_> {
         }) = self.open.pop()
         {
             self.path = outer;
-            self.value(Kind::Table(entries), offset, span.end());
+            self.value(ValueKind::Table(entries), offset, span.end());
         }
     }
 
@@ -312,7 +312,7 @@ impl EventReceiver for Reader<'_, '_> {
 
     fn array_close(&mut self, span: Span, _: &mut dyn ErrorSink) {
         if let Some(Open::List { offset, values }) = self.open.pop() {
-            self.value(Kind::List(values), offset, span.end());
+            self.value(ValueKind::List(values), offset, span.end());
         }
     }
 
@@ -332,14 +332,14 @@ impl EventReceiver for Reader<'_, '_> {
     fn scalar(&mut self, span: Span, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
         let mut text = Cow::Borrowed("");
         let kind = match self.raw(span, encoding).decode_scalar(&mut text, error) {
-            ScalarKind::String => Kind::Text(text),
-            ScalarKind::Boolean(is_true) => Kind::Other(Scalar::Boolean(is_true)),
-            ScalarKind::DateTime => Kind::Other(Scalar::Date),
-            ScalarKind::Float => Kind::Other(Scalar::Float),
+            ScalarKind::String => ValueKind::Text(text),
+            ScalarKind::Boolean(is_true) => ValueKind::Other(Scalar::Boolean(is_true)),
+            ScalarKind::DateTime => ValueKind::Other(Scalar::Date),
+            ScalarKind::Float => ValueKind::Other(Scalar::Float),
             ScalarKind::Integer(radix) => {
                 let digits = text.replace('_', "");
                 let number = u64::from_str_radix(&digits, radix.value());
-                Kind::Other(Scalar::Integer(number.ok()))
+                ValueKind::Other(Scalar::Integer(number.ok()))
             }
         };
         self.value(kind, span.start(), span.end());

@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 64;
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Process {
+pub(super) struct Ancestor {
     pub(super) id: u32,
     /// The name of its program, at most 15 bytes of it.
     pub(super) name: String,
@@ -23,14 +23,14 @@ pub(super) struct Process {
 /// # Errors
 ///
 /// `/proc` cannot be read. One that has ended meanwhile ends the line.
-pub(super) fn line() -> Result<Vec<Process>> {
+pub(super) fn line() -> Result<Vec<Ancestor>> {
     let own = std::process::id();
-    let own = Process::read(own)?.with_context(|| format!("/proc does not show process {own}"))?;
+    let own = Ancestor::read(own)?.with_context(|| format!("/proc does not show process {own}"))?;
     let mut line = vec![own];
     while let Some(last) = line.last()
         && last.parent != 0
         && line.len() < MAX_DEPTH
-        && let Some(parent) = Process::read(last.parent)?
+        && let Some(parent) = Ancestor::read(last.parent)?
     {
         line.push(parent);
     }
@@ -54,7 +54,7 @@ fn unless_hidden<T>(read: io::Result<T>, what: &str) -> Result<Option<T>> {
     }
 }
 
-impl Process {
+impl Ancestor {
     fn read(id: u32) -> Result<Option<Self>> {
         let path = format!("/proc/{id}/stat");
         let stat = unless_ended(fs::read_to_string(&path), &path)?;
@@ -112,9 +112,9 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_parent() {
-        let process = Process::parse(7, "7 (a) b (c)) S 4711 7 7 0 -1").unwrap();
+        let process = Ancestor::parse(7, "7 (a) b (c)) S 4711 7 7 0 -1").unwrap();
         assert_eq!((process.name.as_str(), process.parent), ("a) b (c)", 4711));
-        assert_eq!(Process::parse(7, "7 sshd S 1"), None);
+        assert_eq!(Ancestor::parse(7, "7 sshd S 1"), None);
     }
 
     #[test]

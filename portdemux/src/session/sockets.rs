@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use super::ancestors::unless_ended;
-use crate::sockets::{self, State};
+use crate::sockets::{self, SocketState};
 
 /// Both ends of the first connection that a process has open: here and there.
 ///
@@ -26,7 +26,7 @@ pub(super) fn connection(process: u32) -> Result<Option<(SocketAddr, SocketAddr)
     Ok(open.into_iter().find_map(|(_, inode)| {
         let mut all = all.iter();
         let socket =
-            all.find(|socket| socket.inode == inode && socket.state == State::Connected)?;
+            all.find(|socket| socket.inode == inode && socket.state == SocketState::Connected)?;
         let local = SocketAddr::new(*socket.addresses.first()?, socket.port);
         Some((local, socket.peer))
     }))

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use portdemux_common::{conntrack::Tuple, wire::Transport};
 
-use super::{Socket, State, list};
+use super::{Socket, SocketState, list};
 
 /// The ports that the kernel gives to clients, of both versions.
 const CLIENT_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -27,14 +27,14 @@ pub fn connected() -> Result<Vec<(Tuple, bool)>> {
     let clients = client_ports();
     let mut flows = Vec::new();
     for transport in [Transport::Tcp, Transport::Udp] {
-        let sockets = list(transport, &[State::Connected, State::Listening])?;
+        let sockets = list(transport, &[SocketState::Connected, SocketState::Listening])?;
         let is = |state| move |socket: &&Socket| socket.state == state;
-        let listening = sockets.iter().filter(is(State::Listening));
+        let listening = sockets.iter().filter(is(SocketState::Listening));
         let listening: HashSet<u16> = listening.map(|socket| socket.port).collect();
         flows.extend(
             sockets
                 .iter()
-                .filter(is(State::Connected))
+                .filter(is(SocketState::Connected))
                 .filter(|socket| socket.peer.port() != 0)
                 .filter_map(|socket| {
                     let is_from_peer = listening.contains(&socket.port)

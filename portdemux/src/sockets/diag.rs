@@ -15,7 +15,7 @@ use rustix::{
     },
 };
 
-use super::{Queue, Socket, State};
+use super::{Queue, Socket, SocketState};
 use crate::netlink::{self, Attributes, DONE, DUMP, ERROR, first};
 
 /// Both ends of a socket (`struct inet_diag_sockid`): ports and addresses big-endian, IPv4 in the first
@@ -89,7 +89,7 @@ const ADDRESS_ROOM: usize = 128;
 /// # Errors
 ///
 /// The kernel does not answer as documented.
-pub(super) fn list(transport: Transport, states: &[State]) -> Result<Option<Vec<Socket>>> {
+pub(super) fn list(transport: Transport, states: &[SocketState]) -> Result<Option<Vec<Socket>>> {
     let what = || format!("list the {} sockets", transport.name());
     let socket = match socket_with(
         AddressFamily::NETLINK,
@@ -124,7 +124,7 @@ fn dump(
     socket: &OwnedFd,
     transport: Transport,
     family: u8,
-    states: &[State],
+    states: &[SocketState],
     sockets: &mut Vec<Socket>,
 ) -> Result<Ended> {
     send(
@@ -135,7 +135,7 @@ fn dump(
     netlink::receive(socket, |messages| read(messages, transport, sockets))
 }
 
-fn question(transport: Transport, family: u8, states: &[State]) -> Vec<u8> {
+fn question(transport: Transport, family: u8, states: &[SocketState]) -> Vec<u8> {
     let question = Question {
         family,
         protocol: transport.ip_proto().0,
@@ -180,7 +180,7 @@ fn answer(body: &[u8], transport: Transport) -> Option<Socket> {
     let attributes = body.get(size_of::<Answer>()..)?;
     let ends = answer.ends;
     let own = address(answer.family, ends.address)?;
-    let state = State::of(answer.state)?;
+    let state = SocketState::of(answer.state)?;
     let mut socket = Socket {
         transport,
         addresses: vec![own.to_canonical()],
@@ -201,13 +201,13 @@ fn answer(body: &[u8], transport: Transport) -> Option<Socket> {
         // The low half stands first (Linux `net/core/sock_diag.c`, `sock_diag_save_cookie`).
         cookie: Some(u64::from(ends.cookie[0]) | u64::from(ends.cookie[1]) << 32),
     };
-    if state == State::Listening {
+    if state == SocketState::Listening {
         socket.queue.room = Some(answer.send_queue);
     }
     for (kind, value) in Attributes(attributes) {
         match kind {
             ONLY_V6 => socket.is_dual = value == [0] && own.is_unspecified(),
-            MEMORY if state != State::Listening => {
+            MEMORY if state != SocketState::Listening => {
                 socket.queue.room = word(value, RECEIVE_BUFFER);
                 socket.queue.dropped = word(value, DROPS);
             }

@@ -37,7 +37,7 @@ pub struct Socket {
     /// Index of the interface that it is bound to, if it is.
     pub device: Option<u32>,
     /// How far it has come.
-    pub state: State,
+    pub state: SocketState,
     /// What waits in it.
     pub queue: Queue,
     /// Who owns it: a user's number.
@@ -63,7 +63,7 @@ pub struct Queue {
 /// The states of sockets that matter here, by their numbers (Linux `include/net/tcp_states.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum SocketState {
     /// Connected (`TCP_ESTABLISHED`).
     Connected = 1,
     /// Of UDP: bound, and connected to nobody (`TCP_CLOSE`).
@@ -72,7 +72,7 @@ pub enum State {
     Listening = 10,
 }
 
-impl State {
+impl SocketState {
     const ALL: [Self; 3] = [Self::Connected, Self::Bound, Self::Listening];
 
     fn of(number: u8) -> Option<Self> {
@@ -131,8 +131,8 @@ pub fn listening() -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for transport in Transport::ALL {
         let state = match transport {
-            Transport::Tcp | Transport::Sctp => State::Listening,
-            Transport::Udp => State::Bound,
+            Transport::Tcp | Transport::Sctp => SocketState::Listening,
+            Transport::Udp => SocketState::Bound,
         };
         sockets.extend(list(transport, &[state])?);
     }
@@ -140,7 +140,7 @@ pub fn listening() -> Result<Vec<Socket>> {
 }
 
 /// The sockets of a protocol in some states; none if the kernel has no such protocol.
-fn list(transport: Transport, states: &[State]) -> Result<Vec<Socket>> {
+fn list(transport: Transport, states: &[SocketState]) -> Result<Vec<Socket>> {
     let listed = diag::list(transport, states)?;
     listed.map_or_else(|| table::list(transport, states), Ok)
 }
@@ -169,9 +169,9 @@ mod tests {
         let _waiting = [(), ()].map(|()| TcpStream::connect(local.local_addr().unwrap()).unwrap());
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ours = [inode(&any), inode(&local), inode(&datagrams)];
-        let find = |list: fn(Transport, &[State]) -> Result<Vec<Socket>>| -> Vec<Socket> {
-            let tcp = list(Transport::Tcp, &[State::Listening]).unwrap();
-            let udp = list(Transport::Udp, &[State::Bound]).unwrap();
+        let find = |list: fn(Transport, &[SocketState]) -> Result<Vec<Socket>>| -> Vec<Socket> {
+            let tcp = list(Transport::Tcp, &[SocketState::Listening]).unwrap();
+            let udp = list(Transport::Udp, &[SocketState::Bound]).unwrap();
             let all: Vec<Socket> = tcp.into_iter().chain(udp).collect();
             ours.map(|inode| {
                 let mut found = all.iter().filter(|socket| socket.inode == inode);

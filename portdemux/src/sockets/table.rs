@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use portdemux_common::wire::Transport;
 
-use super::{Queue, Socket, State};
+use super::{Queue, Socket, SocketState};
 
 /// The sockets of a protocol in some states, in this network namespace.
 ///
 /// # Errors
 ///
 /// `/proc` is not there.
-pub(super) fn list(transport: Transport, states: &[State]) -> Result<Vec<Socket>> {
+pub(super) fn list(transport: Transport, states: &[SocketState]) -> Result<Vec<Socket>> {
     let mut sockets = read("thread-self", transport)?;
     sockets.retain(|socket| states.contains(&socket.state));
     Ok(sockets)
@@ -59,7 +59,7 @@ fn read(process: &str, transport: Transport) -> Result<Vec<Socket>> {
 fn socket(line: &str, transport: Transport) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, peer) = (end(fields.next()?)?, end(fields.next()?)?);
-    let state = State::of(u8::from_str_radix(fields.next()?, 16).ok()?)?;
+    let state = SocketState::of(u8::from_str_radix(fields.next()?, 16).ok()?)?;
     let (_, waiting) = fields.next()?.split_once(':')?;
     let owner = fields.nth(2)?.parse().ok()?;
     Some(Socket {
@@ -112,13 +112,16 @@ mod tests {
         assert_eq!(open.addresses, [IpAddr::from([203, 0, 113, 10])]);
         assert_eq!((open.port, open.owner, open.inode), (443, 33, 4712));
         assert_eq!(open.peer, "198.51.100.7:52341".parse().unwrap());
-        assert_eq!(open.state, State::Connected);
+        assert_eq!(open.state, SocketState::Connected);
         let line = "   0: 0000000000000000FFFF00000A7100CB:0016 B80D0120000000000000000001000000:0001 0A \
                     00000000:00000003 00:00000000 00000000     0        0 4713 1 0";
         let mapped = socket(line, Transport::Tcp).unwrap();
         assert_eq!(mapped.addresses, [IpAddr::from([203, 0, 113, 10])]);
         assert_eq!(mapped.peer, "[2001:db8::1]:1".parse().unwrap());
-        assert_eq!((mapped.state, mapped.queue.waiting), (State::Listening, 3));
+        assert_eq!(
+            (mapped.state, mapped.queue.waiting),
+            (SocketState::Listening, 3)
+        );
         assert!(!mapped.is_dual);
     }
 

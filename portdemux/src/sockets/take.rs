@@ -21,7 +21,7 @@ use crate::{
 
 /// A socket of another process.
 #[derive(Debug)]
-pub struct Taken {
+pub struct TakenSocket {
     /// This process's descriptor of it.
     pub socket: OwnedFd,
     /// Its protocol.
@@ -47,7 +47,7 @@ pub fn netns_cookie() -> Option<u64> {
 ///
 /// There is no such process or descriptor, it may not be taken, or it is none that packets can be handed
 /// to.
-pub fn from_process(pid: u32, descriptor: u32) -> Result<Taken> {
+pub fn from_process(pid: u32, descriptor: u32) -> Result<TakenSocket> {
     let socket = descriptor_of(pid, descriptor).map_err(|error| refusal(pid, descriptor, error))?;
     check(socket).with_context(|| format!("descriptor {descriptor} of process {pid}"))
 }
@@ -86,7 +86,7 @@ fn refusal(pid: u32, descriptor: u32, error: Errno) -> anyhow::Error {
 }
 
 /// Says what a socket is, if packets can be handed to it.
-fn check(socket: OwnedFd) -> Result<Taken> {
+fn check(socket: OwnedFd) -> Result<TakenSocket> {
     let refused = |why: &str| {
         Err(anyhow::anyhow!("{why}")).help(|| {
             "it takes a TCP socket that listens or a UDP socket that is bound; nothing was changed"
@@ -131,7 +131,7 @@ fn check(socket: OwnedFd) -> Result<Taken> {
     } else {
         Family::V6
     };
-    Ok(Taken {
+    Ok(TakenSocket {
         transport,
         family,
         address: SocketAddr::new(address.ip().to_canonical(), address.port()),

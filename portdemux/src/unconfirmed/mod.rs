@@ -46,20 +46,20 @@ pub struct UnconfirmedChange {
     pub(crate) deadline: Duration,
     /// Which run of the kernel that is.
     boot: String,
-    before: Before,
+    before: ReturnPoint,
 }
 
 /// The text that was in force before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Before {
+enum ReturnPoint {
     /// It has a record.
     Kept(TextHash),
     /// It stands here, as older builds wrote it.
     Here(Record),
 }
 
-impl Before {
+impl ReturnPoint {
     fn hash(&self) -> TextHash {
         match self {
             Self::Kept(hash) => *hash,
@@ -142,7 +142,7 @@ impl UnconfirmedChange {
     /// The text stands here, as older builds wrote it, and cannot be understood or recorded.
     pub(crate) fn before(&self, lock: &Lock) -> Result<TextHash> {
         let hash = self.before.hash();
-        if let Before::Here(record) = &self.before {
+        if let ReturnPoint::Here(record) = &self.before {
             let ruleset = file::parse("the rules before", &record.text)
                 .context("understand the text of the rules before")?;
             Records::new(lock.paths.records()).write(record, &hash, &ruleset, lock)?;
@@ -182,7 +182,7 @@ pub(crate) fn begin(
         text_hash: new.header.text_hash,
         deadline: clock::now() + within,
         boot: clock::boot()?,
-        before: Before::Kept(before),
+        before: ReturnPoint::Kept(before),
     };
     let begun = unconfirmed
         .write(&writer.paths)
@@ -231,7 +231,7 @@ pub(crate) fn hand_over(writer: &Writer) -> Result<()> {
     };
     match unconfirmed.status(&writer.maps) {
         Status::Waiting(_) | Status::Overdue => {
-            unconfirmed.before = Before::Kept(unconfirmed.before(writer.lock())?);
+            unconfirmed.before = ReturnPoint::Kept(unconfirmed.before(writer.lock())?);
             unconfirmed.write(&writer.paths)?;
             start_guardian(&writer.paths)
         }
@@ -252,7 +252,7 @@ pub(crate) fn is_hopeless(instance: &Instance) -> Result<bool> {
     if unconfirmed.status(&instance.maps) != Status::Overdue {
         return Ok(false);
     }
-    let Before::Kept(hash) = &unconfirmed.before else {
+    let ReturnPoint::Kept(hash) = &unconfirmed.before else {
         return Ok(false);
     };
     let before = Records::new(instance.paths.records()).read(hash)?;

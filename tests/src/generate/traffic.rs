@@ -38,7 +38,7 @@ pub struct Step {
 
 /// A sequence of packets.
 #[derive(Clone, Debug)]
-pub struct Traffic {
+pub struct Packets {
     random: Random,
     talks: Vec<Talk>,
     /// Fragments that are still on their way.
@@ -47,7 +47,7 @@ pub struct Traffic {
     least: u64,
 }
 
-impl Traffic {
+impl Packets {
     /// The sequence of these numbers; no pause is shorter than `least` nanoseconds.
     #[must_use]
     pub const fn new(random: Random, least: u64) -> Self {
@@ -93,7 +93,7 @@ impl Traffic {
     }
 }
 
-impl Iterator for Traffic {
+impl Iterator for Packets {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {

@@ -201,7 +201,7 @@ fn fragment_header(packet: &[u8]) -> Option<&[u8]> {
     }
 }
 
-type End = (IpAddr, u16);
+type Endpoint = (IpAddr, u16);
 
 fn sent(answer: &Answer, body: &[u8]) -> Option<Key> {
     key(answer, body).map(|(source, destination, protocol)| Key {
@@ -212,7 +212,7 @@ fn sent(answer: &Answer, body: &[u8]) -> Option<Key> {
 }
 
 /// Source, destination and protocol of a packet of a kind that has flows.
-fn key(answer: &Answer, body: &[u8]) -> Option<(End, End, u8)> {
+fn key(answer: &Answer, body: &[u8]) -> Option<(Endpoint, Endpoint, u8)> {
     let (source, destination) = (answer.source?, answer.destination?);
     let protocol = answer.protocol?;
     if let Some((from, to)) = answer.ports {

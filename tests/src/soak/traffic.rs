@@ -1,4 +1,4 @@
-//! Traffic of every kind.
+//! Senders of every kind.
 
 use std::{
     io::{Read as _, Write as _},
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long an answer is waited for: the rules may say that there is none.
 const SHORTLY: Duration = Duration::from_millis(60);
 
-pub(super) struct Traffic<'a> {
+pub(super) struct Senders<'a> {
     pub(super) lab: &'a Lab,
     /// Held open by whoever sends.
     pub(super) gate: &'a RwLock<()>,
@@ -40,7 +40,7 @@ pub(super) struct Traffic<'a> {
 /// A sender, with what it sends; it returns how often.
 type Sender<'s> = (&'static str, ScopedJoinHandle<'s, Result<u64>>);
 
-impl<'a> Traffic<'a> {
+impl<'a> Senders<'a> {
     /// Starts the servers and then all that send.
     pub(super) fn start<'s>(&self, scope: &'s Scope<'s, 'a>) -> Result<Vec<Sender<'s>>> {
         let (lab, is_over) = (self.lab, self.is_over);

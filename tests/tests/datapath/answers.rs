@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux::{
-    dataplane::shadow_program::{Kind, ShadowProgram},
+    dataplane::shadow_program::{ShadowKind, ShadowProgram},
     explain::Basis,
 };
 use portdemux_common::{
@@ -95,7 +95,7 @@ fn payloads() -> Vec<Payload> {
 fn program() -> Result<ShadowProgram> {
     ShadowProgram::load(
         &Basis::from_text("rejected", ALL_REJECTED)?.image,
-        &Kind::default(),
+        &ShadowKind::default(),
     )
 }
 

@@ -18,7 +18,7 @@ use portdemux::{
     clock::Clock,
     dataplane::{
         links,
-        tracking::{self, Wanted},
+        tracking::{self, WantedFlows},
     },
     host::{Host, State},
     image::{self, Compiled},
@@ -186,7 +186,7 @@ impl Kernel {
         let ruleset = file::parse("rules", text)?;
         let settings = ruleset.flows().context("it tracks no flows")?;
         // Room for all: who gives way depends on the time, which the two do not read at once.
-        let wanted = Wanted {
+        let wanted = WantedFlows {
             flows: 1 << 16,
             half_open: 1 << 17,
             timeouts: settings.ticks(),
@@ -413,7 +413,7 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
     Ok(())
 }
 
-fn same_flows(host: &mut Core, tables: &portdemux::dataplane::flows::Flows) -> Result<()> {
+fn same_flows(host: &mut Core, tables: &portdemux::dataplane::flows::FlowTables) -> Result<()> {
     let ours = host.all();
     let theirs: Remembered = tables
         .all()

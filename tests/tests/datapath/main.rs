@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use oracle::{Judgement, Tally, judge};
 use portdemux::{
-    dataplane::shadow_program::{Kind, ShadowProgram, ShadowRun, actions_of},
+    dataplane::shadow_program::{ShadowKind, ShadowProgram, ShadowRun, actions_of},
     explain::{Basis, agreement},
     rules::{Malformed, Ruleset, file},
 };
@@ -66,7 +66,7 @@ impl Bench {
     fn new(text: &str) -> Result<Self> {
         let ruleset = file::parse("rules", text)?;
         let basis = Basis::from_text("rules", text)?;
-        let program = ShadowProgram::load(&basis.image, &Kind::default())?;
+        let program = ShadowProgram::load(&basis.image, &ShadowKind::default())?;
         Ok(Self {
             malformed: match ruleset.defaults().malformed {
                 Malformed::Drop => Verdict::Drop,
@@ -526,7 +526,7 @@ fn a_ruleset_that_is_replaced_leaves_the_counters_and_decides_at_once() -> Resul
         Basis::from_text("drop", SOME_PORTS_DROPPED)?,
         Basis::from_text("pass", NO_RULES)?,
     );
-    let mut program = ShadowProgram::load(&drop.image, &Kind::default())?;
+    let mut program = ShadowProgram::load(&drop.image, &ShadowKind::default())?;
     for generation in 1..=10 {
         let basis = if generation % 2 == 0 { &drop } else { &pass };
         let mut image = basis.image.image.clone();

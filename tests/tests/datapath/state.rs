@@ -12,7 +12,7 @@ use portdemux::{
     dataplane::{
         counters::Outcome as Counted,
         flows::shape_with,
-        shadow_program::{Kind, ShadowProgram, actions_of},
+        shadow_program::{ShadowKind, ShadowProgram, actions_of},
     },
     rules::file,
 };
@@ -24,7 +24,7 @@ use portdemux_common::{
 };
 use portdemux_tests::{
     answer::Class,
-    generate::{Random, traffic::Traffic},
+    generate::{Random, traffic::Packets},
     reference::{
         self,
         judgement::Judgement,
@@ -100,9 +100,9 @@ fn sequences() -> Result<u64> {
 /// packets come closer together than `least` nanoseconds.
 fn agree(shape: Shape, room: usize, least: u64) -> Result<Came> {
     let (mut rules, names) = sequence::read(&RULESETS)?;
-    let kind = Kind {
+    let kind = ShadowKind {
         flows_seed: shape.seed,
-        ..Kind::default()
+        ..ShadowKind::default()
     };
     let asks_kernel = require::have(NEEDS);
     let programs = rules.iter().filter(|_| asks_kernel);
@@ -112,7 +112,7 @@ fn agree(shape: Shape, room: usize, least: u64) -> Result<Came> {
     let mut came = Came::default();
     for seed in 0..sequences()? {
         let mut sequence = Sequence::new(shape, room);
-        let traffic = Traffic::new(Random::new(seed), least);
+        let traffic = Packets::new(Random::new(seed), least);
         for (number, step) in traffic.take(LENGTH).enumerate() {
             let context = || format!("sequence {seed}, packet {number}: {step:02x?}");
             let changes = seed + u64::try_from(number / ROUND)?;
@@ -225,7 +225,7 @@ fn the_attached_programs_remember_as_the_model_does() -> Result<()> {
         let ruleset = file::parse("rules", &text)?;
         let counters = &kernel.writer.maps.counters;
         let mut model = Model::new(usize::MAX);
-        for (number, step) in Traffic::new(Random::new(7), 0).take(LENGTH).enumerate() {
+        for (number, step) in Packets::new(Random::new(7), 0).take(LENGTH).enumerate() {
             let context = || format!("packet {number}: {step:02x?}");
             let now = Now {
                 ruleset: &ruleset,

@@ -1,6 +1,9 @@
 //! `cargo xtask lint`
 
 mod circles;
+mod code;
+mod modules;
+mod names;
 mod references;
 
 use anyhow::Result;
@@ -23,6 +26,8 @@ pub(crate) fn run() -> Result<()> {
     references::check()?;
     say::step("circles of modules");
     circles::check()?;
+    say::step("names of types");
+    names::check()?;
     say::step("licences, bans and sources of dependencies");
     command::run(command::cargo("deny").args([
         "--log-level",

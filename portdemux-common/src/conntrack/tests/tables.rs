@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{
     super::{
         Direction::{Received, Sent},
-        table::Bucket,
+        table::FlowBucket,
     },
     *,
 };
@@ -15,8 +15,8 @@ use crate::{
 /// Tables on the host.
 struct Host {
     shape: Shape,
-    known: Vec<Bucket<AtomicU64>>,
-    half_open: Vec<Bucket<AtomicU64>>,
+    known: Vec<FlowBucket<AtomicU64>>,
+    half_open: Vec<FlowBucket<AtomicU64>>,
     events: [AtomicU64; Event::ALL.len()],
 }
 
@@ -24,7 +24,7 @@ impl Host {
     fn new(known: u32, half_open: u32) -> Self {
         let buckets = |count: u32| {
             (0..count)
-                .map(|_| Bucket::of(|_| AtomicU64::new(0)))
+                .map(|_| FlowBucket::of(|_| AtomicU64::new(0)))
                 .collect()
         };
         Self {
@@ -62,7 +62,7 @@ impl Host {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,
         };
-        let of_bucket = |bucket: &'_ Bucket<AtomicU64>| -> Vec<Tuple> {
+        let of_bucket = |bucket: &'_ FlowBucket<AtomicU64>| -> Vec<Tuple> {
             (0..SLOTS)
                 .filter(|&slot| bucket.owners[slot].load(Ordering::Relaxed) != bucket::FREE)
                 .map(|slot| bucket.slots.entries[slot].tuple())
@@ -81,7 +81,7 @@ impl Tables for Host {
         self.shape
     }
 
-    fn bucket(&self, which: Which, at: u32) -> Option<&Bucket<AtomicU64>> {
+    fn bucket(&self, which: Which, at: u32) -> Option<&FlowBucket<AtomicU64>> {
         match which {
             Which::Known => self.known.get(at as usize),
             Which::HalfOpen => self.half_open.get(at as usize),
@@ -130,8 +130,9 @@ fn a_peer_s_flow_stands_with_the_half_open_until_it_is_complete() {
     );
     assert_eq!(host.packet(Received, flow, ACK, 7), Relation::Established);
     let slots = |bucket| (0..SLOTS).map(move |slot| (bucket, slot));
-    let stands =
-        |(bucket, slot): &(&Bucket<AtomicU64>, usize)| bucket.slots.entries[*slot].tuple() == flow;
+    let stands = |(bucket, slot): &(&FlowBucket<AtomicU64>, usize)| {
+        bucket.slots.entries[*slot].tuple() == flow
+    };
     let (bucket, slot) = host.known.iter().flat_map(slots).find(stands).unwrap();
     let entry = &bucket.slots.entries[slot];
     assert_eq!(

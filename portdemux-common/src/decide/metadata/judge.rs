@@ -10,7 +10,7 @@ use crate::{
     policy::{Fragments, Policy},
     reason::{Reason, Verdict},
     ruleset::RulesetTables,
-    sources::{Admission, Table},
+    sources::{Admission, SourceTable},
     wire::IpProto,
 };
 
@@ -18,7 +18,7 @@ impl Metadata {
     /// Decides about it, by how it stands to the flows that are known.
     #[inline(always)]
     #[must_use]
-    pub fn decide<R: RulesetTables, T: Table + Limits>(
+    pub fn decide<R: RulesetTables, T: SourceTable + Limits>(
         &self,
         ruleset: &R,
         tables: &T,
@@ -55,7 +55,7 @@ impl Metadata {
     /// misses.
     #[inline(always)]
     #[must_use]
-    pub fn shadow<R: RulesetTables, T: Table + Limits>(
+    pub fn shadow<R: RulesetTables, T: SourceTable + Limits>(
         &self,
         ruleset: &R,
         tables: &T,
@@ -118,7 +118,7 @@ impl Metadata {
 
     /// Decides by the terms of the rule whose it is.
     #[inline(always)]
-    fn on_terms<R: RulesetTables, T: Table + Limits>(
+    fn on_terms<R: RulesetTables, T: SourceTable + Limits>(
         &self,
         entry: Entry,
         ruleset: &R,

@@ -59,11 +59,11 @@ pub(super) struct Bed {
 /// Tables of one bucket each, but for those of fragments, whose size is fixed.
 struct Tables {
     now: Cell<u64>,
-    known: table::Bucket<AtomicU64>,
-    half_open: table::Bucket<AtomicU64>,
-    fragments: Vec<fragments::Bucket<AtomicU64>>,
+    known: table::FlowBucket<AtomicU64>,
+    half_open: table::FlowBucket<AtomicU64>,
+    fragments: Vec<fragments::FragmentBucket<AtomicU64>>,
     rules: [[AtomicU64; 2]; 8],
-    sources: limits::Bucket<AtomicU64>,
+    sources: limits::RateBucket<AtomicU64>,
 }
 
 /// What was seen of a packet.
@@ -97,7 +97,7 @@ impl Seen {
 impl Bed {
     /// Without rules, where everything passes and nothing is tracked.
     pub(super) fn new() -> Self {
-        let bucket = || table::Bucket::of(|_| AtomicU64::new(0));
+        let bucket = || table::FlowBucket::of(|_| AtomicU64::new(0));
         Self {
             image: bytemuck::zeroed_box(),
             has_destinations: true,
@@ -106,10 +106,10 @@ impl Bed {
                 known: bucket(),
                 half_open: bucket(),
                 fragments: (0..fragments::BUCKETS)
-                    .map(|_| fragments::Bucket::of(|_| AtomicU64::new(0)))
+                    .map(|_| fragments::FragmentBucket::of(|_| AtomicU64::new(0)))
                     .collect(),
                 rules: Default::default(),
-                sources: limits::Bucket::of(|_| AtomicU64::new(0)),
+                sources: limits::RateBucket::of(|_| AtomicU64::new(0)),
             },
         }
     }
@@ -369,7 +369,7 @@ impl Memory for Tables {
     type Word = AtomicU64;
 }
 
-impl sources::Table for Tables {
+impl sources::SourceTable for Tables {
     fn word(&self, _slot: u32) -> Option<u64> {
         None
     }
@@ -388,17 +388,17 @@ impl Limits for Tables {
         self.rules.get(rule as usize)?.get(kind as usize)
     }
 
-    fn bucket(&self, _at: u32) -> Option<&limits::Bucket<AtomicU64>> {
+    fn bucket(&self, _at: u32) -> Option<&limits::RateBucket<AtomicU64>> {
         Some(&self.sources)
     }
 }
 
-impl fragments::Table for Tables {
+impl fragments::FragmentTable for Tables {
     fn seed(&self) -> u64 {
         7
     }
 
-    fn bucket(&self, at: u32) -> Option<&fragments::Bucket<AtomicU64>> {
+    fn bucket(&self, at: u32) -> Option<&fragments::FragmentBucket<AtomicU64>> {
         self.fragments.get(at as usize)
     }
 }
@@ -408,7 +408,7 @@ impl conntrack::Tables for Tables {
         Shape::default()
     }
 
-    fn bucket(&self, which: Which, _at: u32) -> Option<&table::Bucket<AtomicU64>> {
+    fn bucket(&self, which: Which, _at: u32) -> Option<&table::FlowBucket<AtomicU64>> {
         Some(match which {
             Which::Known => &self.known,
             Which::HalfOpen => &self.half_open,

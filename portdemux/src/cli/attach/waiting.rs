@@ -11,7 +11,7 @@ use portdemux_common::ids::Generation;
 use super::Args;
 use crate::{
     cli::{Context, output},
-    control::attach::Wanted,
+    control::attach::AttachRequest,
     instance::Instance,
     interface::{self, Changes, Interface},
     rules::{AttachMode, Word as _},
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) fn run(
     context: &Context,
     args: &Args,
-    mut wanted: Wanted,
+    mut wanted: AttachRequest,
     changes: &Changes,
 ) -> Result<()> {
     let slots = &context.paths;
@@ -51,8 +51,8 @@ pub(super) fn run(
             if args.interfaces.is_empty() && (is_changed || fell_back) {
                 let in_force = context.in_force(&instance)?;
                 fell_back = context.fell_back(&in_force);
-                wanted =
-                    Wanted::new(&args.to(), in_force.ruleset.attach(), context).unwrap_or(wanted);
+                wanted = AttachRequest::new(&args.to(), in_force.ruleset.attach(), context)
+                    .unwrap_or(wanted);
             }
             drop(instance);
             // What is said is said once the lock is free.
@@ -82,7 +82,7 @@ pub(super) fn run(
 /// Attaches to those of the wanted interfaces that were not there before.
 fn attach_new(
     context: &Context,
-    wanted: &Wanted,
+    wanted: &AttachRequest,
     known: &mut BTreeSet<(String, u32)>,
 ) -> Result<()> {
     let key = |interface: &Interface| (interface.name.clone(), interface.index);
@@ -125,7 +125,7 @@ fn is_gone(interface: &Interface) -> bool {
 }
 
 /// What is attached, and what is waited for.
-fn status(wanted: &Wanted, known: &BTreeSet<(String, u32)>) -> String {
+fn status(wanted: &AttachRequest, known: &BTreeSet<(String, u32)>) -> String {
     let is_there = |name: &&String| known.iter().any(|(known, _)| known == *name);
     let missing: Vec<&str> = wanted
         .names

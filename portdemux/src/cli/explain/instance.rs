@@ -5,10 +5,10 @@ use portdemux_common::{decide::Metadata, reason::Reason};
 
 use super::Args;
 use crate::{
-    attached::{self, AttachedInterface, State},
+    attached::{self, AttachState, AttachedInterface},
     change,
     cli::{Context, output},
-    dataplane::{flows::Flows, maps::Maps},
+    dataplane::{flows::FlowTables, maps::Maps},
     error::{Help as _, NothingLoaded},
     explain::{Basis, Explained},
     image::Compiled,
@@ -21,15 +21,15 @@ use crate::{
 };
 
 /// The instance whose rules and state are asked.
-pub(super) struct Asked {
+pub(super) struct AskedInstance {
     instance: Instance,
-    flows: Option<Flows>,
+    flows: Option<FlowTables>,
     present: Present,
     /// The interfaces that its program is on.
     attached: Vec<AttachedInterface>,
 }
 
-impl Asked {
+impl AskedInstance {
     /// Opens it, unless the rules of a file are asked, and says first where packets do not meet them.
     pub(super) fn open(args: &Args, context: &Context) -> Result<Option<Self>> {
         if args.rules.is_some() {
@@ -45,7 +45,7 @@ impl Asked {
             opened => opened?,
         };
         let mut attached = attached::interfaces(&instance)?;
-        attached.retain(|interface| interface.state == State::Attached);
+        attached.retain(|interface| interface.state == AttachState::Attached);
         let is_on = |name: &str| attached.iter().any(|interface| interface.name == name);
         let attach = |interface: &str| format!("{} attach {interface}", context.command());
         match &args.interface {

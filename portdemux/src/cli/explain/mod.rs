@@ -12,12 +12,12 @@ use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
 use portdemux_common::{conntrack::Direction, reason::Reason, wire::Transport};
 
-use self::instance::Asked;
+use self::instance::AskedInstance;
 use super::{Context, output};
 use crate::{
     capture::{Capture, CaptureError},
     control::RulesText,
-    dataplane::shadow_program::{Kind, ShadowProgram},
+    dataplane::shadow_program::{ShadowKind, ShadowProgram},
     error::Advice,
     explain::{
         Basis,
@@ -152,7 +152,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let flags = args.flags.unwrap_or(Flags::SYN);
     let frame = packet::frame_with(transport, flags, source.0, destination.0)
         .unwrap_or_else(|error| usage(&error.to_string()));
-    let instance = Asked::open(args, context)?;
+    let instance = AskedInstance::open(args, context)?;
     let basis = basis(args, context, instance.as_ref())?;
     let mut agreement = agreement(args, &basis, instance.as_ref())?;
     let mut explained = basis.explain(1, &frame);
@@ -199,7 +199,7 @@ fn explain_capture(
     context: &Context,
     capture: &mut Capture<Box<dyn std::io::Read>>,
 ) -> Result<()> {
-    let instance = Asked::open(args, context)?;
+    let instance = AskedInstance::open(args, context)?;
     let mut basis = basis(args, context, instance.as_ref())?;
     if args.track {
         basis = basis.tracking();
@@ -316,16 +316,16 @@ fn ways(args: &Args) -> Result<Ways> {
 fn agreement(
     args: &Args,
     basis: &Basis<'_>,
-    instance: Option<&Asked>,
+    instance: Option<&AskedInstance>,
 ) -> Result<Option<Agreement>> {
     if !args.kernel {
         return Ok(None);
     }
     let program = ShadowProgram::load(
         &basis.image,
-        &Kind {
+        &ShadowKind {
             logs: args.log,
-            instance: instance.and_then(Asked::own_maps),
+            instance: instance.and_then(AskedInstance::own_maps),
             flows_seed: basis.flows_seed(),
         },
     )?;
@@ -333,7 +333,11 @@ fn agreement(
 }
 
 /// The rules of the file, or those in force with what the instance remembers.
-fn basis<'i>(args: &Args, context: &Context, instance: Option<&'i Asked>) -> Result<Basis<'i>> {
+fn basis<'i>(
+    args: &Args,
+    context: &Context,
+    instance: Option<&'i AskedInstance>,
+) -> Result<Basis<'i>> {
     if let Some(path) = &args.rules {
         let rules = RulesText::to_know(path)?;
         return Basis::from_text(&rules.name, &rules.text);

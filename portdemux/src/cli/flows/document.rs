@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::rule_names;
 use crate::{
-    cli::{Context, counts::Traffic},
+    cli::{Context, counts::TrafficReport},
     dataplane::{
-        flows::{Flow, Flows, now},
+        flows::{Flow, FlowTables, now},
         maps::Maps,
     },
-    flows::{Found, Selection, busiest},
+    flows::{FoundFlows, Selection, busiest},
 };
 
 #[derive(Serialize)]
@@ -25,11 +25,11 @@ struct Report {
     time: f64,
     tracked: bool,
     matching: u64,
-    flows: Vec<FlowReport>,
+    flows: Vec<FlowRow>,
 }
 
 #[derive(Serialize)]
-struct FlowReport {
+struct FlowRow {
     protocol: &'static str,
     local_address: IpAddr,
     local_port: Option<u16>,
@@ -42,13 +42,13 @@ struct FlowReport {
     rule: Option<String>,
     verdict: Option<&'static str>,
     reason: Option<&'static str>,
-    received: Traffic,
-    sent: Traffic,
+    received: TrafficReport,
+    sent: TrafficReport,
     known_seconds: f64,
     left_seconds: f64,
 }
 
-impl FlowReport {
+impl FlowRow {
     fn new(flow: &Flow, rule: Option<String>, now: u32) -> Self {
         let judgement = flow.judgement();
         Self {
@@ -87,10 +87,10 @@ pub(super) fn line(
     most: usize,
     context: &Context,
     maps: &Maps,
-    flows: Option<&Flows>,
+    flows: Option<&FlowTables>,
 ) -> Result<String> {
     let now = now();
-    let found = flows.map_or_else(Found::default, |flows| {
+    let found = flows.map_or_else(FoundFlows::default, |flows| {
         busiest(flows.all(), selection, most, now)
     });
     let rules = rule_names(maps, &found.busiest);
@@ -106,7 +106,7 @@ pub(super) fn line(
             .busiest
             .iter()
             .zip(rules)
-            .map(|(flow, rule)| FlowReport::new(flow, rule, now))
+            .map(|(flow, rule)| FlowRow::new(flow, rule, now))
             .collect(),
     };
     Ok(serde_json::to_string(&report)?)

@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use super::Context;
 use crate::{
     dataplane::{
-        flows::{Flows, now},
+        flows::{FlowTables, now},
         maps::Maps,
     },
     error::Help as _,
-    flows::{Progress, Selection, busiest},
+    flows::{FlowProgress, Selection, busiest},
     rules::{
         PortRange,
         source::{SourceError, parse_prefix},
@@ -74,8 +74,8 @@ struct Selectors {
     #[arg(long = "source", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
     sources: Vec<IpNet>,
     /// Only flows in these states, with commas between: opening, answered, established, closing, closed, half-open
-    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = super::word::<Progress>)]
-    states: Vec<Progress>,
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = super::word::<FlowProgress>)]
+    states: Vec<FlowProgress>,
 }
 
 impl Selectors {
@@ -125,7 +125,7 @@ fn list(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// The tables of flows of an instance that has to have them.
-fn tracked(flows: Option<Flows>, context: &Context) -> Result<Flows> {
+fn tracked(flows: Option<FlowTables>, context: &Context) -> Result<FlowTables> {
     let instance = &context.paths.instance;
     flows
         .ok_or_else(|| anyhow!("the rules of instance {instance} need no flows, so none are tracked"))

@@ -9,12 +9,12 @@ use crate::{
     cli::output::{Align, Output, Style, Table, no_room},
     dataplane::{flows::Flow, maps::Maps},
     figures::{cut, grouped, size},
-    flows::Found,
+    flows::FoundFlows,
     rules::duration::brief,
 };
 
 /// Flows that were found, as a table.
-pub(super) fn text(found: &Found, maps: &Maps, output: &Output, now: u32) -> String {
+pub(super) fn text(found: &FoundFlows, maps: &Maps, output: &Output, now: u32) -> String {
     if found.busiest.is_empty() {
         return "no such flow is known\n".into();
     }

@@ -13,7 +13,7 @@ use super::{Row, Rules, owner};
 use crate::{
     cli::Context,
     listeners::{Part, Reach, Users},
-    sockets::{Holder, Socket, State},
+    sockets::{Holder, Socket, SocketState},
 };
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ struct ListenerReport<'a> {
     addresses: &'a [IpAddr],
     ip_versions: BTreeSet<u8>,
     interface: Option<&'a str>,
-    processes: Vec<Process<'a>>,
+    processes: Vec<ProcessReport<'a>>,
     uid: u32,
     user: Option<&'a str>,
     accept_queue: Option<AcceptQueue>,
@@ -43,7 +43,7 @@ struct ListenerReport<'a> {
 }
 
 #[derive(Serialize)]
-struct Process<'a> {
+struct ProcessReport<'a> {
     pid: u32,
     name: &'a str,
     fd: u32,
@@ -105,7 +105,7 @@ fn listener<'a>(row: &'a Row, users: &'a Users) -> ListenerReport<'a> {
     let Row { listener, parts } = row;
     let socket = &listener.socket;
     let queue = socket.queue;
-    let is_listening = socket.state == State::Listening;
+    let is_listening = socket.state == SocketState::Listening;
     ListenerReport {
         protocol: socket.transport.name(),
         port: socket.port,
@@ -140,8 +140,8 @@ fn versions(socket: &Socket) -> BTreeSet<u8> {
     versions
 }
 
-fn process(holder: &Holder) -> Process<'_> {
-    Process {
+fn process(holder: &Holder) -> ProcessReport<'_> {
+    ProcessReport {
         pid: holder.pid,
         name: &holder.name,
         fd: holder.descriptor,

@@ -9,7 +9,7 @@ use crate::{
     cli::output::{Align, Output, Table},
     figures::{grouped, size, visible},
     listeners::{Part, Reach, Users},
-    sockets::{Holder, Socket, State},
+    sockets::{Holder, Socket, SocketState},
 };
 
 /// How many processes of one name are written out.
@@ -99,12 +99,12 @@ fn processes(holders: &[Holder]) -> String {
 fn queue(socket: &Socket) -> String {
     let queue = &socket.queue;
     match socket.state {
-        State::Listening => {
+        SocketState::Listening => {
             let room = queue.room.map_or_else(|| "?".into(), grouped);
             let full = if queue.is_full() { " (full)" } else { "" };
             format!("{} of {room}{full}", grouped(queue.waiting))
         }
-        State::Bound | State::Connected => match queue.dropped {
+        SocketState::Bound | SocketState::Connected => match queue.dropped {
             None | Some(0) => size(queue.waiting.into()),
             Some(lost) => format!("{}, {} lost", size(queue.waiting.into()), grouped(lost)),
         },

@@ -14,11 +14,11 @@ use std::{
 const SOON: Duration = Duration::from_millis(500);
 
 /// What takes long at the moment.
-static CURRENT: Mutex<Option<Progress>> = Mutex::new(None);
+static CURRENT: Mutex<Option<ProgressLine>> = Mutex::new(None);
 
 /// Begins to say on a terminal what takes long, in one short line.
 pub(in crate::cli) fn begin(what: &'static str) {
-    set(Some(Progress::of(what)));
+    set(Some(ProgressLine::of(what)));
 }
 
 /// Says no more of it.
@@ -26,15 +26,15 @@ pub(in crate::cli) fn end() {
     set(None);
 }
 
-fn set(progress: Option<Progress>) {
+fn set(progress: Option<ProgressLine>) {
     *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = progress;
 }
 
 /// Says on a terminal what takes long, for as long as it lives.
 #[derive(Debug)]
-struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
+struct ProgressLine(Option<(Sender<()>, JoinHandle<()>)>);
 
-impl Progress {
+impl ProgressLine {
     fn of(what: &'static str) -> Self {
         if !io::stderr().is_terminal() {
             return Self(None);
@@ -55,7 +55,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if let Some((end, thread)) = self.0.take() {
             drop(end);

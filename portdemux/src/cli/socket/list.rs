@@ -32,12 +32,12 @@ struct Group {
     name: String,
     found_by: &'static str,
     rules: Vec<String>,
-    members: Vec<Member>,
+    members: Vec<MemberReport>,
 }
 
 /// A socket that is there.
 #[derive(Serialize)]
-pub(in crate::cli) struct Member {
+pub(in crate::cli) struct MemberReport {
     protocol: &'static str,
     address: Option<String>,
     pid: Option<u32>,
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Member {
     cookie: u64,
 }
 
-impl From<&MemberSocket> for Member {
+impl From<&MemberSocket> for MemberReport {
     fn from(socket: &MemberSocket) -> Self {
         let holder = socket.holder.as_ref();
         Self {
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 SocketName::Name(_) => "name",
             },
             rules: rules_of(group),
-            members: group.members.iter().map(Member::from).collect(),
+            members: group.members.iter().map(MemberReport::from).collect(),
         });
         let report = Report {
             instance: context.paths.instance.to_string(),

@@ -4,7 +4,7 @@ mod list;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
-pub(super) use list::Member;
+pub(super) use list::MemberReport;
 
 use super::Context;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     error::Help as _,
     instance::Writer,
     rules::{Destination, destination::SocketName},
-    sockets::take::{self, Taken},
+    sockets::take::{self, TakenSocket},
 };
 
 /// Show and change which sockets rules hand packets to
@@ -36,8 +36,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Add(AddArgs),
-    Remove(RemoveArgs),
+    Add(AddSocket),
+    Remove(RemoveSocket),
     List(list::Args),
 }
 
@@ -46,7 +46,7 @@ enum Verb {
 /// The socket stays the process's. It keeps the name until it is closed or removed, through every change of the
 /// rules. A TCP socket has to listen, a UDP socket to be bound.
 #[derive(Debug, clap::Args)]
-struct AddArgs {
+struct AddSocket {
     /// The name: letters, digits, - and _
     #[arg(value_parser = name)]
     name: String,
@@ -62,7 +62,7 @@ struct AddArgs {
 ///
 /// Connections that are open or being opened stay with them; only new ones go to others.
 #[derive(Debug, clap::Args)]
-struct RemoveArgs {
+struct RemoveSocket {
     /// The name
     #[arg(value_parser = name)]
     name: String,
@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
 }
 
-fn add(args: &AddArgs, context: &Context) -> Result<()> {
+fn add(args: &AddSocket, context: &Context) -> Result<()> {
     let taken = take_all(args.pid, &args.descriptors)?;
     let (writer, is_new) = context.open_to_change_or_create(|| true)?;
     let result = enter(args, context, &writer, &taken);
@@ -105,7 +105,12 @@ fn add(args: &AddArgs, context: &Context) -> Result<()> {
     result
 }
 
-fn enter(args: &AddArgs, context: &Context, writer: &Writer, taken: &[Taken]) -> Result<()> {
+fn enter(
+    args: &AddSocket,
+    context: &Context,
+    writer: &Writer,
+    taken: &[TakenSocket],
+) -> Result<()> {
     let name = &args.name;
     let was_there = writer
         .maps
@@ -113,7 +118,7 @@ fn enter(args: &AddArgs, context: &Context, writer: &Writer, taken: &[Taken]) ->
         .find(&SocketName::Name(name.clone()))
         .is_some();
     let group = steering::register(writer, name)?;
-    let mut added: Vec<&Taken> = Vec::new();
+    let mut added: Vec<&TakenSocket> = Vec::new();
     for one in taken {
         let socket = &one.socket;
         match writer
@@ -153,14 +158,14 @@ fn enter(args: &AddArgs, context: &Context, writer: &Writer, taken: &[Taken]) ->
     Ok(())
 }
 
-fn take_all(pid: u32, descriptors: &[u32]) -> Result<Vec<Taken>> {
+fn take_all(pid: u32, descriptors: &[u32]) -> Result<Vec<TakenSocket>> {
     descriptors
         .iter()
         .map(|&descriptor| take::from_process(pid, descriptor))
         .collect()
 }
 
-fn remove(args: &RemoveArgs, context: &Context) -> Result<()> {
+fn remove(args: &RemoveSocket, context: &Context) -> Result<()> {
     let writer = context.open_to_change()?;
     let name = &args.name;
     let group = writer

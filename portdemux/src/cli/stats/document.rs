@@ -14,8 +14,8 @@ use crate::{
     attached,
     cli::{
         Context,
-        counts::{Lost, Traffic},
-        status::Interface,
+        counts::{LostReport, TrafficReport},
+        status::InterfaceReport,
     },
     dataplane::flows::PortFlows,
     instance::Instance,
@@ -29,11 +29,11 @@ struct Report<'a> {
     instance: String,
     generation: u64,
     time: f64,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<InterfaceReport>,
     ports: Vec<PortReport<'a>>,
     rules: Vec<RuleReport<'a>>,
     reasons: Vec<ReasonReport>,
-    lost: Vec<Lost>,
+    lost: Vec<LostReport>,
 }
 
 #[derive(Serialize)]
@@ -41,10 +41,10 @@ struct PortReport<'a> {
     protocol: &'static str,
     port: u16,
     rule: Option<&'a str>,
-    received: Traffic,
-    dropped: Traffic,
+    received: TrafficReport,
+    dropped: TrafficReport,
     flows: Option<FlowsReport>,
-    sent: Option<Traffic>,
+    sent: Option<TrafficReport>,
     listeners: Option<Vec<Option<&'a str>>>,
 }
 
@@ -71,8 +71,8 @@ impl From<PortFlows> for FlowsReport {
 #[derive(Serialize)]
 struct RuleReport<'a> {
     rule: &'a str,
-    received: Traffic,
-    dropped: Traffic,
+    received: TrafficReport,
+    dropped: TrafficReport,
 }
 
 #[derive(Serialize)]
@@ -119,7 +119,7 @@ pub(super) fn line(
             .map_or(0.0, |now| now.as_secs_f64()),
         interfaces: attached::interfaces(instance)?
             .iter()
-            .map(Interface::from)
+            .map(InterfaceReport::from)
             .collect(),
         ports: ports.collect(),
         rules: rules
@@ -136,7 +136,7 @@ pub(super) fn line(
                 bytes: counter.bytes,
             })
             .collect(),
-        lost: snapshot.lost.iter().map(Lost::from).collect(),
+        lost: snapshot.lost.iter().map(LostReport::from).collect(),
     };
     let mut line = serde_json::to_string(&report)?;
     line.push('\n');

@@ -31,7 +31,7 @@ const END: &str = "\x1b[?25h\x1b[?1049l";
 ///
 /// The instance was removed, or cannot be opened.
 pub(super) fn run(args: &Args, context: &Context, interval: Duration) -> Result<()> {
-    let mut watched = Watched::open(context)?;
+    let mut watched = WatchedInstance::open(context)?;
     if args.json {
         let mut pace = Pace::new(Duration::ZERO, interval)?;
         while context.output.is_read() && pace.goes_on()? {
@@ -56,7 +56,12 @@ pub(super) fn run(args: &Args, context: &Context, interval: Duration) -> Result<
     printed
 }
 
-fn print(args: &Args, output: &Output, watched: &mut Watched, pace: &mut Pace) -> Result<()> {
+fn print(
+    args: &Args,
+    output: &Output,
+    watched: &mut WatchedInstance,
+    pace: &mut Pace,
+) -> Result<()> {
     let mut before = Snapshot::take(&watched.instance.maps);
     while output.is_read() && pace.goes_on()? {
         if !watched.is_there()? {
@@ -82,7 +87,7 @@ fn print(args: &Args, output: &Output, watched: &mut Watched, pace: &mut Pace) -
 }
 
 /// The instance, which may become one of another version, or another one of the same name.
-struct Watched {
+struct WatchedInstance {
     context: Context,
     instance: Instance,
     behind: Behind,
@@ -92,7 +97,7 @@ struct Watched {
     is_missing: bool,
 }
 
-impl Watched {
+impl WatchedInstance {
     fn open(context: &Context) -> Result<Self> {
         let paths = context.paths.as_found();
         let context = context.at(paths.unwrap_or_else(|_| context.paths.clone()));

@@ -13,11 +13,11 @@ use sockets::Sockets;
 use tracked::Tracked;
 
 use crate::{
-    attached::{self, AttachedInterface, State},
+    attached::{self, AttachState, AttachedInterface},
     change::{self, InForce},
     cli::{
         Context,
-        counts::{Lost, Traffic},
+        counts::{LostReport, TrafficReport},
         output::{self, Align, Table},
     },
     control::Flaw,
@@ -54,12 +54,12 @@ struct Report {
     fell_back: bool,
     pending: Option<Waiting>,
     undone: Option<u64>,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<InterfaceReport>,
     flows: Option<tracked::Report>,
-    destinations: Vec<reach::Destination>,
+    destinations: Vec<reach::ReachedInterface>,
     kinds: Vec<reach::Requirement>,
     losses_counted: Option<bool>,
-    lost: Vec<Lost>,
+    lost: Vec<LostReport>,
     answers: BTreeMap<&'static str, u64>,
     sockets: Sockets,
     kernel_memory_bytes: u64,
@@ -83,7 +83,7 @@ struct Waiting {
 }
 
 #[derive(Serialize)]
-pub(in crate::cli) struct Interface {
+pub(in crate::cli) struct InterfaceReport {
     name: String,
     renamed: Option<String>,
     index: u32,
@@ -91,11 +91,11 @@ pub(in crate::cli) struct Interface {
     mode: &'static str,
     state: &'static str,
     program_version: String,
-    received: Traffic,
-    dropped: Traffic,
+    received: TrafficReport,
+    dropped: TrafficReport,
 }
 
-impl From<&AttachedInterface> for Interface {
+impl From<&AttachedInterface> for InterfaceReport {
     fn from(interface: &AttachedInterface) -> Self {
         Self {
             name: interface.name.clone(),
@@ -215,12 +215,12 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
                 .filter(|waiting| waiting.status == Status::Undone)
                 .map(|waiting| waiting.generation),
             pending: unconfirmed.filter(Waiting::is_in_force),
-            interfaces: before.iter().map(Interface::from).collect(),
+            interfaces: before.iter().map(InterfaceReport::from).collect(),
             flows: flows.as_ref().map(Tracked::report),
             destinations,
             kinds: reach::kinds(&used),
             losses_counted,
-            lost: lost.iter().map(Lost::from).collect(),
+            lost: lost.iter().map(LostReport::from).collect(),
             answers: answers.into_iter().collect(),
             sockets,
             kernel_memory_bytes: instance.maps.memory(),
@@ -410,8 +410,10 @@ fn table(before: &[AttachedInterface], after: &[AttachedInterface], seconds: f64
             .unwrap_or(now);
         let per_second = |new: u64, old: u64| rate(new.saturating_sub(old) as f64 / seconds);
         let hook = match now.state {
-            State::Attached | State::Elsewhere => format!("xdp {}", now.mode),
-            State::Detached | State::Vanished | State::Returned => now.state.name().to_owned(),
+            AttachState::Attached | AttachState::Elsewhere => format!("xdp {}", now.mode),
+            AttachState::Detached | AttachState::Vanished | AttachState::Returned => {
+                now.state.name().to_owned()
+            }
         };
         table.row([
             now.renamed.clone().unwrap_or_else(|| now.name.clone()),
@@ -428,20 +430,20 @@ fn table(before: &[AttachedInterface], after: &[AttachedInterface], seconds: f64
 fn warn_of_absence(context: &Context, interface: &AttachedInterface) {
     let (name, command) = (&interface.name, context.command());
     match interface.state {
-        State::Attached => {
+        AttachState::Attached => {
             if let Some(today) = &interface.renamed {
                 output::note(format!("{today} was {name} when it was attached"));
             }
         }
-        State::Detached => {}
-        State::Elsewhere => output::note(format!("{name} lies in another network namespace")),
-        State::Vanished => output::warn(
+        AttachState::Detached => {}
+        AttachState::Elsewhere => output::note(format!("{name} lies in another network namespace")),
+        AttachState::Vanished => output::warn(
             format!("{name} is gone, and the program with it; its counters are kept"),
             Some(&format!(
                 "{command} attach {name} once it is back, or {command} detach {name}"
             )),
         ),
-        State::Returned => output::warn(
+        AttachState::Returned => output::warn(
             format!("{name} was removed and made again: the program does not run on it"),
             Some(&format!("{command} attach {name}")),
         ),

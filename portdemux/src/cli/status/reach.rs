@@ -10,7 +10,7 @@ use crate::{
     change::InForce,
     cli::{Context, output},
     dataplane::{
-        destinations::{self, State},
+        destinations::{self, Reachability},
         maps::Maps,
         redirect_drops::Lost,
         targets,
@@ -20,7 +20,7 @@ use crate::{
 
 /// An interface that rules name.
 #[derive(Serialize)]
-pub(super) struct Destination {
+pub(super) struct ReachedInterface {
     to: String,
     state: &'static str,
     up: Option<bool>,
@@ -45,10 +45,10 @@ const KINDS: [(&str, Action); 4] = [
 ];
 
 /// The interfaces that the ruleset in force names.
-pub(super) fn destinations(maps: &Maps) -> Result<Vec<Destination>> {
+pub(super) fn destinations(maps: &Maps) -> Result<Vec<ReachedInterface>> {
     let reached = destinations::reached(maps)?.into_iter();
     Ok(reached
-        .map(|reached| Destination {
+        .map(|reached| ReachedInterface {
             to: reached.destination.to_string(),
             state: reached.state.name(),
             up: reached.is_up,
@@ -81,10 +81,10 @@ pub(super) fn kinds(used: &[Action]) -> Vec<Requirement> {
 }
 
 /// A line about the kinds that rules use, if they use any.
-pub(super) fn text(destinations: &[Destination], used: &[Action]) -> String {
+pub(super) fn text(destinations: &[ReachedInterface], used: &[Action]) -> String {
     let mut text = String::new();
-    let ready = |destination: &&Destination| {
-        destination.state == State::Ready.name() && destination.takes_frames != Some(false)
+    let ready = |destination: &&ReachedInterface| {
+        destination.state == Reachability::Ready.name() && destination.takes_frames != Some(false)
     };
     let ready: Vec<&str> = destinations
         .iter()
@@ -129,16 +129,16 @@ pub(super) fn losses(lost: &[Lost], counted: Option<bool>) -> String {
     text
 }
 
-impl Destination {
+impl ReachedInterface {
     /// Says what is not as it should be.
     pub(super) fn warn(&self, context: &Context) {
         let to = &self.to;
-        if self.state == State::Missing.name() {
+        if self.state == Reachability::Missing.name() {
             output::warn(
                 format!("{to} is missing: its packets fall back as its rules say"),
                 Some("ip -br link lists the interfaces there are"),
             );
-        } else if self.state == State::Returned.name() {
+        } else if self.state == Reachability::Returned.name() {
             let command = context.command();
             output::warn(
                 format!("{to} was removed and made again: its packets fall back still"),

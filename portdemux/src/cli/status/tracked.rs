@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use portdemux_common::conntrack::{Event, Which};
 use serde::Serialize;
 
-use crate::{dataplane::flows::Flows, figures::grouped};
+use crate::{dataplane::flows::FlowTables, figures::grouped};
 
 /// What happens only where a table has no room.
 const TROUBLES: [Event; 4] = [
@@ -37,7 +37,7 @@ pub(super) struct Report {
 }
 
 impl Tracked {
-    pub(super) fn read(flows: &Flows) -> Self {
+    pub(super) fn read(flows: &FlowTables) -> Self {
         let (known, half_open) = flows.fill();
         Self {
             known: Fill {

@@ -38,7 +38,7 @@ pub(super) type DestinationName = [u64; DESTINATION_NAME_LENGTH / 8];
 
 /// Whether a destination can be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Reachability {
     /// It can.
     Ready,
     /// It is gone, and packets fall back.
@@ -47,7 +47,7 @@ pub enum State {
     Returned,
 }
 
-impl State {
+impl Reachability {
     /// The word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -65,7 +65,7 @@ pub struct Reached {
     /// As it is written in rules.
     pub destination: Destination,
     /// Whether it can be reached.
-    pub state: State,
+    pub state: Reachability,
     /// Whether the interface is up; nothing if packets do not go there.
     pub is_up: Option<bool>,
     /// Whether it takes the frames that the programs of this instance hand it, as things are; nothing if it is
@@ -84,7 +84,7 @@ pub fn reconcile(writer: &Writer) -> Result<Vec<Destination>> {
     let needed = writer.maps.needed_in_force();
     writer.maps.targets.sweep(&needed)?;
     let states = states_of(&writer.maps, &needed)?.into_iter();
-    let returned = states.filter(|reached| reached.state == State::Returned);
+    let returned = states.filter(|reached| reached.state == Reachability::Returned);
     let returned = returned.map(|reached| reached.destination).collect();
     let is_interface = |destination: &Destination| matches!(destination, Destination::Interface(_));
     let mut refilled = needed.clone();
@@ -144,7 +144,7 @@ pub fn reached(maps: &Maps) -> Result<Vec<Reached>> {
     for reached in &mut all {
         let takes = reached.index.map(|index| support.get(&index));
         // In generic mode every interface takes them that is up.
-        let is_ready = reached.state == State::Ready;
+        let is_ready = reached.state == Reachability::Ready;
         reached.takes_frames = match takes {
             _ if reached.is_up == Some(false) => Some(false),
             Some(Some(&takes)) => Some(takes),
@@ -170,11 +170,11 @@ fn states_of(maps: &Maps, needed: &Needed) -> Result<Vec<Reached>> {
         };
         let device = maps.targets.device(slot)?;
         let state = if device.is_some() {
-            State::Ready
+            Reachability::Ready
         } else if present.iter().any(|interface| interface.name == *name) {
-            State::Returned
+            Reachability::Returned
         } else {
-            State::Missing
+            Reachability::Missing
         };
         let mut present = present.iter();
         let carrier = device.and_then(|index| present.find(|interface| interface.index == index));

@@ -8,8 +8,8 @@ use portdemux_common::{
 };
 
 use super::{
-    AddressLayout, Counters, Directory, FlowCounters, KEPT_SLOTS, Layout, LedgerLayout, OwnBlocks,
-    Tables,
+    AddressLayout, CounterMaps, FlowCounters, KEPT_SLOTS, LedgerLayout, MapLayout, OwnBlocks,
+    PinDirectory, TableMaps,
 };
 use crate::{dataplane::mapped::Mapped, image};
 
@@ -68,9 +68,9 @@ pub(super) fn read_image(rulesets: &Mapped, generation: Generation) -> Box<Rules
 }
 
 /// The layout of an instance of ABI 5.
-pub(super) const LAYOUT: Layout = Layout {
+pub(super) const LAYOUT: MapLayout = MapLayout {
     abi: ABI as u64,
-    counters: Counters {
+    counters: CounterMaps {
         bytes: 10_756_096,
         interfaces: 0,
         interface_slots: 64,
@@ -113,8 +113,8 @@ pub(super) const LAYOUT: Layout = Layout {
         directory: 0,
         blocks: 0,
     },
-    tables: Tables { value_bytes: 8 },
-    directory: Directory { has_offsets: 0 },
+    tables: TableMaps { value_bytes: 8 },
+    directory: PinDirectory { has_offsets: 0 },
 };
 
 const LEDGER_BYTES: u64 = 8_392_192 + 8_192 * 64 + 16;

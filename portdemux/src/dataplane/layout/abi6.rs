@@ -1,6 +1,6 @@
 //! ABI 6, whose instances do not say how the blocks of a CPU and the tables of rulesets are made up.
 
-use super::{AddressLayout, OwnBlocks, Tables};
+use super::{AddressLayout, OwnBlocks, TableMaps};
 
 /// Its number.
 pub(super) const ABI: u32 = 6;
@@ -11,7 +11,7 @@ pub(super) const OWN_BLOCKS: OwnBlocks = OwnBlocks {
     blocks: 36_864,
 };
 
-pub(super) const TABLES: Tables = Tables { value_bytes: 8 };
+pub(super) const TABLES: TableMaps = TableMaps { value_bytes: 8 };
 
 pub(super) const SLOTS: AddressLayout = AddressLayout {
     v4: (16, 8),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
 use portdemux_common::blocks::BYTES;
 
-use super::{Layout, OWN, Runs, abi5, of, usize_of};
+use super::{MapLayout, OWN, Runs, abi5, of, usize_of};
 use crate::dataplane::{
     blocks::Blocks,
     flows::{self, FLOW_COUNTERS},
@@ -38,10 +38,10 @@ pub(in crate::dataplane) enum CounterSet {
 
 /// Counters of other layouts, which stand where this binary's would.
 #[derive(Debug, Default)]
-pub(in crate::dataplane) struct Earlier(Vec<Source>);
+pub(in crate::dataplane) struct Earlier(Vec<OlderMap>);
 
 #[derive(Debug)]
-struct Source {
+struct OlderMap {
     memory: Mapped,
     storage: Storage,
     runs: Runs,
@@ -80,14 +80,14 @@ impl CounterSet {
         self.bytes(&OWN)
     }
 
-    fn runs(self, layout: &Layout) -> Runs {
+    fn runs(self, layout: &MapLayout) -> Runs {
         match self {
             Self::Traffic => layout.counters.runs(),
             Self::Flows => layout.flow_counters.runs(),
         }
     }
 
-    fn bytes(self, layout: &Layout) -> usize {
+    fn bytes(self, layout: &MapLayout) -> usize {
         usize_of(match self {
             Self::Traffic => layout.counters.bytes,
             Self::Flows => layout.flow_counters.bytes,
@@ -144,7 +144,7 @@ impl Earlier {
     }
 }
 
-impl Source {
+impl OlderMap {
     fn add(&self, from: usize, sums: &mut [u64]) {
         match self.storage {
             Storage::Sets { count, bytes } => {
@@ -187,7 +187,7 @@ impl Source {
 }
 
 /// All counters of an instance, as sources.
-fn all(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
+fn all(kind: CounterSet, pins: &Path) -> Result<Vec<OlderMap>> {
     let layout = of(pins)?;
     let path = kind.directory(pins).join(kind.name());
     let mut sources = Vec::new();
@@ -195,13 +195,13 @@ fn all(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
         let (count, bytes) = (maps::possible_cpus()?, kind.bytes(&layout));
         let runs = kind.runs(&layout);
         sources.push(if layout.abi == u64::from(abi5::ABI) {
-            Source {
+            OlderMap {
                 memory: maps::open(&path, bytes, Some(count))?,
                 storage: Storage::Sets { count, bytes },
                 runs,
             }
         } else {
-            Source {
+            OlderMap {
                 memory: maps::open(&path, BYTES, Some(bytes / BYTES))?,
                 storage: Storage::Blocks {
                     own: Blocks::open_of(pins, count, &layout)?,
@@ -219,7 +219,7 @@ fn all(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
 }
 
 /// What an instance has from before it was taken over.
-fn before(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
+fn before(kind: CounterSet, pins: &Path) -> Result<Vec<OlderMap>> {
     let carried = kind.directory(pins).join(CARRIED);
     let mut attempt = 1;
     loop {
@@ -243,10 +243,10 @@ fn before(kind: CounterSet, pins: &Path) -> Result<Vec<Source>> {
     }
 }
 
-fn open_carried(path: &Path, runs: Runs) -> Result<Source> {
+fn open_carried(path: &Path, runs: Runs) -> Result<OlderMap> {
     let info = MapInfo::from_pin(path).with_context(|| format!("open {}", path.display()))?;
     let count = info.max_entries() as usize;
-    Ok(Source {
+    Ok(OlderMap {
         memory: maps::open(path, BLOCK, Some(count))?,
         storage: Storage::Sparse,
         runs,

@@ -80,11 +80,11 @@ const KEPT_SLOTS: usize = 32;
 /// more behind these; what an older one does not say is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Layout {
+pub(super) struct MapLayout {
     /// The ABI of the instance.
     pub(super) abi: u64,
     /// Of the counters.
-    pub(super) counters: Counters,
+    pub(super) counters: CounterMaps,
     /// Of the counters of flows.
     pub(super) flow_counters: FlowCounters,
     /// Of what only the control plane reads and writes.
@@ -94,9 +94,9 @@ pub(super) struct Layout {
     /// Of the blocks of counters that each CPU has.
     pub(super) own_blocks: OwnBlocks,
     /// Of the tables of rulesets.
-    pub(super) tables: Tables,
+    pub(super) tables: TableMaps,
     /// Of the directory of the blocks of a CPU.
-    pub(super) directory: Directory,
+    pub(super) directory: PinDirectory,
 }
 
 /// Where things stand among the blocks of a CPU.
@@ -111,7 +111,7 @@ pub(super) struct OwnBlocks {
 /// What a CPU's directory says of a block that it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Directory {
+pub(super) struct PinDirectory {
     /// 1 if it says where the block begins, in bytes from the beginning of what the CPU has; 0 if it says the index of
     /// the block and 1.
     pub(super) has_offsets: u64,
@@ -120,14 +120,14 @@ pub(super) struct Directory {
 /// What the map of the tables of rulesets consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Tables {
+pub(super) struct TableMaps {
     pub(super) value_bytes: u64,
 }
 
 /// Where counters stand in a set of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Counters {
+pub(super) struct CounterMaps {
     pub(super) bytes: u64,
     pub(super) interfaces: u64,
     pub(super) interface_slots: u64,
@@ -176,9 +176,9 @@ pub(super) struct LedgerLayout {
 }
 
 /// The layout of this binary's instances.
-pub(super) const OWN: Layout = Layout {
+pub(super) const OWN: MapLayout = MapLayout {
     abi: ABI as u64,
-    counters: Counters {
+    counters: CounterMaps {
         bytes: size_of::<counters::Layout>() as u64,
         interfaces: offset_of!(counters::Layout, interfaces) as u64,
         interface_slots: MAX_INTERFACES as u64,
@@ -221,10 +221,10 @@ pub(super) const OWN: Layout = Layout {
         directory: offset_of!(blocks::Own, directory) as u64,
         blocks: offset_of!(blocks::Own, blocks) as u64,
     },
-    tables: Tables {
+    tables: TableMaps {
         value_bytes: super::tables::LINE_BYTES as u64,
     },
-    directory: Directory { has_offsets: 1 },
+    directory: PinDirectory { has_offsets: 1 },
 };
 
 const fn contents() -> [u64; KEPT_SLOTS] {
@@ -237,7 +237,7 @@ const fn contents() -> [u64; KEPT_SLOTS] {
     numbers
 }
 
-impl Layout {
+impl MapLayout {
     /// Whether it is that of this binary's instances.
     #[must_use]
     pub(super) fn is_own(&self) -> bool {
@@ -322,7 +322,7 @@ impl Layout {
     }
 }
 
-impl Counters {
+impl CounterMaps {
     /// Where the counter of a rule or a port stands, from the first one on.
     const fn offset(&self, index: u64) -> u64 {
         const COUNTER: u64 = size_of::<Counter>() as u64;
@@ -467,8 +467,8 @@ pub(super) fn usize_of(number: u64) -> usize {
 /// Creates the map and pins it in a directory.
 pub(super) fn create(directory: &Path) -> Result<()> {
     let path = directory.join(LAYOUT);
-    maps::create(&path, LAYOUT, size_of::<Layout>(), 1)?;
-    let map = maps::open(&path, size_of::<Layout>(), Some(1))?;
+    maps::create(&path, LAYOUT, size_of::<MapLayout>(), 1)?;
+    let map = maps::open(&path, size_of::<MapLayout>(), Some(1))?;
     map.write(0, bytemuck::cast_slice(std::slice::from_ref(&OWN)));
     Ok(())
 }
@@ -478,7 +478,7 @@ pub(super) fn create(directory: &Path) -> Result<()> {
 /// # Errors
 ///
 /// The map that says it is damaged, or says what this binary does not understand.
-pub(super) fn of(directory: &Path) -> Result<Layout> {
+pub(super) fn of(directory: &Path) -> Result<MapLayout> {
     let path = directory.join(LAYOUT);
     if crate::instance::abi::abi_of(directory) == Some(abi5::ABI) {
         return Ok(abi5::LAYOUT);
@@ -489,7 +489,7 @@ pub(super) fn of(directory: &Path) -> Result<Layout> {
         bail!("{} does not say where things stand", path.display());
     }
     let map = maps::open(&path, bytes, Some(1))?;
-    let mut layout = Layout::zeroed();
+    let mut layout = MapLayout::zeroed();
     let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut layout));
     let known = words.len().min(bytes / size_of::<u64>());
     map.read(0, &mut words[..known]);

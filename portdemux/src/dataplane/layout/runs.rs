@@ -16,7 +16,7 @@ pub(in crate::dataplane) struct Runs(Vec<Run>);
 
 /// A part of a range that was asked for: where it stands, and which bytes of the range it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::dataplane) struct Part {
+pub(in crate::dataplane) struct RunPart {
     pub(in crate::dataplane) from: usize,
     pub(in crate::dataplane) of: Range<usize>,
 }
@@ -51,7 +51,7 @@ impl Runs {
         &self,
         offset: usize,
         bytes: usize,
-    ) -> impl Iterator<Item = Part> {
+    ) -> impl Iterator<Item = RunPart> {
         let end = offset + bytes;
         let first = self.0.partition_point(|run| run.to + run.bytes <= offset);
         self.0[first..]
@@ -59,7 +59,7 @@ impl Runs {
             .take_while(move |run| run.to < end)
             .map(move |run| {
                 let begin = run.to.max(offset);
-                Part {
+                RunPart {
                     from: run.from + (begin - run.to),
                     of: begin - offset..(run.to + run.bytes).min(end) - offset,
                 }

@@ -1,11 +1,11 @@
 use std::sync::atomic::AtomicU64;
 
-use portdemux_common::conntrack::table::Bucket;
+use portdemux_common::conntrack::table::FlowBucket;
 
 use super::*;
 
 /// Everything that the layout of this binary has, in one run after the other.
-fn parts(runs: &Runs, bytes: u64) -> Vec<runs::Part> {
+fn parts(runs: &Runs, bytes: u64) -> Vec<runs::RunPart> {
     runs.parts(0, usize_of(bytes)).collect()
 }
 
@@ -25,7 +25,7 @@ fn what_stands_at_the_same_place_in_both_is_found_there() {
 #[test]
 fn a_counter_that_stands_elsewhere_is_found_there() {
     // A layout with half the interfaces, more reasons, and ports before rules.
-    let older = Counters {
+    let older = CounterMaps {
         bytes: 0,
         interfaces: 4096,
         interface_slots: 32,
@@ -99,12 +99,12 @@ fn maps_that_hold_the_same_are_kept_and_no_others() {
     let mut older = OWN;
     older.kept[1] += 1;
     assert!(!older.keeps(LIMITS) && older.keeps(FRAGMENTS));
-    assert!(!Layout::zeroed().keeps(FRAGMENTS));
+    assert!(!MapLayout::zeroed().keeps(FRAGMENTS));
 }
 
 #[test]
 fn every_word_of_a_bucket_of_flows_stood_somewhere_else_before_abi_9() {
-    const WORDS: usize = Bucket::<&AtomicU64>::WORDS;
+    const WORDS: usize = FlowBucket::<&AtomicU64>::WORDS;
     let older: Vec<usize> = (0..WORDS).map(buckets::word).collect();
     let mut sorted = older.clone();
     sorted.sort_unstable();

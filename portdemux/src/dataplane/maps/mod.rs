@@ -30,8 +30,8 @@ pub use self::rulesets::{Prepared, used};
 use super::{
     blocks::Blocks,
     counters::Counters,
-    flows::Flows,
-    layout::{self, CounterSet, Earlier, Layout, Translated},
+    flows::FlowTables,
+    layout::{self, CounterSet, Earlier, MapLayout, Translated},
     mapped::Mapped,
     redirect_drops::{self, RedirectDrops},
     steering::Steering,
@@ -112,7 +112,7 @@ pub struct Maps {
     /// The counters.
     pub counters: Counters,
     pub(super) directory: PathBuf,
-    pub(super) layout: Box<Layout>,
+    pub(super) layout: Box<MapLayout>,
 }
 
 impl Maps {
@@ -224,20 +224,20 @@ impl Maps {
     /// # Errors
     ///
     /// They should be there and cannot be opened.
-    pub fn flows(&self) -> Result<Option<Flows>> {
+    pub fn flows(&self) -> Result<Option<FlowTables>> {
         let (words, blocks) = (self.layout.bucket_words(), &self.counters.own);
-        let open = |shape| Flows::of_instance(&self.directory, shape, words, blocks.clone());
+        let open = |shape| FlowTables::of_instance(&self.directory, shape, words, blocks.clone());
         self.shape().map(open).transpose()
     }
 
     /// The previous tables of flows, if a replacement was interrupted; none if they are damaged.
-    pub(super) fn flows_before(&self) -> Result<Option<Flows>> {
-        Flows::before(&self.directory, self.layout.bucket_words())
+    pub(super) fn flows_before(&self) -> Result<Option<FlowTables>> {
+        FlowTables::before(&self.directory, self.layout.bucket_words())
     }
 
     /// The tables of flows pinned in a directory.
-    pub(super) fn open_flows(&self, directory: &Path, shape: Shape) -> Result<Flows> {
-        Flows::open(directory, shape, self.counters.own.clone())
+    pub(super) fn open_flows(&self, directory: &Path, shape: Shape) -> Result<FlowTables> {
+        FlowTables::open(directory, shape, self.counters.own.clone())
     }
 
     /// How much kernel memory the maps take, in bytes.

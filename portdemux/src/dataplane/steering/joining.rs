@@ -13,7 +13,7 @@ use crate::{
     rules::destination::ListenAddress,
     sockets::{
         Family, Holders, Socket, listening,
-        take::{Taken, from_process},
+        take::{TakenSocket, from_process},
     },
 };
 
@@ -134,7 +134,7 @@ fn listening_at(all: &[Socket], address: SocketAddr) -> Vec<Socket> {
 }
 
 /// Takes a socket from whoever has it.
-fn take(holders: &Holders, socket: &Socket) -> Result<Option<Taken>> {
+fn take(holders: &Holders, socket: &Socket) -> Result<Option<TakenSocket>> {
     let mut failure = None;
     for holder in holders.of(socket.inode) {
         match from_process(holder.pid, holder.descriptor) {

@@ -1,24 +1,26 @@
 //! From a tree back to ranges of keys.
 
-use portdemux_common::sources::tree::{Division, Entry4, Entry6, NODE_HEADER, Target, slot_target};
+use portdemux_common::sources::tree::{
+    Division, Entry4, Entry6, NODE_HEADER, TreePointer, slot_target,
+};
 
 use super::{
-    encode::{Keys, Piece, slot_bounds},
+    encode::{KeyRange, Keys, slot_bounds},
     store::Store,
 };
 
 /// What the keys of a tree lead to, from key 0 on.
-pub(crate) fn root(store: &impl Store, keys: Keys, division: &Division) -> Vec<Piece> {
+pub(crate) fn root(store: &impl Store, keys: Keys, division: &Division) -> Vec<KeyRange> {
     let mut pieces = Vec::new();
     if division.first == 0 {
-        pieces.push(Piece {
+        pieces.push(KeyRange {
             start: 0,
-            target: Target::default(),
+            target: TreePointer::default(),
         });
     } else {
         slots(store, keys, division, (0, keys.last()), &mut pieces);
     }
-    Piece::join(&mut pieces);
+    KeyRange::join(&mut pieces);
     pieces
 }
 
@@ -26,12 +28,12 @@ pub(crate) fn root(store: &impl Store, keys: Keys, division: &Division) -> Vec<P
 pub(crate) fn pieces(
     store: &impl Store,
     keys: Keys,
-    target: Target,
+    target: TreePointer,
     (first, last): (u64, u64),
-) -> Vec<Piece> {
+) -> Vec<KeyRange> {
     let mut pieces = Vec::new();
     collect(store, keys, target, (first, last), &mut pieces);
-    Piece::join(&mut pieces);
+    KeyRange::join(&mut pieces);
     pieces
 }
 
@@ -49,7 +51,7 @@ fn slots(
     keys: Keys,
     division: &Division,
     bounds: (u64, u64),
-    pieces: &mut Vec<Piece>,
+    pieces: &mut Vec<KeyRange>,
 ) {
     for number in 0..division.slots() {
         if let Some(bounds) = slot_bounds(division, number, bounds) {
@@ -62,12 +64,12 @@ fn slots(
 fn collect(
     store: &impl Store,
     keys: Keys,
-    target: Target,
+    target: TreePointer,
     (first, last): (u64, u64),
-    pieces: &mut Vec<Piece>,
+    pieces: &mut Vec<KeyRange>,
 ) {
     if target.is_class() {
-        pieces.push(Piece {
+        pieces.push(KeyRange {
             start: first,
             target,
         });
@@ -86,7 +88,7 @@ fn collect(
             Keys::V4 => {
                 let entry = Entry4(word);
                 let span = (entry.span() < Entry4::ON).then_some(entry.span());
-                (entry.start(), span, Target::class(entry.class()))
+                (entry.start(), span, TreePointer::class(entry.class()))
             }
             Keys::V6 => {
                 let entry = Entry6(store.read(offset + count + number));
@@ -95,18 +97,18 @@ fn collect(
             }
         };
         if let Some(next) = next.filter(|&next| next < start) {
-            pieces.push(Piece {
+            pieces.push(KeyRange {
                 start: next,
-                target: Target::default(),
+                target: TreePointer::default(),
             });
         }
-        pieces.push(Piece { start, target });
+        pieces.push(KeyRange { start, target });
         next = span.and_then(|span| start.checked_add(1 << span));
     }
     if let Some(start) = next.filter(|&next| next <= last) {
-        pieces.push(Piece {
+        pieces.push(KeyRange {
             start,
-            target: Target::default(),
+            target: TreePointer::default(),
         });
     }
 }

@@ -2,13 +2,13 @@
 //! one store each.
 
 use portdemux_common::sources::{
-    Class,
-    tree::{Division, MAX_NODES, SLICES, Target, slot, slot_target},
+    SourceClass,
+    tree::{Division, MAX_NODES, SLICES, TreePointer, slot, slot_target},
 };
 
 use super::{
     decode,
-    encode::{self, Keys, Piece, slot_bounds, slot_of},
+    encode::{self, KeyRange, Keys, slot_bounds, slot_of},
     ranges::low_word,
     store::{NoRoom, Store},
 };
@@ -22,14 +22,14 @@ pub(crate) fn change<S: Store>(
     keys: Keys,
     division: &Division,
     (first, last): (u128, u128),
-    classes: &mut dyn FnMut(&mut S, Class) -> Result<Class, NoRoom>,
+    classes: &mut dyn FnMut(&mut S, SourceClass) -> Result<SourceClass, NoRoom>,
 ) -> Result<(), NoRoom> {
     if division.first == 0 {
         return Err(NoRoom::Unwieldy);
     }
     if keys == Keys::V4 {
         let mut change =
-            |store: &mut S, target: Target| Ok(Target::class(classes(store, target.0)?));
+            |store: &mut S, target: TreePointer| Ok(TreePointer::class(classes(store, target.0)?));
         let bounds = (low_word(first), low_word(last));
         return slots(
             store,
@@ -45,13 +45,14 @@ pub(crate) fn change<S: Store>(
         (low_word(first >> 64), low_word(last >> 64)),
         (low_word(first), low_word(last)),
     );
-    let mut change = |store: &mut S, target: Target| {
+    let mut change = |store: &mut S, target: TreePointer| {
         let is_whole = lows == (0, u64::MAX);
         if is_whole && target.is_class() {
-            return Ok(Target::class(classes(store, target.0)?));
+            return Ok(TreePointer::class(classes(store, target.0)?));
         }
-        let change =
-            &mut |store: &mut S, target: Target| Ok(Target::class(classes(store, target.0)?));
+        let change = &mut |store: &mut S, target: TreePointer| {
+            Ok(TreePointer::class(classes(store, target.0)?))
+        };
         let all = (0, u64::MAX);
         if target.is_node() && !is_whole {
             let node = decode::node(store, target.offset());
@@ -74,7 +75,7 @@ pub(crate) fn change<S: Store>(
 }
 
 /// Changes where some keys lead to.
-type Change<'c, S> = dyn FnMut(&mut S, Target) -> Result<Target, NoRoom> + 'c;
+type Redirection<'c, S> = dyn FnMut(&mut S, TreePointer) -> Result<TreePointer, NoRoom> + 'c;
 
 /// Changes the slots of a division that hold any of the keys from `first` to `last`.
 fn slots<S: Store>(
@@ -84,7 +85,7 @@ fn slots<S: Store>(
     bounds: (u64, u64),
     (first, last): (u64, u64),
     nodes: usize,
-    change: &mut Change<'_, S>,
+    change: &mut Redirection<'_, S>,
 ) -> Result<(), NoRoom> {
     let number = |key: u64| u32::try_from(division.slice(key)).unwrap_or(u32::MAX) / SLICES;
     let (from, to) = (number(first), number(last));
@@ -108,7 +109,7 @@ fn slots<S: Store>(
             let node = decode::node(store, target.offset());
             slots(store, keys, &node, bounds, here, nodes + 1, change)?;
             let slices = slices_of(division, here);
-            store.publish(offset, old | slot(Target::default(), slices));
+            store.publish(offset, old | slot(TreePointer::default(), slices));
             continue;
         }
         let mut pieces = decode::pieces(store, keys, target, bounds);
@@ -128,10 +129,10 @@ fn slices_of(division: &Division, (first, last): (u64, u64)) -> u32 {
 /// Changes where the keys from `first` to `last` among these pieces lead to, which end with `end`.
 fn apply<S: Store>(
     store: &mut S,
-    pieces: &mut Vec<Piece>,
+    pieces: &mut Vec<KeyRange>,
     (first, last): (u64, u64),
     end: u64,
-    change: &mut Change<'_, S>,
+    change: &mut Redirection<'_, S>,
 ) -> Result<(), NoRoom> {
     split(pieces, first);
     if last < end {
@@ -142,12 +143,12 @@ fn apply<S: Store>(
             piece.target = change(store, piece.target)?;
         }
     }
-    Piece::join(pieces);
+    KeyRange::join(pieces);
     Ok(())
 }
 
 /// Lets a piece begin at a key.
-fn split(pieces: &mut Vec<Piece>, key: u64) {
+fn split(pieces: &mut Vec<KeyRange>, key: u64) {
     let offset = pieces.partition_point(|piece| piece.start <= key);
     if let Some(piece) = offset
         .checked_sub(1)
@@ -156,7 +157,7 @@ fn split(pieces: &mut Vec<Piece>, key: u64) {
     {
         pieces.insert(
             offset,
-            Piece {
+            KeyRange {
                 start: key,
                 ..piece
             },

@@ -1,7 +1,7 @@
 //! From ranges of keys to the tree in which they are searched.
 
 use portdemux_common::sources::tree::{
-    Division, Entry4, Entry6, LEAF_ENTRIES, MAX_NODES, NODE_HEADER, SLICES, Target, slot,
+    Division, Entry4, Entry6, LEAF_ENTRIES, MAX_NODES, NODE_HEADER, SLICES, TreePointer, slot,
 };
 
 use super::store::{NoRoom, Store};
@@ -17,9 +17,9 @@ pub(crate) enum Keys {
 
 /// Neighbouring keys that lead to the same; they end where the next begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct KeyRange {
     pub(crate) start: u64,
-    pub(crate) target: Target,
+    pub(crate) target: TreePointer,
 }
 
 /// How many pieces a slot is to have on average. Every second one is as a rule nobody's, so that most slices hold
@@ -51,7 +51,7 @@ impl Keys {
     }
 }
 
-impl Piece {
+impl KeyRange {
     /// Joins neighbours that lead to the same.
     pub(crate) fn join(pieces: &mut Vec<Self>) {
         pieces.dedup_by(|next, piece| next.target == piece.target);
@@ -62,11 +62,11 @@ impl Piece {
 pub(crate) fn root(
     store: &mut impl Store,
     keys: Keys,
-    pieces: &[Piece],
+    pieces: &[KeyRange],
 ) -> Result<Division, NoRoom> {
     match pieces {
         [] => return Ok(Division::default()),
-        [only] if only.target == Target::default() => return Ok(Division::default()),
+        [only] if only.target == TreePointer::default() => return Ok(Division::default()),
         _ => {}
     }
     let bits = bits(pieces.len()).min(MAX_ROOT);
@@ -78,10 +78,10 @@ pub(crate) fn root(
 pub(crate) fn target(
     store: &mut impl Store,
     keys: Keys,
-    pieces: &[Piece],
+    pieces: &[KeyRange],
     (first, last): (u64, u64),
     nodes: usize,
-) -> Result<Target, NoRoom> {
+) -> Result<TreePointer, NoRoom> {
     if let [only] = pieces
         && only.target.is_class()
     {
@@ -99,7 +99,7 @@ pub(crate) fn target(
     let slots = offset + NODE_HEADER;
     let division = divide(store, keys, pieces, (first, last), slots, bits, nodes + 1)?;
     store.write(offset, &[division.base, u64::from(division.shape)]);
-    Ok(Target::node(offset))
+    Ok(TreePointer::node(offset))
 }
 
 fn bits(pieces: usize) -> u32 {
@@ -110,7 +110,7 @@ fn bits(pieces: usize) -> u32 {
 fn divide(
     store: &mut impl Store,
     keys: Keys,
-    pieces: &[Piece],
+    pieces: &[KeyRange],
     (first, last): (u64, u64),
     slots: u32,
     bits: u32,
@@ -179,7 +179,7 @@ pub(crate) fn slot_bounds(
 pub(crate) fn slot_of(
     store: &mut impl Store,
     keys: Keys,
-    pieces: &[Piece],
+    pieces: &[KeyRange],
     (first, last): (u64, u64),
     division: &Division,
     nodes: usize,
@@ -188,7 +188,7 @@ pub(crate) fn slot_of(
     let slice = |key: u64| u32::try_from(division.slice(key) % u64::from(SLICES)).unwrap_or(0);
     let mut slices = 0;
     for (offset, piece) in pieces.iter().enumerate() {
-        if piece.target == Target::default() {
+        if piece.target == TreePointer::default() {
             continue;
         }
         let end = pieces.get(offset + 1).map_or(last, |next| next.start - 1);
@@ -199,19 +199,19 @@ pub(crate) fn slot_of(
 }
 
 /// Some keys that lead to the same: the first, how many of them (a power of two, or [`ON`]), and where.
-type Entry = (u64, u32, Target);
+type KeyRun = (u64, u32, TreePointer);
 
 /// See [`Entry4::ON`] and [`Entry6::ON`].
 const ON: u32 = u32::MAX;
 
 /// What a leaf says. Keys that lead to class 0 need no entry behind one whose number of keys is known.
-fn entries(pieces: &[Piece], first: u64, last: u64) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::with_capacity(pieces.len());
+fn entries(pieces: &[KeyRange], first: u64, last: u64) -> Vec<KeyRun> {
+    let mut entries: Vec<KeyRun> = Vec::with_capacity(pieces.len());
     let mut is_implied = true;
     for (offset, piece) in pieces.iter().enumerate() {
         let start = piece.start.max(first);
         let end = pieces.get(offset + 1).map_or(last, |next| next.start - 1);
-        if piece.target == Target::default() {
+        if piece.target == TreePointer::default() {
             if !is_implied {
                 entries.push((start, ON, piece.target));
             }
@@ -220,7 +220,7 @@ fn entries(pieces: &[Piece], first: u64, last: u64) -> Vec<Entry> {
         }
         let count = u128::from(end - start) + 1;
         let next = pieces.get(offset + 1);
-        let is_followed_by_none = next.is_some_and(|next| next.target == Target::default());
+        let is_followed_by_none = next.is_some_and(|next| next.target == TreePointer::default());
         is_implied = is_followed_by_none && count.is_power_of_two();
         let span = if is_implied { count.ilog2() } else { ON };
         entries.push((start, span, piece.target));
@@ -228,7 +228,7 @@ fn entries(pieces: &[Piece], first: u64, last: u64) -> Vec<Entry> {
     entries
 }
 
-fn leaf(store: &mut impl Store, keys: Keys, entries: &[Entry]) -> Result<Target, NoRoom> {
+fn leaf(store: &mut impl Store, keys: Keys, entries: &[KeyRun]) -> Result<TreePointer, NoRoom> {
     let offset = store.take(entries.len() * keys.entry_words())?;
     let count = u32::try_from(entries.len()).expect("invariant: a leaf is short");
     let words: Vec<u64> = match keys {
@@ -248,5 +248,5 @@ fn leaf(store: &mut impl Store, keys: Keys, entries: &[Entry]) -> Result<Target,
         }
     };
     store.write(offset, &words);
-    Ok(Target::leaf(offset, count))
+    Ok(TreePointer::leaf(offset, count))
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use ipnet::IpNet;
-use portdemux_common::sources::{Class, Sources};
+use portdemux_common::sources::{SourceClass, Sources};
 
 use super::{
-    Control, edit,
+    ControlWord, edit,
     encode::Keys,
     ranges::bounds,
     rows::{self, Membership, Numbering, Rows},
@@ -30,11 +30,11 @@ struct LiveRows<'s, S> {
 }
 
 impl<S: Store> LiveRows<'_, S> {
-    fn control(&self, control: Control) -> u64 {
+    fn control(&self, control: ControlWord) -> u64 {
         self.store.read(control as u32)
     }
 
-    fn row(&self, class: Class) -> Vec<u64> {
+    fn row(&self, class: SourceClass) -> Vec<u64> {
         let offset = self.sources.row_of(class);
         (offset..offset + self.sources.row)
             .map(|offset| self.store.read(offset))
@@ -47,9 +47,9 @@ impl<S: Store> Rows for LiveRows<'_, S> {
         self.numbering
     }
 
-    fn class_of(&mut self, row: &[u64]) -> Result<Class, NoRoom> {
-        let count = self.control(Control::Classes);
-        let count_of_classes = Class::try_from(count).map_err(|_| NoRoom::Full)?;
+    fn class_of(&mut self, row: &[u64]) -> Result<SourceClass, NoRoom> {
+        let count = self.control(ControlWord::Classes);
+        let count_of_classes = SourceClass::try_from(count).map_err(|_| NoRoom::Full)?;
         let known = (0..count_of_classes).find(|&number| {
             let offset = self.sources.row_of(number);
             (offset..)
@@ -59,12 +59,12 @@ impl<S: Store> Rows for LiveRows<'_, S> {
         if let Some(number) = known {
             return Ok(rows::class(number, row));
         }
-        if count >= self.control(Control::ClassSlots) {
+        if count >= self.control(ControlWord::ClassSlots) {
             return Err(NoRoom::Full);
         }
         let class = rows::class(count_of_classes, row);
         self.store.write(self.sources.row_of(class), row);
-        self.store.publish(Control::Classes as u32, count + 1);
+        self.store.publish(ControlWord::Classes as u32, count + 1);
         Ok(class)
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn change<S: Store>(
     if numbering.words() != sources.row as usize {
         return Err(NoRoom::Unwieldy);
     }
-    let mut known: HashMap<Class, Class> = HashMap::new();
+    let mut known: HashMap<SourceClass, SourceClass> = HashMap::new();
     edit::change(
         store,
         keys,

@@ -15,14 +15,14 @@ use std::{collections::HashMap, net::Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use portdemux_common::sources::{
-    CONTROL_WORDS, Class, DIRECT, ENDS, Sources, Table, is_in_direct, tree::Target,
+    CONTROL_WORDS, DIRECT, ENDS, SourceClass, SourceTable, Sources, is_in_direct, tree::TreePointer,
 };
 
 pub(crate) use self::rows::Numbering;
 use self::{
-    encode::{Keys, Piece},
+    encode::{KeyRange, Keys},
     outline::Outline,
-    ranges::{Held, Range},
+    ranges::{HeldPrefix, Range},
     rows::NewRows,
     store::{NoRoom, Store},
 };
@@ -38,7 +38,7 @@ use crate::{
 /// What stands in the first words of a table, for the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Control {
+pub(crate) enum ControlWord {
     /// The first word that is not taken.
     Next = 0,
     /// How many classes there are.
@@ -88,7 +88,7 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> 
                     Some(until) => clock.deadline(until.unix)?,
                     None => 0,
                 };
-                Some(Held {
+                Some(HeldPrefix {
                     prefix,
                     atom,
                     deadline,
@@ -118,9 +118,9 @@ pub(super) fn compile(ruleset: &Ruleset) -> Result<(Sources, Vec<u64>), NoRoom> 
         row: u32::try_from(row).map_err(|_| NoRoom::Full)?,
     };
     for (control, value) in [
-        (Control::Next, words.len()),
-        (Control::Classes, rows.count()),
-        (Control::ClassSlots, offsets),
+        (ControlWord::Next, words.len()),
+        (ControlWord::Classes, rows.count()),
+        (ControlWord::ClassSlots, offsets),
     ] {
         words[control as usize] = value as u64;
     }
@@ -148,7 +148,7 @@ pub struct Words<'w> {
     pub now: u64,
 }
 
-impl Table for Words<'_> {
+impl SourceTable for Words<'_> {
     fn word(&self, offset: u32) -> Option<u64> {
         let offset = offset.checked_sub(self.begin)?;
         self.words.get(offset as usize).copied()
@@ -160,9 +160,9 @@ impl Table for Words<'_> {
 }
 
 /// The words of a table that are only read.
-struct Frozen<'w>(&'w [u64]);
+struct FrozenWords<'w>(&'w [u64]);
 
-impl Store for Frozen<'_> {
+impl Store for FrozenWords<'_> {
     fn next(&self) -> u32 {
         u32::MAX
     }
@@ -188,19 +188,19 @@ pub(super) fn members(
     list: u16,
     clock: &Clock,
 ) -> Vec<(IpNet, Option<Until>)> {
-    let store = Frozen(words);
+    let store = FrozenWords(words);
     // What is made up of others ends as a list by itself does: once, with the last of them.
     let numbering = Numbering {
         atoms: (sources.row as usize).saturating_sub(1) * 64,
         unions: Vec::new(),
     };
-    let row = |class: Class| {
+    let row = |class: SourceClass| {
         let offset = sources.row_of(class);
         let words = offset..offset + sources.row;
         words.map(|offset| store.read(offset)).collect()
     };
-    let mut known: HashMap<Class, Option<Option<u64>>> = HashMap::new();
-    let mut member = |class: Class| {
+    let mut known: HashMap<SourceClass, Option<Option<u64>>> = HashMap::new();
+    let mut member = |class: SourceClass| {
         *known
             .entry(class)
             .or_insert_with(|| match class & (DIRECT | ENDS) {
@@ -208,7 +208,7 @@ pub(super) fn members(
                 _ => numbering.membership(class, row).of(list),
             })
     };
-    let mut is_in = |class: Class| match member(class)? {
+    let mut is_in = |class: SourceClass| match member(class)? {
         None => Some(None),
         // It never comes out earlier than it is.
         Some(deadline) => clock.time_of(deadline).map(Some),
@@ -234,7 +234,7 @@ pub(super) fn members(
 }
 
 /// The ranges of addresses that a piece of the upper halves stands for.
-fn addresses(store: &impl Store, Piece { start, target }: Piece) -> Vec<Range> {
+fn addresses(store: &impl Store, KeyRange { start, target }: KeyRange) -> Vec<Range> {
     let high = u128::from(start) << 64;
     if target.is_class() {
         return vec![(high, target.0)];
@@ -242,9 +242,9 @@ fn addresses(store: &impl Store, Piece { start, target }: Piece) -> Vec<Range> {
     decode::pieces(store, Keys::V6, target, (0, u64::MAX))
         .into_iter()
         .map(|piece| {
-            let Piece {
+            let KeyRange {
                 start,
-                target: Target(class),
+                target: TreePointer(class),
             } = piece;
             (high | u128::from(start), class)
         })
@@ -255,7 +255,7 @@ fn addresses(store: &impl Store, Piece { start, target }: Piece) -> Vec<Range> {
 /// with the last address of all.
 fn spans<T: Copy + PartialEq>(
     ranges: impl Iterator<Item = Range>,
-    mut is_in: impl FnMut(Class) -> Option<T>,
+    mut is_in: impl FnMut(SourceClass) -> Option<T>,
     end: u128,
 ) -> Vec<(u128, u128, T)> {
     let mut spans = Vec::new();

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Control,
+    ControlWord,
     store::{NoRoom, Store},
 };
 use crate::rules::{Ruleset, lists::Atom};
@@ -44,13 +44,13 @@ impl Outline {
         }));
         let offset = words.take(packed.len())?;
         words.write(offset, &packed);
-        words[Control::Outline as usize] = offset.into();
+        words[ControlWord::Outline as usize] = offset.into();
         Ok(())
     }
 
     /// That of a table; nothing if there is none or it makes no sense.
     pub(in crate::image) fn read(words: &[u64]) -> Option<Self> {
-        let offset = usize::try_from(*words.get(Control::Outline as usize)?).ok()?;
+        let offset = usize::try_from(*words.get(ControlWord::Outline as usize)?).ok()?;
         let (length, rest) = words.get(offset..).filter(|_| offset != 0)?.split_first()?;
         let length = usize::try_from(*length).ok()?;
         let words = rest.get(..length.div_ceil(size_of::<u64>()))?;

@@ -1,17 +1,17 @@
 //! From the prefixes of lists to ranges of addresses that are in the same lists.
 
 use ipnet::IpNet;
-use portdemux_common::sources::{Class, tree::Target};
+use portdemux_common::sources::{SourceClass, tree::TreePointer};
 
 use super::{
-    encode::{self, Keys, Piece},
+    encode::{self, KeyRange, Keys},
     rows::{Membership, Rows},
     store::{NoRoom, Store},
 };
 
 /// A prefix that a list holds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldPrefix {
     pub(crate) prefix: IpNet,
     pub(crate) atom: u16,
     /// Until when, in units of [`portdemux_common::sources::DEADLINE_SHIFT`]; 0 for good.
@@ -20,7 +20,7 @@ pub(crate) struct Held {
 
 /// Neighbouring addresses of a class; they end where the next begin. An IPv4 address is a number of 32
 /// bits.
-pub(crate) type Range = (u128, Class);
+pub(crate) type Range = (u128, SourceClass);
 
 /// An address from which on a list holds one prefix more, or one less.
 struct Edge {
@@ -45,7 +45,7 @@ pub(crate) fn bounds(prefix: &IpNet) -> (u128, u128) {
 /// the family.
 pub(crate) fn ranges(
     rows: &mut impl Rows,
-    held: impl Iterator<Item = Held>,
+    held: impl Iterator<Item = HeldPrefix>,
     keys: Keys,
 ) -> Result<Vec<Range>, NoRoom> {
     let mut edges = Vec::with_capacity(held.size_hint().0 * 2);
@@ -53,7 +53,7 @@ pub(crate) fn ranges(
         Keys::V4 => u128::from(u32::MAX),
         Keys::V6 => u128::MAX,
     };
-    for Held {
+    for HeldPrefix {
         prefix,
         atom,
         deadline,
@@ -77,7 +77,8 @@ pub(crate) fn ranges(
     let mut membership = rows.numbering().none();
     let mut ranges: Vec<Range> = vec![(0, 0)];
     // Mostly an address is in what the one two edges before was in.
-    let mut known: [(Membership, Class); 2] = [(membership.clone(), 0), (membership.clone(), 0)];
+    let mut known: [(Membership, SourceClass); 2] =
+        [(membership.clone(), 0), (membership.clone(), 0)];
     for here in edges.chunk_by(|one, other| one.address == other.address) {
         for edge in here {
             step(&mut membership, &mut depths, edge);
@@ -131,7 +132,7 @@ pub(crate) fn pieces(
     store: &mut impl Store,
     keys: Keys,
     ranges: &[Range],
-) -> Result<Vec<Piece>, NoRoom> {
+) -> Result<Vec<KeyRange>, NoRoom> {
     let mut pieces = Vec::with_capacity(ranges.len());
     let mut offset = 0;
     while let Some(&(start, class)) = ranges.get(offset) {
@@ -141,8 +142,8 @@ pub(crate) fn pieces(
         };
         offset += 1;
         if keys == Keys::V4 || low == 0 && !is_cut(ranges, offset, high) {
-            let target = Target::class(class);
-            pieces.push(Piece {
+            let target = TreePointer::class(class);
+            pieces.push(KeyRange {
                 start: high,
                 target,
             });
@@ -151,28 +152,28 @@ pub(crate) fn pieces(
         let mut lower = Vec::new();
         if low != 0 {
             // Its lowest addresses are in the range before; the first range begins at 0.
-            let before = Target::class(ranges[offset - 2].1);
-            lower.push(Piece {
+            let before = TreePointer::class(ranges[offset - 2].1);
+            lower.push(KeyRange {
                 start: 0,
                 target: before,
             });
         }
         let mut last = class;
-        lower.push(Piece {
+        lower.push(KeyRange {
             start: low,
-            target: Target::class(class),
+            target: TreePointer::class(class),
         });
         while is_cut(ranges, offset, high) {
             let (start, class) = ranges[offset];
-            lower.push(Piece {
+            lower.push(KeyRange {
                 start: low_word(start),
-                target: Target::class(class),
+                target: TreePointer::class(class),
             });
             last = class;
             offset += 1;
         }
         let target = encode::target(store, Keys::V6, &lower, (0, u64::MAX), 0)?;
-        pieces.push(Piece {
+        pieces.push(KeyRange {
             start: high,
             target,
         });
@@ -181,13 +182,13 @@ pub(crate) fn pieces(
         if let Some(behind) = high.checked_add(1)
             && next != Some(behind)
         {
-            pieces.push(Piece {
+            pieces.push(KeyRange {
                 start: behind,
-                target: Target::class(last),
+                target: TreePointer::class(last),
             });
         }
     }
-    Piece::join(&mut pieces);
+    KeyRange::join(&mut pieces);
     Ok(pieces)
 }
 

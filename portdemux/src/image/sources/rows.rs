@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use portdemux_common::sources::{
-    self, Class, DIRECT, DIRECT_LISTS, ENDS, MAX_CLASSES, MAX_DEADLINES, number,
+    self, DIRECT, DIRECT_LISTS, ENDS, MAX_CLASSES, MAX_DEADLINES, SourceClass, number,
 };
 
 use super::store::NoRoom;
@@ -33,10 +33,10 @@ pub(crate) trait Rows {
     fn numbering(&self) -> &Numbering;
 
     /// The class with this row, a new one if there is none.
-    fn class_of(&mut self, row: &[u64]) -> Result<Class, NoRoom>;
+    fn class_of(&mut self, row: &[u64]) -> Result<SourceClass, NoRoom>;
 
     /// The class of addresses of which this is known. Of an atom, the latest time counts.
-    fn class(&mut self, membership: &Membership) -> Result<Class, NoRoom> {
+    fn class(&mut self, membership: &Membership) -> Result<SourceClass, NoRoom> {
         let Membership { lasting, timed } = membership;
         let row = self.numbering().row(0, lasting);
         if timed.is_empty() {
@@ -91,14 +91,14 @@ impl Numbering {
     }
 
     /// The class without a row that says what a row says which does not end; none if there are too many lists.
-    fn direct(&self, row: &[u64]) -> Option<Class> {
+    fn direct(&self, row: &[u64]) -> Option<SourceClass> {
         let lists = self.atoms + self.unions.len();
-        let bits = Class::try_from(*row.get(1)?).ok()?;
+        let bits = SourceClass::try_from(*row.get(1)?).ok()?;
         (lists <= DIRECT_LISTS).then_some(if bits == 0 { 0 } else { bits | DIRECT })
     }
 
     /// The row of a class that has none.
-    fn row_of_direct(&self, class: Class) -> Vec<u64> {
+    fn row_of_direct(&self, class: SourceClass) -> Vec<u64> {
         let mut row = vec![0; self.words()];
         row[1] = number(class).into();
         row
@@ -113,7 +113,11 @@ impl Numbering {
     }
 
     /// What the rows from that of a class on say; `row` reads the words of one.
-    pub(crate) fn membership(&self, class: Class, row: impl Fn(Class) -> Vec<u64>) -> Membership {
+    pub(crate) fn membership(
+        &self,
+        class: SourceClass,
+        row: impl Fn(SourceClass) -> Vec<u64>,
+    ) -> Membership {
         let mut membership = self.none();
         let mut seen = self.none().lasting;
         let mut stages = Vec::new();
@@ -177,7 +181,7 @@ impl Membership {
 }
 
 /// The class of a number that has this row.
-pub(crate) fn class(number: u32, row: &[u64]) -> Class {
+pub(crate) fn class(number: u32, row: &[u64]) -> SourceClass {
     match row.first() {
         Some(&end) if end != 0 => number | ENDS,
         _ => number,
@@ -199,7 +203,7 @@ pub(crate) struct NewRows {
     numbering: Numbering,
     /// All rows, one behind the other.
     pub(crate) words: Vec<u64>,
-    known: HashMap<Vec<u64>, Class>,
+    known: HashMap<Vec<u64>, SourceClass>,
 }
 
 impl NewRows {
@@ -223,14 +227,14 @@ impl Rows for NewRows {
         &self.numbering
     }
 
-    fn class_of(&mut self, row: &[u64]) -> Result<Class, NoRoom> {
+    fn class_of(&mut self, row: &[u64]) -> Result<SourceClass, NoRoom> {
         if let Some(&class) = self.known.get(row) {
             return Ok(class);
         }
         if self.known.len() >= MAX_CLASSES {
             return Err(NoRoom::Full);
         }
-        let number = Class::try_from(self.known.len()).map_err(|_| NoRoom::Full)?;
+        let number = SourceClass::try_from(self.known.len()).map_err(|_| NoRoom::Full)?;
         let class = class(number, row);
         self.words.extend_from_slice(row);
         self.known.insert(row.to_vec(), class);

@@ -272,7 +272,7 @@ impl Live {
         for (is_v4, keys) in [(true, Keys::V4), (false, Keys::V6)] {
             let held = (0..).zip(lists).flat_map(|(atom, list)| {
                 let of_family = list.iter().filter(move |net| net.addr().is_ipv4() == is_v4);
-                of_family.map(move |&prefix| Held {
+                of_family.map(move |&prefix| HeldPrefix {
                     prefix,
                     atom,
                     deadline: 0,
@@ -307,7 +307,7 @@ impl Live {
             bounds(prefix),
             &mut |_: &mut Vec<u64>, class| {
                 let row = rows.numbering().words();
-                let read = |class: Class| {
+                let read = |class: SourceClass| {
                     rows.words[portdemux_common::sources::number(class) as usize * row..][..row]
                         .to_vec()
                 };

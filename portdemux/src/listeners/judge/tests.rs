@@ -7,7 +7,7 @@ use crate::{
     dataplane::steering::Member,
     image,
     rules::file,
-    sockets::{Family, Queue, State},
+    sockets::{Family, Queue, SocketState},
 };
 
 const V4: &str = "192.0.2.2";
@@ -50,7 +50,7 @@ fn bound(addresses: &[&str]) -> Socket {
         port: 80,
         peer: "0.0.0.0:0".parse().unwrap(),
         device: None,
-        state: State::Listening,
+        state: SocketState::Listening,
         queue: Queue::default(),
         owner: 0,
         inode: 1,

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use crate::rules::{
-    document::{self, Kind, Section, Value},
+    document::{self, Section, Value, ValueKind},
     port::PortRange,
 };
 
 /// The `[[rule]]` tables of a text that has no mistakes, in their order.
-pub(super) struct Layout {
+pub(super) struct FileLayout {
     pub(super) blocks: Vec<Block>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Port {
     pub(super) span: Range<usize>,
 }
 
-impl Layout {
+impl FileLayout {
     /// Finds the rules of a text.
     pub(super) fn of(text: &str) -> Self {
         let mut blocks: Vec<Block> = Vec::new();
@@ -76,15 +76,17 @@ fn content_end(section: &Section<'_>) -> usize {
 /// The ports in the value of `port`.
 pub(super) fn ports(value: &Value<'_>) -> Vec<Port> {
     let values = match &value.kind {
-        Kind::List(values) => &values[..],
-        Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => std::slice::from_ref(value),
+        ValueKind::List(values) => &values[..],
+        ValueKind::Text(_) | ValueKind::Table(_) | ValueKind::Other(_) => {
+            std::slice::from_ref(value)
+        }
     };
     let port = |value: &Value<'_>| match &value.kind {
-        Kind::Text(text) => Some(Port {
+        ValueKind::Text(text) => Some(Port {
             range: text.parse().ok()?,
             span: value.offset..value.end,
         }),
-        Kind::List(_) | Kind::Table(_) | Kind::Other(_) => None,
+        ValueKind::List(_) | ValueKind::Table(_) | ValueKind::Other(_) => None,
     };
     values.iter().filter_map(port).collect()
 }

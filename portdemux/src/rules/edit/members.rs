@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{layout, list::item_extent, quoted};
 use crate::rules::{
-    document::{self, Entry, Kind, Section, Value},
+    document::{self, Pair, Section, Value, ValueKind},
     error::{Diagnostic, RulesError},
     source::{Becomes, MemberChange, Source, parse_prefix},
     until::Until,
@@ -104,8 +104,10 @@ fn edited<'t>(
 /// What stands in a set.
 fn items<'v, 't>(value: &'v Value<'t>) -> &'v [Value<'t>] {
     match &value.kind {
-        Kind::List(values) => values,
-        Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => std::slice::from_ref(value),
+        ValueKind::List(values) => values,
+        ValueKind::Text(_) | ValueKind::Table(_) | ValueKind::Other(_) => {
+            std::slice::from_ref(value)
+        }
     }
 }
 
@@ -115,7 +117,7 @@ pub(super) fn sets<'s, 't>(section: &'s Section<'t>) -> Vec<(&'s str, &'s Value<
         .header
         .as_ref()
         .map(|header| matches!(&header.path[..], [name] if name.text == "sets"));
-    let whole = |entries: &'s [Entry<'t>]| -> Vec<(&'s str, &'s Value<'t>)> {
+    let whole = |entries: &'s [Pair<'t>]| -> Vec<(&'s str, &'s Value<'t>)> {
         let entries = entries.iter().filter(|entry| entry.rest.is_empty());
         entries
             .map(|entry| (&*entry.key.text, &entry.value))
@@ -130,7 +132,7 @@ pub(super) fn sets<'s, 't>(section: &'s Section<'t>) -> Vec<(&'s str, &'s Value<
             .filter(|entry| entry.key.text == "sets")
             .flat_map(|entry| match (&entry.rest[..], &entry.value.kind) {
                 ([name], _) => vec![(&*name.text, &entry.value)],
-                ([], Kind::Table(entries)) => whole(entries),
+                ([], ValueKind::Table(entries)) => whole(entries),
                 _ => Vec::new(),
             })
             .collect(),
@@ -163,7 +165,7 @@ fn rewritten(text: &str, value: &Value<'_>, changes: &HashMap<IpNet, Becomes>, n
     new.sort_unstable();
     let new: Vec<String> = new.into_iter().map(written).collect();
     let old = &text[value.offset..value.end];
-    if old.contains('\n') && matches!(value.kind, Kind::List(_)) {
+    if old.contains('\n') && matches!(value.kind, ValueKind::List(_)) {
         let edited = in_lines(old, value.offset, &kept, &gone, &new);
         if holds(&edited, kept.len() + new.len()) {
             return edited;
@@ -213,7 +215,8 @@ fn holds(list: &str, count: usize) -> bool {
     let text = format!("set = {list}");
     let mut found = None;
     let errors = document::read(&text, &mut |section| {
-        if let Some(Kind::List(items)) = section.entries.first().map(|entry| &entry.value.kind) {
+        if let Some(ValueKind::List(items)) = section.entries.first().map(|entry| &entry.value.kind)
+        {
             found = Some(items.iter().filter_map(member).count());
         }
     });
@@ -223,19 +226,19 @@ fn holds(list: &str, count: usize) -> bool {
 /// What an item of a set says.
 fn member(item: &Value<'_>) -> Option<(IpNet, Option<Until>)> {
     match &item.kind {
-        Kind::Text(text) => Some((parse_prefix(text).ok()?, None)),
-        Kind::Table(entries) => {
+        ValueKind::Text(text) => Some((parse_prefix(text).ok()?, None)),
+        ValueKind::Table(entries) => {
             let find = |key: &str| {
                 let entry = entries.iter().find(|entry| entry.key.text == key)?;
                 match &entry.value.kind {
-                    Kind::Text(text) => Some(text),
-                    Kind::List(_) | Kind::Table(_) | Kind::Other(_) => None,
+                    ValueKind::Text(text) => Some(text),
+                    ValueKind::List(_) | ValueKind::Table(_) | ValueKind::Other(_) => None,
                 }
             };
             let until = find("until").and_then(|text| text.parse().ok());
             Some((parse_prefix(find("prefix")?).ok()?, until))
         }
-        Kind::List(_) | Kind::Other(_) => None,
+        ValueKind::List(_) | ValueKind::Other(_) => None,
     }
 }
 

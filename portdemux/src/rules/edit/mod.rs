@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
 };
 
-use self::layout::Layout;
+use self::layout::FileLayout;
 pub use self::{
     members::{members, set, without_ended},
     outline::outline,
@@ -197,9 +197,9 @@ pub fn remove<S: AsRef<str>>(
 }
 
 /// Reads a text and where its rules stand in it.
-fn read(file: &str, text: &str) -> Result<(Ruleset, Layout), RulesError> {
+fn read(file: &str, text: &str) -> Result<(Ruleset, FileLayout), RulesError> {
     let ruleset = file::parse(file, text)?;
-    let layout = Layout::of(text);
+    let layout = FileLayout::of(text);
     if layout.blocks.len() != ruleset.rules().len() {
         let mistake = Diagnostic::new("rules that are written as `rule = […]` cannot be edited")
             .help("write each as [[rule]], or edit the file and apply it");
@@ -213,7 +213,7 @@ fn select(
     command: &str,
     selector: &str,
     ruleset: &Ruleset,
-    layout: &Layout,
+    layout: &FileLayout,
 ) -> Result<(usize, Vec<usize>), Diagnostic> {
     let ports = selector.parse::<PortRange>();
     if let Ok(ports) = ports {

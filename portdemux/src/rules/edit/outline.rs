@@ -1,7 +1,7 @@
 //! A text without who is in its sets.
 
 use super::members::sets;
-use crate::rules::document::{self, Kind};
+use crate::rules::document::{self, ValueKind};
 
 /// The text of a rules file with every list of members empty; what stands behind them stays in its line.
 #[must_use]
@@ -9,7 +9,7 @@ pub fn outline(text: &str) -> String {
     let mut lists: Vec<(usize, usize)> = Vec::new();
     document::read(text, &mut |section| {
         let values = sets(section).into_iter().map(|(_, value)| value);
-        let values = values.filter(|value| matches!(value.kind, Kind::List(_)));
+        let values = values.filter(|value| matches!(value.kind, ValueKind::List(_)));
         lists.extend(values.map(|value| (value.offset, value.end)));
     });
     let mut outline = String::new();

@@ -2,7 +2,7 @@
 
 use super::Schema;
 use crate::rules::{
-    document::{Kind, Scalar, Value},
+    document::{Scalar, Value, ValueKind},
     duration::{duration_text, parse_duration},
     flows::{TIMEOUT_KEYS, TIMEOUTS, check_size},
 };
@@ -54,7 +54,7 @@ impl<'t> Schema<'t> {
     }
 
     fn timeout(&mut self, key: &str, value: &Value<'t>) {
-        if let Kind::Other(Scalar::Integer(Some(number))) = value.kind {
+        if let ValueKind::Other(Scalar::Integer(Some(number))) = value.kind {
             let message = format!("`{key}` is a number, not a duration");
             let help = format!("write \"{number}s\" for seconds, in quotes");
             return self.error(value.offset, message, help);

@@ -64,7 +64,7 @@ use self::{
 use super::{
     attach::Attach,
     defaults::Defaults,
-    document::{self, Entry, Kind, Section},
+    document::{self, Pair, Section, ValueKind},
     error::{Diagnostic, RulesError},
     flows::Flows,
     nearest::nearest,
@@ -260,13 +260,13 @@ impl<'t> Schema<'t> {
     }
 
     /// Reads an entry that stands before the first header.
-    fn top_level(&mut self, entry: &Entry<'t>) {
-        let Entry { key, rest, value } = entry;
+    fn top_level(&mut self, entry: &Pair<'t>) {
+        let Pair { key, rest, value } = entry;
         if let Some((which, _)) = Which::of(&[&*key.text]) {
             return self.single_entry(which, entry);
         }
         match (&*key.text, &rest[..], &value.kind) {
-            ("sets", [], Kind::Table(entries)) => self.sets(key.offset, entries),
+            ("sets", [], ValueKind::Table(entries)) => self.sets(key.offset, entries),
             ("sets", [name], _) => {
                 if let Some(first) = self.sets_line {
                     let help = format!("write it where line {first} begins `sets`");
@@ -278,13 +278,13 @@ impl<'t> Schema<'t> {
                 self.lacks_sets = true;
                 self.error(key.offset, "`sets` is a table of sets", "write [sets]");
             }
-            ("rule", [], Kind::List(values)) => {
+            ("rule", [], ValueKind::List(values)) => {
                 if self.list_line.is_some() {
                     self.error(key.offset, "`rule` is given twice", "join the lists");
                 }
                 self.list_line = Some(self.lines.line(key.offset));
                 for value in values {
-                    if let Kind::Table(entries) = &value.kind {
+                    if let ValueKind::Table(entries) = &value.kind {
                         self.rule(value.offset, entries);
                     } else {
                         let message = format!("a rule is a table, not {}", value.kind.name());

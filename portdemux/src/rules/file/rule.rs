@@ -5,7 +5,7 @@ use std::slice;
 use super::Schema;
 use crate::rules::{
     destination::{Destination, DestinationError},
-    document::{Entry, Kind, Value},
+    document::{Pair, Value, ValueKind},
     nearest::nearest,
     port::PortError,
     rule::{Rule, check_name, parse_address},
@@ -35,7 +35,7 @@ pub(super) const RULE_KEYS: [&str; 17] = [
 
 impl<'t> Schema<'t> {
     /// Reads the entries of one, which begins at `offset`.
-    pub(super) fn rule(&mut self, offset: usize, entries: &[Entry<'t>]) {
+    pub(super) fn rule(&mut self, offset: usize, entries: &[Pair<'t>]) {
         let before = self.diagnostics.len();
         let line = self.lines.line(offset);
         let mut rule = Rule {
@@ -44,7 +44,7 @@ impl<'t> Schema<'t> {
         };
         let mut given: [Option<usize>; RULE_KEYS.len()] = [None; RULE_KEYS.len()];
         let mut means_port = false;
-        for Entry { key, rest, value } in entries {
+        for Pair { key, rest, value } in entries {
             let Some(index) = RULE_KEYS.iter().position(|&name| name == key.text) else {
                 self.unknown_key(key.offset, &key.text, "a rule", &RULE_KEYS);
                 means_port |= nearest(&key.text, &RULE_KEYS) == Some("port");
@@ -81,7 +81,7 @@ impl<'t> Schema<'t> {
     }
 
     fn name(&mut self, value: &Value<'t>, rule: &mut Rule) {
-        let Kind::Text(name) = &value.kind else {
+        let ValueKind::Text(name) = &value.kind else {
             let message = format!("`name` is {}, not text", value.kind.name());
             return self.error(value.offset, message, "put it into quotes");
         };
@@ -150,8 +150,10 @@ impl<'t> Schema<'t> {
         read: &mut dyn FnMut(&mut Self, &str, usize),
     ) {
         let values = match &value.kind {
-            Kind::List(values) => &values[..],
-            Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => slice::from_ref(value),
+            ValueKind::List(values) => &values[..],
+            ValueKind::Text(_) | ValueKind::Table(_) | ValueKind::Other(_) => {
+                slice::from_ref(value)
+            }
         };
         if values.is_empty() {
             let help = match key {
@@ -164,10 +166,10 @@ impl<'t> Schema<'t> {
             self.error(value.offset, format!("`{key}` is an empty list"), help);
         }
         for value in values {
-            let Kind::Text(text) = &value.kind else {
+            let ValueKind::Text(text) = &value.kind else {
                 let message = format!("`{key}` takes text, not {}", value.kind.name());
                 let help = match (key, &value.kind) {
-                    ("port", Kind::Other(_)) => {
+                    ("port", ValueKind::Other(_)) => {
                         let raw = self.lines.slice(value.offset, value.end);
                         format!("{}, in quotes", PortError::NoProtocol(raw.into()).help())
                     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::Schema;
 use crate::rules::{
-    document::{Entry, Key, Kind, Value},
+    document::{Key, Pair, Value, ValueKind},
     source::{Set, check_set_name, parse_prefix},
     until::{Until, UntilError},
 };
@@ -18,7 +18,7 @@ const MEMBER_HELP: &str = "as in { prefix = \"192.0.2.7\", until = \"2030-01-31T
 
 impl<'t> Schema<'t> {
     /// Reads `[sets]`, which begins at `offset`.
-    pub(super) fn sets(&mut self, offset: usize, entries: &[Entry<'t>]) {
+    pub(super) fn sets(&mut self, offset: usize, entries: &[Pair<'t>]) {
         let line = self.lines.line(offset);
         match self.sets_line.replace(line) {
             Some(first) => {
@@ -34,7 +34,7 @@ impl<'t> Schema<'t> {
             }
             None => {}
         }
-        for Entry { key, rest, value } in entries {
+        for Pair { key, rest, value } in entries {
             if let Some(part) = rest.first() {
                 let message = "the name of a set holds a dot";
                 self.error(part.offset, message, "put the name into quotes");
@@ -58,8 +58,10 @@ impl<'t> Schema<'t> {
         }
         self.set_lines.insert(key.text.clone().into_owned(), line);
         let values = match &value.kind {
-            Kind::List(values) => &values[..],
-            Kind::Text(_) | Kind::Table(_) | Kind::Other(_) => slice::from_ref(value),
+            ValueKind::List(values) => &values[..],
+            ValueKind::Text(_) | ValueKind::Table(_) | ValueKind::Other(_) => {
+                slice::from_ref(value)
+            }
         };
         let mut set = Set {
             name: key.text.clone().into_owned(),
@@ -70,9 +72,9 @@ impl<'t> Schema<'t> {
         let mut offsets = Vec::with_capacity(values.len());
         for value in values {
             match &value.kind {
-                Kind::Text(text) => set.prefixes.extend(self.prefix(value.offset, text)),
-                Kind::Table(entries) => self.member(value.offset, entries, &mut set),
-                Kind::List(_) | Kind::Other(_) => {
+                ValueKind::Text(text) => set.prefixes.extend(self.prefix(value.offset, text)),
+                ValueKind::Table(entries) => self.member(value.offset, entries, &mut set),
+                ValueKind::List(_) | ValueKind::Other(_) => {
                     let message = format!("a set takes text, not {}", value.kind.name());
                     let help = "as in office = [\"192.0.2.0/24\", \"2001:db8:1::/48\"]";
                     self.error(value.offset, message, help);
@@ -97,15 +99,15 @@ impl<'t> Schema<'t> {
     }
 
     /// Reads a member that is not in the set for good.
-    fn member(&mut self, offset: usize, entries: &[Entry<'t>], set: &mut Set) {
+    fn member(&mut self, offset: usize, entries: &[Pair<'t>], set: &mut Set) {
         let (mut prefix, mut until) = (None, None);
-        for Entry { key, rest, value } in entries {
+        for Pair { key, rest, value } in entries {
             let known = ["prefix", "until"];
             if !known.contains(&&*key.text) || !rest.is_empty() {
                 self.unknown_key(key.offset, &key.text, "a member of a set", &known);
                 return;
             }
-            let Kind::Text(text) = &value.kind else {
+            let ValueKind::Text(text) = &value.kind else {
                 let message = format!("`{}` takes text, not {}", key.text, value.kind.name());
                 return self.error(value.offset, message, MEMBER_HELP);
             };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Schema, attach::ATTACH_KEYS, defaults::DEFAULT_KEYS, flows::FLOW_KEYS};
-use crate::rules::document::{Entry, Header, Key, Kind, Section, Value};
+use crate::rules::document::{Header, Key, Pair, Section, Value, ValueKind};
 
 /// One of these tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,11 +92,11 @@ impl<'t> Schema<'t> {
     }
 
     /// Reads an entry before the first header that is about one of them.
-    pub(super) fn single_entry(&mut self, which: Which, entry: &Entry<'t>) {
-        let Entry { key, rest, value } = entry;
+    pub(super) fn single_entry(&mut self, which: Which, entry: &Pair<'t>) {
+        let Pair { key, rest, value } = entry;
         let name = which.name();
         match (&rest[..], &value.kind) {
-            ([], Kind::Table(entries)) => {
+            ([], ValueKind::Table(entries)) => {
                 self.whole(which, key.offset);
                 self.entries(which, entries);
             }
@@ -135,8 +135,8 @@ impl<'t> Schema<'t> {
         }
     }
 
-    fn entries(&mut self, which: Which, entries: &[Entry<'t>]) {
-        for Entry { key, rest, value } in entries {
+    fn entries(&mut self, which: Which, entries: &[Pair<'t>]) {
+        for Pair { key, rest, value } in entries {
             match rest.first() {
                 None => self.setting(which, key, value),
                 Some(part) => {

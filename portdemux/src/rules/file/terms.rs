@@ -4,7 +4,7 @@
 use super::Schema;
 use crate::rules::{
     destination::{Mac, check_queue},
-    document::{Kind, Scalar, Value},
+    document::{Scalar, Value, ValueKind},
     rate::{Rate, check_burst},
     rule::Rule,
     word::{Word, choice, instead_of},
@@ -89,7 +89,7 @@ impl<'t> Schema<'t> {
 
     /// Reads a text.
     pub(super) fn text(&mut self, key: &str, value: &Value<'t>, help: &str) -> Option<String> {
-        if let Kind::Text(text) = &value.kind {
+        if let ValueKind::Text(text) = &value.kind {
             return Some(text.clone().into_owned());
         }
         let message = format!("`{key}` is {}, not text", value.kind.name());
@@ -100,12 +100,15 @@ impl<'t> Schema<'t> {
     /// Reads a whole number.
     pub(super) fn number(&mut self, key: &str, value: &Value<'t>, help: &str) -> Option<u64> {
         let message = match &value.kind {
-            Kind::Other(Scalar::Integer(Some(number))) => return Some(*number),
-            Kind::Other(Scalar::Integer(None) | Scalar::Float) => {
+            ValueKind::Other(Scalar::Integer(Some(number))) => return Some(*number),
+            ValueKind::Other(Scalar::Integer(None) | Scalar::Float) => {
                 let raw = self.lines.slice(value.offset, value.end);
                 format!("`{key}` cannot be {raw}")
             }
-            kind @ (Kind::Text(_) | Kind::List(_) | Kind::Table(_) | Kind::Other(_)) => {
+            kind @ (ValueKind::Text(_)
+            | ValueKind::List(_)
+            | ValueKind::Table(_)
+            | ValueKind::Other(_)) => {
                 format!("`{key}` is {}, not a number", kind.name())
             }
         };
@@ -115,7 +118,7 @@ impl<'t> Schema<'t> {
 
     /// Reads `true` or `false`.
     pub(super) fn truth(&mut self, key: &str, value: &Value<'t>) -> Option<bool> {
-        if let Kind::Other(Scalar::Boolean(is_true)) = value.kind {
+        if let ValueKind::Other(Scalar::Boolean(is_true)) = value.kind {
             return Some(is_true);
         }
         let message = format!("`{key}` is {}, not true or false", value.kind.name());

@@ -10,7 +10,7 @@ use crate::rules::{port::PortRange, rule::Rule, source::Source};
 /// A plan as it is serialized.
 #[derive(Serialize)]
 #[serde(rename = "Plan")]
-struct Written<'p> {
+struct PlanReport<'p> {
     added: Vec<RuleSummary<'p>>,
     changed: Vec<RuleChange<'p>>,
     removed: Vec<RuleSummary<'p>>,
@@ -65,7 +65,7 @@ impl<'p> RuleSummary<'p> {
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (old, new) = (self.old.rules(), self.new.rules());
-        Written {
+        PlanReport {
             added: self
                 .added
                 .iter()

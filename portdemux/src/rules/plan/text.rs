@@ -12,11 +12,11 @@ use crate::{
 const SHOWN: [usize; 4] = [6, 3, 2, 1];
 
 /// A line: its sign, the rule's name, its ports and the rest.
-type Line = [String; 4];
+type PlanRow = [String; 4];
 
 impl Plan {
     /// The line at an index, with this many items of each list.
-    fn line(&self, index: usize, shown: usize) -> Option<Line> {
+    fn line(&self, index: usize, shown: usize) -> Option<PlanRow> {
         if let Some(setting) = self.settings.get(index) {
             return Some(setting.line());
         }
@@ -44,7 +44,7 @@ impl Plan {
 }
 
 impl SettingChange {
-    fn line(&self) -> Line {
+    fn line(&self) -> PlanRow {
         let Self {
             table,
             key,
@@ -57,7 +57,7 @@ impl SettingChange {
 }
 
 impl SetChange {
-    fn line(&self) -> Line {
+    fn line(&self) -> PlanRow {
         let count = |count: usize| match count {
             1 => "1 prefix".into(),
             count => format!("{count} prefixes"),
@@ -212,7 +212,7 @@ impl<'p> Shortened<'p> {
 }
 
 /// A line whose name and ports take at least so many columns.
-fn laid_out([sign, name, ports, rest]: &Line, [name_width, ports_width]: [usize; 2]) -> String {
+fn laid_out([sign, name, ports, rest]: &PlanRow, [name_width, ports_width]: [usize; 2]) -> String {
     let name = padded(name, name_width);
     let mut text = if rest.is_empty() {
         format!("{sign} {name}  {ports}")
@@ -245,7 +245,7 @@ impl fmt::Display for Shortened<'_> {
             .iter()
             .filter_map(|&index| self.plan.line(index, SHOWN[0]))
             .collect();
-        let widest = |column: usize, has_width: fn(&Line) -> bool| {
+        let widest = |column: usize, has_width: fn(&PlanRow) -> bool| {
             let lines = lines.iter().filter(|line| has_width(line));
             let widths = lines.map(|line| width(&line[column]));
             widths.max().unwrap_or_default()

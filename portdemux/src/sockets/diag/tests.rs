@@ -26,7 +26,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// An answer about a socket of IPv4 or IPv6, with attributes behind it.
-fn answer_about(family: u8, state: State, address: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
+fn answer_about(family: u8, state: SocketState, address: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
     let mut padded = [0; 16];
     padded[..address.len()].copy_from_slice(address);
     let answer = Answer {
@@ -86,7 +86,7 @@ fn an_sctp_endpoint_has_all_its_addresses() {
         attribute(MEMORY, &[0; 36]),
         attribute(LOCALS, &locals),
     ];
-    let body = answer_about(IPV6, State::Listening, &[0; 16], &attributes);
+    let body = answer_about(IPV6, SocketState::Listening, &[0; 16], &attributes);
     let messages = [message(BY_FAMILY, &body), message(DONE, &[0; 4])].concat();
     let (sockets, ended) = sockets(&messages, Transport::Sctp);
     assert_eq!(ended, Some(Ended::Complete));
@@ -101,7 +101,7 @@ fn an_sctp_endpoint_has_all_its_addresses() {
             port: 3868,
             peer: "[::]:0".parse().unwrap(),
             device: None,
-            state: State::Listening,
+            state: SocketState::Listening,
             queue: Queue {
                 waiting: 3,
                 room: Some(128),
@@ -117,12 +117,12 @@ fn an_sctp_endpoint_has_all_its_addresses() {
 #[test]
 fn an_sctp_endpoint_of_every_address_is_for_both_versions() {
     let attributes = [attribute(ONLY_V6, &[0]), attribute(LOCALS, &local("::"))];
-    let body = answer_about(IPV6, State::Listening, &[0; 16], &attributes);
+    let body = answer_about(IPV6, SocketState::Listening, &[0; 16], &attributes);
     let (found, ended) = sockets(&message(BY_FAMILY, &body), Transport::Sctp);
     assert_eq!(ended, None);
     assert!(found[0].is_wildcard() && found[0].is_dual);
     let only = [attribute(ONLY_V6, &[1]), attribute(LOCALS, &local("::"))];
-    let body = answer_about(IPV6, State::Listening, &[0; 16], &only);
+    let body = answer_about(IPV6, SocketState::Listening, &[0; 16], &only);
     let (found, _) = sockets(&message(BY_FAMILY, &body), Transport::Sctp);
     assert!(found[0].is_wildcard() && !found[0].is_dual);
 }
@@ -131,7 +131,7 @@ fn an_sctp_endpoint_of_every_address_is_for_both_versions() {
 fn memory_is_told_of_sockets_that_do_not_listen() {
     let words: Vec<u8> = (100_u32..109).flat_map(u32::to_ne_bytes).collect();
     let attributes = [attribute(MEMORY, &words)];
-    let body = answer_about(IPV4, State::Bound, &[192, 0, 2, 1], &attributes);
+    let body = answer_about(IPV4, SocketState::Bound, &[192, 0, 2, 1], &attributes);
     let (found, _) = sockets(&message(BY_FAMILY, &body), Transport::Udp);
     let queue = Queue {
         waiting: 3,
@@ -158,7 +158,7 @@ fn a_protocol_that_is_not_there_is_no_error() {
 #[test]
 fn an_answer_that_ends_early_is_an_error_and_never_a_panic() {
     let attributes = [attribute(ONLY_V6, &[0]), attribute(LOCALS, &local("::"))];
-    let body = answer_about(IPV6, State::Listening, &[0; 16], &attributes);
+    let body = answer_about(IPV6, SocketState::Listening, &[0; 16], &attributes);
     let whole = message(BY_FAMILY, &body);
     for length in 1..whole.len() {
         assert!(read(&whole[..length], Transport::Sctp, &mut Vec::new()).is_err());

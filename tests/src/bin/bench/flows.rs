@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use portdemux::{
-    dataplane::tracking::{self, Wanted},
+    dataplane::tracking::{self, WantedFlows},
     sockets,
 };
 use portdemux_common::conntrack::{Status, Tuple};
@@ -62,7 +62,7 @@ pub(crate) fn measure(rounds: usize, repeat: u32) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for flows in [1, 100_000, 1_000_000] {
         let bench = Bench::new()?;
-        let wanted = Wanted {
+        let wanted = WantedFlows {
             flows: MOST,
             half_open: 1 << 16,
             timeouts: Rules::timeouts()?,

@@ -1,30 +1,20 @@
 //! The files and folders of a folder import downward only: no two of them reach one another.
 
-mod code;
 mod known;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    path::Path,
+    fmt,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use self::known::KNOWN;
-use crate::{repository, say};
-
-/// The packages whose modules are checked.
-const PACKAGES: [&str; 5] = [
-    "portdemux",
-    "portdemux-common",
-    "portdemux-ebpf",
-    "tests",
-    "xtask",
-];
-
-/// The text of each module by its path; that of the crate's root is empty.
-type Modules = BTreeMap<Vec<String>, String>;
+use super::{
+    code,
+    modules::{Modules, PACKAGES, of_package},
+};
+use crate::say;
 
 /// Modules of one folder that reach one another by what they import.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,14 +34,8 @@ impl fmt::Display for Circle {
 pub(super) fn check() -> Result<()> {
     let mut found = Vec::new();
     for package in PACKAGES {
-        let root = format!("{package}/src");
-        let directory = repository::root().join(&root);
-        let roots = ["lib.rs", "main.rs"].map(|name| directory.join(name));
-        let file = roots.iter().find(|file| file.exists());
-        let file = file.with_context(|| format!("{root} has no root"))?;
-        let mut modules = Modules::new();
-        read(file, &directory, Vec::new(), &mut modules)?;
-        found.extend(circles(&root, &modules));
+        let modules = of_package(package)?;
+        found.extend(circles(&format!("{package}/src"), &modules));
     }
     let known: Vec<Circle> = KNOWN
         .iter()
@@ -74,25 +58,6 @@ pub(super) fn check() -> Result<()> {
         say::line(mistake);
     }
     bail!("{} circles of modules", mistakes.len());
-}
-
-/// Reads a module and those in it; `directory` is where their files are. What is only compiled for tests is none.
-fn read(file: &Path, directory: &Path, module: Vec<String>, modules: &mut Modules) -> Result<()> {
-    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let code = code::of(&text);
-    for name in code::modules(&code) {
-        let below = directory.join(name);
-        let beside = below.with_extension("rs");
-        let file = if beside.exists() {
-            beside
-        } else {
-            below.join("mod.rs")
-        };
-        let own = [&module[..], &[name.to_owned()]].concat();
-        read(&file, &below, own, modules)?;
-    }
-    modules.insert(module, code);
-    Ok(())
 }
 
 /// The circles among the modules of a crate, folder by folder.

@@ -83,6 +83,27 @@ pub(super) fn modules(code: &str) -> impl Iterator<Item = &str> {
     modules.into_iter()
 }
 
+/// The types and traits that a file defines; what an `impl` or a trait has in it is none.
+pub(super) fn types(code: &str) -> impl Iterator<Item = &str> {
+    let items = ["struct ", "enum ", "union ", "trait ", "type "];
+    let mut depth = 0_usize;
+    let mut types = Vec::new();
+    for (at, c) in code.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        let begins_word = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        if depth == 0 && begins_word {
+            let rest = &code[at..];
+            let name = items.iter().find_map(|item| rest.strip_prefix(item));
+            types.extend(name.map(word).filter(|name| !name.is_empty()));
+        }
+    }
+    types.into_iter()
+}
+
 /// Every path that begins with `crate`, `self` or `super`, those of `use` in braces each by itself.
 pub(super) fn paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
