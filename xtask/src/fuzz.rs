@@ -12,8 +12,7 @@ use crate::{
     repository, say, setup,
 };
 
-/// What makes the compiler watch which ways a run takes, as libFuzzer asks it (`cargo fuzz` does the same). The build
-/// script of portdemux knows by `fuzzing` that no BPF program is loaded.
+/// What makes the compiler watch which ways a run takes, as libFuzzer asks it (`cargo fuzz` does the same).
 const WATCHED: [&str; 8] = [
     "--cfg",
     "fuzzing",

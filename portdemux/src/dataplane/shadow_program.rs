@@ -42,7 +42,7 @@ use super::{
     mapped::Mapped,
     maps::{
         ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, GENERATION, LIMITS, MACS, Maps, OWN_COUNTERS,
-        RULESETS, SOCKETS, STEERING, XSKS, half, possible_cpus, write_head,
+        RULESETS, SOCKETS, STEERING, XSKS, half, possible_cpus, prepared, write_head,
     },
     objects,
     tables::{self, TABLES},
@@ -157,7 +157,7 @@ impl ShadowProgram {
         let cpus = possible_cpus()?;
         let room = TABLE_WORDS.max(image::index(&ruleset.header).words as usize);
         let words = ruleset.sources.len().next_multiple_of(LINE) + 2 * room;
-        let mut object = loader
+        loader
             .map_max_entries(COUNTERS, u32::try_from(BLOCKS)?)
             .map_max_entries(FLOW_COUNTERS, u32::try_from(FLOW_BLOCKS)?)
             .override_global("FINDS_SOCKETS", &finds_sockets, true)
@@ -165,9 +165,8 @@ impl ShadowProgram {
             .map_max_entries(OWN_COUNTERS, u32::try_from(cpus)?)
             .map_max_entries(CPUS, u32::try_from(cpus)?)
             .map_max_entries(TABLES, u32::try_from(words / LINE)?)
-            .override_global(aya_log::LEVEL, &level, true)
-            .load(objects::SHADOW)
-            .context("prepare the program")?;
+            .override_global(aya_log::LEVEL, &level, true);
+        let mut object = prepared(&mut loader, objects::SHADOW, "the shadow program")?;
         let shared = map(&object, COUNTERS, BLOCKS * BYTES)?;
         let blocks = Blocks::new(
             shared,

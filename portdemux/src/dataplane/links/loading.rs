@@ -67,7 +67,7 @@ pub fn load(instance: &Maps, slot: usize, shape: Option<Shape>) -> Result<Ebpf> 
     } else {
         objects::DISPATCHER
     };
-    maps::prepared(loader.load(object), "the program")
+    maps::prepared(&mut loader, object, "the program")
 }
 
 /// Loads the programs for the interface at `slot` into the kernel, both at once where flows are tracked: that is most

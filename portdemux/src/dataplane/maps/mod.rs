@@ -11,9 +11,9 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    Ebpf, EbpfError,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{MapData, MapError, MapInfo},
 };
 use bytemuck::Zeroable as _;
@@ -334,9 +334,14 @@ pub(super) fn not_created(error: io::Error, asked_for: String) -> anyhow::Error 
 ///
 /// # Errors
 ///
-/// One of its maps cannot be had, or it is none.
-pub(super) fn prepared(object: Result<Ebpf, EbpfError>, what: &str) -> Result<Ebpf> {
-    object
+/// One of its maps cannot be had, or this build has no objects.
+pub(super) fn prepared(loader: &mut EbpfLoader<'_>, object: &[u8], what: &str) -> Result<Ebpf> {
+    ensure!(
+        cfg!(feature = "programs"),
+        "{what} is not part of this build, which was made without the feature `programs`"
+    );
+    loader
+        .load(object)
         .map_err(|error| {
             if let EbpfError::MapError(MapError::CreateError { name, io_error }) = error {
                 let asked_for = format!("create the map {name}, which {what} works with");

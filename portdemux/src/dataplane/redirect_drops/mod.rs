@@ -346,16 +346,18 @@ fn load(pins: &Path) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = possible_cpus()?;
-    let object = loader
-        .map_max_entries(REDIRECT_DROPS, u32::try_from(rows(cpus))?)
-        .map_max_entries(CPUS, u32::try_from(cpus)?)
-        .override_global("DEVICES_ID", &id(DEVICES)?, true)
-        .override_global("CPUS_ID", &id(CPUS)?, true)
-        .override_global("DEVICE_INDEX", &offsets.index, true)
-        .override_global("DEVICE_NETNS", &offsets.namespace, true)
-        .override_global("NETNS_INODE", &offsets.inode, true)
-        .load(objects::REDIRECT_DROPS);
-    maps::prepared(object, "the program that counts losses")
+    maps::prepared(
+        loader
+            .map_max_entries(REDIRECT_DROPS, u32::try_from(rows(cpus))?)
+            .map_max_entries(CPUS, u32::try_from(cpus)?)
+            .override_global("DEVICES_ID", &id(DEVICES)?, true)
+            .override_global("CPUS_ID", &id(CPUS)?, true)
+            .override_global("DEVICE_INDEX", &offsets.index, true)
+            .override_global("DEVICE_NETNS", &offsets.namespace, true)
+            .override_global("NETNS_INODE", &offsets.inode, true),
+        objects::REDIRECT_DROPS,
+        "the program that counts losses",
+    )
 }
 
 fn pin(paths: &InstancePaths, program: &str) -> PathBuf {

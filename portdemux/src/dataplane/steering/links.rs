@@ -285,11 +285,15 @@ pub fn load(maps: &Maps) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = u32::try_from(possible_cpus()?)?;
-    let object = loader
-        .map_max_entries(CPUS, cpus)
-        .override_global("KNOWS_INTERFACE", &u32::from(knows_interface()), true)
-        .load(objects::SOCKETS);
-    maps::prepared(object, "the program for lookups")
+    maps::prepared(
+        loader.map_max_entries(CPUS, cpus).override_global(
+            "KNOWS_INTERFACE",
+            &u32::from(knows_interface()),
+            true,
+        ),
+        objects::SOCKETS,
+        "the program for lookups",
+    )
 }
 
 /// Whether the kernel takes the programs for an instance's sockets.
