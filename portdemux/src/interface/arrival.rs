@@ -1,20 +1,17 @@
 //! By which interfaces the packets of a connection arrive.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use anyhow::{Context as _, Result};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use anyhow::Result;
 use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
     address::AddressAttribute,
     link::{LinkAttribute, LinkFlags, LinkMessage},
     route::{RouteAttribute, RouteMessage, RouteType},
 };
-use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::{block_on, kind};
+use super::{addresses, answers, kind, links};
+use crate::netlink::Asked;
 
 /// What the kernel says about the way of a connection's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,81 +47,72 @@ pub(super) struct LinkLayer {
 ///
 /// The kernel does not answer.
 pub fn arrival(local: IpAddr, peer: IpAddr, scope: Option<&str>) -> Result<Arrival> {
-    block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
-        let layers: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-        let layers: Vec<LinkLayer> = layers.iter().map(layer).collect();
-        let owners = owners(&handle, local).await?;
-        let towards = route(&handle, local, peer).await;
-        connection.abort();
-
-        let scoped = scope.and_then(|scope| {
-            let mut layers = layers.iter();
-            layers.find(|layer| layer.name == scope || layer.index.to_string() == scope)
-        });
-        let found = match (scoped, towards) {
-            (Some(scoped), _) => BTreeSet::from([scoped.index]),
-            _ if owners.is_empty() => return Ok(Arrival::Elsewhere),
-            // The peer is this host itself.
-            (None, Some((index, true))) => BTreeSet::from([index]),
-            (None, towards) => {
-                let is_inward = |index: &u32| {
-                    let mut layers = layers.iter();
-                    layers.any(|layer| layer.index == *index && layer.is_inward)
-                };
-                if owners.iter().all(is_inward) && !local.is_loopback() {
-                    return Ok(Arrival::Anyhow);
-                }
-                let towards = towards.map(|(index, _)| index);
-                owners.into_iter().chain(towards).collect()
+    let both = || Ok((links()?, owners(local)?));
+    let (layers, owners): (Vec<LinkMessage>, BTreeSet<u32>) =
+        both().map_err(|error: anyhow::Error| {
+            error.context("ask which interface the session comes in by")
+        })?;
+    let layers: Vec<LinkLayer> = layers.iter().map(layer).collect();
+    let scoped = scope.and_then(|scope| {
+        let mut layers = layers.iter();
+        layers.find(|layer| layer.name == scope || layer.index.to_string() == scope)
+    });
+    let found = match (scoped, route(local, peer)) {
+        (Some(scoped), _) => BTreeSet::from([scoped.index]),
+        _ if owners.is_empty() => return Ok(Arrival::Elsewhere),
+        // The peer is this host itself.
+        (None, Some((index, true))) => BTreeSet::from([index]),
+        (None, towards) => {
+            let is_inward = |index: &u32| {
+                let mut layers = layers.iter();
+                layers.any(|layer| layer.index == *index && layer.is_inward)
+            };
+            if owners.iter().all(is_inward) && !local.is_loopback() {
+                return Ok(Arrival::Anyhow);
             }
-        };
-        Ok(Arrival::By(with_those_below(&layers, found)))
-    })
-    .context("ask which interface the session comes in by")
+            let towards = towards.map(|(index, _)| index);
+            owners.into_iter().chain(towards).collect()
+        }
+    };
+    Ok(Arrival::By(with_those_below(&layers, found)))
 }
 
 /// The interfaces that have an address.
-async fn owners(handle: &Handle, address: IpAddr) -> Result<BTreeSet<u32>> {
-    let mut owners = BTreeSet::new();
-    let mut messages = handle.address().get().execute();
-    while let Some(message) = messages.try_next().await? {
-        let has = message.attributes.iter().any(|attribute| {
+fn owners(address: IpAddr) -> Result<BTreeSet<u32>> {
+    let messages = addresses()?.into_iter();
+    let owning = messages.filter(|message| {
+        message.attributes.iter().any(|attribute| {
             // Of a point-to-point link, the address is the other end's and this one's is local.
             matches!(attribute, AddressAttribute::Local(own) | AddressAttribute::Address(own)
                 if *own == address)
-        });
-        if has {
-            owners.insert(message.header.index);
-        }
-    }
-    Ok(owners)
+        })
+    });
+    Ok(owning.map(|message| message.header.index).collect())
 }
 
 /// The interface by which packets leave for the peer, and whether the peer is this host.
-async fn route(handle: &Handle, local: IpAddr, peer: IpAddr) -> Option<(u32, bool)> {
-    let question: RouteMessage = match (local, peer) {
-        (IpAddr::V4(local), IpAddr::V4(peer)) => {
-            let question = RouteMessageBuilder::<Ipv4Addr>::new();
-            let mut question = question.destination_prefix(peer, 32).build();
-            question.header.source_prefix_length = 32;
-            let source = RouteAttribute::Source(IpAddr::V4(local).into());
-            question.attributes.push(source);
-            question
-        }
-        (IpAddr::V6(local), IpAddr::V6(peer)) => {
-            let question = RouteMessageBuilder::<Ipv6Addr>::new();
-            let mut question = question.destination_prefix(peer, 128).build();
-            question.header.source_prefix_length = 128;
-            let source = RouteAttribute::Source(IpAddr::V6(local).into());
-            question.attributes.push(source);
-            question
-        }
+fn route(local: IpAddr, peer: IpAddr) -> Option<(u32, bool)> {
+    let mut question = RouteMessage::default();
+    let (family, length) = match (local, peer) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => (AddressFamily::Inet, 32),
+        (IpAddr::V6(_), IpAddr::V6(_)) => (AddressFamily::Inet6, 128),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
     };
-    let answers = handle.route().get(question).execute();
-    let answer = std::pin::pin!(answers).next().await?.ok()?;
+    question.header.address_family = family;
+    question.header.source_prefix_length = length;
+    question.header.destination_prefix_length = length;
+    question.attributes = vec![
+        RouteAttribute::Source(local.into()),
+        RouteAttribute::Destination(peer.into()),
+    ];
+    let question = RouteNetlinkMessage::GetRoute(question);
+    let routes = answers(Asked::One, question, |answer| {
+        if let RouteNetlinkMessage::NewRoute(route) = answer {
+            return Some(route);
+        }
+        None
+    });
+    let answer = routes.ok()?.into_iter().next()?;
     let interface = answer.attributes.iter().find_map(|attribute| {
         if let RouteAttribute::Oif(index) = attribute {
             Some(*index)

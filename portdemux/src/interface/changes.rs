@@ -1,15 +1,14 @@
 //! Hearing of interfaces that come, go or change.
 
-use std::{os::fd::OwnedFd, thread, time::Duration};
+use std::{io, thread, time::Duration};
 
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
-        socket_with,
-    },
 };
+
+use crate::netlink::is;
 
 /// The kernel's group of messages about interfaces (Linux `include/uapi/linux/rtnetlink.h`,
 /// `RTMGRP_LINK`).
@@ -23,22 +22,17 @@ const BURST: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Changes {
     /// Nothing where the kernel refuses.
-    socket: Option<OwnedFd>,
+    socket: Option<Socket>,
 }
 
 impl Changes {
     /// Begins to listen. Where the kernel refuses that, nothing is ever heard.
     #[must_use]
     pub fn listen() -> Self {
-        let subscribed = || -> rustix::io::Result<OwnedFd> {
-            let socket = socket_with(
-                AddressFamily::NETLINK,
-                SocketType::RAW,
-                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-                // The protocol of number 0 is that of interfaces and routes (NETLINK_ROUTE).
-                None,
-            )?;
-            bind(&socket, &SocketAddrNetlink::new(0, GROUP))?;
+        let subscribed = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            socket.bind(&SocketAddr::new(0, GROUP))?;
             Ok(socket)
         };
         Self {
@@ -62,11 +56,13 @@ impl Changes {
                 return false;
             }
         }
-        let mut message = [0; 8192];
+        let mut message = Vec::with_capacity(8192);
         loop {
+            message.clear();
             // What a message says is asked anew anyway; that some were lost says the same as one.
-            match recv(socket, &mut message, RecvFlags::TRUNC) {
-                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+            match socket.recv(&mut message, 0) {
+                Ok(_) => {}
+                Err(error) if is(&error, Errno::NOBUFS) || is(&error, Errno::INTR) => {}
                 Err(_) => return true,
             }
         }

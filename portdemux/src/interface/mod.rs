@@ -11,14 +11,17 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use anyhow::{Context as _, Result};
 pub use arrival::{Arrival, arrival};
 pub use changes::Changes;
-use futures_util::TryStreamExt as _;
-use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::AddressMessage,
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
+use netlink_sys::protocols::NETLINK_ROUTE;
 pub use offloads::{Offloads, offloads};
-use tokio::runtime::{Builder, Runtime};
 pub use watched::{Watched, watched};
 pub use xmit_support::xmit_support;
+
+use crate::netlink::{self, Asked};
 
 /// An interface of this process's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,14 +82,40 @@ impl XdpHook {
 ///
 /// The kernel does not answer.
 pub fn list() -> Result<Vec<Interface>> {
-    block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
-        let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-        connection.abort();
-        Ok(messages.iter().map(read).collect())
+    let links = links().context("list the network interfaces")?;
+    Ok(links.iter().map(read).collect())
+}
+
+/// What the kernel says about all interfaces.
+fn links() -> Result<Vec<LinkMessage>> {
+    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    answers(Asked::All, question, |answer| {
+        if let RouteNetlinkMessage::NewLink(link) = answer {
+            return Some(link);
+        }
+        None
     })
-    .context("list the network interfaces")
+}
+
+/// What the kernel says about all addresses.
+fn addresses() -> Result<Vec<AddressMessage>> {
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    answers(Asked::All, question, |answer| {
+        if let RouteNetlinkMessage::NewAddress(address) = answer {
+            return Some(address);
+        }
+        None
+    })
+}
+
+/// What the kernel answers about interfaces, addresses and routes, of what is read by `read`.
+fn answers<T>(
+    asked: Asked,
+    question: RouteNetlinkMessage,
+    read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Vec<T>> {
+    let answers = netlink::ask(NETLINK_ROUTE, asked, question)?;
+    Ok(answers.into_iter().filter_map(read).collect())
 }
 
 /// Which network namespace this process is in: the inode number of its file.
@@ -191,14 +220,4 @@ fn programs(attributes: &[LinkXdp]) -> Vec<AttachedProgram> {
         programs.push(AttachedProgram { id, hook });
     }
     programs
-}
-
-/// Runs a conversation with the kernel to its end.
-fn block_on<T>(conversation: impl Future<Output = Result<T>>) -> Result<T> {
-    runtime()?.block_on(conversation)
-}
-
-/// A runtime for a conversation with the kernel.
-fn runtime() -> Result<Runtime> {
-    Ok(Builder::new_current_thread().enable_io().build()?)
 }

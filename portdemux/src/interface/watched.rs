@@ -5,16 +5,13 @@ use std::{
     net::IpAddr,
 };
 
-use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
-use netlink_packet_route::{
-    address::{AddressAttribute, AddressMessage},
-    link::LinkMessage,
-};
+use anyhow::Result;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 
 use super::{
+    addresses,
     arrival::{LinkLayer, layer, with_those_below},
-    block_on,
+    links,
 };
 
 /// Addresses and interfaces of this host, by whether packets for them come by interfaces that are watched.
@@ -38,15 +35,9 @@ pub struct Watched {
 ///
 /// The kernel does not answer.
 pub fn watched(interfaces: &BTreeSet<u32>) -> Result<Watched> {
-    let (links, addresses) = block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
-        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-        let addresses: Vec<AddressMessage> = handle.address().get().execute().try_collect().await?;
-        connection.abort();
-        Ok((links, addresses))
-    })
-    .context("list the addresses of this host")?;
+    let both = || Ok((links()?, addresses()?));
+    let (links, addresses): (Vec<_>, Vec<_>) =
+        both().map_err(|error: anyhow::Error| error.context("list the addresses of this host"))?;
     let layers: Vec<LinkLayer> = links.iter().map(layer).collect();
     let addresses = addresses.iter().filter_map(owned);
     Ok(sorted(interfaces, layers, addresses))
