@@ -6,8 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    blocks,
-    blocks::Counter,
+    blocks::{self, Counter},
     capacity::{
         EVENT_SLOTS, MAX_INTERFACES, PORT_COUNT, REASON_SLOTS, REPLIED_SLOTS, RULE_SLOTS,
         VERDICT_SLOTS,

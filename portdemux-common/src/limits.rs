@@ -6,8 +6,7 @@
 //! to it holds as many sources as are within their bursts at once.
 
 use crate::{
-    bucket,
-    bucket::{SLOTS, Slots},
+    bucket::{self, SLOTS, Slots},
     capacity::RULE_SLOTS,
     hash,
     ids::RuleId,

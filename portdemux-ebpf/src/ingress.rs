@@ -8,8 +8,7 @@ use portdemux_common::{
     decide::Metadata,
     decision::{Decision, Outcome},
     packet::Packet as _,
-    pipeline,
-    pipeline::{Ingress, Scratch},
+    pipeline::{self, Ingress, Scratch},
     target::Target,
 };
 

@@ -14,8 +14,8 @@ use aya_ebpf::{
 use portdemux_common::{
     conntrack::Direction,
     decide::Metadata,
-    limits, reject,
-    reject::{RejectReply, Replied, ReplyKind},
+    limits,
+    reject::{self, RejectReply, Replied, ReplyKind},
     wire::{ANY_MAC, MacWord},
 };
 

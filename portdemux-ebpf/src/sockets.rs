@@ -2,7 +2,10 @@
 
 use aya_ebpf::{
     EbpfContext as _, Global,
-    bindings::{BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops},
+    bindings::{
+        BPF_NOEXIST, BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock_ops,
+        sk_action,
+    },
     btf_maps::{Array, SockMap},
     helpers::generated::{bpf_get_netns_cookie, bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
@@ -14,10 +17,8 @@ use portdemux_common::{
     decision::Decision,
     memory::Word as _,
     parse::Version,
-    pipeline,
-    pipeline::SocketLookup,
-    sockets,
-    sockets::{Group, Listening, Lookup, Steering},
+    pipeline::{self, SocketLookup},
+    sockets::{self, Group, Listening, Lookup, Steering},
     target::Target,
     wire::{IpProto, Transport},
 };
@@ -35,16 +36,8 @@ const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 /// `AF_INET` and `AF_INET6` (Linux `include/linux/socket.h`).
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
-/// `SK_PASS` and `SK_DROP` (Linux `include/uapi/linux/bpf.h`).
-const SK_PASS: u32 = 1;
-const SK_DROP: u32 = 0;
-/// The socket itself gets the packet, and none of those that share its port
-/// (`BPF_SK_LOOKUP_F_NO_REUSEPORT`).
-const NO_REUSEPORT: u64 = 2;
 /// Another program has chosen a socket (`EEXIST`).
 const CHOSEN: i32 = -17;
-/// Only a slot that holds nothing is written (`BPF_NOEXIST`).
-const NOEXIST: u64 = 1;
 
 #[expect(clippy::cast_possible_truncation, reason = "there are 32")]
 const SLOT_COUNT: u32 = MEMBER_SLOTS as u32;
@@ -131,9 +124,9 @@ fn is_present(destination: u32, is_udp: u32, is_v6: u32) -> Option<bool> {
 #[must_use]
 pub fn steer(ctx: &SkLookupContext) -> u32 {
     match pipeline::lookup(Hook::<_>::new(ctx)) {
-        Some(false) => SK_DROP,
+        Some(false) => sk_action::SK_DROP,
         // A lookup that no rule is about takes its usual way.
-        Some(true) | None => SK_PASS,
+        Some(true) | None => sk_action::SK_PASS,
     }
 }
 
@@ -180,7 +173,12 @@ fn assign(ctx: &SkLookupContext, lookup: &Lookup, target: &Target) -> bool {
         return false;
     };
     // Sockets that were found by their address share as the kernel lets them.
-    let flags = if members.is_named() { NO_REUSEPORT } else { 0 };
+    let flags = if members.is_named() {
+        // The socket itself gets the packet, and none of those that share its port.
+        u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)
+    } else {
+        0
+    };
     let mut members = shared(members.members(lookup.transport, lookup.version)).load();
     let flow = lookup.flow(steering.seed);
     for _ in 0..MEMBER_SLOTS {
@@ -370,7 +368,7 @@ fn join(ctx: &SockOpsContext, index: u32) -> Option<()> {
     for slot in 0..SLOT_COUNT {
         let index = sockets::index(index, Transport::Tcp, slot);
         // SAFETY: the context is valid for as long as the program runs.
-        if unsafe { SOCKETS.update(index, ctx.ops, NOEXIST) }.is_ok() {
+        if unsafe { SOCKETS.update(index, ctx.ops, u64::from(BPF_NOEXIST)) }.is_ok() {
             let is_v4 = ctx.family() == AF_INET || group.is_at_v4();
             if is_v4 || local_v6(ctx) == [0; 2] {
                 enter(group, Version::V4, slot);

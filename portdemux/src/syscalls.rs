@@ -11,20 +11,7 @@ use std::{
     path::Path,
 };
 
-/// `bpf()` commands (Linux `include/uapi/linux/bpf.h`, `enum bpf_cmd`).
-const MAP_LOOKUP_ELEM: i64 = 1;
-const MAP_UPDATE_ELEM: i64 = 2;
-const MAP_DELETE_ELEM: i64 = 3;
-const OBJ_GET: i64 = 7;
-const PROG_TEST_RUN: i64 = 10;
-const OBJ_GET_INFO_BY_FD: i64 = 15;
-const LINK_UPDATE: i64 = 29;
-
-/// Only a slot that holds nothing is written (`BPF_NOEXIST`).
-const NOEXIST: u64 = 1;
-
-/// The cookie of the network namespace of a socket (Linux 5.14, `include/uapi/asm-generic/socket.h`).
-const SO_NETNS_COOKIE: i32 = 71;
+use aya_obj::generated::{BPF_NOEXIST, bpf_cmd};
 
 #[repr(C)]
 struct Element {
@@ -91,7 +78,7 @@ struct TestRun {
 }
 
 /// Calls `bpf()`; returns what it returns.
-fn bpf<T>(command: i64, argument: &mut T) -> io::Result<i64> {
+fn bpf<T>(command: bpf_cmd, argument: &mut T) -> io::Result<i64> {
     // SAFETY: the argument is one of the structures above, as long as the kernel is told, and what it
     // points to is borrowed by whoever calls this.
     let result = unsafe {
@@ -139,7 +126,7 @@ pub fn run_lookup(program: impl AsFd, context: &[u8], repeat: u32) -> io::Result
         context_in: context.as_ptr() as u64,
         ..TestRun::default()
     };
-    bpf(PROG_TEST_RUN, &mut argument)?;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut argument)?;
     Ok(Ran {
         result: argument.result,
         nanoseconds: argument.duration,
@@ -158,7 +145,7 @@ pub(crate) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()>
         flags: 0,
         old_program: 0,
     };
-    bpf(LINK_UPDATE, &mut argument).map(drop)
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut argument).map(drop)
 }
 
 /// Opens what is pinned at a path.
@@ -173,7 +160,7 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
         descriptor: 0,
         flags: 0,
     };
-    let descriptor = bpf(OBJ_GET, &mut argument)?;
+    let descriptor = bpf(bpf_cmd::BPF_OBJ_GET, &mut argument)?;
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made it for this call.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
@@ -191,7 +178,7 @@ pub(crate) fn link_namespace(link: impl AsFd) -> io::Result<u32> {
         length: u32::try_from(size_of::<LinkInfo>()).unwrap_or_default(),
         address: std::ptr::from_mut(&mut info) as u64,
     };
-    bpf(OBJ_GET_INFO_BY_FD, &mut argument)?;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut argument)?;
     Ok(info.namespace)
 }
 
@@ -208,9 +195,9 @@ pub(crate) fn put_socket(map: impl AsFd, index: u32, socket: impl AsFd) -> io::R
         reserved: 0,
         key: address(&index),
         value: address(&value),
-        flags: NOEXIST,
+        flags: BPF_NOEXIST.into(),
     };
-    bpf(MAP_UPDATE_ELEM, &mut argument).map(drop)
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut argument).map(drop)
 }
 
 /// The cookie of the socket at a slot of such a map, if there is one.
@@ -223,7 +210,7 @@ pub(crate) fn socket_cookie(map: impl AsFd, index: u32) -> Option<u64> {
         value: std::ptr::from_mut(&mut value) as u64,
         flags: 0,
     };
-    bpf(MAP_LOOKUP_ELEM, &mut argument).ok()?;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut argument).ok()?;
     Some(value)
 }
 
@@ -240,7 +227,7 @@ pub(crate) fn take_socket(map: impl AsFd, index: u32) -> io::Result<()> {
         value: 0,
         flags: 0,
     };
-    match bpf(MAP_DELETE_ELEM, &mut argument) {
+    match bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut argument) {
         Err(error)
             if ![libc::ENOENT, libc::EINVAL].contains(&error.raw_os_error().unwrap_or(0)) =>
         {
@@ -287,7 +274,7 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
+            libc::SO_NETNS_COOKIE,
             std::ptr::from_mut(&mut cookie).cast(),
             &raw mut length,
         )

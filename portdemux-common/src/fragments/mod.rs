@@ -11,8 +11,7 @@ use core::array;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    bucket,
-    bucket::{SLOTS, Slots, is_over, lower, upper},
+    bucket::{self, SLOTS, Slots, is_over, lower, upper},
     conntrack::Tuple,
     decision::{Decision, Outcome},
     ids::Generation,

@@ -4,10 +4,8 @@ use core::{borrow::Borrow as _, hint::cold_path};
 
 use super::{Finish, Hook, Ingress, Scratch, deliver::deliver, fragment, parse};
 use crate::{
-    conntrack,
-    conntrack::{Direction, Relation, TrackedPacket},
-    decide,
-    decide::Metadata,
+    conntrack::{self, Direction, Relation, TrackedPacket},
+    decide::{self, Metadata},
     decision::{Decision, Outcome},
     destination,
     ids::Generation,

@@ -4,13 +4,11 @@ use core::{borrow::Borrow as _, hint::cold_path};
 
 use super::{Egress, Scratch};
 use crate::{
-    conntrack,
-    conntrack::Direction,
+    conntrack::{self, Direction},
     entry::Entry,
     ids::Generation,
     packet::Packet as _,
-    parse,
-    parse::{Continuation, Parsed},
+    parse::{self, Continuation, Parsed},
     ruleset::RulesetTables as _,
 };
 

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
-    Context, output,
-    output::{Align, Table},
+    Context,
+    output::{self, Align, Table},
     report::milliseconds,
     safeguard::{self, Force, Safeguard},
 };

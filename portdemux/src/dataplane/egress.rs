@@ -16,8 +16,6 @@ use aya::{
 use super::{damage::is_damage, pins::unpin};
 use crate::{dataplane::refused, error::Help as _, instance::InstancePaths};
 
-const ENOLINK: i32 = 67;
-
 /// The program's name in its object.
 pub const PROGRAM: &str = "portdemux_sent";
 
@@ -89,7 +87,7 @@ fn is_link_to_nothing(error: &anyhow::Error) -> bool {
     let mut codes = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>());
-    codes.any(|error| error.raw_os_error() == Some(ENOLINK))
+    codes.any(|error| error.raw_os_error() == Some(libc::ENOLINK))
 }
 
 /// Whether the kernel has links for traffic control.

@@ -15,8 +15,7 @@ use aya::maps::{MapData, MapInfo};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     blocks::{BYTES, Counter},
-    bucket,
-    bucket::{NOWHERE, SLOTS},
+    bucket::{self, NOWHERE, SLOTS},
     capacity::PORT_COUNT,
     conntrack::{Direction, Event, Relation, Shape, Status, Tuple, Which, table::FlowBucket},
     counters::{BLOCKS, FLOW_BLOCKS, FlowLayout},

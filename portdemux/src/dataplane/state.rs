@@ -5,8 +5,7 @@ use std::mem::offset_of;
 use portdemux_common::{
     capacity::RULE_SLOTS,
     conntrack::{Shape, Which},
-    fragments,
-    fragments::Buckets as Fragments,
+    fragments::{self, Buckets as Fragments},
     limits::LimitWords,
 };
 

@@ -18,6 +18,7 @@ use aya::{
     programs::ProgramType,
     sys::is_program_supported,
 };
+use aya_obj::generated::bpf_map_type;
 use portdemux_common::{
     capacity::{DESTINATION_SLOTS, XSK_QUEUES},
     entry::Action,
@@ -46,11 +47,6 @@ pub const XSKS: &str = "XSKS";
 /// Name of the directory in which the maps of `AF_XDP` sockets are pinned, one for each program.
 pub(super) const XSK_DIRECTORY: &str = "xsk";
 
-/// Types of maps (Linux `include/uapi/linux/bpf.h`).
-const BPF_MAP_TYPE_DEVMAP: u32 = 14;
-const BPF_MAP_TYPE_CPUMAP: u32 = 16;
-const BPF_MAP_TYPE_XSKMAP: u32 = 17;
-
 /// The maps of targets of an instance.
 #[derive(Debug)]
 pub struct Targets {
@@ -63,17 +59,23 @@ pub(super) fn create(directory: &Path) -> Result<()> {
     let cpus = u32::try_from(possible_cpus()?)?;
     let slots = u32::try_from(DESTINATION_SLOTS)?;
     pin(
-        &new(DEVICES, BPF_MAP_TYPE_DEVMAP, 8, slots)?,
+        &new(DEVICES, bpf_map_type::BPF_MAP_TYPE_DEVMAP, 8, slots)?,
         &directory.join(DEVICES),
     )?;
     pin(
-        &new(CPUS, BPF_MAP_TYPE_CPUMAP, 8, cpus)?,
+        &new(CPUS, bpf_map_type::BPF_MAP_TYPE_CPUMAP, 8, cpus)?,
         &directory.join(CPUS),
     )?;
     maps::create(&directory.join(MACS), MACS, size_of::<MacWords>(), 1)?;
     // Without AF_XDP no rule names a program, and the programs that are loaded need some map all the same.
-    let inner =
-        xskmap().or_else(|_| new(XSKS, BPF_MAP_TYPE_DEVMAP, 4, u32::try_from(XSK_QUEUES)?))?;
+    let inner = xskmap().or_else(|_| {
+        new(
+            XSKS,
+            bpf_map_type::BPF_MAP_TYPE_DEVMAP,
+            4,
+            u32::try_from(XSK_QUEUES)?,
+        )
+    })?;
     let outer = outer::create(XSKS, slots, inner.fd().as_fd()).map_err(|error| {
         maps::not_created(error, maps::asked_for(XSKS, size_of::<u64>(), slots))
     })?;
@@ -86,10 +88,15 @@ pub(super) fn create(directory: &Path) -> Result<()> {
 ///
 /// The kernel has none.
 fn xskmap() -> Result<MapData> {
-    new("XSK", BPF_MAP_TYPE_XSKMAP, 4, u32::try_from(XSK_QUEUES)?)
+    new(
+        "XSK",
+        bpf_map_type::BPF_MAP_TYPE_XSKMAP,
+        4,
+        u32::try_from(XSK_QUEUES)?,
+    )
 }
 
-fn new(name: &str, kind: u32, value: u32, entries: u32) -> Result<MapData> {
+fn new(name: &str, kind: bpf_map_type, value: u32, entries: u32) -> Result<MapData> {
     maps::new(name, kind, [4, value as usize], entries, 0)
 }
 
@@ -117,9 +124,9 @@ pub const fn feature(action: Action) -> &'static str {
 /// The kernel does not have it.
 pub fn probe(action: Action) -> Result<()> {
     match action {
-        Action::Interface => new("PROBE", BPF_MAP_TYPE_DEVMAP, 8, 1).map(drop),
-        Action::Cpu => new("PROBE", BPF_MAP_TYPE_CPUMAP, 8, 1).map(drop),
-        Action::Xsk => new("PROBE", BPF_MAP_TYPE_XSKMAP, 4, 1).map(drop),
+        Action::Interface => new("PROBE", bpf_map_type::BPF_MAP_TYPE_DEVMAP, 8, 1).map(drop),
+        Action::Cpu => new("PROBE", bpf_map_type::BPF_MAP_TYPE_CPUMAP, 8, 1).map(drop),
+        Action::Xsk => new("PROBE", bpf_map_type::BPF_MAP_TYPE_XSKMAP, 4, 1).map(drop),
         Action::Socket => match is_program_supported(ProgramType::SkLookup) {
             Ok(true) => Ok(()),
             Ok(false) => Err(anyhow::anyhow!("programs of this type are refused")),

@@ -9,10 +9,8 @@ use std::{
 
 use elsa::FrozenMap;
 use portdemux_common::{
-    bucket,
-    bucket::Slots,
-    conntrack,
-    conntrack::{Event, Shape, Which},
+    bucket::{self, Slots},
+    conntrack::{self, Event, Shape, Which},
     fragments,
     ids::RuleId,
     limits,

@@ -3,8 +3,7 @@
 use portdemux_common::{
     capacity::DISPLACEMENTS,
     entry::Entry,
-    hash,
-    hash::Hashed,
+    hash::{self, Hashed},
     parse::Version,
     ruleset::{Claims, RulesetImage, V4Slot, V6Slot, near, slot},
 };

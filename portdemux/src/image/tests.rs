@@ -3,11 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use portdemux_common::{
-    decide,
-    decide::Metadata,
+    decide::{self, Metadata},
     ids::Generation,
-    parse,
-    parse::{Address, Ports, Version},
+    parse::{self, Address, Ports, Version},
     policy::Icmp,
     ruleset::{RulesetTables, near, span_key},
 };

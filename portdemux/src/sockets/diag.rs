@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use netlink_packet_core::Nla as _;
 use netlink_packet_sock_diag::{
     SockDiagMessage,
+    constants::{AF_INET, AF_INET6, INET_DIAG_LOCALS},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -15,13 +16,7 @@ use rustix::io::Errno;
 use super::{Queue, Socket, SocketState};
 use crate::netlink::{self, Asked, is};
 
-/// `AF_INET`, as a question has it.
-const IPV4: u8 = 2;
-/// `AF_INET6`.
-const IPV6: u8 = 10;
-
-/// The addresses of an SCTP socket (`INET_DIAG_LOCALS`), each in a `struct sockaddr_storage`.
-const LOCALS: u16 = 12;
+/// In `INET_DIAG_LOCALS`, the addresses of an SCTP socket, each stands in a `struct sockaddr_storage`.
 const ADDRESS_ROOM: usize = 128;
 
 /// Lists the sockets of a protocol in some states; nothing if the kernel was built without the answer.
@@ -31,7 +26,7 @@ const ADDRESS_ROOM: usize = 128;
 /// The kernel does not answer as documented.
 pub(super) fn list(transport: Transport, states: &[SocketState]) -> Result<Option<Vec<Socket>>> {
     let mut sockets = Vec::new();
-    for family in [IPV4, IPV6] {
+    for family in [AF_INET, AF_INET6] {
         let question = SockDiagMessage::InetRequest(question(transport, family, states));
         match netlink::ask(NETLINK_SOCK_DIAG, Asked::All, question) {
             Ok(answers) => sockets.extend(answers.iter().filter_map(|answer| match answer {
@@ -42,7 +37,7 @@ pub(super) fn list(transport: Transport, states: &[SocketState]) -> Result<Optio
             })),
             // IPv6 may be switched off.
             Err(error) if UNSUPPORTED.iter().any(|&errno| is(&error, errno)) => {
-                if family == IPV4 {
+                if family == AF_INET {
                     return Ok(None);
                 }
             }
@@ -108,7 +103,7 @@ fn socket(response: &InetResponse, transport: Transport) -> Option<Socket> {
             socket.queue.room = Some(memory.receive_queue_max);
             socket.queue.dropped = Some(memory.drops);
         } else if let Nla::Other(other) = attribute
-            && other.kind() == LOCALS
+            && other.kind() == INET_DIAG_LOCALS
         {
             let mut bytes = vec![0; other.value_len()];
             other.emit_value(&mut bytes);
@@ -134,9 +129,9 @@ fn socket_address(bytes: &[u8]) -> Option<IpAddr> {
     let (&family, rest) = bytes.split_first_chunk()?;
     let (_port, rest) = rest.split_first_chunk::<2>()?;
     let family = u16::from_ne_bytes(family);
-    if family == u16::from(IPV4) {
+    if family == u16::from(AF_INET) {
         Some(Ipv4Addr::from(*rest.first_chunk()?).into())
-    } else if family == u16::from(IPV6) {
+    } else if family == u16::from(AF_INET6) {
         Some(Ipv6Addr::from(*rest.get(4..)?.first_chunk()?).into())
     } else {
         None

@@ -6,8 +6,6 @@ use std::{
     io::{self, ErrorKind},
 };
 
-const ESRCH: i32 = 3;
-
 /// A process that has a socket open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
@@ -125,7 +123,7 @@ pub(crate) fn open_in(pid: u32) -> io::Result<Vec<(u32, u64)>> {
 
 /// Whether what was asked about is not there: a process that has ended, or a descriptor that was closed.
 pub(crate) fn has_gone(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 fn inode(target: &str) -> Option<u64> {

@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use portdemux_tests::{cli, cli::Portdemux, lab::Lab, require, run};
+use portdemux_tests::{
+    cli::{self, Portdemux},
+    lab::Lab,
+    require, run,
+};
 
 use crate::bed::busy;
 

@@ -26,10 +26,8 @@ use portdemux::{
     rules::file,
 };
 use portdemux_common::{
-    blocks,
-    blocks::Counter,
-    bucket,
-    bucket::SLOTS,
+    blocks::{self, Counter},
+    bucket::{self, SLOTS},
     capacity::PORT_COUNT,
     conntrack::{Event, Relation, Shape, Tuple},
     policy::TICK_SHIFT,

@@ -6,8 +6,7 @@ use super::{Metadata, bounded};
 use crate::{
     entry::Entry,
     packet::Packet,
-    parse,
-    parse::{Version, fragment, ipv4, ipv6},
+    parse::{self, Version, fragment, ipv4, ipv6},
     wire::Transport,
 };
 

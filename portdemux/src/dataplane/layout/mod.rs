@@ -18,15 +18,14 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::MapInfo;
 use bytemuck::{Pod, Zeroable};
 use portdemux_common::{
-    ABI, blocks,
-    blocks::Counter,
+    ABI,
+    blocks::{self, Counter},
     capacity::{
         DESTINATION_NAME_LENGTH, DESTINATION_SLOTS, EVENT_SLOTS, MAX_INTERFACES, PORT_COUNT,
         REASON_SLOTS, REPLIED_SLOTS, RULE_NAME_LENGTH, RULE_SLOTS, VERDICT_SLOTS,
     },
     conntrack::Shape,
-    counters,
-    counters::{FlowLayout, TALLIES, Tallies},
+    counters::{self, FlowLayout, TALLIES, Tallies},
     ids::Generation,
     ruleset::{RulesetImage, Rulesets},
     state::{Interface, Ledger},

@@ -23,8 +23,7 @@ use aya::{
 };
 use portdemux_common::{
     capacity::{MAX_INTERFACES, NAME_LENGTH},
-    state,
-    state::Mode,
+    state::{self, Mode},
     wire::{ANY_MAC, mac_word},
 };
 

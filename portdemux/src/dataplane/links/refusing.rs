@@ -142,10 +142,10 @@ pub(super) fn refusal(
     let failure = anyhow::anyhow!("{}", reason(error))
         .context(format!("attach to {name} in {} mode", mode_name(mode)));
     let advice = match (mode, os_error(error)) {
-        (_, Some(EBUSY)) => {
+        (_, Some(libc::EBUSY)) => {
             format!("another program came first: {command} status, bpftool net show dev {name}")
         }
-        (_, Some(EPERM)) => {
+        (_, Some(libc::EPERM)) => {
             "it takes the capabilities CAP_BPF and CAP_NET_ADMIN: run it as root".into()
         }
         (Mode::Native, _) => {
@@ -155,9 +155,6 @@ pub(super) fn refusal(
     };
     failure.context(Advice(advice))
 }
-
-const EPERM: i32 = 1;
-const EBUSY: i32 = 16;
 
 /// What the kernel says.
 pub(super) fn reason(error: &ProgramError) -> String {

@@ -25,8 +25,6 @@ use crate::{
     interface,
 };
 
-const ENOLINK: i32 = 67;
-
 /// The programs in the kernel that use a map.
 pub(in crate::dataplane) fn programs_with(map: u32) -> Vec<u32> {
     loaded_programs()
@@ -107,7 +105,7 @@ pub(in crate::dataplane) fn renew(maps: &Maps) -> Result<Vec<usize>> {
         let program = received(&mut object, shape.is_some())?;
         refused::load("the program", || program.load())?;
         match program.attach_to_link(open_link(&pin)?) {
-            Err(error) if os_error(&error) != Some(ENOLINK) => {
+            Err(error) if os_error(&error) != Some(libc::ENOLINK) => {
                 return Err(error).context("replace the program on an interface");
             }
             Ok(_) | Err(_) => renewed.push(slot),
@@ -169,7 +167,7 @@ pub(in crate::dataplane) fn exchange(
         let known = text(&instance.maps.interface(slot).name);
         let name = carrier.map_or(known.as_str(), |carrier| &carrier.name);
         // Of an interface that is gone only the link is left.
-        let is_gone = |error: &ProgramError| os_error(error) == Some(ENOLINK);
+        let is_gone = |error: &ProgramError| os_error(error) == Some(libc::ENOLINK);
         let program = received(&mut object, tracks)?;
         match program.attach_to_link(open_link(&instance.paths.link(slot))?) {
             Err(error) if is_gone(&error) => continue,

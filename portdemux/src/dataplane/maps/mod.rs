@@ -16,6 +16,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapData, MapError, MapInfo},
 };
+use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
     conntrack::Shape,
@@ -86,11 +87,6 @@ pub const ALL: [&str; 17] = [
 /// What only the control plane reads lies in values of a page: kernels before 6.0 have none over 4 MiB
 /// (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
 pub(super) const PAGE: usize = 4096;
-
-const ENOMEM: i32 = 12;
-
-pub(super) const BPF_MAP_TYPE_ARRAY: u32 = 2;
-pub(super) const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// The maps of an instance, shared with the kernel and with other processes.
 #[derive(Debug)]
@@ -269,9 +265,15 @@ impl Maps {
 
 /// Creates an array that can be mapped, and pins it.
 pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result<()> {
-    new(name, BPF_MAP_TYPE_ARRAY, [4, size], count, BPF_F_MMAPABLE)?
-        .pin(path)
-        .with_context(|| format!("pin {}", path.display()))?;
+    new(
+        name,
+        bpf_map_type::BPF_MAP_TYPE_ARRAY,
+        [4, size],
+        count,
+        BPF_F_MMAPABLE,
+    )?
+    .pin(path)
+    .with_context(|| format!("pin {}", path.display()))?;
     Ok(())
 }
 
@@ -282,13 +284,13 @@ pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result
 /// The kernel does not make it.
 pub(super) fn new(
     name: &str,
-    kind: u32,
+    kind: bpf_map_type,
     [key, value]: [usize; 2],
     count: u32,
     flags: u32,
 ) -> Result<MapData> {
     let map = aya_obj::Map::new_from_params(
-        kind,
+        kind as u32,
         u32::try_from(key)?,
         u32::try_from(value)?,
         count,
@@ -318,7 +320,7 @@ pub(super) fn asked_for(name: &str, size: usize, count: u32) -> String {
 
 /// Why there is no map that was asked for like this.
 pub(super) fn not_created(error: io::Error, asked_for: String) -> anyhow::Error {
-    let is_memory = error.raw_os_error() == Some(ENOMEM);
+    let is_memory = error.raw_os_error() == Some(libc::ENOMEM);
     let error = anyhow::Error::new(error).context(asked_for);
     if !is_memory {
         return error;

@@ -16,6 +16,7 @@ use aya::{
     maps::{HashMap, Map, MapData, MapInfo},
     programs::{RawTracePoint, links::FdLink},
 };
+use aya_obj::generated::bpf_map_type;
 use portdemux_common::{
     capacity::DESTINATION_SLOTS,
     entry::Action,
@@ -55,8 +56,6 @@ const PROGRAMS: [(&str, &str, &[TargetKind]); 4] = [
     ("lost_take", "xdp_cpumap_kthread", &[TargetKind::Cpu]),
 ];
 
-const BPF_MAP_TYPE_HASH: u32 = 1;
-
 /// What targets did not take, shared with the kernel and with other processes.
 #[derive(Debug)]
 pub struct RedirectDrops {
@@ -86,9 +85,15 @@ pub(super) fn create(directory: &Path) -> Result<()> {
     )?;
     let slots = u32::try_from(DESTINATION_SLOTS)?;
     let path = directory.join(TARGET_PLACES);
-    maps::new(TARGET_PLACES, BPF_MAP_TYPE_HASH, [8, 8], slots, 0)?
-        .pin(&path)
-        .with_context(|| format!("pin {}", path.display()))
+    maps::new(
+        TARGET_PLACES,
+        bpf_map_type::BPF_MAP_TYPE_HASH,
+        [8, 8],
+        slots,
+        0,
+    )?
+    .pin(&path)
+    .with_context(|| format!("pin {}", path.display()))
 }
 
 impl RedirectDrops {

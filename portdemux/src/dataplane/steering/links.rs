@@ -46,8 +46,6 @@ pub const LOOK: &str = "portdemux_look";
 /// The program that hears of sockets that begin to listen.
 const HEAR: &str = "portdemux_hear";
 
-const ENOLINK: i32 = 67;
-
 /// How sockets are found again whose process was started anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
@@ -333,7 +331,7 @@ fn attach_at(pin: &Path, maps: &Maps, object: &mut Option<Ebpf>) -> Result<()> {
         match syscalls::update_link(&link, program.fd()?) {
             Ok(()) => return Ok(()),
             // The namespace that it was for is gone.
-            Err(error) if error.raw_os_error() == Some(ENOLINK) => unpin(pin)?,
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => unpin(pin)?,
             Err(error) => return Err(error).context("replace the program for lookups"),
         }
     }
@@ -370,7 +368,7 @@ fn attach_hearing(instance: &Instance, object: &mut Option<Ebpf>) -> Result<()> 
         let link = syscalls::open_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
         match syscalls::update_link(&link, program.fd()?) {
             Ok(()) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(ENOLINK) => unpin(&pin)?,
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => unpin(&pin)?,
             Err(error) => return Err(error).context("replace the program for sockets that listen"),
         }
     }

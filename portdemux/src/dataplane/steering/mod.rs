@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapData;
+use aya_obj::generated::bpf_map_type;
 use bytemuck::Zeroable as _;
 pub use features::Features;
 pub use groups::{GroupName, Member};
@@ -38,7 +39,6 @@ pub const SOCKETS: &str = "SOCKETS";
 /// Name of the map that says which groups of sockets there are.
 pub const STEERING: &str = "STEERING";
 
-const BPF_MAP_TYPE_SOCKMAP: u32 = 15;
 /// Values of 8 bytes, so that the cookies of sockets can be read (Linux 5.8, `net/core/sock_map.c`,
 /// `sock_map_lookup_sys`).
 const VALUE: u32 = 8;
@@ -56,9 +56,15 @@ impl Steering {
         maps::create(&directory.join(STEERING), STEERING, size_of::<Layout>(), 1)?;
         let slots = u32::try_from(SOCKET_SLOTS)?;
         let path = directory.join(SOCKETS);
-        maps::new(SOCKETS, BPF_MAP_TYPE_SOCKMAP, [4, VALUE as usize], slots, 0)?
-            .pin(&path)
-            .with_context(|| format!("pin {}", path.display()))?;
+        maps::new(
+            SOCKETS,
+            bpf_map_type::BPF_MAP_TYPE_SOCKMAP,
+            [4, VALUE as usize],
+            slots,
+            0,
+        )?
+        .pin(&path)
+        .with_context(|| format!("pin {}", path.display()))?;
         let memory = maps::open(&directory.join(STEERING), size_of::<Layout>(), Some(1))?;
         memory.write(offset_of!(Layout, seed), &[random()?]);
         Ok(())

@@ -5,11 +5,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use aya_obj::generated::bpf_attr;
-
-/// `BPF_MAP_CREATE` and `BPF_MAP_TYPE_ARRAY_OF_MAPS` (Linux `include/uapi/linux/bpf.h`).
-const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
 
 /// Creates an array of maps like `inner`.
 ///
@@ -26,7 +22,7 @@ pub(super) fn create(name: &str, entries: u32, inner: BorrowedFd<'_>) -> io::Res
     #[expect(unsafe_code, reason = "as above")]
     // SAFETY: writing one of the structures reads none of the others.
     let create = unsafe { &mut attributes.__bindgen_anon_1 };
-    create.map_type = BPF_MAP_TYPE_ARRAY_OF_MAPS;
+    create.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32;
     create.key_size = 4;
     create.value_size = 4;
     create.max_entries = entries;
@@ -39,7 +35,7 @@ pub(super) fn create(name: &str, entries: u32, inner: BorrowedFd<'_>) -> io::Res
     let fd = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            BPF_MAP_CREATE,
+            bpf_cmd::BPF_MAP_CREATE,
             &raw const attributes,
             size_of::<bpf_attr>(),
         )

@@ -1,6 +1,9 @@
 //! A plan as text: a line for each setting, set and rule that differs.
 
-use std::{collections::BTreeSet, fmt, fmt::Write as _};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+};
 
 use super::{Plan, SetChange, SettingChange};
 use crate::{

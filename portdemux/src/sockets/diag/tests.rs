@@ -8,8 +8,12 @@ use super::*;
 /// An answer about a socket of IPv4 or IPv6, with attributes behind it.
 fn answer_about(state: SocketState, address: &str, attributes: Vec<Nla>) -> InetResponse {
     let source_address: IpAddr = address.parse().unwrap();
-    let family = if source_address.is_ipv4() { IPV4 } else { IPV6 };
-    let any = if family == IPV4 {
+    let family = if source_address.is_ipv4() {
+        AF_INET
+    } else {
+        AF_INET6
+    };
+    let any = if family == AF_INET {
         SocketId::new_v4()
     } else {
         SocketId::new_v6()
@@ -40,11 +44,11 @@ fn locals(addresses: &[&str]) -> Nla {
     let local = |address: &&str| {
         let mut bytes = match address.parse().unwrap() {
             IpAddr::V4(address) => {
-                let family = u16::from(IPV4).to_ne_bytes();
+                let family = u16::from(AF_INET).to_ne_bytes();
                 [&family[..], &port, &address.octets()].concat()
             }
             IpAddr::V6(address) => {
-                let family = u16::from(IPV6).to_ne_bytes();
+                let family = u16::from(AF_INET6).to_ne_bytes();
                 [&family[..], &port, &[0; 4], &address.octets()].concat()
             }
         };
@@ -52,7 +56,7 @@ fn locals(addresses: &[&str]) -> Nla {
         bytes
     };
     let bytes: Vec<u8> = addresses.iter().flat_map(local).collect();
-    Nla::Other(DefaultNla::new(LOCALS, bytes))
+    Nla::Other(DefaultNla::new(INET_DIAG_LOCALS, bytes))
 }
 
 const fn memory(receive_queue_max: u32, drops: u32) -> Nla {
