@@ -213,10 +213,10 @@ proptest! {
     ) {
         let mut frame = row.frame;
         frame.truncate(length.index(frame.len() + 1));
-        for (slot, byte) in damage {
+        for (position, byte) in damage {
             if !frame.is_empty() {
-                let slot = slot.index(frame.len().min(100));
-                frame[slot] = byte;
+                let position = position.index(frame.len().min(100));
+                frame[position] = byte;
             }
         }
         prop_assert_eq!(Answer::of(&frame), reference::answer(&frame));

@@ -5,16 +5,13 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::{
-    Context,
-    edited::Edited,
-    report,
+    Context, report,
     safeguard::{self, Verb},
 };
 use crate::{
-    dataplane::mapped::catching,
-    instance::Writer,
+    control::Edit,
     rules::{
-        Connections, Delivery, Destination, Per, PortRange, Rate, Role, RulesError, Source, Terms,
+        Connections, Delivery, Destination, Per, PortRange, Rate, Role, Source, Terms,
         destination::{Fallback, Mac},
         edit,
     },
@@ -100,18 +97,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let is_socket = || matches!(args.to, Destination::Socket(_));
-    let (writer, is_new) = context.open_to_change_or_create(is_socket)?;
-    let result = catching(|| put_in_force(args, context, &writer));
-    if is_new && result.is_err() {
-        // Nothing was there before, nothing stays.
-        writer.lock().remove()?;
-    }
-    result
-}
-
-fn put_in_force(args: &Args, context: &Context, writer: &Writer) -> Result<()> {
-    let old = context.written(writer)?;
     let rule = edit::NewRule {
         name: args.name.clone(),
         ports: args.ports.clone(),
@@ -135,20 +120,5 @@ fn put_in_force(args: &Args, context: &Context, writer: &Writer) -> Result<()> {
         },
         shadow: args.shadow,
     };
-    let lines_before = old.text.lines().count();
-    let edited = Edited {
-        text: edit::append(&old.text, &rule),
-        old: old.in_force,
-        verb: Verb::Add,
-        safeguard: args.safeguard,
-    };
-    let change =
-        edited
-            .put_in_force(writer)
-            .map_err(|error| match error.downcast::<RulesError>() {
-                Ok(mistakes) => mistakes.of_an_addition(lines_before).into(),
-                Err(error) => error,
-            })?;
-    report::change(context, &change);
-    Ok(())
+    report::edit(context, Edit::Add(&rule), Verb::Add, args.safeguard)
 }

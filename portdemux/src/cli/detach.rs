@@ -1,14 +1,9 @@
 //! `portdemux detach`: take the program off interfaces.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{Context, output};
-use crate::{
-    dataplane::{links, maps, steering},
-    error::{Help as _, NothingLoaded},
-    instance::{Instance, InstancePaths},
-    interface,
-};
+use crate::error::NothingLoaded;
 
 /// Take the program off interfaces
 ///
@@ -39,27 +34,31 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    links::check_capabilities()?;
     if args.all_instances {
-        detach_all_instances(context)
-    } else if args.all {
-        detach_all(&context.paths, context)
-    } else {
-        detach(args, context)
+        return remove_all(context);
     }
+    if args.all {
+        return remove(context);
+    }
+    if context.detach(&args.interfaces)? {
+        context.output.line(format!(
+            "Rules and counters are kept for the next attach; {} detach --all removes them",
+            context.command()
+        ));
+    }
+    Ok(())
 }
 
 /// Removes every instance; one that does not go keeps no other.
-fn detach_all_instances(context: &Context) -> Result<()> {
+fn remove_all(context: &Context) -> Result<()> {
     let instances = context.paths.every_instance()?;
     if instances.is_empty() {
         context.output.line("no instance is loaded");
     }
     let mut failed = None;
-    for slots in instances {
-        let removed = detach_all(&slots, context);
+    for paths in instances {
         // Another command may have removed it meanwhile.
-        if let Err(error) = removed
+        if let Err(error) = remove(&context.at(paths))
             && error.downcast_ref::<NothingLoaded>().is_none()
             && let Some(before) = failed.replace(error)
         {
@@ -69,96 +68,13 @@ fn detach_all_instances(context: &Context) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn detach_all(paths: &InstancePaths, context: &Context) -> Result<()> {
-    paths.refuse_newer()?;
-    if !paths.exists()? && !paths.is_in_trash()? {
-        return Err(NothingLoaded {
-            instance: paths.instance.to_string(),
-        }
-        .into());
-    }
-    // What cannot be looked at goes all the same.
-    let lock = paths.lock()?.found();
-    let paths = &lock.paths;
-    let pinned = links::pinned(paths)?;
-    // Damaged maps name no interfaces; they go all the same.
-    let mut names: Vec<String> = Instance::open(paths).map_or_else(
-        |_| Vec::new(),
-        |instance| {
-            instance
-                .maps
-                .interfaces()
-                .into_iter()
-                .filter(|(slot, _)| pinned.iter().any(|link| link.slot == *slot))
-                .map(|(_, interface)| maps::text(&interface.name))
-                .collect()
-        },
-    );
-    let in_trash = links::left_in_trash(paths)?.into_iter();
-    names.extend(in_trash.filter_map(|(_, name)| name));
-    links::remove_instance(&lock)?;
-    for name in names {
+fn remove(context: &Context) -> Result<()> {
+    for name in context.remove()? {
         context.output.line(format!("{name}  detached"));
     }
     context.output.line(format!(
         "instance {} removed: rules and counters are gone",
-        paths.instance
+        context.paths.instance
     ));
-    Ok(())
-}
-
-fn detach(args: &Args, context: &Context) -> Result<()> {
-    let writer = context.open_to_change()?;
-    let slots = &context.paths;
-    let netns = interface::namespace()?;
-    let present = interface::list()?;
-    let pinned = links::pinned(slots)?;
-    let mut found = Vec::new();
-    for name in &args.interfaces {
-        // By the program that runs on it, so that an interface is found under its new name too.
-        let by_program = pinned
-            .iter()
-            .find(|link| {
-                link.carrier(&present)
-                    .is_some_and(|carrier| carrier.name == *name)
-            })
-            .map(|link| link.slot);
-        // Else by the name it had, in this network namespace or, if that is clear, in another.
-        let by_name = || {
-            let mut named = writer.maps.interfaces();
-            named.retain(|(slot, known)| {
-                maps::text(&known.name) == *name && pinned.iter().any(|link| link.slot == *slot)
-            });
-            match named[..] {
-                [(slot, _)] => Some(slot),
-                _ => named
-                    .iter()
-                    .find(|(_, known)| known.netns == netns)
-                    .map(|&(slot, _)| slot),
-            }
-        };
-        let slot = by_program.or_else(by_name);
-        let slot = slot
-            .filter(|slot| pinned.iter().any(|link| link.slot == *slot))
-            .with_context(|| format!("{name} is not attached to instance {}", slots.instance))
-            .help(|| {
-                let command = context.command();
-                format!("{command} status shows what is; nothing was changed")
-            })?;
-        found.push((name, slot));
-    }
-    let leaving: Vec<usize> = found.iter().map(|&(_, slot)| slot).collect();
-    steering::guard_without(&writer, &leaving)?;
-    for (name, slot) in found {
-        links::detach(&writer, slot)?;
-        context.output.line(format!("{name}  detached"));
-    }
-    // By now it is done, and this only says so.
-    if links::pinned(slots).is_ok_and(|left| left.is_empty()) {
-        context.output.line(format!(
-            "Rules and counters are kept for the next attach; {} detach --all removes them",
-            context.command()
-        ));
-    }
     Ok(())
 }

@@ -9,7 +9,6 @@ mod attach;
 mod confirm;
 mod counts;
 mod detach;
-mod edited;
 mod explain;
 mod export;
 mod flows;

@@ -3,12 +3,10 @@
 use anyhow::Result;
 
 use super::{
-    Context,
-    edited::{Edited, NAME},
-    report,
+    Context, report,
     safeguard::{self, Verb},
 };
-use crate::rules::{RulesError, edit};
+use crate::control::Edit;
 
 /// Make shadows real: they do what so far they only counted
 ///
@@ -27,19 +25,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let writer = context.open_to_change()?;
-    let old = context.written(&writer)?;
-    let text = edit::promote(NAME, &context.command(), &old.text, &args.rules)
-        .map_err(RulesError::of_the_ruleset_in_force)?;
-    let edited = Edited {
-        old: old.in_force,
-        text,
-        verb: Verb::Promote,
-        safeguard: args.safeguard,
-    };
-    let change = edited
-        .put_in_force(&writer)
-        .map_err(report::of_the_ruleset_in_force)?;
-    report::change(context, &change);
-    Ok(())
+    report::edit(
+        context,
+        Edit::Promote(&args.rules),
+        Verb::Promote,
+        args.safeguard,
+    )
 }

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Context, output};
+use anyhow::Result;
+
+use super::{
+    Context, output,
+    safeguard::{self, Safeguard, Verb},
+};
 use crate::{
     change::Change,
     clock::Clock,
+    control::Edit,
     figures::grouped,
-    rules::{RulesError, duration::seconds, source::Source},
+    rules::{duration::seconds, source::Source},
 };
 
 /// How many lines of a plan are shown before it is cut in the middle.
@@ -22,12 +28,18 @@ pub(super) struct Strictness {
     pub(super) skip_expired: bool,
 }
 
-/// A mistake of rules that a change of those in force brought with it: their lines are cited as such.
-pub(super) fn of_the_ruleset_in_force(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<RulesError>() {
-        Ok(mistakes) => mistakes.of_the_ruleset_in_force().into(),
-        Err(error) => error,
-    }
+/// Edits the rules in force, and says what that did.
+pub(super) fn edit(
+    context: &Context,
+    edit: Edit<'_>,
+    verb: Verb,
+    args: safeguard::Args,
+) -> Result<()> {
+    let safeguard = Safeguard::new(verb, args, false);
+    let check = |instance: &_, joining: &[_], new: &_| safeguard.check(instance, joining, new);
+    let edited = context.edit(edit, args.confirm, &check)?;
+    change(context, &edited);
+    Ok(())
 }
 
 /// Says what a change did.

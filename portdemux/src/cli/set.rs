@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    control::Check,
     figures::grouped,
     members::{self, Changed},
     rules::{
@@ -120,11 +121,8 @@ fn change(
     force: Force,
 ) -> Result<()> {
     let name = name.strip_prefix('@').unwrap_or(name);
-    let writer = context.open_to_change()?;
-    let in_force = context.in_force(&writer)?;
-    let wishes: Vec<(IpNet, Becomes)> = prefixes.iter().map(|&prefix| (prefix, becomes)).collect();
     let safeguard = Safeguard::new(safeguard::Verb::Set, force.into(), false);
-    let check = |new: &_| safeguard.check(&writer, &[], new);
+    let check = |instance: &_, joining: &[_], new: &_| safeguard.check(instance, joining, new);
     // What becomes of others cannot cut the session, and need not be compiled to see that.
     let is_concerned = match Session::find() {
         Ok(session) => session.is_some_and(|session| {
@@ -134,8 +132,8 @@ fn change(
         // The check says why.
         Err(_) => true,
     };
-    let check: Option<members::MemberCheck<'_>> = if is_concerned { Some(&check) } else { None };
-    let changed = members::change(&writer, &in_force, name, &wishes, check)?;
+    let check: Option<Check<'_>> = if is_concerned { Some(&check) } else { None };
+    let changed = context.change_set(name, prefixes, becomes, check)?;
     say(context, name, &changed);
     Ok(())
 }

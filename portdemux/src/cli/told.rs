@@ -21,6 +21,7 @@ pub(super) fn tell(event: Event) {
         Event::Verifying => progress::begin("the kernel verifies the programs …"),
         Event::Verified => progress::end(),
         Event::Attached(attached) => attached_to(&attached),
+        Event::Detached(name) => Output::new().line(format!("{name}  detached")),
         Event::DetachedAgain(name) => Output::new().line(format!("{name}  detached again")),
         Event::Upgraded(instance, upgraded) => upgraded_to(&instance, &upgraded),
     }

@@ -2,11 +2,7 @@
 
 use anyhow::Result;
 
-use super::{
-    Context,
-    output::{self},
-};
-use crate::{control::Control, dataplane::links, error::NothingLoaded, instance::InstancePaths};
+use super::{Context, output};
 
 /// Take over what an older version runs, under traffic
 ///
@@ -32,8 +28,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let mut failed = None;
     let mut is_any = false;
-    for slots in &instances {
-        match one(context, slots) {
+    for paths in &instances {
+        match context.at(paths.clone()).upgrade() {
             Ok(is_there) => is_any |= is_there,
             // The others are not kept waiting.
             Err(error) => {
@@ -51,22 +47,4 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         context.output.line("nothing is loaded: nothing to do");
     }
     Ok(())
-}
-
-/// Upgrades one instance, and says whether there is one.
-fn one(context: &Context, paths: &InstancePaths) -> Result<bool> {
-    if !paths.is_loaded()? {
-        let error = paths.nothing_loaded();
-        return if error.is::<NothingLoaded>() {
-            Ok(false)
-        } else {
-            Err(error)
-        };
-    }
-    links::check_capabilities()?;
-    let control = Control {
-        paths: paths.clone(),
-        ..Control::clone(context)
-    };
-    control.upgrade()
 }

@@ -25,6 +25,8 @@ pub enum Event {
     Verified,
     /// An interface has the program.
     Attached(AttachedTo),
+    /// An interface has the program no more.
+    Detached(String),
     /// An interface that got the program has none again, as another could not have it.
     DetachedAgain(String),
     /// An instance of another version, or one whose programs were another binary's, became one of this.

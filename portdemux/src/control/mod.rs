@@ -9,15 +9,26 @@
 mod apply;
 pub mod attach;
 mod boot;
+mod confirm;
+mod detach;
+mod edit;
 mod event;
+mod explain;
+mod flows;
 mod open;
+mod save;
+mod sets;
+mod sockets;
 mod text;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use self::{
     apply::{Applied, Apply},
+    edit::Edit,
     event::{Event, Events},
+    explain::AskedInstance,
+    save::Saved,
     text::RulesText,
 };
 pub(crate) use self::{boot::Flaw, text::canonical};

@@ -12,6 +12,7 @@ use crate::{
         mapped::catching,
         tracking::{self, UNRESUMED},
     },
+    error::NothingLoaded,
     instance::{AbiDirectory, Instance, Lock, Writer},
     records::Records,
     unconfirmed, upgrade,
@@ -146,6 +147,14 @@ impl Control {
     ///
     /// As [`upgrade::upgrade`].
     pub fn upgrade(&self) -> Result<bool> {
+        if !self.paths.is_loaded()? {
+            let error = self.paths.nothing_loaded();
+            return if error.is::<NothingLoaded>() {
+                Ok(false)
+            } else {
+                Err(error)
+            };
+        }
         links::check_capabilities()?;
         let _verifying = self.events.verifying();
         let lock = self.paths.lock_within(self.patience)?;

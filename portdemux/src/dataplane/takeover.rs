@@ -50,7 +50,7 @@ pub struct Staged {
 impl std::fmt::Debug for Staged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let slots: Vec<usize> = self.programs.iter().map(|&(slot, _)| slot).collect();
-        f.debug_struct("Staged").field("places", &slots).finish()
+        f.debug_struct("Staged").field("slots", &slots).finish()
     }
 }
 

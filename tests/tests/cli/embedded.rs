@@ -16,8 +16,8 @@ fn the_example_puts_its_rule_in_force_and_reads_counters() -> Result<()> {
     let mut portdemux = Portdemux::new(&lab.server)?;
     portdemux.set_instance("embed");
     let embed = cli::embed()?.display().to_string();
-    let slots = [portdemux.bpffs(), portdemux.state()].map(|path| path.display().to_string());
-    let output = lab.server.run(&embed, &[INTERFACE, &slots[0], &slots[1]])?;
+    let paths = [portdemux.bpffs(), portdemux.state()].map(|path| path.display().to_string());
+    let output = lab.server.run(&embed, &[INTERFACE, &paths[0], &paths[1]])?;
     let said = output.stdout;
     ensure!(said == "23/tcp: 0\n", "{said}");
     let rules = portdemux.json(&["rules"])?;

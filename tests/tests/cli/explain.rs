@@ -107,11 +107,11 @@ fn explain_prints_what_its_page_shows() -> Result<()> {
     let keys = tables.first().context("no table")?;
     for line in lines.lines() {
         has_keys(&serde_json::from_str(line)?, keys)?;
-        let slots: Option<Vec<usize>> = keys
+        let positions: Option<Vec<usize>> = keys
             .iter()
             .map(|key| line.find(&format!("\"{key}\":")))
             .collect();
-        ensure!(slots.context("a key")?.is_sorted(), "{line}");
+        ensure!(positions.context("a key")?.is_sorted(), "{line}");
     }
     // And so for a single packet.
     let packet = ["explain", "tcp", "198.51.100.7:52341", "203.0.113.10:22"];

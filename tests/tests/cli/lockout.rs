@@ -398,7 +398,7 @@ fn a_session_of_sshd_is_found_with_and_without_what_it_says() -> Result<()> {
     let portdemux = loaded(&lab)?;
     let sshd = Sshd::new(&lab.server, 22)?;
     let binary = cli::binary()?.display().to_string();
-    let slots = format!(
+    let paths = format!(
         "PORTDEMUX_BPFFS={} PORTDEMUX_STATE_DIR={} NO_COLOR=1",
         portdemux.bpffs().display(),
         portdemux.state().display()
@@ -411,7 +411,7 @@ fn a_session_of_sshd_is_found_with_and_without_what_it_says() -> Result<()> {
         ("2001:db8::2", "[2001:db8::1]:"),
     ] {
         for way in ["", "env -u SSH_CONNECTION"] {
-            let remote = format!("{slots} {way} {binary} add 22/tcp --from 203.0.113.0/24");
+            let remote = format!("{paths} {way} {binary} add 22/tcp --from 203.0.113.0/24");
             let output = login(&remote, address)?;
             let expected =
                 format!("error: this would cut the SSH session you are typing in ({peer}");
@@ -424,7 +424,7 @@ fn a_session_of_sshd_is_found_with_and_without_what_it_says() -> Result<()> {
         }
     }
     // What lets the client in goes through, and the session that did it goes on.
-    let remote = format!("{slots} {binary} add 22/tcp --from 192.0.2.0/24 && echo alive");
+    let remote = format!("{paths} {binary} add 22/tcp --from 192.0.2.0/24 && echo alive");
     let output = login(&remote, "192.0.2.2")?.success()?;
     ensure!(output.stdout.ends_with("alive\n"), "{}", output.stdout);
     ensure!(without_time(output.stdout.trim_end().trim_end_matches("\nalive")).is_ok());

@@ -20,7 +20,7 @@ fn a_flag_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() -> Re
     let lab = Lab::new()?;
     let (portdemux, _) = busy(&lab)?;
     let before = Told::by(&portdemux)?;
-    for (flag, slot, argument, message, help) in [
+    for (flag, value_name, argument, message, help) in [
         (
             "--connections",
             "WHICH",
@@ -75,7 +75,7 @@ fn a_flag_that_makes_no_sense_is_told_with_a_way_out_and_changes_nothing() -> Re
         assert_eq!(
             told,
             format!(
-                "error: invalid value '{argument}' for '{flag} <{slot}>': {message}\n help: \
+                "error: invalid value '{argument}' for '{flag} <{value_name}>': {message}\n help: \
                  {help}\n\nFor more information, try '--help'.\n"
             )
         );

@@ -75,7 +75,7 @@ fn payloads() -> Vec<Payload> {
         .into_iter()
         .flat_map(|flags| [0, 1, 1000].map(|length| segment(flags, length).into()));
     let datagram = |length: usize| {
-        let data = (0..length).map(|slot| u8::try_from(slot % 251).unwrap_or(0));
+        let data = (0..length).map(|position| u8::try_from(position % 251).unwrap_or(0));
         frames::udp(40_000, 53).with(|udp| udp.data = data.collect())
     };
     // Every remainder of the steps in which the sum is taken, and both ends of what fits.

@@ -51,8 +51,8 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
         Class::NoPorts => without_rule(Verdict::Pass, "no_ports"),
         Class::Ports => match claims::claim(ruleset, Layer::Destination, answer) {
             None => without_rule(Verdict::Pass, "unclaimed"),
-            Some(slot) => {
-                let rule = &ruleset.rules()[slot];
+            Some(position) => {
+                let rule = &ruleset.rules()[position];
                 let refusal = answer
                     .source
                     .and_then(|source| claims::refusal(ruleset, rule, source));
@@ -69,7 +69,7 @@ pub(crate) fn judge(ruleset: &Ruleset, malformed: Verdict, answer: &Answer) -> J
                 Judgement {
                     verdict,
                     reason,
-                    rule: RuleId::try_from(slot).ok(),
+                    rule: RuleId::try_from(position).ok(),
                 }
             }
         },

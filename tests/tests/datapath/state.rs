@@ -116,11 +116,11 @@ fn agree(shape: Shape, room: usize, least: u64) -> Result<Came> {
         for (number, step) in traffic.take(LENGTH).enumerate() {
             let context = || format!("sequence {seed}, packet {number}: {step:02x?}");
             let changes = seed + u64::try_from(number / ROUND)?;
-            let slot = usize::try_from(changes)? % rules.len();
-            let rules = &mut rules[slot];
+            let position = usize::try_from(changes)? % rules.len();
+            let rules = &mut rules[position];
             let held = sequence.hold(&step, rules, &names, changes);
             if let Some(agreed) = held.with_context(context)? {
-                if let Some(program) = programs.get_mut(slot)
+                if let Some(program) = programs.get_mut(position)
                     && ShadowProgram::takes(step.frame.len())
                 {
                     hold(program, rules, &names, &sequence, &step.frame, &agreed)

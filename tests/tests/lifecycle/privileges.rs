@@ -193,8 +193,8 @@ fn an_ordinary_user_has_instances_of_its_own_with_what_the_help_says() -> Result
     let words = ["setpriv", &user, &group, "--clear-groups", &binary];
     let [bpffs, state] = own.map(|path| path.display().to_string());
     let as_user = |command: &[&str]| {
-        let slots = ["--bpffs", &bpffs, "--state-dir", &state];
-        run::run(portdemux.command_through(&words, &[command, &slots].concat()))
+        let paths = ["--bpffs", &bpffs, "--state-dir", &state];
+        run::run(portdemux.command_through(&words, &[command, &paths].concat()))
     };
 
     as_user(&["attach", INTERFACE])?.success()?;
@@ -233,11 +233,11 @@ fn a_missing_bpffs_is_said_with_the_command_that_mounts_it() -> Result<()> {
     let file = Rules::Old.file(&portdemux)?.display().to_string();
     let plain = tempfile::tempdir()?;
     let nowhere = plain.path().join("nowhere");
-    for (slot, said) in [
+    for (bpffs, said) in [
         (plain.path(), "no bpffs is mounted at"),
         (&nowhere, "look for a bpffs at"),
     ] {
-        let slot = slot.display().to_string();
+        let bpffs = bpffs.display().to_string();
         for command in [
             &["attach", INTERFACE][..],
             &["apply", &file],
@@ -248,13 +248,13 @@ fn a_missing_bpffs_is_said_with_the_command_that_mounts_it() -> Result<()> {
             &["rules"],
             &["export"],
         ] {
-            let words = [command, &["--bpffs", &slot]].concat();
+            let words = [command, &["--bpffs", &bpffs]].concat();
             let error = portdemux.fails(1, &words)?.stderr;
             ensure!(
-                error.contains(&format!("{said} {slot}")),
+                error.contains(&format!("{said} {bpffs}")),
                 "{command:?}: {error}"
             );
-            let help = format!(" help: mount -t bpf bpf {slot}");
+            let help = format!(" help: mount -t bpf bpf {bpffs}");
             ensure!(error.contains(&help), "{command:?}: {error}");
         }
     }

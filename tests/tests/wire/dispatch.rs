@@ -163,8 +163,8 @@ fn later_fragments_pass_and_first_ones_follow_the_rules(mode: Mode) -> Result<()
             .fragments(800);
         let v4 = v4.iter().map(frames::Ipv4::frame).enumerate();
         let v6 = v6.iter().map(frames::Ipv6::frame).enumerate();
-        for (slot, frame) in v4.chain(v6) {
-            let is_first = slot == 0;
+        for (position, frame) in v4.chain(v6) {
+            let is_first = position == 0;
             frames.push((frame, !is_first || passes));
         }
         // The tiny fragment of RFC 1858: whoever has no whole header has no ports, and does not pass.

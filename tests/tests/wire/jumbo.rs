@@ -143,8 +143,8 @@ fn headers_beyond_the_first_buffer_are_no_way_around_the_rules(mode: Mode) -> Re
     let (mut sent, mut expected) = (Vec::new(), Vec::new());
     // The transport header begins at every 8th byte from 3,300 to 4,200, so that wherever a buffer
     // ends it is cut there once, and then at the end of the frame.
-    let slots = (150..=255).map(|more| (more, 0)).chain([(255, 255)]);
-    for (one, other) in slots {
+    let positions = (150..=255).map(|more| (more, 0)).chain([(255, 255)]);
+    for (one, other) in positions {
         for port in [443, 80] {
             let datagram = ipv6(udp(40_000, port).with(|udp| udp.data = vec![0x55; 1200]));
             let packet = |protocol, length: usize| {

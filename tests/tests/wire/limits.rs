@@ -222,7 +222,7 @@ fn a_shadow_counts_what_it_would_do_and_does_it_once_it_is_promoted(mode: Mode) 
         .iter()
         .enumerate()
         // Port 60 over IPv4.
-        .filter(|(slot, _)| !matches!(slot, 1 | 5))
+        .filter(|(position, _)| !matches!(position, 1 | 5))
         .map(|(_, frame)| frame.clone())
         .collect();
     assert_eq!(deliver(&lab, &sent)?, expected);

@@ -32,19 +32,19 @@ pub(super) fn run(
     mut wanted: AttachRequest,
     changes: &Changes,
 ) -> Result<()> {
-    let slots = &context.paths;
+    let paths = &context.paths;
     // What was said so far does not wait for the end. Nobody has to read it.
     let _: io::Result<()> = context.output.release();
     let mut known = BTreeSet::new();
     let mut generation: Option<Generation> = None;
     let mut said = String::new();
     let mut fell_back = false;
-    while slots.exists()? {
+    while paths.exists()? {
         if service::is_replaced() {
             return service::restart(&words(context, args));
         }
         // Another build may be taking the instance over.
-        if let Ok(instance) = Instance::open(slots) {
+        if let Ok(instance) = Instance::open(paths) {
             let now = instance.maps.generation();
             let is_changed = generation.replace(now) != Some(now);
             // Saved, the same rules are those of the file again.

@@ -1,7 +1,5 @@
 //! `portdemux explain`: say what would become of a packet, or of every frame of a capture.
 
-mod instance;
-
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -12,11 +10,10 @@ use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
 use portdemux_common::{conntrack::Direction, reason::Reason, wire::Transport};
 
-use self::instance::AskedInstance;
 use super::{Context, output};
 use crate::{
     capture::{Capture, CaptureError},
-    control::RulesText,
+    control::{AskedInstance, RulesText},
     dataplane::shadow_program::{ShadowKind, ShadowProgram},
     error::Advice,
     explain::{
@@ -152,8 +149,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let flags = args.flags.unwrap_or(Flags::SYN);
     let frame = packet::frame_with(transport, flags, source.0, destination.0)
         .unwrap_or_else(|error| usage(&error.to_string()));
-    let instance = AskedInstance::open(args, context)?;
-    let basis = basis(args, context, instance.as_ref())?;
+    let instance = ask(args, context)?;
+    let basis = basis(args, instance.as_ref())?;
     let mut agreement = agreement(args, &basis, instance.as_ref())?;
     let mut explained = basis.explain(1, &frame);
     if instance.is_some() {
@@ -199,8 +196,8 @@ fn explain_capture(
     context: &Context,
     capture: &mut Capture<Box<dyn std::io::Read>>,
 ) -> Result<()> {
-    let instance = AskedInstance::open(args, context)?;
-    let mut basis = basis(args, context, instance.as_ref())?;
+    let instance = ask(args, context)?;
+    let mut basis = basis(args, instance.as_ref())?;
     if args.track {
         basis = basis.tracking();
     }
@@ -316,7 +313,7 @@ fn ways(args: &Args) -> Result<Ways> {
 fn agreement(
     args: &Args,
     basis: &Basis<'_>,
-    instance: Option<&AskedInstance>,
+    instance: Option<&AskedInstance<'_>>,
 ) -> Result<Option<Agreement>> {
     if !args.kernel {
         return Ok(None);
@@ -332,18 +329,22 @@ fn agreement(
     Ok(Some(Agreement::new(program)))
 }
 
+/// The instance, unless the rules of a file are asked.
+fn ask<'c>(args: &Args, context: &'c Context) -> Result<Option<AskedInstance<'c>>> {
+    match args.rules {
+        Some(_) => Ok(None),
+        None => context.ask(args.interface.as_deref()).map(Some),
+    }
+}
+
 /// The rules of the file, or those in force with what the instance remembers.
-fn basis<'i>(
-    args: &Args,
-    context: &Context,
-    instance: Option<&'i AskedInstance>,
-) -> Result<Basis<'i>> {
+fn basis<'i>(args: &Args, instance: Option<&'i AskedInstance<'_>>) -> Result<Basis<'i>> {
     if let Some(path) = &args.rules {
         let rules = RulesText::to_know(path)?;
         return Basis::from_text(&rules.name, &rules.text);
     }
     let instance = instance.expect("invariant: it is open unless a file is named");
-    Ok(instance.basis(args, context))
+    Ok(instance.basis(args.pcap.is_none() && !args.json))
 }
 
 fn with_help(error: CaptureError, context: &Context) -> anyhow::Error {

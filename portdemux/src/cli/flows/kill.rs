@@ -2,16 +2,15 @@
 
 use anyhow::{Result, anyhow};
 
-use super::{Selectors, tracked};
+use super::Selectors;
 use crate::{
     cli::{
         Context, output,
         safeguard::{Force, UNSEEN},
     },
-    dataplane::flows::Flow,
     error::Help as _,
     figures::grouped,
-    lockout::{self, Cut},
+    lockout::Cut,
 };
 
 /// Forget flows: the next packet of each is judged as a new one
@@ -43,36 +42,28 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let writer = context.open_to_change()?;
-    let flows = tracked(writer.maps.flows()?, context)?;
-    let selection = args.selectors.selection();
-    let chosen = || flows.all().filter(|flow| selection.holds(flow));
-    let cut = match lockout::cut_if_new(&writer) {
+    let check = |cut: Result<Option<Cut>>| match cut {
+        Ok(None) => Ok(()),
         Err(error) if args.force.is_given() => {
             output::warn_of(UNSEEN, &error);
-            None
+            Ok(())
         }
-        Err(error) => {
-            return Err(error.context(UNSEEN))
-                .help(|| "--force does it all the same; nothing was changed".into());
+        Err(error) => Err(error.context(UNSEEN))
+            .help(|| "--force does it all the same; nothing was changed".into()),
+        Ok(Some(Cut { session, reason })) => {
+            let what = |verb: &str| {
+                let reason = reason.name();
+                format!("this {verb} the SSH session you are typing in ({session}: {reason})")
+            };
+            if args.force.is_given() {
+                output::warn(what("cuts"), None);
+                return Ok(());
+            }
+            Err(anyhow!(what("would cut")))
+                .help(|| "name other flows, or --force; nothing was changed".into())
         }
-        Ok(cut) => cut,
     };
-    if let Some(cut) = cut
-        && chosen().any(|flow| depends_on(&flow, &cut))
-    {
-        let what = |verb: &str| {
-            let (session, reason) = (&cut.session, cut.reason.name());
-            format!("this {verb} the SSH session you are typing in ({session}: {reason})")
-        };
-        if !args.force.is_given() {
-            return Err(anyhow!(what("would cut")))
-                .help(|| "name other flows, or --force; nothing was changed".into());
-        }
-        output::warn(what("cuts"), None);
-    }
-    // What changes hands meanwhile is not forgotten; nor is it what was asked for.
-    let forgotten = chosen().filter(|flow| flows.forget(flow)).count();
+    let forgotten = context.forget_flows(&args.selectors.selection(), check)?;
     context.output.line(match forgotten {
         0 => "no such flow is known; nothing was changed".to_owned(),
         1 => "1 flow forgotten: its next packet is judged as a new one".into(),
@@ -82,13 +73,4 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         ),
     });
     Ok(())
-}
-
-/// Whether packets of the session come in because of this flow: as replies to what this host began. Under
-/// the rules they are judged alike whether they begin anything or not.
-fn depends_on(flow: &Flow, cut: &Cut) -> bool {
-    let (local, peer) = (cut.session.local, cut.session.peer);
-    flow.status.is_from_here()
-        && (flow.protocol(), flow.local(), flow.peer()) == ("tcp", local.ip(), peer.ip())
-        && (flow.local_port(), flow.peer_port()) == (Some(local.port()), Some(peer.port()))
 }

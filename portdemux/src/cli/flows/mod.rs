@@ -4,16 +4,12 @@ mod document;
 mod kill;
 mod page;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use ipnet::IpNet;
 
 use super::Context;
 use crate::{
-    dataplane::{
-        flows::{FlowTables, now},
-        maps::Maps,
-    },
-    error::Help as _,
+    dataplane::{flows::now, maps::Maps},
     flows::{FlowProgress, Selection, busiest},
     rules::{
         PortRange,
@@ -102,8 +98,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn list(args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let flows = instance.maps.flows()?;
     if args.json {
+        let flows = instance.maps.flows()?;
         let most = args.limit.unwrap_or(LISTED) as usize;
         let line = document::line(
             &args.selectors.selection(),
@@ -115,25 +111,13 @@ fn list(args: &Args, context: &Context) -> Result<()> {
         context.output.line(line);
         return Ok(());
     }
-    let flows = tracked(flows, context)?;
+    let flows = context.flows(&instance)?;
     let most = args.limit.unwrap_or(SHOWN) as usize;
     let now = now();
     let found = busiest(flows.all(), &args.selectors.selection(), most, now);
     let text = page::text(&found, &instance.maps, &context.output, now);
     context.output.write(&text);
     Ok(())
-}
-
-/// The tables of flows of an instance that has to have them.
-fn tracked(flows: Option<FlowTables>, context: &Context) -> Result<FlowTables> {
-    let instance = &context.paths.instance;
-    flows
-        .ok_or_else(|| anyhow!("the rules of instance {instance} need no flows, so none are tracked"))
-        .help(|| {
-            "inbound = \"drop\" in [default] of the rules file needs them, and track = true in [flows] \
-             asks for them"
-                .into()
-        })
 }
 
 /// The rules that the flows meet, by their names.

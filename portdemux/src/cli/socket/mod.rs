@@ -2,21 +2,12 @@
 
 mod list;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::Subcommand;
 pub(super) use list::MemberReport;
 
 use super::Context;
-use crate::{
-    dataplane::{
-        maps::Maps,
-        steering::{self, GroupName, Member as Socket},
-    },
-    error::Help as _,
-    instance::Writer,
-    rules::{Destination, destination::SocketName},
-    sockets::take::{self, TakenSocket},
-};
+use crate::rules::{Destination, destination::SocketName};
 
 /// Show and change which sockets rules hand packets to
 ///
@@ -95,108 +86,22 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn add(args: &AddSocket, context: &Context) -> Result<()> {
-    let taken = take_all(args.pid, &args.descriptors)?;
-    let (writer, is_new) = context.open_to_change_or_create(|| true)?;
-    let result = enter(args, context, &writer, &taken);
-    if is_new && result.is_err() {
-        // Nothing was there before, nothing stays.
-        writer.lock().remove()?;
-    }
-    result
-}
-
-fn enter(
-    args: &AddSocket,
-    context: &Context,
-    writer: &Writer,
-    taken: &[TakenSocket],
-) -> Result<()> {
     let name = &args.name;
-    let was_there = writer
-        .maps
-        .steering
-        .find(&SocketName::Name(name.clone()))
-        .is_some();
-    let group = steering::register(writer, name)?;
-    let mut added: Vec<&TakenSocket> = Vec::new();
-    for one in taken {
-        let socket = &one.socket;
-        match writer
-            .maps
-            .steering
-            .add(group, one.transport, one.family, one.cookie, socket)
-        {
-            Ok(true) => {
-                added.push(one);
-                context.output.line(format!(
-                    "+ {name}  {} {}  takes {}",
-                    one.transport.name(),
-                    one.address,
-                    one.family
-                ));
-            }
-            Ok(false) => context.output.line(format!(
-                "= {name}  {} {}  is one of them already",
-                one.transport.name(),
-                one.address
-            )),
-            Err(error) => {
-                let cookies: Vec<u64> = added.iter().map(|one| one.cookie).collect();
-                take_out(&writer.maps, group, |member| {
-                    cookies.contains(&member.cookie)
-                })?;
-                if !was_there {
-                    steering::unregister(writer, group);
-                }
-                return Err(error).help(|| {
-                    let command = context.command();
-                    format!("{command} socket list shows who is in {name}; nothing was changed")
-                });
-            }
-        }
+    for (socket, is_new) in context.add_sockets(name, args.pid, &args.descriptors)? {
+        let (transport, address) = (socket.transport.name(), socket.address);
+        context.output.line(if is_new {
+            format!("+ {name}  {transport} {address}  takes {}", socket.family)
+        } else {
+            format!("= {name}  {transport} {address}  is one of them already")
+        });
     }
     Ok(())
 }
 
-fn take_all(pid: u32, descriptors: &[u32]) -> Result<Vec<TakenSocket>> {
-    descriptors
-        .iter()
-        .map(|&descriptor| take::from_process(pid, descriptor))
-        .collect()
-}
-
 fn remove(args: &RemoveSocket, context: &Context) -> Result<()> {
-    let writer = context.open_to_change()?;
     let name = &args.name;
-    let group = writer
-        .maps
-        .steering
-        .find(&SocketName::Name(name.clone()))
-        .with_context(|| format!("no socket is called {name}"))
-        .help(|| {
-            let command = context.command();
-            format!("{command} socket list shows the names; nothing was changed")
-        })?;
-    let removed = if let Some(pid) = args.pid {
-        let cookies: Vec<u64> = take_all(pid, &args.descriptors)?
-            .iter()
-            .map(|one| one.cookie)
-            .collect();
-        let removed = take_out(&writer.maps, group, |member| {
-            cookies.contains(&member.cookie)
-        })?;
-        if removed == 0 {
-            bail!("that socket is none of {name}");
-        }
-        removed
-    } else {
-        take_out(&writer.maps, group, |_| true)?
-    };
-    let is_named = is_named_by_a_rule(&writer.maps, &SocketName::Name(name.clone()));
-    if !is_named && writer.maps.steering.members(group).is_empty() {
-        steering::unregister(&writer, group);
-    }
-    let what = match removed {
+    let of = args.pid.map(|pid| (pid, &args.descriptors[..]));
+    let what = match context.remove_sockets(name, of)? {
         1 => "1 socket".into(),
         count => format!("{count} sockets"),
     };
@@ -204,21 +109,4 @@ fn remove(args: &RemoveSocket, context: &Context) -> Result<()> {
         "- {name}  {what}: what they have goes on, nothing new comes"
     ));
     Ok(())
-}
-
-fn is_named_by_a_rule(maps: &Maps, name: &GroupName) -> bool {
-    let destinations = maps.destinations_in_force();
-    let mut all = destinations.values();
-    all.any(|destination| matches!(destination, Destination::Socket(named) if named == name))
-}
-
-/// Takes members out of a group; how many.
-fn take_out(maps: &Maps, group: u32, is_meant: impl Fn(&Socket) -> bool) -> Result<usize> {
-    let members = maps.steering.members(group).into_iter();
-    let mut removed = 0;
-    for member in members.filter(is_meant) {
-        maps.steering.remove(group, &member)?;
-        removed += 1;
-    }
-    Ok(removed)
 }

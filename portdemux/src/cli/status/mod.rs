@@ -176,7 +176,7 @@ impl Waiting {
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let instance = context.open()?;
-    let slots = &context.paths;
+    let paths = &context.paths;
     let in_force = context.in_force(&instance);
     let known = in_force.as_ref().ok();
     let in_sync = known.and_then(|known| change::is_in_sync(&instance, known));
@@ -187,7 +187,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let fell_back = known.is_some_and(|known| context.fell_back(known));
     let ruleset = in_force.as_ref().ok().map(|in_force| &in_force.ruleset);
     let rules = ruleset.map(|ruleset| ruleset.rules().len());
-    let unconfirmed = UnconfirmedChange::read(slots)?;
+    let unconfirmed = UnconfirmedChange::read(paths)?;
     let unconfirmed = unconfirmed.map(|unconfirmed| Waiting::of(&unconfirmed, &instance));
     let before = attached::interfaces(&instance)?;
     let flows = instance.maps.flows().unwrap_or_else(|error| {
@@ -198,12 +198,12 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let destinations = reach::destinations(&instance.maps)?;
     let used = reach::used(in_force.as_ref().ok());
     let lost = instance.maps.lost();
-    let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(slots, ruleset));
+    let losses_counted = ruleset.and_then(|ruleset| redirect_drops::are_counted(paths, ruleset));
     let sockets = Sockets::read(&instance, ruleset);
     let answers = answers(&instance.maps);
     if args.json {
         let report = Report {
-            instance: slots.instance.to_string(),
+            instance: paths.instance.to_string(),
             generation: instance.maps.generation().0,
             rules,
             source,
@@ -234,7 +234,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let source = where_from(source, in_sync);
     context.output.line(format!(
         "{}   generation {}   {count}{source}",
-        slots.instance,
+        paths.instance,
         instance.maps.generation().0
     ));
     if fell_back {

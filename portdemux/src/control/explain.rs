@@ -1,13 +1,12 @@
-//! The instance that `explain` asks.
+//! An instance says what becomes of packets.
 
 use anyhow::{Result, anyhow};
 use portdemux_common::{decide::Metadata, reason::Reason};
 
-use super::Args;
+use super::Control;
 use crate::{
     attached::{self, AttachState, AttachedInterface},
     change,
-    cli::{Context, output},
     dataplane::{flows::FlowTables, maps::Maps},
     error::{Help as _, NothingLoaded},
     explain::{Basis, Explained},
@@ -20,8 +19,10 @@ use crate::{
     socket_groups,
 };
 
-/// The instance whose rules and state are asked.
-pub(super) struct AskedInstance {
+/// An instance whose rules and state are asked.
+#[derive(Debug)]
+pub struct AskedInstance<'c> {
+    control: &'c Control,
     instance: Instance,
     flows: Option<FlowTables>,
     present: Present,
@@ -29,16 +30,18 @@ pub(super) struct AskedInstance {
     attached: Vec<AttachedInterface>,
 }
 
-impl AskedInstance {
-    /// Opens it, unless the rules of a file are asked, and says first where packets do not meet them.
-    pub(super) fn open(args: &Args, context: &Context) -> Result<Option<Self>> {
-        if args.rules.is_some() {
-            return Ok(None);
-        }
-        let instance = match context.open() {
+impl Control {
+    /// Opens the instance to ask it about packets, of an interface that they come by if one is named. Warnings say first
+    /// where packets do not meet its rules.
+    ///
+    /// # Errors
+    ///
+    /// There is no instance, or no such interface.
+    pub fn ask(&self, interface: Option<&str>) -> Result<AskedInstance<'_>> {
+        let instance = match self.open() {
             Err(error) if error.is::<NothingLoaded>() => {
                 return Err(error).help(|| {
-                    let command = context.command();
+                    let command = self.command();
                     format!("{command} attach IFACE loads it, or name a rules file: --rules FILE")
                 });
             }
@@ -47,40 +50,44 @@ impl AskedInstance {
         let mut attached = attached::interfaces(&instance)?;
         attached.retain(|interface| interface.state == AttachState::Attached);
         let is_on = |name: &str| attached.iter().any(|interface| interface.name == name);
-        let attach = |interface: &str| format!("{} attach {interface}", context.command());
-        match &args.interface {
+        let attach = |interface: &str| Some(format!("{} attach {interface}", self.command()));
+        match interface {
             Some(interface) if !is_there(interface)? => {
                 return Err(anyhow!("there is no interface {interface}"))
                     .help(|| "ip link lists them".into());
             }
-            Some(interface) if !is_on(interface) => output::warn(
+            Some(interface) if !is_on(interface) => self.events.warn(
                 format!(
                     "{interface} has no program of the instance: packets that come by it meet no rule"
                 ),
-                Some(&attach(interface)),
+                attach(interface),
             ),
-            None if attached.is_empty() => output::warn(
+            None if attached.is_empty() => self.events.warn(
                 "no interface has the program: packets meet no rule",
-                Some(&attach("IFACE")),
+                attach("IFACE"),
             ),
             Some(_) | None => {}
         }
         if !instance.maps.is_own() {
-            output::warn(
+            self.events.warn(
                 "the instance is of an older version: what it remembers and which destinations are there is not asked",
-                Some(&format!("{} upgrade takes it over", context.command())),
+                Some(format!("{} upgrade takes it over", self.command())),
             );
         }
-        Ok(Some(Self {
+        Ok(AskedInstance {
+            control: self,
             flows: instance.maps.flows()?,
             present: Present::of_sockets(&instance.maps),
             instance,
             attached,
-        }))
+        })
     }
+}
 
-    /// Its rules, with what it remembers.
-    pub(super) fn basis(&self, args: &Args, context: &Context) -> Basis<'_> {
+impl AskedInstance<'_> {
+    /// Its rules, with what it remembers. With `says_why`, a warning says if their text is not known.
+    #[must_use]
+    pub fn basis(&self, says_why: bool) -> Basis<'_> {
         let maps = &self.instance.maps;
         let (image, names) = loop {
             let image = maps.compiled();
@@ -99,9 +106,6 @@ impl AskedInstance {
             };
             basis = basis.with_state(state, Box::new(presence));
         }
-        if args.kernel {
-            self.warn_of_other_versions(context);
-        }
         match change::in_force(&self.instance) {
             Ok(in_force) if in_force.generation.0 == generation => {
                 let is_in_sync = change::is_in_sync(&self.instance, &in_force);
@@ -112,13 +116,13 @@ impl AskedInstance {
             // Another writer was quicker, or the record is lost: what is decided stands all the same.
             Ok(_) => basis,
             Err(error) => {
-                if args.pcap.is_none() && !args.json {
-                    output::warn(
+                if says_why {
+                    self.control.events.warn(
                         format!(
                             "what the rules say besides is not known: {}",
                             error.root_cause()
                         ),
-                        Some("apply the rules file again"),
+                        Some("apply the rules file again".into()),
                     );
                 }
                 basis
@@ -126,13 +130,17 @@ impl AskedInstance {
         }
     }
 
-    /// Its maps, for the shadow program; nothing of an older instance, whose maps are others.
-    pub(super) fn own_maps(&self) -> Option<&Maps> {
+    /// Its maps, for the shadow program; nothing of an older instance, whose maps are others. Warnings say where what
+    /// runs on an interface is of another version.
+    #[must_use]
+    pub fn own_maps(&self) -> Option<&Maps> {
+        self.warn_of_other_versions();
         self.instance.maps.is_own().then_some(&self.instance.maps)
     }
 
-    /// Who gets a packet that is for a socket, under the rules in force.
-    pub(super) fn socket(&self, basis: &Basis<'_>, explained: &Explained<'_>) -> Option<String> {
+    /// Who gets a packet that is for a socket, under the rules in force: a line of text.
+    #[must_use]
+    pub fn socket(&self, basis: &Basis<'_>, explained: &Explained<'_>) -> Option<String> {
         let image = &basis.image;
         if explained.decision.reason != Reason::RuleSocket {
             return None;
@@ -148,35 +156,35 @@ impl AskedInstance {
         Some(format!("socket      {name}: {who}"))
     }
 
-    /// Says if the rules are others by now than those that frames were explained by.
-    pub(super) fn warn_of_change(&self, basis: &Basis<'_>) {
+    /// A warning says if the rules are others by now than those that frames were explained by.
+    pub fn warn_of_change(&self, basis: &Basis<'_>) {
         let (begun, now) = (
             basis.image.header.generation,
             self.instance.maps.generation().0,
         );
         if begun != now {
-            output::warn(
+            self.control.events.warn(
                 format!(
                     "the rules changed meanwhile: frames were explained by those of generation {begun}, and generation {now} is in force"
                 ),
-                Some("explain the capture again"),
+                Some("explain the capture again".into()),
             );
         }
     }
 
     /// The shadow program is of this binary's program; what runs on an interface may be older.
-    fn warn_of_other_versions(&self, context: &Context) {
+    fn warn_of_other_versions(&self) {
         const OWN: &str = env!("CARGO_PKG_VERSION");
         for interface in &self.attached {
             if interface.version != OWN {
-                output::warn(
+                self.control.events.warn(
                     format!(
                         "the program on {} is of version {}, its shadow program of version {OWN}",
                         interface.name, interface.version
                     ),
-                    Some(&format!(
+                    Some(format!(
                         "{} attach {} replaces it",
-                        context.command(),
+                        self.control.command(),
                         interface.name
                     )),
                 );
