@@ -7,7 +7,6 @@ use anyhow::Result;
 use super::{
     Context, report,
     safeguard::{self, Safeguard, Verb},
-    told,
 };
 use crate::control::{Applied, Apply, RulesText};
 
@@ -38,7 +37,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let rules = RulesText::to_apply(&args.file, args.strictness.skip_expired)?;
-    let safeguard = Safeguard::new(Verb::Apply, args.safeguard, args.dry_run);
+    let safeguard = Safeguard::new(context, Verb::Apply, args.safeguard, args.dry_run);
     let how = Apply {
         dry_run: args.dry_run,
         confirm: args.safeguard.confirm,
@@ -47,7 +46,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         safeguard.check(instance, joining, new)
     })?;
     report::change(context, &change);
-    report::warn_of_ended_members(&change);
-    besides.into_iter().for_each(told::tell);
+    report::warn_of_ended_members(context, &change);
+    for event in besides {
+        context.tell(event);
+    }
     safeguard.finish()
 }

@@ -10,7 +10,6 @@ use clap::ValueEnum;
 use super::{
     Context, report,
     safeguard::{self, Safeguard, Verb},
-    told,
 };
 use crate::{
     control::{Check, RulesText, attach::To},
@@ -93,7 +92,7 @@ impl Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     // Before it is looked, so that nothing that comes meanwhile is missed.
     let changes = args.wait.then(Changes::listen);
-    let safeguard = Safeguard::new(Verb::Attach, args.safeguard.into(), false);
+    let safeguard = Safeguard::new(context, Verb::Attach, args.safeguard.into(), false);
     let check: Check<'_> = &|instance, joining, new| safeguard.check(instance, joining, new);
     let skip_expired = args.strictness.skip_expired;
     let taken = match &args.rules {
@@ -108,7 +107,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     match (&taken.change, taken.generation.0) {
         (Some(change), _) => {
             report::change(context, change);
-            report::warn_of_ended_members(change);
+            report::warn_of_ended_members(context, change);
         }
         (None, 0) => context.output.line(format!(
             "No rules: all that is well-formed passes and is counted. Next: {} stats --watch",
@@ -118,7 +117,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             "The rules of generation {generation} hold, counters kept"
         )),
     }
-    taken.besides.into_iter().for_each(told::tell);
+    if let Some(event) = taken.besides {
+        context.tell(event);
+    }
     match changes {
         Some(changes) => waiting::run(context, args, taken.wanted, &changes),
         None => Ok(()),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Context, output};
+use super::Context;
 use crate::error::NothingLoaded;
 
 /// Take the program off interfaces
@@ -62,7 +62,7 @@ fn remove_all(context: &Context) -> Result<()> {
             && error.downcast_ref::<NothingLoaded>().is_none()
             && let Some(before) = failed.replace(error)
         {
-            output::warn_of("not removed", &before);
+            context.output.warn_of("not removed", &before);
         }
     }
     failed.map_or(Ok(()), Err)

@@ -29,7 +29,10 @@ mod told;
 mod upgrade;
 mod visible;
 
-use std::{io, net::IpAddr, ops::Deref, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    env, ffi::OsString, io, net::IpAddr, ops::Deref, path::PathBuf, process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Result;
 use clap::{
@@ -42,7 +45,7 @@ use rustix::fs::Mode;
 use crate::{
     attached, background,
     confirm::guardian,
-    control::{Control, Events},
+    control::{Control, Event, Events},
     dataplane::mapped::catching,
     error::{Advice, NothingLoaded},
     instance::{AbiDirectory, InstanceName, InstancePaths, PATIENCE},
@@ -144,17 +147,21 @@ struct Paths {
 }
 
 impl Paths {
-    fn context(self, patience: Duration) -> Context {
+    fn context(self, patience: Duration, output: Output) -> Context {
         let paths = InstancePaths::new(self.instance, self.bpffs, self.state_dir);
         memory::know_command(paths.command());
+        let told = {
+            let output = output.clone();
+            move |event| told::tell(&output, event)
+        };
         Context {
             control: Control {
                 config: self.config_dir,
                 kept: self.kept_dir,
                 patience,
-                ..Control::new(paths, Events::new(told::tell))
+                ..Control::new(paths, Events::new(told))
             },
-            output: Output::new(),
+            output,
         }
     }
 }
@@ -290,8 +297,13 @@ impl Context {
         };
         Self {
             control,
-            output: Output::new(),
+            output: self.output.clone(),
         }
+    }
+
+    /// Says what happened meanwhile.
+    fn tell(&self, event: Event) {
+        told::tell(&self.output, event);
     }
 
     /// What is in force now, for whoever was not told what a verb did.
@@ -354,36 +366,46 @@ pub fn main() -> ExitCode {
     // What is kept of rules is nobody's business but this user's, and who may open a lock can hold it.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     background::is_command();
+    let output = Output::new();
     if let Ok(guardian) = Guardian::try_parse() {
-        let context = guardian.paths.context(PATIENCE);
-        return ended(catching(|| guardian::run(&context.paths)));
+        let context = guardian.paths.context(PATIENCE, output);
+        return ended(catching(|| guardian::run(&context.paths)), &context.output);
     }
-    let Cli { paths, command } = match Cli::try_parse() {
+    run(env::args_os(), &output)
+}
+
+/// Runs a command line, its name first, and says what it has to say there. Returns with what the process ends.
+pub fn run<W: Into<OsString> + Clone>(
+    words: impl IntoIterator<Item = W>,
+    output: &Output,
+) -> ExitCode {
+    let Cli { paths, command } = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
-        Err(said) => return usage(said),
+        Err(said) => return usage(said, output),
     };
-    let context = paths.context(command.patience());
+    let context = paths.context(command.patience(), output.clone());
     if command.is_verb() {
-        context.output.hold();
+        output.hold();
     }
     let result = catching(|| command.run(&context));
     // By now its lock is free, and nothing that is said can keep others from anything.
-    let written = context.output.release();
-    ended(match (result, written) {
+    let written = output.release();
+    let result = match (result, written) {
         (Ok(()), Err(error)) if command.is_verb() => {
             Err(unsaid(error).context(Advice(context.what_is_in_force())))
         }
         (Ok(()), Err(error)) => Err(unsaid(error)),
         (result, _) => result,
-    })
+    };
+    ended(result, output)
 }
 
 /// Says what went wrong, if anything did, and with what the process ends.
-fn ended(result: Result<()>) -> ExitCode {
+fn ended(result: Result<()>, output: &Output) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
-    output::fail(&error);
+    output.fail(&error);
     if error.downcast_ref::<NothingLoaded>().is_some() {
         ExitCode::from(3)
     } else {
@@ -393,7 +415,7 @@ fn ended(result: Result<()>) -> ExitCode {
 
 /// Says what clap has to say: help, or what is wrong with the arguments. Of values it compares less strictly than this
 /// command does, and takes icmp for tcp.
-fn usage(mut said: clap::Error) -> ExitCode {
+fn usage(mut said: clap::Error, output: &Output) -> ExitCode {
     let text = |kind| match said.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
         Some(_) | None => "",
@@ -402,12 +424,13 @@ fn usage(mut said: clap::Error) -> ExitCode {
     if nearest(wrong, &[near]).is_none() {
         said.remove(ContextKind::SuggestedValue);
     }
-    match said.print() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            output::fail(&unsaid(error));
+    output.say(&said);
+    match output.release() {
+        Err(error) => {
+            output.fail(&unsaid(error));
             ExitCode::FAILURE
         }
-        Ok(()) | Err(_) => u8::try_from(said.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+        Ok(()) => u8::try_from(said.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
     }
 }
 
@@ -487,6 +510,11 @@ fn with_help(error: &dyn std::error::Error, help: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        sync::{Arc, Mutex},
+    };
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -501,6 +529,64 @@ mod tests {
             assert!(patience(words) > PATIENCE, "{words:?}");
         }
         assert_eq!(patience(&["attach", "eth0"]), PATIENCE);
+    }
+
+    /// What a command says to its caller's writers, and with what it ends.
+    fn said(words: &[&str]) -> (ExitCode, String, String) {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let text =
+            |written: &Written| String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let (output, error) = (Written::default(), Written::default());
+        let words = [&["portdemux"], words].concat();
+        let code = run(words, &Output::to(output.clone(), error.clone()));
+        (code, text(&output), text(&error))
+    }
+
+    #[test]
+    fn a_command_says_everything_to_the_writers_of_its_caller() {
+        let rules = env::temp_dir().join(format!("portdemux-said-{}", std::process::id()));
+        fs::write(
+            &rules,
+            "[[rule]]\nname = \"web\"\nport = \"80/tcp\"\nto = \"drop\"\n",
+        )
+        .unwrap();
+        let file = rules.display().to_string();
+        let packet = [
+            "explain",
+            "tcp",
+            "192.0.2.7:50000",
+            "192.0.2.1:80",
+            "--rules",
+        ];
+        let (code, output, error) = said(&[&packet, &[file.as_str()][..]].concat());
+        assert_eq!((code, error.as_str()), (ExitCode::SUCCESS, ""));
+        assert!(
+            output.contains("drop") && output.contains("web"),
+            "{output}"
+        );
+
+        fs::write(&rules, "[[rule]]\nport = \"80/icmp\"\n").unwrap();
+        let (code, output, error) = said(&[&packet, &[file.as_str()][..]].concat());
+        assert_eq!((code, output.as_str()), (ExitCode::FAILURE, ""));
+        assert!(error.contains("80/icmp"), "{error}");
+        fs::remove_file(&rules).unwrap();
+
+        let (code, output, error) = said(&["explain", "tcp"]);
+        assert_eq!((code, output.as_str()), (ExitCode::from(2), ""));
+        assert!(error.contains("Usage:"), "{error}");
+        let (code, output, error) = said(&["--version"]);
+        assert_eq!((code, error.as_str()), (ExitCode::SUCCESS, ""));
+        assert!(output.starts_with("portdemux "), "{output}");
     }
 
     /// Clap looks for contradictions in debug builds only, and of a verb only once it is used.

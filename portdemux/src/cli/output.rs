@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
-use streams::Stream;
+use streams::{Stream, Streams};
 
 use super::visible::{except, visible};
 use crate::{
@@ -16,11 +16,14 @@ use crate::{
     figures::{cut, padded, width},
 };
 
-/// Standard output, whole lines at a time.
-#[derive(Debug)]
+/// What a command says: its output, whole lines at a time, and what a user should know besides. Copies say it to the
+/// same streams.
+#[derive(Clone, Debug)]
 pub struct Output {
+    streams: Streams,
     colour: bool,
     is_terminal: bool,
+    labels_have_colour: bool,
 }
 
 /// What stands between the codes of a style when those are asked for.
@@ -62,13 +65,29 @@ impl Style {
 }
 
 impl Output {
-    /// Standard output as it is connected.
+    /// Standard output and standard error as they are connected.
     #[must_use]
     pub fn new() -> Self {
         let is_terminal = io::stdout().is_terminal();
         Self {
+            streams: Streams::new(Box::new(io::stdout()), Box::new(io::stderr())),
             colour: is_terminal && wants_colour(),
             is_terminal,
+            labels_have_colour: io::stderr().is_terminal() && wants_colour(),
+        }
+    }
+
+    /// Two writers of the caller's, for what would go to standard output and to standard error.
+    #[must_use]
+    pub fn to(
+        output: impl io::Write + Send + 'static,
+        error: impl io::Write + Send + 'static,
+    ) -> Self {
+        Self {
+            streams: Streams::new(Box::new(output), Box::new(error)),
+            colour: false,
+            is_terminal: false,
+            labels_have_colour: false,
         }
     }
 
@@ -115,7 +134,7 @@ impl Output {
 
     /// Writes a text to standard output, when it may be written, with all that is in it.
     pub fn write_as_it_is(&self, text: &str) {
-        streams::say(Stream::Output, text);
+        self.streams.say(Stream::Output, text);
     }
 
     /// Writes a line to standard output, when it may be written.
@@ -126,17 +145,17 @@ impl Output {
     /// Whether what is written from here on comes anywhere: its reader is there, and it could be written so far.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        streams::is_read()
+        self.streams.is_read()
     }
 
     /// Holds back what is said until [`Self::release`].
     pub fn hold(&self) {
-        streams::hold();
+        self.streams.hold();
     }
 
     /// Forgets what was held back, and goes on holding back.
     pub fn discard(&self) {
-        streams::discard();
+        self.streams.discard();
     }
 
     /// Says what was held back.
@@ -145,60 +164,79 @@ impl Output {
     ///
     /// Standard output could not be written. A reader that has gone away is no error.
     pub fn release(&self) -> io::Result<()> {
-        streams::release()
+        self.streams.release()
+    }
+
+    /// Says what a user should know although the command goes on.
+    pub fn warn(&self, message: impl Display, help: Option<&str>) {
+        let message = message.to_string();
+        let mut text = format!("{} {}\n", self.label("warning:", "1;33"), visible(&message));
+        if let Some(help) = help {
+            let _ = writeln!(text, "{} {}", self.label("   help:", "36"), visible(help));
+        }
+        self.streams.say(Stream::Error, &text);
+    }
+
+    /// Says that something is not known, why, and what to do, although the command goes on.
+    pub fn warn_of(&self, what: impl Display, error: &anyhow::Error) {
+        let (causes, advice) = told(error);
+        self.warn(format!("{what}: {causes}"), advice.as_deref());
+    }
+
+    /// Says something of use beside the output.
+    pub fn note(&self, message: impl Display) {
+        self.streams
+            .say(Stream::Error, &visible(&format!("note: {message}\n")));
+    }
+
+    /// Says what clap has to say: help, or what is wrong with the arguments.
+    pub fn say(&self, said: &clap::Error) {
+        let (stream, colour) = if said.use_stderr() {
+            (Stream::Error, self.labels_have_colour)
+        } else {
+            (Stream::Output, self.colour)
+        };
+        let text = said.render();
+        self.streams.say(
+            stream,
+            &if colour {
+                text.ansi().to_string()
+            } else {
+                text.to_string()
+            },
+        );
+    }
+
+    /// Says why the command failed and what to do.
+    pub fn fail(&self, error: &anyhow::Error) {
+        self.streams.say(Stream::Error, &self.describe(error));
+    }
+
+    fn describe(&self, error: &anyhow::Error) -> String {
+        if let Some(rules) = error.downcast_ref::<crate::rules::RulesError>() {
+            // It is a page of its own, made for a reader.
+            return visible(&format!("{rules}\n")).into_owned();
+        }
+        let (causes, advice) = told(error);
+        let mut text = format!("{} {}\n", self.label("error:", "1;31"), visible(&causes));
+        if let Some(advice) = advice {
+            let _ = writeln!(text, "{} {}", self.label(" help:", "36"), visible(&advice));
+        }
+        text
+    }
+
+    fn label(&self, label: &str, code: &str) -> String {
+        if self.labels_have_colour {
+            format!("\x1b[{code}m{label}\x1b[0m")
+        } else {
+            label.to_owned()
+        }
     }
 }
 
 impl Default for Output {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Says what a user should know although the command goes on.
-pub fn warn(message: impl Display, help: Option<&str>) {
-    let message = message.to_string();
-    let mut text = format!("{} {}\n", label("warning:", "1;33"), visible(&message));
-    if let Some(help) = help {
-        let _ = writeln!(text, "{} {}", label("   help:", "36"), visible(help));
-    }
-    streams::say(Stream::Error, &text);
-}
-
-/// Says that something is not known, why, and what to do, although the command goes on.
-pub fn warn_of(what: impl Display, error: &anyhow::Error) {
-    let (causes, advice) = told(error);
-    warn(format!("{what}: {causes}"), advice.as_deref());
-}
-
-/// Says something of use beside the output.
-pub fn note(message: impl Display) {
-    streams::say(Stream::Error, &visible(&format!("note: {message}\n")));
-}
-
-/// Says why the command failed and what to do.
-pub fn fail(error: &anyhow::Error) {
-    streams::say(Stream::Error, &describe(error));
-}
-
-fn describe(error: &anyhow::Error) -> String {
-    if let Some(rules) = error.downcast_ref::<crate::rules::RulesError>() {
-        // It is a page of its own, made for a reader.
-        return visible(&format!("{rules}\n")).into_owned();
-    }
-    let (causes, advice) = told(error);
-    let mut text = format!("{} {}\n", label("error:", "1;31"), visible(&causes));
-    if let Some(advice) = advice {
-        let _ = writeln!(text, "{} {}", label(" help:", "36"), visible(&advice));
-    }
-    text
-}
-
-fn label(label: &str, code: &str) -> String {
-    if io::stderr().is_terminal() && wants_colour() {
-        format!("\x1b[{code}m{label}\x1b[0m")
-    } else {
-        label.to_owned()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{
-    Context, output,
+    Context,
     safeguard::{self, Safeguard, Verb},
 };
 use crate::{
@@ -35,7 +35,7 @@ pub(super) fn edit(
     verb: Verb,
     args: safeguard::Args,
 ) -> Result<()> {
-    let safeguard = Safeguard::new(verb, args, false);
+    let safeguard = Safeguard::new(context, verb, args, false);
     let check = |instance: &_, joining: &[_], new: &_| safeguard.check(instance, joining, new);
     let edited = context.edit(edit, args.confirm, &check)?;
     change(context, &edited);
@@ -45,7 +45,7 @@ pub(super) fn edit(
 /// Says what a change did.
 pub(super) fn change(context: &Context, change: &Change) {
     if let Some(repaired) = &change.repaired {
-        output::note(repaired);
+        context.output.note(repaired);
     }
     let (columns, _) = context.output.size();
     context
@@ -60,7 +60,7 @@ pub(super) fn change(context: &Context, change: &Change) {
         None => context.output.line("dry run: nothing was changed"),
     }
     for (what, help) in &change.warnings {
-        output::warn(what, Some(help));
+        context.output.warn(what, Some(help));
     }
     if let Some(within) = change.waits {
         context.output.line(format!(
@@ -72,7 +72,7 @@ pub(super) fn change(context: &Context, change: &Change) {
 }
 
 /// Warns of members of sets whose time is past: they stand in the file and are in no set.
-pub(super) fn warn_of_ended_members(change: &Change) {
+pub(super) fn warn_of_ended_members(context: &Context, change: &Change) {
     let now = Clock::now().unix;
     for set in change.plan.new_ruleset().sets() {
         let ended = set.until.iter().filter(|(_, until)| until.unix <= now);
@@ -84,7 +84,7 @@ pub(super) fn warn_of_ended_members(change: &Change) {
             1 => " and one more like it".into(),
             count => format!(" and {} more like it", grouped(count as u64)),
         };
-        output::warn(
+        context.output.warn(
             format!(
                 "{} is not in @{}: its time ended {until}{others}",
                 Source::Prefix(*prefix),

@@ -5,7 +5,7 @@ use std::{cell::RefCell, time::Duration};
 use anyhow::{Result, anyhow};
 use portdemux_common::reason::Reason;
 
-use super::{output, with_help};
+use super::{Context, output::Output, with_help};
 use crate::{
     error::Help as _,
     image::Compiled,
@@ -71,16 +71,23 @@ pub(super) const UNSEEN: &str =
 
 /// Looks at a change before it is made.
 #[derive(Debug)]
-pub(super) struct Safeguard {
+pub(super) struct Safeguard<'c> {
+    output: &'c Output,
     verb: Verb,
     args: Args,
     is_dry_run: bool,
     refusal: RefCell<Option<anyhow::Error>>,
 }
 
-impl Safeguard {
-    pub(super) const fn new(verb: Verb, args: Args, is_dry_run: bool) -> Self {
+impl<'c> Safeguard<'c> {
+    pub(super) const fn new(
+        context: &'c Context,
+        verb: Verb,
+        args: Args,
+        is_dry_run: bool,
+    ) -> Self {
         Self {
+            output: &context.output,
             verb,
             args,
             is_dry_run,
@@ -101,7 +108,7 @@ impl Safeguard {
             Ok(Some(cut)) => cut,
             Ok(None) => return Ok(()),
             Err(error) if self.args.force.force || self.args.confirm.is_some() => {
-                output::warn_of(UNSEEN, &error);
+                self.output.warn_of(UNSEEN, &error);
                 return Ok(());
             }
             Err(error) => {
@@ -116,7 +123,7 @@ impl Safeguard {
         };
         if let Some(within) = self.args.confirm {
             let within = seconds(within);
-            output::warn(
+            self.output.warn(
                 what("cuts"),
                 Some(&format!(
                     "it is undone after {within}, unless {} confirm comes",
@@ -126,7 +133,7 @@ impl Safeguard {
             return Ok(());
         }
         if self.args.force.force {
-            output::warn(what("cuts"), None);
+            self.output.warn(what("cuts"), None);
             return Ok(());
         }
         let refusal = Err(anyhow!(what("would cut"))).help(|| self.advice(&cut));

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     Context,
-    output::{self, Align, Table},
+    output::{Align, Table},
     report::milliseconds,
     safeguard::{self, Force, Safeguard},
 };
@@ -121,7 +121,7 @@ fn change(
     force: Force,
 ) -> Result<()> {
     let name = name.strip_prefix('@').unwrap_or(name);
-    let safeguard = Safeguard::new(safeguard::Verb::Set, force.into(), false);
+    let safeguard = Safeguard::new(context, safeguard::Verb::Set, force.into(), false);
     let check = |instance: &_, joining: &[_], new: &_| safeguard.check(instance, joining, new);
     // What becomes of others cannot cut the session, and need not be compiled to see that.
     let is_concerned = match Session::find() {
@@ -181,7 +181,7 @@ fn say(context: &Context, name: &str, changed: &Changed) {
         milliseconds(changed.took)
     ));
     if !changed.is_used {
-        output::note(format!("no rule names @{name}"));
+        context.output.note(format!("no rule names @{name}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use portdemux_common::ABI;
 
-use super::output::{Output, fail, note, progress, warn};
+use super::output::{Output, progress};
 use crate::{
     control::{Event, attach::AttachedTo},
     dataplane::links::{self, Attachment},
@@ -13,22 +13,22 @@ use crate::{
 };
 
 /// Says what happens meanwhile.
-pub(super) fn tell(event: Event) {
+pub(super) fn tell(output: &Output, event: Event) {
     match event {
-        Event::Warning { what, help } => warn(what, help.as_deref()),
-        Event::Note(what) => note(what),
-        Event::Failed(error) => fail(&error),
+        Event::Warning { what, help } => output.warn(what, help.as_deref()),
+        Event::Note(what) => output.note(what),
+        Event::Failed(error) => output.fail(&error),
         Event::Verifying => progress::begin("the kernel verifies the programs …"),
         Event::Verified => progress::end(),
-        Event::Attached(attached) => attached_to(&attached),
-        Event::Detached(name) => Output::new().line(format!("{name}  detached")),
-        Event::DetachedAgain(name) => Output::new().line(format!("{name}  detached again")),
-        Event::Upgraded(instance, upgraded) => upgraded_to(&instance, &upgraded),
+        Event::Attached(attached) => attached_to(output, &attached),
+        Event::Detached(name) => output.line(format!("{name}  detached")),
+        Event::DetachedAgain(name) => output.line(format!("{name}  detached again")),
+        Event::Upgraded(instance, upgraded) => upgraded_to(output, &instance, &upgraded),
     }
 }
 
 /// Says that an interface has the program.
-fn attached_to(attached: &AttachedTo) {
+fn attached_to(output: &Output, attached: &AttachedTo) {
     let (verb, mode) = match attached.attachment {
         Attachment::Attached { mode, .. } => ("attached", mode),
         Attachment::Replaced { mode } => ("program replaced", mode),
@@ -39,11 +39,11 @@ fn attached_to(attached: &AttachedTo) {
         .map(|driver| format!(" ({driver})"))
         .unwrap_or_default();
     let mode = links::mode_name(mode);
-    Output::new().line(format!("{name}  {verb}  xdp {mode}{driver}"));
+    output.line(format!("{name}  {verb}  xdp {mode}{driver}"));
 }
 
 /// Says what became of an instance.
-fn upgraded_to(instance: &InstanceName, upgraded: &Upgraded) {
+fn upgraded_to(output: &Output, instance: &InstanceName, upgraded: &Upgraded) {
     let counted = |count: usize, one: &str| match count {
         1 => format!("1 {one}"),
         count => format!("{} {one}s", grouped(count as u64)),
@@ -61,7 +61,7 @@ fn upgraded_to(instance: &InstanceName, upgraded: &Upgraded) {
         counted(*rules, "rule"),
         counted(*interfaces, "interface"),
     );
-    Output::new().line(if *from == ABI {
+    output.line(if *from == ABI {
         format!("{instance}  this version's: {programs} renewed")
     } else {
         format!(
@@ -69,7 +69,7 @@ fn upgraded_to(instance: &InstanceName, upgraded: &Upgraded) {
         )
     });
     if let Some(why) = &upgraded.lost {
-        warn(
+        output.warn(
             format!(
                 "the text of the rules of instance {instance} is lost ({why}); it was rebuilt from the kernel"
             ),
@@ -77,6 +77,6 @@ fn upgraded_to(instance: &InstanceName, upgraded: &Upgraded) {
         );
     }
     for (warning, help) in &upgraded.warnings {
-        warn(warning, Some(help));
+        output.warn(warning, Some(help));
     }
 }

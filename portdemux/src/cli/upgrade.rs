@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Context, output};
+use super::Context;
 
 /// Take over what an older version runs, under traffic
 ///
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             // The others are not kept waiting.
             Err(error) => {
                 if let Some(before) = failed.replace(error) {
-                    output::fail(&before);
+                    context.output.fail(&before);
                 }
                 is_any = true;
             }

@@ -44,10 +44,10 @@ impl Control {
             });
             // Else by the name it had, in this network namespace or, if that is clear, in another.
             let by_name = || {
-                let mut named = writer.maps.interfaces();
-                named.retain(|(slot, known)| maps::text(&known.name) == *name && is_pinned(*slot));
-                let here = || named.iter().find(|(_, known)| known.netns == netns);
-                match named[..] {
+                let mut known = writer.maps.interfaces();
+                known.retain(|(slot, other)| maps::text(&other.name) == *name && is_pinned(*slot));
+                let here = || known.iter().find(|(_, other)| other.netns == netns);
+                match known[..] {
                     [(slot, _)] => Some(slot),
                     _ => here().map(|&(slot, _)| slot),
                 }

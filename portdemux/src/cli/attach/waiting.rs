@@ -10,7 +10,7 @@ use portdemux_common::ids::Generation;
 
 use super::Args;
 use crate::{
-    cli::{Context, output},
+    cli::Context,
     control::attach::AttachRequest,
     instance::Instance,
     interface::{self, Changes, Interface},
@@ -112,7 +112,7 @@ fn attach_new(
         return Ok(());
     };
     for error in refused {
-        output::warn_of("not attached", &error);
+        context.output.warn_of("not attached", &error);
     }
     Err(last)
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, ValueEnum, error::ErrorKind};
 use portdemux_common::{conntrack::Direction, reason::Reason, wire::Transport};
 
-use super::{Context, output};
+use super::Context;
 use crate::{
     capture::{Capture, CaptureError},
     control::{AskedInstance, RulesText},
@@ -154,7 +154,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut agreement = agreement(args, &basis, instance.as_ref())?;
     let mut explained = basis.explain(1, &frame);
     if instance.is_some() {
-        warn_of_own(&frame)?;
+        warn_of_own(context, &frame)?;
     }
     let log = match &mut agreement {
         Some(agreement) => agreement.check(&basis, &mut explained)?,
@@ -221,7 +221,7 @@ fn explain_capture(
         return Ok(());
     };
     if cut > 0 {
-        output::warn(
+        context.output.warn(
             format!(
                 "{} of {} frames were captured in part: they are explained as they stand, \
                  malformed if the packet is cut",
@@ -233,7 +233,7 @@ fn explain_capture(
     }
     let agreed = match &agreement {
         Some(agreement) => {
-            tell(agreement);
+            tell(context, agreement);
             agreement.result()
         }
         None => Ok(()),
@@ -243,7 +243,7 @@ fn explain_capture(
         (Ok(()), Some(error)) => Err(with_help(error, context)),
         (Err(disagreement), error) => {
             if let Some(error) = error {
-                output::warn(error, None);
+                context.output.warn(error, None);
             }
             Err(disagreement.into())
         }
@@ -251,15 +251,15 @@ fn explain_capture(
 }
 
 /// Says what the kernel was asked.
-fn tell(agreement: &Agreement) {
+fn tell(context: &Context, agreement: &Agreement) {
     if agreement.result().is_ok() {
-        output::note(format!(
+        context.output.note(format!(
             "the kernel agrees about {}",
             counted(agreement.compared, "frame")
         ));
     }
     if agreement.host_only > 0 {
-        output::note(format!(
+        context.output.note(format!(
             "{} explained on the host only: the kernel tries programs on frames of {} to {} bytes",
             counted(agreement.host_only, "frame"),
             ShadowProgram::MIN_FRAME,
@@ -269,13 +269,13 @@ fn tell(agreement: &Agreement) {
 }
 
 /// Says if the packet that is asked about goes out instead of coming in.
-fn warn_of_own(frame: &[u8]) -> Result<()> {
+fn warn_of_own(context: &Context, frame: &[u8]) -> Result<()> {
     let ways = Ways {
         addresses: own_addresses()?,
         only: None,
     };
     if ways.of(frame) == Direction::Sent {
-        output::warn(
+        context.output.warn(
             "SRC is an address of this host: a packet from there goes out, and nothing that goes out is held up",
             Some(
                 "this is what becomes of one that comes in; swap SRC and DST for the answer to it",

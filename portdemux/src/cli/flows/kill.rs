@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use super::Selectors;
 use crate::{
     cli::{
-        Context, output,
+        Context,
         safeguard::{Force, UNSEEN},
     },
     error::Help as _,
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let check = |cut: Result<Option<Cut>>| match cut {
         Ok(None) => Ok(()),
         Err(error) if args.force.is_given() => {
-            output::warn_of(UNSEEN, &error);
+            context.output.warn_of(UNSEEN, &error);
             Ok(())
         }
         Err(error) => Err(error.context(UNSEEN))
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
                 format!("this {verb} the SSH session you are typing in ({session}: {reason})")
             };
             if args.force.is_given() {
-                output::warn(what("cuts"), None);
+                context.output.warn(what("cuts"), None);
                 return Ok(());
             }
             Err(anyhow!(what("would cut")))

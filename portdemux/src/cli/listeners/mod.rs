@@ -6,7 +6,7 @@ mod page;
 use anyhow::Result;
 pub(super) use page::names as cell;
 
-use super::{Context, output};
+use super::Context;
 use crate::{
     capabilities::{self, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE},
     change,
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         .filter(|listener| listener.holders.is_empty());
     let unknown = unknown.count();
     if unknown > 0 && !found.is_complete {
-        tell_unknown(unknown);
+        tell_unknown(context, unknown);
     }
     let rows = sorted(found.all, &rules);
     if args.json {
@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     if matches!(rules, Rules::None) {
         let instance = &context.paths.instance;
-        output::note(format!(
+        context.output.note(format!(
             "instance {instance} is not loaded: no rules stand before these sockets"
         ));
     }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Says that the processes of so many sockets are not known, and what it takes to see them.
-fn tell_unknown(count: usize) {
+fn tell_unknown(context: &Context, count: usize) {
     let of = if count == 1 {
         "1 socket"
     } else {
@@ -94,12 +94,12 @@ fn tell_unknown(count: usize) {
     ]);
     let lacking = lacking.unwrap_or_default().join(" and ");
     if lacking.is_empty() {
-        output::warn(
+        context.output.warn(
             format!("the processes of {of} are not known: not every process can be looked into"),
             None,
         );
     } else {
-        output::warn(
+        context.output.warn(
             format!("the processes of {of} are not known: this one lacks {lacking}"),
             Some("run it as root"),
         );
@@ -118,7 +118,9 @@ fn rules(context: &Context) -> Rules {
         Ok(judge) => Rules::InForce(Box::new(judge)),
         Err(error) if error.downcast_ref::<NothingLoaded>().is_some() => Rules::None,
         Err(error) => {
-            output::warn_of("how the rules reach these sockets is not known", &error);
+            context
+                .output
+                .warn_of("how the rules reach these sockets is not known", &error);
             Rules::Unknown
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     cli::{
         Context,
         counts::{LostReport, TrafficReport},
-        output::{self, Align, Table},
+        output::{Align, Table},
     },
     control::Flaw,
     dataplane::{maps::Maps, redirect_drops},
@@ -140,7 +140,7 @@ impl Waiting {
         let command = context.command();
         let generation = self.generation;
         match self.status {
-            Status::Waiting(_) if self.guarded == Some(false) => output::warn(
+            Status::Waiting(_) if self.guarded == Some(false) => context.output.warn(
                 format!(
                     "generation {generation} waits for its confirmation, and the process is gone that would undo it: the next \
                      change does, once its time is over"
@@ -159,14 +159,14 @@ impl Waiting {
                     }
                     (_, None) => String::new(),
                 };
-                output::warn(
+                context.output.warn(
                     format!(
                         "generation {generation} was not confirmed in time and is still in force{tried}"
                     ),
                     Some(&format!("{command} confirm --undo")),
                 );
             }
-            Status::Undone => output::note(format!(
+            Status::Undone => context.output.note(format!(
                 "generation {generation} was not confirmed in time: the rules before it are in force again"
             )),
             Status::Void => {}
@@ -191,7 +191,9 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
     let unconfirmed = unconfirmed.map(|unconfirmed| Waiting::of(&unconfirmed, &instance));
     let before = attached::interfaces(&instance)?;
     let flows = instance.maps.flows().unwrap_or_else(|error| {
-        output::warn(format!("{error:#}"), Some("apply the rules file again"));
+        context
+            .output
+            .warn(format!("{error:#}"), Some("apply the rules file again"));
         None
     });
     let flows = flows.as_ref().map(Tracked::read);
@@ -246,21 +248,10 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         waiting.say(context);
     }
     if let Err(error) = &in_force {
-        output::warn(format!("{error:#}"), None);
+        context.output.warn(format!("{error:#}"), None);
     }
 
-    let begun = std::time::Instant::now();
-    thread::sleep(SAMPLE);
-    let after = attached::interfaces(&instance)?;
-    let seconds = begun.elapsed().as_secs_f64();
-    if !after.is_empty() {
-        context
-            .output
-            .write(&table(&before, &after, seconds).render(&context.output));
-    }
-    for interface in &after {
-        warn_of_absence(context, interface);
-    }
+    let after = say_interfaces(context, &instance, &before)?;
     for destination in &destinations {
         destination.warn(context);
     }
@@ -277,6 +268,26 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         versions(&after)
     ));
     Ok(())
+}
+
+/// Says what comes by the interfaces, after a moment to see it; returns them as they are then.
+fn say_interfaces(
+    context: &Context,
+    instance: &Instance,
+    before: &[AttachedInterface],
+) -> Result<Vec<AttachedInterface>> {
+    let begun = std::time::Instant::now();
+    thread::sleep(SAMPLE);
+    let after = attached::interfaces(instance)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if !after.is_empty() {
+        let table = table(before, &after, seconds);
+        context.output.write(&table.render(&context.output));
+    }
+    for interface in &after {
+        warn_of_absence(context, interface);
+    }
+    Ok(after)
 }
 
 /// What became of rejected packets, and of how many.
@@ -308,7 +319,7 @@ fn how_many(rules: Option<usize>) -> String {
 fn warn_of_fallback(context: &Context) {
     let file = context.boot_file();
     let file = file.display();
-    output::warn(
+    context.output.warn(
         format!("{file} was not put in force: the rules hold that were last in force from it"),
         Some(&format!(
             "{} apply --dry-run {file} says why",
@@ -328,7 +339,7 @@ fn say_what_holds_at_boot(
     let file = context.boot_file();
     match context.flaw(known.filter(|_| saved == Some(true))) {
         Some(Flaw::Mistake) => {
-            output::warn(
+            context.output.warn(
                 format!(
                     "{} has a mistake, and is not put in force at boot",
                     file.display()
@@ -342,13 +353,15 @@ fn say_what_holds_at_boot(
             return;
         }
         Some(Flaw::Unfit(error)) => {
-            output::warn(
+            context.output.warn(
                 format!("{} is not put in force at boot: {error}", file.display()),
                 Some(&format!("{} save, after moving it away", context.command())),
             );
             return;
         }
-        Some(Flaw::NoInterface) => crate::cli::told::tell(context.no_interface(instance)),
+        Some(Flaw::NoInterface) => {
+            context.tell(context.no_interface(instance));
+        }
         None => {}
     }
     if saved != Some(false) {
@@ -432,18 +445,22 @@ fn warn_of_absence(context: &Context, interface: &AttachedInterface) {
     match interface.state {
         AttachState::Attached => {
             if let Some(today) = &interface.renamed {
-                output::note(format!("{today} was {name} when it was attached"));
+                context
+                    .output
+                    .note(format!("{today} was {name} when it was attached"));
             }
         }
         AttachState::Detached => {}
-        AttachState::Elsewhere => output::note(format!("{name} lies in another network namespace")),
-        AttachState::Vanished => output::warn(
+        AttachState::Elsewhere => context
+            .output
+            .note(format!("{name} lies in another network namespace")),
+        AttachState::Vanished => context.output.warn(
             format!("{name} is gone, and the program with it; its counters are kept"),
             Some(&format!(
                 "{command} attach {name} once it is back, or {command} detach {name}"
             )),
         ),
-        AttachState::Returned => output::warn(
+        AttachState::Returned => context.output.warn(
             format!("{name} was removed and made again: the program does not run on it"),
             Some(&format!("{command} attach {name}")),
         ),

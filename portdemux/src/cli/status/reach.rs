@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     change::InForce,
-    cli::{Context, output},
+    cli::Context,
     dataplane::{
         destinations::{self, Reachability},
         maps::Maps,
@@ -134,13 +134,13 @@ impl ReachedInterface {
     pub(super) fn warn(&self, context: &Context) {
         let to = &self.to;
         if self.state == Reachability::Missing.name() {
-            output::warn(
+            context.output.warn(
                 format!("{to} is missing: its packets fall back as its rules say"),
                 Some("ip -br link lists the interfaces there are"),
             );
         } else if self.state == Reachability::Returned.name() {
             let command = context.command();
-            output::warn(
+            context.output.warn(
                 format!("{to} was removed and made again: its packets fall back still"),
                 Some(&format!(
                     "{command} apply, or any other change, gives them to it again"
@@ -148,12 +148,12 @@ impl ReachedInterface {
             );
         } else if self.up == Some(false) {
             let name = to.strip_prefix("interface:").unwrap_or(to);
-            output::warn(
+            context.output.warn(
                 format!("{to} is down: its packets are lost (interface_down)"),
                 Some(&format!("ip link set {name} up")),
             );
         } else if self.takes_frames == Some(false) {
-            output::warn(
+            context.output.warn(
                 format!(
                     "{to} takes no frames as things are: its packets are lost (interface_takes_none)"
                 ),

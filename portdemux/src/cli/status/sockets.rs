@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     background::{Need, follower},
-    cli::{Context, output},
+    cli::Context,
     dataplane::steering::{self, Features, Followed},
     figures::grouped,
     instance::Instance,
@@ -66,7 +66,7 @@ impl Sockets {
                 "{} follow, or any command that changes rules",
                 context.command()
             );
-            output::warn(lack, Some(&follow));
+            context.output.warn(lack, Some(&follow));
         }
     }
 
