@@ -19,10 +19,10 @@ use portdemux_common::{
 
 use crate::{
     clock::Clock,
-    dataplane::flows::Flow,
     explain::packet,
     host,
     image::Compiled,
+    maps::flows::Flow,
     rules::{PortRange, Word},
 };
 

@@ -64,6 +64,7 @@ pub mod instance;
 pub mod interface;
 pub mod listeners;
 pub mod lockout;
+pub mod maps;
 pub mod members;
 pub mod memory;
 mod netlink;

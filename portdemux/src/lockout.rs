@@ -8,7 +8,6 @@ use portdemux_common::{
 
 use crate::{
     clock::Clock,
-    dataplane::links,
     explain::packet,
     host,
     image::Compiled,
@@ -76,7 +75,7 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
 
 /// The interfaces that the instance has a program on.
 fn present(instance: &Instance) -> Vec<Hook> {
-    let pinned = links::pinned(&instance.paths);
+    let pinned = crate::instance::pinned::pinned(&instance.paths);
     let interfaces = instance.maps.interfaces().into_iter();
     // Where that cannot be seen, it may be on any of them.
     let is_on = |slot: usize| match &pinned {

@@ -12,13 +12,13 @@ use crate::{
         transaction::{self, Feature},
     },
     clock::Clock,
-    dataplane::maps::Maps,
     error::{Help as _, Unavailable},
     image::{
         self, Compiled,
         sources::{Numbering, live::Become, store::NoRoom},
     },
     instance::{InstancePaths, Writer},
+    maps::Maps,
     records::Records,
     rules::{
         Ruleset, edit,
@@ -239,7 +239,12 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
             Some((ruleset.lists().atom_of(slot)?, change.prefix, becomes))
         })
         .collect();
-    maps.change_sources(&Numbering::of(ruleset.lists()), &steps, all.len() as u64)
+    maps.change_sources(
+        &Numbering::of(ruleset.lists()),
+        &steps,
+        all.len() as u64,
+        &crate::dataplane::renew,
+    )
 }
 
 /// Writes the changes into the text, and some that are not on record, and builds the tables anew.

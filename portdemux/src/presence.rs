@@ -12,13 +12,9 @@ use portdemux_common::{
 };
 
 use crate::{
-    dataplane::{
-        destinations::{self, Reachability},
-        maps::Maps,
-        steering::Member,
-    },
     explain::ip_address,
     image::Compiled,
+    maps::{Maps, destinations::Reachability, steering::Member},
     recover,
     rules::{Destination, destination::SocketName},
     sockets::Socket,
@@ -40,7 +36,7 @@ impl Present {
     ///
     /// The kernel does not say.
     pub(crate) fn look(maps: &Maps) -> Result<Self> {
-        let states = destinations::states(maps)?.into_iter();
+        let states = crate::maps::destinations::states(maps)?.into_iter();
         let missing = states.filter(|reached| reached.state != Reachability::Ready);
         Ok(Self {
             missing: missing.map(|reached| reached.destination).collect(),

@@ -11,13 +11,13 @@ use portdemux_common::{
 };
 
 use crate::{
-    dataplane::{
+    instance::Instance,
+    maps::{
+        Maps,
         counters::{Outcome, Traffic},
         flows::PortFlows,
-        maps::Maps,
         redirect_drops::Lost,
     },
-    instance::Instance,
     rules::Destination,
 };
 

@@ -8,11 +8,11 @@ use std::{
 use portdemux_common::wire::Transport;
 
 use crate::{
-    dataplane::{
-        maps::Maps,
+    interface,
+    maps::{
+        Maps,
         steering::{GroupName, Member},
     },
-    interface,
     sockets::{Holder, Holders, Socket, listening},
 };
 

@@ -13,15 +13,13 @@ use crate::{
     background::follower,
     change::{self, WrittenRules},
     dataplane::{
-        links,
-        mapped::catching,
-        maps::Maps,
         takeover::{self, Continued},
         tracking::{self, UNRESUMED},
     },
     error::Help as _,
     image,
     instance::{AbiDirectory, Lock, Writer},
+    maps::{Maps, mapped::catching},
     unconfirmed,
 };
 
@@ -75,7 +73,7 @@ pub fn upgrade(lock: &Lock) -> Result<Option<Upgraded>> {
         from,
         generation: in_force.generation,
         rules: in_force.ruleset.rules().len(),
-        interfaces: links::pinned(&own.paths)?.len(),
+        interfaces: crate::instance::pinned::pinned(&own.paths)?.len(),
         lost,
         warnings,
     }))

@@ -23,9 +23,10 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use portdemux::{
-    dataplane::{counters::Outcome, links},
+    dataplane::links,
     image,
     instance::{InstancePaths, Writer},
+    maps::counters::Outcome,
     rules::{Ruleset, file},
 };
 use portdemux_common::{
@@ -119,9 +120,12 @@ impl Instance {
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        self.writer
-            .maps
-            .install(&names, [0; 32], |ids| image::compile(ruleset, ids))?;
+        self.writer.maps.install(
+            &names,
+            [0; 32],
+            |ids| image::compile(ruleset, ids),
+            &portdemux::dataplane::renew,
+        )?;
         Ok(())
     }
 

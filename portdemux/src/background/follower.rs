@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 
 use super::{Need, start};
 use crate::{
-    dataplane::pins::unpin,
     instance::{Instance, InstancePaths, Lock, is_held},
+    maps::pins::unpin,
     rules::Ruleset,
 };
 

@@ -6,16 +6,14 @@ use portdemux_common::{conntrack::Shape, ids::Generation};
 use super::transaction::{Feature, if_possible};
 use crate::{
     dataplane::{
-        mapped::catching,
-        maps::Prepared,
         redirect_drops::{self, Program},
         steering,
-        targets::Needed,
         tracking::{self, WantedFlows},
     },
     error::{Unavailable, Warning},
     image::Destinations,
     instance::Writer,
+    maps::{Prepared, mapped::catching, targets::Needed},
     rules::Ruleset,
 };
 
@@ -181,7 +179,9 @@ pub(super) struct RulesInForce<'a> {
 
 impl Feature for RulesInForce<'_> {
     fn prepare(&mut self, _unavailable: &mut Unavailable<'_>) -> Result<()> {
-        self.writer.maps.stage_ruleset(self.prepared)
+        self.writer
+            .maps
+            .stage_ruleset(self.prepared, &crate::dataplane::renew)
     }
 
     fn commit(&mut self) -> Result<()> {

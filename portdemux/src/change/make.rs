@@ -22,14 +22,11 @@ use super::{
 use crate::{
     background::follower,
     clock::Clock,
-    dataplane::{
-        destinations,
-        mapped::catching,
-        maps::{Maps, Prepared},
-    },
+    dataplane::destinations,
     error::{Help as _, Unavailable, Warning},
     image::{self, Compiled},
     instance::Writer,
+    maps::{Maps, Prepared, mapped::catching},
     records::{Kept, Record, Records, TextHash},
     rules::{
         RulesError, Ruleset,

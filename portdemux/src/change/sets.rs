@@ -8,7 +8,7 @@ use portdemux_common::ids::Generation;
 
 use crate::{
     clock::Clock,
-    dataplane::maps::Maps,
+    maps::Maps,
     records::{Kept, Records},
     rules::{
         Ruleset,

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use crate::{
-    dataplane::mapped::catching,
     error::{Unavailable, Warning},
+    maps::mapped::catching,
 };
 
 /// A part of a change, with its way back.

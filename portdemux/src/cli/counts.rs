@@ -3,8 +3,6 @@
 use portdemux_common::blocks::Counter;
 use serde::Serialize;
 
-use crate::dataplane::redirect_drops;
-
 /// Packets and bytes, as they stand in JSON.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct TrafficReport {
@@ -29,8 +27,8 @@ pub(super) struct LostReport {
     packets: u64,
 }
 
-impl From<&redirect_drops::Lost> for LostReport {
-    fn from(lost: &redirect_drops::Lost) -> Self {
+impl From<&crate::maps::redirect_drops::Lost> for LostReport {
+    fn from(lost: &crate::maps::redirect_drops::Lost) -> Self {
         Self {
             to: lost.to.to_string(),
             reason: lost.loss.name(),

@@ -46,9 +46,9 @@ use crate::{
     attached, background,
     confirm::guardian,
     control::{Control, Event, Events},
-    dataplane::mapped::catching,
     error::{Advice, NothingLoaded},
     instance::{AbiDirectory, InstanceName, InstancePaths, PATIENCE},
+    maps::mapped::catching,
     memory,
     rules::{
         Destination, PortRange, Rate, Source, Word,

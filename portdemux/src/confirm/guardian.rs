@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     background, bounded,
-    dataplane::mapped::catching,
     instance::InstancePaths,
+    maps::mapped::catching,
     unconfirmed::{self, Status, Tries, UnconfirmedChange, clock},
 };
 

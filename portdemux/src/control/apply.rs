@@ -8,8 +8,8 @@ use super::{Check, Control, Event, RulesText};
 use crate::{
     attached,
     change::{self, Change},
-    dataplane::mapped::catching,
     instance::{Instance, Writer},
+    maps::mapped::catching,
     rules::Attach,
 };
 

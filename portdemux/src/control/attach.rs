@@ -15,13 +15,12 @@ use crate::{
     dataplane::{
         destinations,
         links::{self, Attachment, Wish},
-        mapped::catching,
         redirect_drops, steering,
-        trusted::is_there,
     },
     error::{Help as _, Unavailable},
     instance::{Instance, Writer},
     interface::{self, Interface},
+    maps::{mapped::catching, trusted::is_there},
     rules::{Attach, AttachMode},
     session::Hook,
 };

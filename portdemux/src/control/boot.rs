@@ -13,9 +13,9 @@ use crate::{
     attached, bounded,
     change::{self, InForce},
     clock::Clock,
-    dataplane::mapped::catching,
     durable::{self, OldText},
     instance::Instance,
+    maps::mapped::catching,
     rules::{
         Attach,
         file::{self, Reading},

@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::{Check, Control};
 use crate::{
     change::{self, Change, Request},
-    dataplane::mapped::catching,
     instance::Writer,
+    maps::mapped::catching,
     rules::{
         Destination, RulesError,
         edit::{self, NewRule},

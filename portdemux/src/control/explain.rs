@@ -7,12 +7,12 @@ use super::Control;
 use crate::{
     attached::{self, AttachState, AttachedInterface},
     change,
-    dataplane::{flows::FlowTables, maps::Maps},
     error::{Help as _, NothingLoaded},
     explain::{Basis, Explained},
     image::Compiled,
     instance::Instance,
     interface,
+    maps::{Maps, flows::FlowTables},
     presence::Present,
     recover,
     rules::Destination,

@@ -4,11 +4,11 @@ use anyhow::{Result, anyhow};
 
 use super::Control;
 use crate::{
-    dataplane::flows::{Flow, FlowTables},
     error::Help as _,
     flows::Selection,
     instance::Instance,
     lockout::{self, Cut},
+    maps::flows::{Flow, FlowTables},
 };
 
 impl Control {

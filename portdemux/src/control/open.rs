@@ -9,11 +9,11 @@ use crate::{
     confirm,
     dataplane::{
         destinations, links,
-        mapped::catching,
         tracking::{self, UNRESUMED},
     },
     error::NothingLoaded,
     instance::{AbiDirectory, Instance, Lock, Writer},
+    maps::mapped::catching,
     records::Records,
     unconfirmed, upgrade,
 };

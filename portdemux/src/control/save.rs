@@ -8,9 +8,9 @@ use super::{Control, canonical};
 use crate::{
     bounded, change,
     clock::Clock,
-    dataplane::mapped::catching,
     durable::{self, OldText},
     error::Help as _,
+    maps::mapped::catching,
     rules::edit,
     unconfirmed,
 };

@@ -4,12 +4,13 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Control;
 use crate::{
-    dataplane::{
-        maps::Maps,
-        steering::{self, GroupName, Member},
-    },
+    dataplane::steering,
     error::Help as _,
     instance::Writer,
+    maps::{
+        Maps,
+        steering::{GroupName, Member},
+    },
     rules::{Destination, destination::SocketName},
     sockets::take::{self, TakenSocket},
 };

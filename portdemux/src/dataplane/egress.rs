@@ -13,8 +13,12 @@ use aya::{
     util::KernelVersion,
 };
 
-use super::{damage::is_damage, pins::unpin};
-use crate::{dataplane::refused, error::Help as _, instance::InstancePaths};
+use crate::{
+    dataplane::refused,
+    error::Help as _,
+    instance::InstancePaths,
+    maps::{damage::is_damage, pins::unpin},
+};
 
 /// The program's name in its object.
 pub const PROGRAM: &str = "portdemux_sent";

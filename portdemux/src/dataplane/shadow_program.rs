@@ -31,25 +31,24 @@ use portdemux_common::{
     trace::Trace,
 };
 
-use super::{
-    blocks::Blocks,
-    counters::Counters,
-    flows::{FLOW_COUNTERS, FLOWS, HALF_OPEN},
-    layout::Earlier,
-    links,
-    log::ProgramLog,
-    mapped::Mapped,
-    maps::{
-        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, GENERATION, LIMITS, MACS, Maps, OWN_COUNTERS,
-        RULESETS, SOCKETS, STEERING, XSKS, half, possible_cpus, prepared, write_head,
-    },
-    objects,
-    tables::{self, TABLES},
-};
+use super::{links, log::ProgramLog, objects};
 use crate::{
     dataplane::refused,
     host::State,
     image::{self, Compiled},
+    maps::{
+        ANSWERS, COUNTERS, CPUS, DEVICES, FRAGMENTS, GENERATION, LIMITS, MACS, Maps, OWN_COUNTERS,
+        RULESETS, SOCKETS, STEERING, XSKS,
+        blocks::Blocks,
+        counters::Counters,
+        earlier::Earlier,
+        flows::{FLOW_COUNTERS, FLOWS, HALF_OPEN},
+        half,
+        mapped::Mapped,
+        possible_cpus,
+        tables::{self, TABLES},
+        write_head,
+    },
 };
 
 /// The program's name in its object.
@@ -165,7 +164,7 @@ impl ShadowProgram {
             .map_max_entries(CPUS, u32::try_from(cpus)?)
             .map_max_entries(TABLES, u32::try_from(words / LINE)?)
             .override_global(aya_log::LEVEL, &level, true);
-        let mut object = prepared(&mut loader, objects::SHADOW, "the shadow program")?;
+        let mut object = objects::prepared(&mut loader, objects::SHADOW, "the shadow program")?;
         let shared = map(&object, COUNTERS, BLOCKS * BYTES)?;
         let blocks = Blocks::new(
             shared,

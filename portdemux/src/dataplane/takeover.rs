@@ -18,19 +18,20 @@ use aya::{
 };
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::{
-    damage::is_damage,
-    flows::{self, FlowTables},
-    layout::{self, CARRIED, CounterSet, Earlier, KEPT},
-    links,
-    maps::{self, Maps, Prepared},
-    quiesce, redirect_drops, steering,
-    targets::XSK_DIRECTORY,
-    trusted::is_there,
-};
+use super::{links, redirect_drops, steering};
 use crate::{
-    dataplane::pins::{remove_tree, unpin},
     instance::{AbiDirectory, InstancePaths, Lock, Writer},
+    maps::{
+        self, Maps, Prepared,
+        damage::is_damage,
+        earlier::{self, CARRIED, CounterSet, Earlier},
+        flows::{self, FlowTables},
+        layout::KEPT,
+        pins::{remove_tree, unpin},
+        quiesce,
+        targets::XSK_DIRECTORY,
+        trusted::is_there,
+    },
 };
 
 /// A ruleset that goes on under the same generation.
@@ -85,14 +86,14 @@ fn make(directory: &Path, before: &Maps, ruleset: Option<&Continued>) -> Result<
         pin_all(&old.join(XSK_DIRECTORY), &directory.join(XSK_DIRECTORY))?;
     }
     if let Some(shape) = before.shape() {
-        let tables = flows::directory(directory);
+        let tables = maps::flow_directory::directory(directory);
         FlowTables::create(&tables, shape, None)?;
         keep(before, &flows::directory_of(old, &shape), &tables)?;
     }
     let maps = Maps::open(directory)?;
     maps.adopt_ledger(before);
     if let Some(ruleset) = ruleset {
-        maps.adopt(before, &ruleset.prepared, ruleset.changes)?;
+        maps.adopt(before, &ruleset.prepared, ruleset.changes, &super::renew)?;
     }
     Ok(maps)
 }
@@ -314,6 +315,6 @@ fn carry(kind: CounterSet, pins: &Path) -> Result<()> {
     let mut set = vec![0; kind.own_bytes() / size_of::<u64>()];
     Earlier::beside(kind, pins)?.add(0, &mut set);
     unpin(&unfinished)?;
-    layout::write_carried(&unfinished, &set)?;
+    earlier::write_carried(&unfinished, &set)?;
     fs::rename(&unfinished, &path).with_context(|| format!("move a map to {}", path.display()))
 }

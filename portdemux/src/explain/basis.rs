@@ -12,10 +12,11 @@ use portdemux_common::{conntrack::Direction, ids::RuleId, parse};
 use super::{Explained, Shadow, packet_state::PacketState};
 use crate::{
     clock::Clock,
-    dataplane::{flows::shape_with, shadow_program::ShadowProgram},
+    dataplane::shadow_program::ShadowProgram,
     figures::width,
     host::{Host, Presence, State},
     image::{self, Compiled},
+    maps::flows::shape_with,
     rules::{RulesError, Ruleset, file},
 };
 

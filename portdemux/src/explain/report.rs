@@ -62,7 +62,10 @@ fn write_entry_point(
         return;
     };
     let (file, claims) = match basis.text() {
-        Some((file, ruleset)) => (file, claims::claiming(ruleset, address, transport, port)),
+        Some((file, ruleset)) => (
+            file,
+            claims::claiming(ruleset.rules(), address, transport, port),
+        ),
         None => ("", Vec::new()),
     };
     // The kernel's word counts; a text that says something else is not the one in force.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     bounded,
-    dataplane::{
+    maps::{
         pins::unpin,
         trusted::{LISTED, PRIVATE, Trusted},
     },

@@ -5,6 +5,7 @@
 pub mod abi;
 mod lock;
 mod paths;
+pub mod pinned;
 
 use std::ops::Deref;
 
@@ -19,13 +20,12 @@ pub use self::{
     paths::{InstanceName, InstancePaths},
 };
 use crate::{
-    dataplane::{
+    error::{Advice, HalfRemoved, Help as _, NothingLoaded},
+    maps::{
+        Maps,
         damage::is_damage,
-        links,
-        maps::Maps,
         trusted::{LISTED, Trusted, is_there},
     },
-    error::{Advice, HalfRemoved, Help as _, NothingLoaded},
 };
 
 /// An instance that is open for reading.
@@ -250,7 +250,7 @@ impl InstancePaths {
 
     /// That the removal of the instance was interrupted, and what of it is left.
     fn half_removed(&self) -> anyhow::Error {
-        let interfaces = links::left_in_trash(self).unwrap_or_default();
+        let interfaces = pinned::left_in_trash(self).unwrap_or_default();
         anyhow::Error::new(HalfRemoved {
             instance: self.instance.to_string(),
             interfaces: interfaces

@@ -12,8 +12,8 @@ use rustix::{fs::fstatfs, io::Errno};
 
 use super::abi::AbiDirectory;
 use crate::{
-    dataplane::trusted::{Trusted, is_there},
     error::{Help as _, command},
+    maps::trusted::{Trusted, is_there},
 };
 
 /// The directory of bpffs in which all instances are.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use portdemux_common::wire::Transport;
 
 use crate::{
-    dataplane::{maps::Maps, steering::Member},
+    maps::{Maps, steering::Member},
     rules::{Destination, PortRange, Role, Rule, destination::SocketName},
     sockets::{self, Holders, Socket},
 };

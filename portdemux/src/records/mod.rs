@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bounded,
-    dataplane::pins::unpin,
     error::Advice,
     instance::Lock,
+    maps::pins::unpin,
     rules::{
         Ruleset,
         source::{Becomes, MemberChange},

@@ -10,7 +10,6 @@ use portdemux_common::{
 use super::{
     port::PortRange,
     rule::{Layer, Rule},
-    ruleset::Ruleset,
 };
 
 /// Neighbouring ports of one protocol that one rule gets.
@@ -22,7 +21,7 @@ pub struct Segment {
     pub first: u16,
     /// The last port.
     pub last: u16,
-    /// The rule, by its index in [`Ruleset::rules`].
+    /// The rule, by its index in [`super::Ruleset::rules`].
     pub rule: u32,
 }
 
@@ -162,7 +161,7 @@ impl Claims {
         }
     }
 
-    /// The rule that gets an entry point, by its index in [`Ruleset::rules`].
+    /// The rule that gets an entry point, by its index in [`super::Ruleset::rules`].
     #[must_use]
     pub fn rule_at(&self, address: IpAddr, transport: Transport, port: u16) -> Option<u32> {
         find(self.at(address), transport, port).or_else(|| find(&self.any, transport, port))
@@ -189,13 +188,12 @@ fn find(segments: &[Segment], transport: Transport, port: u16) -> Option<u32> {
 /// The first is the one that counts, as in [`Claims::rule_at`].
 #[must_use]
 pub fn claiming(
-    ruleset: &Ruleset,
+    rules: &[Rule],
     address: IpAddr,
     transport: Transport,
     port: u16,
 ) -> Vec<Claim<'_>> {
-    let mut claims: Vec<_> = ruleset
-        .rules()
+    let mut claims: Vec<_> = rules
         .iter()
         .filter(|rule| rule.layer() == Layer::Destination)
         .filter(|rule| rule.addresses.is_empty() || rule.addresses.contains(&address))

@@ -2,8 +2,7 @@
 
 use std::{collections::HashSet, hash::Hash, net::IpAddr};
 
-use portdemux_common::capacity::RULE_NAME_LENGTH;
-
+pub use super::name::{MAX_NAME, RuleError, check_name};
 use super::{
     destination::{Delivery, Destination},
     error::Diagnostic,
@@ -13,9 +12,6 @@ use super::{
     terms::{Connections, Role, Terms},
     word::Word,
 };
-
-/// How many bytes of UTF-8 a rule's name can have.
-pub const MAX_NAME: usize = RULE_NAME_LENGTH;
 
 /// A claim to entry points.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,53 +55,6 @@ pub enum Layer {
 impl Layer {
     /// Every layer.
     pub const ALL: [Self; 3] = [Self::Destination, Self::Source, Self::Shadow];
-}
-
-/// What is wrong with a rule's name or with one of its addresses.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
-    /// The name is empty.
-    #[error("an empty name")]
-    EmptyName,
-    /// The name is longer than [`MAX_NAME`] bytes.
-    #[error("a name of {0} bytes is too long")]
-    LongName(usize),
-    /// A space, a control character or the like stands in the name.
-    #[error("the name `{}` holds {bad:?}", .name.escape_debug())]
-    BadName {
-        /// The name.
-        name: String,
-        /// The first character that cannot stand in one.
-        bad: char,
-    },
-    /// What was written is no address.
-    #[error("`{0}` is not an IP address")]
-    NotAnAddress(String),
-    /// What was written is a prefix or a range of addresses.
-    #[error("`{0}` is more than one address")]
-    Prefix(String),
-    /// An IPv4 address was written inside an IPv6 one.
-    #[error("no packet is ever sent to {0}")]
-    Mapped(IpAddr),
-}
-
-impl RuleError {
-    /// What to write instead.
-    #[must_use]
-    pub fn help(&self) -> String {
-        match self {
-            Self::EmptyName => "give it a name, or leave `name` out".into(),
-            Self::LongName(_) => format!("names have at most {MAX_NAME} bytes"),
-            Self::BadName { .. } => {
-                "names have no spaces and no invisible characters, as in web-8080".into()
-            }
-            Self::NotAnAddress(_) => "write it as in 203.0.113.10 or 2001:db8::10".into(),
-            Self::Prefix(_) => {
-                "list the addresses one by one, or leave `address` out for any".into()
-            }
-            Self::Mapped(address) => format!("write it as IPv4: {}", address.to_canonical()),
-        }
-    }
 }
 
 impl Rule {
@@ -282,27 +231,6 @@ impl Rule {
     }
 }
 
-/// Says whether a rule can have this name: 1 to [`MAX_NAME`] bytes, its characters all of them visible, none a
-/// space.
-pub fn check_name(name: &str) -> Result<(), RuleError> {
-    if name.bytes().all(|byte| byte.is_ascii_graphic()) && (1..=MAX_NAME).contains(&name.len()) {
-        return Ok(());
-    }
-    if name.is_empty() {
-        return Err(RuleError::EmptyName);
-    }
-    if let Some(bad) = name.chars().find(|&character| !is_visible(character)) {
-        return Err(RuleError::BadName {
-            name: name.into(),
-            bad,
-        });
-    }
-    match name.len() {
-        1..=MAX_NAME => Ok(()),
-        bytes => Err(RuleError::LongName(bytes)),
-    }
-}
-
 /// Reads a destination address.
 pub fn parse_address(text: &str) -> Result<IpAddr, RuleError> {
     let Ok(address) = text.parse() else {
@@ -329,12 +257,6 @@ fn check_address(address: IpAddr) -> Result<(), RuleError> {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Err(RuleError::Mapped(address)),
         IpAddr::V6(_) | IpAddr::V4(_) => Ok(()),
     }
-}
-
-/// `char::escape_debug` escapes what a reader could not see.
-fn is_visible(character: char) -> bool {
-    !character.is_whitespace()
-        && (matches!(character, '\'' | '"' | '\\') || character.escape_debug().count() == 1)
 }
 
 fn drop_repeated<T: Clone + Eq + Hash>(items: &mut Vec<T>) {

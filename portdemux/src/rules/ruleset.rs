@@ -15,10 +15,10 @@ use super::{
     claims::{Claims, Segment, overlay},
     conflict,
     defaults::Defaults,
-    destination,
     error::{Diagnostic, RulesError},
     flows::Flows,
     intervals::Intervals,
+    limits,
     lists::Lists,
     nearest::nearest,
     rule::{Layer, Rule},
@@ -113,7 +113,7 @@ impl Ruleset {
             }
         };
         let [claims, source_claims, shadow_claims] = lay_flat(&rules, diagnostics)?;
-        diagnostics.extend(destination::limits::check(&rules));
+        diagnostics.extend(limits::check(&rules));
         if diagnostics.len() > before {
             return None;
         }

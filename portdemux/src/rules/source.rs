@@ -10,7 +10,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    rule::{MAX_NAME, RuleError, check_name},
+    name::{MAX_NAME, RuleError, check_name},
     until::Until,
 };
 

@@ -134,7 +134,7 @@ proptest! {
             let expected = by_specificity(&claims, (address, transport, port));
             let rule_at = ruleset.claims().rule_at(address, transport, port);
             prop_assert_eq!(rule_at, expected.first().copied());
-            let claiming = claiming(&ruleset, address, transport, port);
+            let claiming = claiming(ruleset.rules(), address, transport, port);
             let lines: Vec<_> = claiming.iter().map(|claim| claim.rule.line).collect();
             let expected: Vec<_> =
                 expected.iter().map(|&index| rules[index as usize].line).collect();

@@ -24,9 +24,9 @@ pub use tries::Tries;
 
 use crate::{
     background, bounded,
-    dataplane::{maps::Maps, pins::unpin},
     error::Help as _,
     instance::{Instance, InstancePaths, Lock, Writer, is_held},
+    maps::{Maps, pins::unpin},
     records::{Kept, Record, Records, TextHash},
     rules::{duration::seconds, file},
 };

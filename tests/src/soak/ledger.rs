@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{maps::MapInfo, programs::loaded_programs};
-use portdemux::dataplane::maps::RULESETS;
+use portdemux::maps::RULESETS;
 use serde_json::Value;
 
 use super::{

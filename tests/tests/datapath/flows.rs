@@ -195,9 +195,12 @@ impl Kernel {
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        writer
-            .maps
-            .install(&names, [0; 32], |ids| image::compile(&ruleset, ids))?;
+        writer.maps.install(
+            &names,
+            [0; 32],
+            |ids| image::compile(&ruleset, ids),
+            &portdemux::dataplane::renew,
+        )?;
         let compiled = writer.maps.compiled();
         let mut object = links::load(&writer.maps, 0, writer.maps.shape())?;
         let received: &mut Xdp = object
@@ -411,7 +414,7 @@ fn agrees(inbound: &str, own: usize) -> Result<()> {
     Ok(())
 }
 
-fn same_flows(host: &mut Core, tables: &portdemux::dataplane::flows::FlowTables) -> Result<()> {
+fn same_flows(host: &mut Core, tables: &portdemux::maps::flows::FlowTables) -> Result<()> {
     let ours = host.all();
     let theirs: Remembered = tables
         .all()

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use portdemux::{
-    dataplane::counters::{Counters, Traffic},
+    maps::counters::{Counters, Traffic},
     rules::{Destination, Layer, Ruleset, destination::Fallback},
 };
 use portdemux_common::{

@@ -9,11 +9,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use portdemux::{
     clock::Clock,
-    dataplane::{
-        counters::Outcome as Counted,
-        flows::shape_with,
-        shadow_program::{ShadowKind, ShadowProgram, actions_of},
-    },
+    dataplane::shadow_program::{ShadowKind, ShadowProgram, actions_of},
+    maps::{counters::Outcome as Counted, flows::shape_with},
     rules::file,
 };
 use portdemux_common::{

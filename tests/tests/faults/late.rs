@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{maps::MapInfo, programs::loaded_programs};
-use portdemux::dataplane::maps::{REDIRECT_DROPS, RULESETS, STEERING};
+use portdemux::maps::{REDIRECT_DROPS, RULESETS, STEERING};
 use portdemux_tests::{
     faults::Fault,
     lab::{INTERFACE, Lab},

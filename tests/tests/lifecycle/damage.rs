@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use portdemux::dataplane::maps;
+use portdemux::maps;
 use portdemux_common::blocks;
 use portdemux_tests::{
     cli::Portdemux,

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use portdemux::dataplane::maps;
+use portdemux::maps;
 use portdemux_tests::{
     cli::{self, Portdemux},
     faults,

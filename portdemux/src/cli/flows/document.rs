@@ -11,11 +11,11 @@ use serde::Serialize;
 use super::rule_names;
 use crate::{
     cli::{Context, counts::TrafficReport},
-    dataplane::{
-        flows::{Flow, FlowTables, now},
-        maps::Maps,
-    },
     flows::{FoundFlows, Selection, busiest},
+    maps::{
+        Maps,
+        flows::{Flow, FlowTables, now},
+    },
 };
 
 #[derive(Serialize)]

@@ -7,9 +7,9 @@ use portdemux_common::conntrack::State;
 use super::rule_names;
 use crate::{
     cli::output::{Align, Output, Style, Table, no_room},
-    dataplane::{flows::Flow, maps::Maps},
     figures::{cut, grouped, size},
     flows::FoundFlows,
+    maps::{Maps, flows::Flow},
     rules::duration::brief,
 };
 

@@ -17,9 +17,9 @@ use crate::{
         counts::{LostReport, TrafficReport},
         status::InterfaceReport,
     },
-    dataplane::flows::PortFlows,
     instance::Instance,
     listeners::Behind,
+    maps::flows::PortFlows,
     rules::{Destination, PortRange},
     snapshot::Snapshot,
 };

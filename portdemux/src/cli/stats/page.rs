@@ -10,9 +10,9 @@ use crate::{
         listeners,
         output::{Align, Output, Style, Table, no_room},
     },
-    dataplane::{counters::Traffic, redirect_drops::Lost},
     figures::{cut, grouped, rate, size},
     listeners::Behind,
+    maps::{counters::Traffic, redirect_drops::Lost},
     rules::{Destination, PortRange},
     snapshot::{PortKey, Snapshot},
 };

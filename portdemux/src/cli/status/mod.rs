@@ -21,9 +21,10 @@ use crate::{
         output::{Align, Table},
     },
     control::Flaw,
-    dataplane::{maps::Maps, redirect_drops},
+    dataplane::redirect_drops,
     figures::{grouped, rate, size},
     instance::Instance,
+    maps::Maps,
     rules::duration::seconds,
     unconfirmed::{self, Status, UnconfirmedChange},
 };

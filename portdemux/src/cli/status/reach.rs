@@ -9,13 +9,8 @@ use serde::Serialize;
 use crate::{
     change::InForce,
     cli::Context,
-    dataplane::{
-        destinations::{self, Reachability},
-        maps::Maps,
-        redirect_drops::Lost,
-        targets,
-    },
     figures::grouped,
+    maps::{Maps, destinations::Reachability, redirect_drops::Lost, targets},
 };
 
 /// An interface that rules name.
@@ -46,7 +41,7 @@ const KINDS: [(&str, Action); 4] = [
 
 /// The interfaces that the ruleset in force names.
 pub(super) fn destinations(maps: &Maps) -> Result<Vec<ReachedInterface>> {
-    let reached = destinations::reached(maps)?.into_iter();
+    let reached = crate::maps::destinations::reached(maps)?.into_iter();
     Ok(reached
         .map(|reached| ReachedInterface {
             to: reached.destination.to_string(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use portdemux_common::conntrack::{Event, Which};
 use serde::Serialize;
 
-use crate::{dataplane::flows::FlowTables, figures::grouped};
+use crate::{figures::grouped, maps::flows::FlowTables};
 
 /// What happens only where a table has no room.
 const TROUBLES: [Event; 4] = [

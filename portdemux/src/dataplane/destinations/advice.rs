@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use portdemux_common::entry::Action;
 
 use crate::{
-    dataplane::targets,
     error::Help as _,
     instance::Instance,
     interface::Interface,
+    maps::targets,
     rules::{Destination, Ruleset, destination::Cpus},
 };
 

@@ -10,10 +10,9 @@ use anyhow::{Context as _, Result};
 use aya::{Ebpf, EbpfLoader, programs::Xdp, util::KernelVersion};
 use portdemux_common::conntrack::Shape;
 
-use crate::dataplane::{
-    egress, flows,
-    maps::{self, CPUS, Maps, possible_cpus},
-    objects, refused,
+use crate::{
+    dataplane::{egress, objects, refused},
+    maps::{self, CPUS, Maps, flows, possible_cpus},
 };
 
 /// The program's name in its object.
@@ -67,7 +66,7 @@ pub fn load(instance: &Maps, slot: usize, shape: Option<Shape>) -> Result<Ebpf> 
     } else {
         objects::DISPATCHER
     };
-    maps::prepared(&mut loader, object, "the program")
+    objects::prepared(&mut loader, object, "the program")
 }
 
 /// Loads the programs for the interface at `slot` into the kernel, both at once where flows are tracked: that is most

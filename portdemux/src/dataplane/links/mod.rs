@@ -22,7 +22,6 @@ use aya::{
     },
 };
 use portdemux_common::{
-    capacity::{MAX_INTERFACES, NAME_LENGTH},
     state::{self, Mode},
     wire::{ANY_MAC, mac_word},
 };
@@ -38,11 +37,15 @@ use self::{
     loading::{received, verified},
     refusing::{reason, refusal, refuse_foreign_program},
 };
-use super::{damage::is_damage, egress, pins::unpin, trusted::is_there};
+use super::egress;
 use crate::{
     error::Help as _,
-    instance::{InstancePaths, Lock, Writer},
+    instance::{
+        Lock, Writer,
+        pinned::{Pinned, left_in_trash, pinned, program_id},
+    },
     interface::{self, Interface, XdpHook},
+    maps::pins::unpin,
 };
 
 /// How long a program may take to leave an interface when its link is gone.
@@ -76,26 +79,6 @@ pub enum Attachment {
     },
 }
 
-/// A link as it is pinned.
-#[derive(Debug)]
-pub struct Pinned {
-    /// The interface's slot.
-    pub slot: usize,
-    /// The id of the program that runs, if the kernel says.
-    pub program: Option<u32>,
-}
-
-impl Pinned {
-    /// The interface that the program runs on, whatever it is called today.
-    #[must_use]
-    pub fn carrier<'a>(&self, present: &'a [Interface]) -> Option<&'a Interface> {
-        let id = self.program?;
-        present
-            .iter()
-            .find(|interface| interface.programs.iter().any(|program| program.id == id))
-    }
-}
-
 /// Attaches the program to an interface, or replaces the one that this instance has there.
 ///
 /// What runs on the interface is asked for here: since it was listed, another process may have replaced that, as the
@@ -114,8 +97,8 @@ pub fn attach(
     let is_same = |present: &&Interface| present.index == interface.index;
     let interface = present.iter().find(is_same).unwrap_or(interface);
     let mut entry = state::Interface {
-        name: padded(&interface.name),
-        version: padded(env!("CARGO_PKG_VERSION")),
+        name: crate::maps::ledger::padded(&interface.name),
+        version: crate::maps::ledger::padded(env!("CARGO_PKG_VERSION")),
         netns,
         index: interface.index,
         // What is asked for, until it is known.
@@ -316,47 +299,6 @@ pub fn remove_instance(lock: &Lock) -> Result<()> {
     wait_until_gone(&programs)
 }
 
-/// The programs that an instance whose removal was interrupted still has, and what the interfaces are called that
-/// they run on, where those are in this network namespace.
-///
-/// # Errors
-///
-/// The links cannot be asked, or the kernel does not list its interfaces.
-pub fn left_in_trash(paths: &InstancePaths) -> Result<Vec<(u32, Option<String>)>> {
-    let links = paths.links_in_trash();
-    if links.is_empty() {
-        return Ok(Vec::new());
-    }
-    let present = interface::list()?;
-    let mut left = Vec::new();
-    for (slot, pin) in links.iter().enumerate() {
-        let link = Pinned {
-            slot,
-            program: program_id(pin)?,
-        };
-        let carrier = link.carrier(&present).map(|carrier| carrier.name.clone());
-        left.extend(link.program.map(|program| (program, carrier)));
-    }
-    Ok(left)
-}
-
-/// The links that are pinned.
-///
-/// # Errors
-///
-/// They cannot be asked for.
-pub fn pinned(paths: &InstancePaths) -> Result<Vec<Pinned>> {
-    let mut pinned = Vec::new();
-    for slot in 0..MAX_INTERFACES {
-        let pin = paths.link(slot);
-        if is_there(&pin)? {
-            let program = program_id(&pin)?;
-            pinned.push(Pinned { slot, program });
-        }
-    }
-    Ok(pinned)
-}
-
 /// The name of a mode.
 #[must_use]
 pub const fn mode_name(mode: Mode) -> &'static str {
@@ -381,25 +323,4 @@ pub fn mode_of(program: u32, interface: &Interface) -> Option<Mode> {
         XdpHook::Generic => Mode::Generic,
         XdpHook::Native | XdpHook::Offload => Mode::Native,
     })
-}
-
-/// The program of the link at `pin`; none if there is no link.
-fn program_id(pin: &Path) -> Result<Option<u32>> {
-    let look = || -> Result<u32> {
-        let link = PinnedLink::from_pin(pin)?;
-        Ok(FdLink::from(link).info()?.program_id())
-    };
-    match look() {
-        Ok(program) => Ok(Some(program)),
-        Err(error) if is_damage(&error) || pin.is_dir() => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("look at the link {}", pin.display())),
-    }
-}
-
-pub(super) fn padded(text: &str) -> [u8; NAME_LENGTH] {
-    let mut padded = [0; NAME_LENGTH];
-    for (to, from) in padded.iter_mut().zip(text.bytes().take(NAME_LENGTH - 1)) {
-        *to = from;
-    }
-    padded
 }

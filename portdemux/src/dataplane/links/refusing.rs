@@ -9,14 +9,12 @@ use anyhow::Result;
 use aya::programs::{ProgramError, loaded_programs};
 use portdemux_common::state::Mode;
 
-use super::{
-    FLOW_PLAIN_PROGRAM, FLOW_PROGRAM, PARTING, PLAIN_PROGRAM, PROGRAM, mode_name, program_id,
-};
+use super::{FLOW_PLAIN_PROGRAM, FLOW_PROGRAM, PARTING, PLAIN_PROGRAM, PROGRAM, mode_name};
 use crate::{
     capabilities::{self, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON},
     dataplane::refused,
     error::{Advice, Help as _},
-    instance::{InstanceName, InstancePaths},
+    instance::{InstanceName, InstancePaths, pinned::program_id},
     interface::{self, Interface},
 };
 

@@ -11,18 +11,17 @@ use portdemux_common::capacity::MAX_INTERFACES;
 use super::{
     load,
     loading::{all_verified, received},
-    open_link, pinned, program_id,
+    open_link,
     refusing::os_error,
 };
 use crate::{
-    dataplane::{
-        egress,
-        maps::{Maps, RULESETS, text},
-        refused,
-        tables::TABLES,
+    dataplane::{egress, refused},
+    instance::{
+        Instance, InstancePaths, Writer,
+        pinned::{pinned, program_id},
     },
-    instance::{Instance, InstancePaths, Writer},
     interface,
+    maps::{Maps, RULESETS, tables::TABLES, text},
 };
 
 /// The programs in the kernel that use a map.

@@ -1,47 +1,27 @@
-//! What targets did not take of the frames that were sent to them, and the programs that count it.
+//! The programs that count what targets do not take of the frames that are sent to them.
 //!
-//! These are on tracepoints of the kernel, each only while the rules in force name a target of a kind that it
+//! They are on tracepoints of the kernel, each only while the rules in force name a target of a kind that it
 //! tells of.
 
 mod layout;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapInfo},
+    maps::MapInfo,
     programs::{RawTracePoint, links::FdLink},
 };
-use aya_obj::generated::bpf_map_type;
-use portdemux_common::{
-    capacity::DESTINATION_SLOTS,
-    entry::Action,
-    redirect_drops::{RedirectDrop, Row, TargetKey, TargetKind, row_of_cpu, rows},
-    ruleset::RulesetImage,
-};
+use portdemux_common::redirect_drops::{TargetKind, rows};
 
-use super::{
-    mapped::Mapped,
-    maps::{self, CPUS, DEVICES, Maps, possible_cpus},
-    objects,
-    pins::unpin,
-    targets::Needed,
-    trusted::is_there,
-};
+use super::objects;
 use crate::{
     dataplane::refused,
     instance::{Instance, InstancePaths, Lock, Writer},
-    rules::{Destination, Ruleset},
+    maps::{self, CPUS, DEVICES, pins::unpin, possible_cpus, trusted::is_there},
+    rules::Ruleset,
 };
-
-/// Name of the map of what was lost.
-pub const REDIRECT_DROPS: &str = "LOSSES";
-/// Name of the map of the slots of targets.
-pub const TARGET_PLACES: &str = "TARGET_PLACES";
 
 /// The programs, each under the name that its link is pinned by, the tracepoint that it is on, and the kinds of
 /// targets that need it.
@@ -56,164 +36,13 @@ const PROGRAMS: [(&str, &str, &[TargetKind]); 4] = [
     ("lost_take", "xdp_cpumap_kthread", &[TargetKind::Cpu]),
 ];
 
-/// What targets did not take, shared with the kernel and with other processes.
-#[derive(Debug)]
-pub struct RedirectDrops {
-    directory: PathBuf,
-    rows: Mapped,
-}
-
-/// Frames that a target did not take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// The target as rules name it; of several CPUs one of them.
-    pub to: Destination,
-    /// Why it did not take them.
-    pub loss: RedirectDrop,
-    /// How many.
-    pub packets: u64,
-}
-
-/// Creates the maps and pins them in a directory of bpffs.
-pub(super) fn create(directory: &Path) -> Result<()> {
-    let rows = u32::try_from(rows(possible_cpus()?))?;
-    maps::create(
-        &directory.join(REDIRECT_DROPS),
-        REDIRECT_DROPS,
-        size_of::<Row>(),
-        rows,
-    )?;
-    let slots = u32::try_from(DESTINATION_SLOTS)?;
-    let path = directory.join(TARGET_PLACES);
-    maps::new(
-        TARGET_PLACES,
-        bpf_map_type::BPF_MAP_TYPE_HASH,
-        [8, 8],
-        slots,
-        0,
-    )?
-    .pin(&path)
-    .with_context(|| format!("pin {}", path.display()))
-}
-
-impl RedirectDrops {
-    /// Opens the maps that are pinned in a directory.
-    pub(super) fn open(directory: &Path) -> Result<Self> {
-        let path = directory.join(TARGET_PLACES);
-        // Opened again when it is used; that it is there is to be known before.
-        MapData::from_pin(&path)
-            .with_context(|| format!("open the pinned map {}", path.display()))?;
-        let count = rows(possible_cpus()?);
-        Ok(Self {
-            rows: maps::open(
-                &directory.join(REDIRECT_DROPS),
-                size_of::<Row>(),
-                Some(count),
-            )?,
-            directory: directory.to_owned(),
-        })
-    }
-
-    /// How much kernel memory they take, in bytes.
-    pub(super) const fn memory(&self) -> usize {
-        // An element of a hash has its key, its value and a head of 48 bytes (Linux kernel/bpf/hashtab.c, struct
-        // htab_elem), and there are as many buckets as elements.
-        self.rows.bytes() + DESTINATION_SLOTS * (16 + 48 + 16)
-    }
-
-    /// Begins to count anew at a slot that nobody uses.
-    pub(super) fn reset(&self, slot: u32) {
-        self.rows.write(row_offset(slot), &Row::default());
-    }
-
-    /// What the targets of a ruleset did not take, most first.
-    pub(super) fn of(&self, needed: &Needed) -> Vec<Lost> {
-        let slots = needed.destinations.iter();
-        let slots = slots.map(|(&slot, destination)| (slot, destination.clone()));
-        let cpus = needed.cpus.keys().filter_map(|&cpu| {
-            let destination = Destination::Cpus(cpu.to_string().parse().ok()?);
-            Some((row_of_cpu(cpu.into()), destination))
-        });
-        let mut lost = Vec::new();
-        for (row, to) in slots.chain(cpus) {
-            let Some(kind) = kind(to.action()) else {
-                continue;
-            };
-            let mut counts = Row::default();
-            self.rows.read(row_offset(row), &mut counts);
-            let losses = RedirectDrop::ALL
-                .into_iter()
-                .filter(|loss| loss.kind() == kind);
-            for (loss, packets) in losses.map(|loss| (loss, counts[loss.slot()])) {
-                if packets != 0 {
-                    let to = to.clone();
-                    lost.push(Lost { to, loss, packets });
-                }
-            }
-        }
-        lost.sort_by_key(|lost| (std::cmp::Reverse(lost.packets), lost.loss));
-        lost
-    }
-
-    /// Says by what the kernel knows the targets at some slots; `targets` are all that can be met.
-    ///
-    /// # Errors
-    ///
-    /// The map cannot be changed.
-    pub(super) fn know(&self, targets: &[(TargetKey, u32)]) -> Result<()> {
-        let path = self.directory.join(TARGET_PLACES);
-        let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
-        let mut map: HashMap<MapData, u64, u64> = HashMap::try_from(Map::HashMap(data))
-            .with_context(|| format!("use {}", path.display()))?;
-        let known: Vec<u64> = map.keys().collect::<Result<_, _>>().context("read keys")?;
-        let keys: HashSet<u64> = targets.iter().map(|(key, _)| key.0).collect();
-        for key in known.iter().filter(|key| !keys.contains(key)) {
-            map.remove(key).context("forget a target")?;
-        }
-        for &(key, slot) in targets {
-            map.insert(key.0, u64::from(slot), 0)
-                .context("make a target known to the programs that count losses")?;
-        }
-        Ok(())
-    }
-}
-
-impl Maps {
-    /// What the targets that the rules in force name did not take, most first.
-    #[must_use]
-    pub fn lost(&self) -> Vec<Lost> {
-        self.redirect_drops.of(&self.needed_in_force())
-    }
-
-    /// What those did not take that an image names which is in force.
-    #[must_use]
-    pub fn lost_of(&self, image: &RulesetImage) -> Vec<Lost> {
-        self.redirect_drops
-            .of(&Needed::of(image, &self.destinations(image)))
-    }
-}
-
-/// Of which kind the targets of rules with this action are.
-const fn kind(action: Action) -> Option<TargetKind> {
-    match action {
-        Action::Interface => Some(TargetKind::Interface),
-        Action::Cpu => Some(TargetKind::Cpu),
-        Action::Xsk => Some(TargetKind::Xsk),
-        Action::Local | Action::Drop | Action::Reject | Action::Socket => None,
-    }
-}
-
-const fn row_offset(row: u32) -> usize {
-    row as usize * size_of::<Row>()
-}
-
 /// The programs that a ruleset needs.
 fn needed(ruleset: &Ruleset) -> impl Iterator<Item = Program> {
     let mut kinds: Vec<TargetKind> = Vec::new();
     for kind in ruleset
         .rules()
         .iter()
-        .filter_map(|rule| kind(rule.to.action()))
+        .filter_map(|rule| maps::redirect_drops::kind(rule.to.action()))
     {
         if !kinds.contains(&kind) {
             kinds.push(kind);
@@ -351,9 +180,9 @@ fn load(pins: &Path) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = possible_cpus()?;
-    maps::prepared(
+    objects::prepared(
         loader
-            .map_max_entries(REDIRECT_DROPS, u32::try_from(rows(cpus))?)
+            .map_max_entries(maps::REDIRECT_DROPS, u32::try_from(rows(cpus))?)
             .map_max_entries(CPUS, u32::try_from(cpus)?)
             .override_global("DEVICES_ID", &id(DEVICES)?, true)
             .override_global("CPUS_ID", &id(CPUS)?, true)

@@ -8,8 +8,8 @@ use std::{
 use anyhow::Result;
 use portdemux_common::wire::Transport;
 
-use super::Steering;
 use crate::{
+    maps::steering::Steering,
     rules::destination::ListenAddress,
     sockets::{
         Family, Holders, Socket, listening,

@@ -17,25 +17,20 @@ use aya::{
 };
 
 use super::{
-    GroupName,
     features::{knows_interface, require, unified_root},
     guard::guard,
     joining,
 };
 use crate::{
-    dataplane::{
-        damage::is_damage,
-        links::programs_with,
-        maps::{self, CPUS, Maps, TABLES, possible_cpus},
-        objects,
-        pins::unpin,
-        refused,
-        trusted::is_there,
-    },
+    dataplane::{links::programs_with, objects, refused},
     error::{Help as _, Unavailable},
     image::Destinations,
     instance::{Instance, InstancePaths, Writer},
     interface,
+    maps::{
+        self, CPUS, Maps, TABLES, damage::is_damage, pins::unpin, possible_cpus,
+        steering::GroupName, trusted::is_there,
+    },
     rules::{Destination, destination::SocketName},
     sockets::take,
     syscalls,
@@ -76,7 +71,7 @@ pub fn begin(
     let steering = &writer.maps.steering;
     for (&slot, &name) in &wanted {
         let group = if is_ready {
-            unavailable.judge(steering.enter(&writer.paths, name))?
+            unavailable.judge(steering.enter(&writer.paths.command(), name))?
         } else {
             steering.find(name)
         };
@@ -120,7 +115,7 @@ pub fn register(writer: &Writer, name: &str) -> Result<u32> {
     writer
         .maps
         .steering
-        .enter(&writer.paths, &SocketName::Name(name.into()))
+        .enter(&writer.paths.command(), &SocketName::Name(name.into()))
 }
 
 /// Takes a group away whose sockets were given by hand.
@@ -283,7 +278,7 @@ pub fn load(maps: &Maps) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.join(name));
     }
     let cpus = u32::try_from(possible_cpus()?)?;
-    maps::prepared(
+    objects::prepared(
         loader.map_max_entries(CPUS, cpus).override_global(
             "KNOWS_INTERFACE",
             &u32::from(knows_interface()),

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fmt::Write as _, slice};
 
 use super::*;
 use crate::{
-    dataplane::steering::Member,
     image,
+    maps::steering::Member,
     rules::file,
     sockets::{Family, Queue, SocketState},
 };

@@ -3,7 +3,6 @@
 mod cpus;
 mod delivery;
 mod error;
-pub(super) mod limits;
 mod listen;
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,10 @@ fn inside(rounds: usize) -> Result<Vec<Row>> {
         let image = image::compile(&ruleset, &ids)?;
         compile.push(milliseconds(begun));
         let begun = Instant::now();
-        bench.writer.maps.install(&names, [0; 32], |_| Ok(image))?;
+        bench
+            .writer
+            .maps
+            .install(&names, [0; 32], |_| Ok(image), &portdemux::dataplane::renew)?;
         switch.push(milliseconds(begun));
     }
     let (mut ports, mut snapshot) = (Vec::new(), Vec::new());

@@ -160,7 +160,7 @@ fn sent(bench: &Bench, flows: u32, rounds: usize, repeat: u32) -> Result<[Row; 2
 /// Fills the table with flows of peers that the programs draw, and the one that is measured by itself.
 fn remember(bench: &Bench, count: u32) -> Result<()> {
     let tables = bench.writer.maps.flows()?.context("there are no tables")?;
-    let until = portdemux::dataplane::flows::now().wrapping_add(1 << 20);
+    let until = portdemux::maps::flows::now().wrapping_add(1 << 20);
     let mut missing = 0;
     for is_v6 in [false, true] {
         let (local, client): (IpAddr, IpAddr) = if is_v6 {

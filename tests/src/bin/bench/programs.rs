@@ -11,13 +11,10 @@ use aya::{
 use ipnet::IpNet;
 use portdemux::{
     change::{self, InForce, Request},
-    dataplane::{
-        egress, flows, links,
-        maps::{COUNTERS, OWN_COUNTERS, RULESETS, TABLES},
-        objects,
-    },
+    dataplane::{egress, links, objects},
     image,
     instance::{InstancePaths, Writer},
+    maps::{COUNTERS, OWN_COUNTERS, RULESETS, TABLES, flow_directory, flows},
     members::{self, Changed},
     rules::{
         file::{self, Reading},
@@ -221,9 +218,12 @@ impl Bench {
             .iter()
             .map(|rule| rule.name.as_str())
             .collect();
-        self.writer
-            .maps
-            .install(&names, [0; 32], |ids| image::compile(&ruleset, ids))?;
+        self.writer.maps.install(
+            &names,
+            [0; 32],
+            |ids| image::compile(&ruleset, ids),
+            &portdemux::dataplane::renew,
+        )?;
         Ok(())
     }
 
@@ -311,7 +311,7 @@ impl Bench {
         }
         let shape = self.writer.maps.shape();
         if shape.is_some() {
-            let tables = flows::directory(&self.writer.paths.pins());
+            let tables = flow_directory::directory(&self.writer.paths.pins());
             for name in flows::ALL {
                 loader.map_pin_path(name, tables.join(name));
             }

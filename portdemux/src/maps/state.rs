@@ -9,8 +9,10 @@ use portdemux_common::{
     limits::LimitWords,
 };
 
-use super::{flows::FlowTables, mapped::Mapped, maps::Maps};
-use crate::host::{Bucket, Buckets, State};
+use crate::{
+    host::{Bucket, Buckets, State},
+    maps::{Maps, flows::FlowTables, mapped::Mapped},
+};
 
 impl Maps {
     /// Copies of what the programs remember, made as they are asked for; `flows` are the tables of flows.
@@ -45,7 +47,7 @@ impl Maps {
 }
 
 /// A copy of a bucket that begins at so many bytes.
-pub(super) fn copy<B: Bucket>(map: &Mapped, byte: usize) -> B {
+pub(crate) fn copy<B: Bucket>(map: &Mapped, byte: usize) -> B {
     let mut words = vec![0; B::WORDS];
     map.read(byte, &mut words);
     B::of_words(&words)

@@ -13,7 +13,7 @@ use portdemux_common::{
     wire::{Port, Transport},
 };
 
-use super::{blocks::Blocks, layout::Earlier};
+use crate::maps::{blocks::Blocks, earlier::Earlier};
 
 const INTERFACES: usize = offset_of!(Layout, interfaces);
 const RULES: usize = offset_of!(Layout, rules);
@@ -27,9 +27,9 @@ const OUTCOMES: usize = size_of::<Outcomes>();
 #[derive(Debug)]
 pub struct Counters {
     /// Those of this binary's layout; an older instance has none.
-    pub(super) own: Option<Arc<Blocks>>,
+    pub(crate) own: Option<Arc<Blocks>>,
     /// Those of other layouts.
-    pub(super) earlier: Earlier,
+    pub(crate) earlier: Earlier,
 }
 
 /// What came for a port or a rule.
@@ -53,7 +53,7 @@ pub struct Outcome {
 }
 
 impl Counters {
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.own.as_ref().map_or(0, |own| own.bytes()) + self.earlier.memory()
     }
 
@@ -147,7 +147,7 @@ impl Counters {
     }
 
     /// Sets a rule's counters to zero. No program may use the rule.
-    pub(super) fn reset_rule(&self, rule: RuleId) {
+    pub(crate) fn reset_rule(&self, rule: RuleId) {
         let (block, at) = (rule as usize / TALLIES, rule as usize % TALLIES);
         let block = RULES + block * size_of::<Tallies>();
         for part in [offset_of!(Tallies, received), offset_of!(Tallies, dropped)] {
@@ -156,7 +156,7 @@ impl Counters {
     }
 
     /// Sets an interface's counters to zero. No program may be attached to it.
-    pub(super) fn reset_interface(&self, slot: usize) {
+    pub(crate) fn reset_interface(&self, slot: usize) {
         self.reset(INTERFACES + slot * OUTCOMES, OUTCOMES);
     }
 

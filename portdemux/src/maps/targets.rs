@@ -27,13 +27,20 @@ use portdemux_common::{
     target::MacWords,
 };
 
-use super::{
-    mapped::Mapped,
-    maps::{self, possible_cpus, used},
-    pins::unpin,
-    trusted::{LISTED, Trusted, is_there},
+use crate::{
+    error::Unavailable,
+    image::Destinations,
+    interface::Interface,
+    maps::{
+        self,
+        mapped::Mapped,
+        pins::unpin,
+        possible_cpus,
+        trusted::{LISTED, Trusted, is_there},
+        used,
+    },
+    rules::Destination,
 };
-use crate::{error::Unavailable, image::Destinations, interface::Interface, rules::Destination};
 
 /// Name of the map of interfaces that are destinations.
 pub const DEVICES: &str = "DEVICES";
@@ -45,7 +52,7 @@ pub const CPUS: &str = "CPUS";
 pub const XSKS: &str = "XSKS";
 
 /// Name of the directory in which the maps of `AF_XDP` sockets are pinned, one for each program.
-pub(super) const XSK_DIRECTORY: &str = "xsk";
+pub(crate) const XSK_DIRECTORY: &str = "xsk";
 
 /// The maps of targets of an instance.
 #[derive(Debug)]
@@ -55,7 +62,7 @@ pub struct Targets {
 }
 
 /// Creates the maps of targets and pins them.
-pub(super) fn create(directory: &Path) -> Result<()> {
+pub(crate) fn create(directory: &Path) -> Result<()> {
     let cpus = u32::try_from(possible_cpus()?)?;
     let slots = u32::try_from(DESTINATION_SLOTS)?;
     pin(
@@ -138,7 +145,7 @@ pub fn probe(action: Action) -> Result<()> {
 
 impl Targets {
     /// Opens the maps that are pinned in a directory.
-    pub(super) fn open(directory: &Path) -> Result<Self> {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         for name in [DEVICES, CPUS, XSKS] {
             // Opened again when it is used; that it is there is to be known before.
             let path = directory.join(name);
@@ -152,7 +159,7 @@ impl Targets {
     }
 
     /// How much kernel memory they take, in bytes.
-    pub(super) const fn memory(&self) -> usize {
+    pub(crate) const fn memory(&self) -> usize {
         // An element of a map of devices or of maps is a pointer.
         self.macs.bytes() + 2 * DESTINATION_SLOTS * size_of::<usize>()
     }
@@ -173,7 +180,7 @@ impl Targets {
     /// # Errors
     ///
     /// The map cannot be read.
-    pub(super) fn has_device(&self, slot: u32, interface: &Interface) -> Result<bool> {
+    pub(crate) fn has_device(&self, slot: u32, interface: &Interface) -> Result<bool> {
         let mut mac = [0];
         self.macs.read(slot as usize * size_of::<u64>(), &mut mac);
         Ok(mac == [mac_word(interface)] && self.device(slot)? == Some(interface.index))
@@ -184,7 +191,7 @@ impl Targets {
     /// # Errors
     ///
     /// The kernel refuses, as for one that is gone.
-    pub(super) fn enter_device(&self, slot: u32, interface: &Interface) -> Result<()> {
+    pub(crate) fn enter_device(&self, slot: u32, interface: &Interface) -> Result<()> {
         let at = slot as usize * size_of::<u64>();
         self.macs.write(at, &[mac_word(interface)]);
         let value: u64 = bytemuck::cast([interface.index, 0]);
@@ -226,7 +233,7 @@ impl Targets {
     /// # Errors
     ///
     /// The map cannot be read.
-    pub(super) fn key(&self, slot: u32, destination: &Destination) -> Result<Option<TargetKey>> {
+    pub(crate) fn key(&self, slot: u32, destination: &Destination) -> Result<Option<TargetKey>> {
         match destination {
             Destination::Interface(_) => Ok(self.device(slot)?.map(TargetKey::interface)),
             Destination::Xsk(name) => {
@@ -264,7 +271,7 @@ impl Targets {
     /// stack where they came in: handed to another CPU they are lost, as the kernel takes off a link layer
     /// header of a length that it has not yet found out (seen with Linux 6.18, `kernel/bpf/cpumap.c`,
     /// `cpu_map_generic_redirect`).
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &self,
         needed: &Needed,
         present: &[Interface],
@@ -304,7 +311,7 @@ impl Targets {
     }
 
     /// Takes CPUs off their slots.
-    pub(super) fn leave_cpus<'c>(&self, cpus: impl Iterator<Item = &'c u16>) -> Result<()> {
+    pub(crate) fn leave_cpus<'c>(&self, cpus: impl Iterator<Item = &'c u16>) -> Result<()> {
         let mut map = self.map::<u64>(CPUS)?;
         for &cpu in cpus {
             remove(&mut map, cpu.into())?;
@@ -313,7 +320,7 @@ impl Targets {
     }
 
     /// Clears the slots that a ruleset does not need and the one before it needed.
-    pub(super) fn clear(&self, before: &Needed, needed: &Needed) -> Result<()> {
+    pub(crate) fn clear(&self, before: &Needed, needed: &Needed) -> Result<()> {
         for (&slot, destination) in &before.destinations {
             if needed.destinations.contains_key(&slot) {
                 continue;
@@ -336,7 +343,7 @@ impl Targets {
     }
 
     /// Removes what a change that was killed left of programs that no rule names.
-    pub(super) fn sweep(&self, needed: &Needed) -> Result<()> {
+    pub(crate) fn sweep(&self, needed: &Needed) -> Result<()> {
         let Ok(entries) = fs::read_dir(self.directory.join(XSK_DIRECTORY)) else {
             return Ok(());
         };

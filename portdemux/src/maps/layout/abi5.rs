@@ -7,14 +7,19 @@ use portdemux_common::{
     ruleset::{Part, RulesetImage},
 };
 
-use super::{
-    AddressLayout, CounterMaps, FlowCounters, KEPT_SLOTS, LedgerLayout, MapLayout, OwnBlocks,
-    PinDirectory, TableMaps,
+use crate::{
+    image,
+    maps::{
+        layout::{
+            AddressLayout, CounterMaps, FlowCounters, KEPT_SLOTS, LedgerLayout, MapLayout,
+            OwnBlocks, PinDirectory, TableMaps,
+        },
+        mapped::Mapped,
+    },
 };
-use crate::{dataplane::mapped::Mapped, image};
 
 /// Its number.
-pub(super) const ABI: u32 = 5;
+pub(crate) const ABI: u32 = 5;
 
 /// Name of the map of the tables of sources.
 pub(super) const SOURCES: &str = "SOURCES";

@@ -2,14 +2,14 @@
 
 use portdemux_common::ruleset::{RulesetImage, V4Slot, V6Slot};
 
-use crate::{dataplane::mapped::Mapped, image::claims};
+use crate::{image::claims, maps::mapped::Mapped};
 
 const HALF: usize = size_of::<u32>();
 
 /// How many bytes a slot of each version has, and how far into it the index of the first span stands, which the
 /// number of spans follows. It begins with the address.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::dataplane) struct AddressLayout {
+pub(crate) struct AddressLayout {
     pub(super) v4: (usize, usize),
     pub(super) v6: (usize, usize),
 }
@@ -17,12 +17,7 @@ pub(in crate::dataplane) struct AddressLayout {
 impl AddressLayout {
     /// Reads those of an image into it, all else of which is there; `v4` and `v6` say where in the map they begin, in
     /// bytes.
-    pub(in crate::dataplane) fn read(
-        self,
-        map: &Mapped,
-        [v4, v6]: [usize; 2],
-        image: &mut RulesetImage,
-    ) {
+    pub(crate) fn read(self, map: &Mapped, [v4, v6]: [usize; 2], image: &mut RulesetImage) {
         let (v4_count, v6_count) = (image.header.v4_slots(), image.header.v6_slots());
         for (at, slot) in read(map, v4, self.v4, v4_count).into_iter().enumerate() {
             image.v4[at] = V4Slot {

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::trusted::Trusted;
+use crate::maps::trusted::Trusted;
 
 /// Removes a pin or another file, if it is there.
 ///
@@ -21,7 +21,7 @@ pub(crate) fn unpin(path: &Path) -> Result<()> {
 }
 
 /// Removes a directory of pins with everything below it, if it is there.
-pub(super) fn remove_tree(directory: &Path) -> Result<()> {
+pub(crate) fn remove_tree(directory: &Path) -> Result<()> {
     let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
         return Ok(());
     };

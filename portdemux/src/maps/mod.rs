@@ -1,8 +1,26 @@
 //! The maps of an instance: made, opened and asked here; the ruleset and the interfaces that they hold have
 //! files of their own.
 
-mod ledger;
+pub(crate) mod abi;
+pub(crate) mod blocks;
+pub mod counters;
+pub(crate) mod damage;
+pub mod destinations;
+pub(crate) mod earlier;
+pub mod flow_directory;
+pub mod flows;
+pub(crate) mod layout;
+pub(crate) mod ledger;
+pub(crate) mod mapped;
+pub(crate) mod pins;
+pub(crate) mod quiesce;
+pub mod redirect_drops;
 mod rulesets;
+pub(crate) mod state;
+pub mod steering;
+pub(crate) mod tables;
+pub mod targets;
+pub(crate) mod trusted;
 
 use std::{
     io,
@@ -11,11 +29,8 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use aya::{
-    Ebpf, EbpfError, EbpfLoader,
-    maps::{MapData, MapError, MapInfo},
-};
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{MapData, MapError, MapInfo};
 use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
@@ -26,21 +41,23 @@ use portdemux_common::{
     state::Ledger,
 };
 
-pub(super) use self::rulesets::{GENERATION, half, write_head};
+pub(crate) use self::rulesets::{GENERATION, half, write_head};
 pub use self::rulesets::{Prepared, used};
-use super::{
-    blocks::Blocks,
-    counters::Counters,
-    flows::FlowTables,
-    layout::{self, CounterSet, Earlier, MapLayout, Translated},
-    mapped::Mapped,
-    redirect_drops::{self, RedirectDrops},
-    steering::Steering,
-    tables,
-    targets::{self, Targets},
-    trusted::is_there,
+use crate::{
+    error::Advice,
+    maps::{
+        blocks::Blocks,
+        counters::Counters,
+        earlier::{CounterSet, Earlier},
+        flows::FlowTables,
+        layout::{MapLayout, Translated},
+        mapped::Mapped,
+        redirect_drops::RedirectDrops,
+        steering::Steering,
+        targets::Targets,
+        trusted::is_there,
+    },
 };
-use crate::error::Advice;
 
 /// Name of the map of rulesets.
 pub const RULESETS: &str = "RULESETS";
@@ -56,7 +73,7 @@ pub const ANSWERS: &str = "ANSWERS";
 pub const LEDGER: &str = "LEDGER";
 /// Name of the map of what is left of rates.
 pub const LIMITS: &str = "LIMITS";
-pub use super::{
+pub use crate::maps::{
     layout::LAYOUT,
     redirect_drops::{REDIRECT_DROPS, TARGET_PLACES},
     steering::{SOCKETS, STEERING},
@@ -86,18 +103,18 @@ pub const ALL: [&str; 17] = [
 
 /// What only the control plane reads lies in values of a page: kernels before 6.0 have none over 4 MiB
 /// (`kernel/bpf/arraymap.c`, `array_map_alloc_check`).
-pub(super) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// The maps of an instance, shared with the kernel and with other processes.
 #[derive(Debug)]
 pub struct Maps {
-    pub(super) rulesets: Mapped,
+    pub(crate) rulesets: Mapped,
     /// The tables that only some packets ask; a larger map takes the place of one that is full.
-    pub(super) tables: RwLock<Arc<Mapped>>,
+    pub(crate) tables: RwLock<Arc<Mapped>>,
     /// What only the programs read and write.
-    pub(super) fragments: Mapped,
-    pub(super) ledger: Translated,
-    pub(super) limits: Mapped,
+    pub(crate) fragments: Mapped,
+    pub(crate) ledger: Translated,
+    pub(crate) limits: Mapped,
     answers: Mapped,
     /// What stands at the slots of destinations.
     pub targets: Targets,
@@ -107,8 +124,8 @@ pub struct Maps {
     pub steering: Steering,
     /// The counters.
     pub counters: Counters,
-    pub(super) directory: PathBuf,
-    pub(super) layout: Box<MapLayout>,
+    pub(crate) directory: PathBuf,
+    pub(crate) layout: Box<MapLayout>,
 }
 
 impl Maps {
@@ -195,7 +212,7 @@ impl Maps {
     }
 
     /// Whether a newer instance goes on with a map as it is.
-    pub(super) fn keeps(&self, name: &str) -> bool {
+    pub(crate) fn keeps(&self, name: &str) -> bool {
         self.layout.keeps(name)
     }
 
@@ -209,7 +226,7 @@ impl Maps {
     }
 
     /// Writes down how large the tables of flows are.
-    pub(super) fn set_shape(&self, shape: Option<Shape>) {
+    pub(crate) fn set_shape(&self, shape: Option<Shape>) {
         let shape = shape.unwrap_or_default();
         let words = bytemuck::cast_slice(std::slice::from_ref(&shape));
         self.ledger.write(offset_of!(Ledger, flows), words);
@@ -227,12 +244,12 @@ impl Maps {
     }
 
     /// The previous tables of flows, if a replacement was interrupted; none if they are damaged.
-    pub(super) fn flows_before(&self) -> Result<Option<FlowTables>> {
+    pub(crate) fn flows_before(&self) -> Result<Option<FlowTables>> {
         FlowTables::before(&self.directory, self.layout.bucket_words())
     }
 
     /// The tables of flows pinned in a directory.
-    pub(super) fn open_flows(&self, directory: &Path, shape: Shape) -> Result<FlowTables> {
+    pub(crate) fn open_flows(&self, directory: &Path, shape: Shape) -> Result<FlowTables> {
         FlowTables::open(directory, shape, self.counters.own.clone())
     }
 
@@ -264,7 +281,7 @@ impl Maps {
 }
 
 /// Creates an array that can be mapped, and pins it.
-pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result<()> {
+pub(crate) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result<()> {
     new(
         name,
         bpf_map_type::BPF_MAP_TYPE_ARRAY,
@@ -282,7 +299,7 @@ pub(super) fn create(path: &Path, name: &str, size: usize, count: u32) -> Result
 /// # Errors
 ///
 /// The kernel does not make it.
-pub(super) fn new(
+pub(crate) fn new(
     name: &str,
     kind: bpf_map_type,
     [key, value]: [usize; 2],
@@ -306,7 +323,7 @@ pub(super) fn new(
 }
 
 /// What the kernel was asked for, as whoever has too little memory must know which map is how large and why.
-pub(super) fn asked_for(name: &str, size: usize, count: u32) -> String {
+pub(crate) fn asked_for(name: &str, size: usize, count: u32) -> String {
     let bytes = size as u64 * u64::from(count);
     let cpus = possible_cpus().map_or_else(
         |_| String::new(),
@@ -319,7 +336,7 @@ pub(super) fn asked_for(name: &str, size: usize, count: u32) -> String {
 }
 
 /// Why there is no map that was asked for like this.
-pub(super) fn not_created(error: io::Error, asked_for: String) -> anyhow::Error {
+pub(crate) fn not_created(error: io::Error, asked_for: String) -> anyhow::Error {
     let is_memory = error.raw_os_error() == Some(libc::ENOMEM);
     let error = anyhow::Error::new(error).context(asked_for);
     if !is_memory {
@@ -330,29 +347,6 @@ pub(super) fn not_created(error: io::Error, asked_for: String) -> anyhow::Error 
          against; nothing was changed"
             .into(),
     ))
-}
-
-/// An object that is ready for its programs to be loaded, with the maps that only they use.
-///
-/// # Errors
-///
-/// One of its maps cannot be had, or this build has no objects.
-pub(super) fn prepared(loader: &mut EbpfLoader<'_>, object: &[u8], what: &str) -> Result<Ebpf> {
-    ensure!(
-        cfg!(feature = "programs"),
-        "{what} is not part of this build, which was made without the feature `programs`"
-    );
-    loader
-        .load(object)
-        .map_err(|error| {
-            if let EbpfError::MapError(MapError::CreateError { name, io_error }) = error {
-                let asked_for = format!("create the map {name}, which {what} works with");
-                not_created(io_error, asked_for)
-            } else {
-                error.into()
-            }
-        })
-        .with_context(|| format!("prepare {what}"))
 }
 
 fn open_fragments(directory: &Path) -> Result<Mapped> {
@@ -368,7 +362,7 @@ fn open_fragments(directory: &Path) -> Result<Mapped> {
 /// # Errors
 ///
 /// The kernel gives none.
-pub(super) fn random() -> Result<u64> {
+pub(crate) fn random() -> Result<u64> {
     let mut number = [0; 8];
     rustix::rand::getrandom(&mut number[..], rustix::rand::GetRandomFlags::empty())
         .context("ask the kernel for a random number")?;
@@ -376,7 +370,7 @@ pub(super) fn random() -> Result<u64> {
 }
 
 /// Opens a pinned map of values of this size, of this many if that is known.
-pub(super) fn open(path: &Path, size: usize, count: Option<usize>) -> Result<Mapped> {
+pub(crate) fn open(path: &Path, size: usize, count: Option<usize>) -> Result<Mapped> {
     let data = MapData::from_pin(path)
         .with_context(|| format!("open the pinned map {}", path.display()))?;
     let info = data
@@ -411,7 +405,7 @@ pub fn text(padded: &[u8]) -> String {
 }
 
 /// How many CPUs this machine can have, online or not.
-pub(super) fn possible_cpus() -> Result<usize> {
+pub(crate) fn possible_cpus() -> Result<usize> {
     aya::util::nr_cpus()
         .map_err(|(path, error)| anyhow::Error::new(error).context(format!("read {path}")))
 }

@@ -5,12 +5,11 @@ use std::mem::offset_of;
 use anyhow::{Context as _, Result};
 use bytemuck::Zeroable as _;
 use portdemux_common::{
-    capacity::MAX_INTERFACES,
+    capacity::{MAX_INTERFACES, NAME_LENGTH},
     state::{Interface, Ledger},
 };
 
-use super::Maps;
-use crate::dataplane::links;
+use crate::maps::Maps;
 
 impl Maps {
     /// The interfaces that programs were attached to, with their slots.
@@ -29,7 +28,7 @@ impl Maps {
         known.any(|(slot, _)| self.directory.join(format!("link{slot}")).exists())
     }
 
-    pub(in crate::dataplane) fn interface(&self, slot: usize) -> Interface {
+    pub(crate) fn interface(&self, slot: usize) -> Interface {
         let mut interface = Interface::zeroed();
         self.ledger.read(
             interface_offset(slot),
@@ -46,7 +45,7 @@ impl Maps {
     /// # Errors
     ///
     /// Every slot belongs to an interface that a program runs on.
-    pub(in crate::dataplane) fn slot_for(
+    pub(crate) fn slot_for(
         &self,
         interface: &Interface,
         is_attached: impl Fn(usize) -> bool,
@@ -74,7 +73,7 @@ impl Maps {
     }
 
     /// Writes down what interface a slot belongs to.
-    pub(in crate::dataplane) fn enter_interface(&self, slot: usize, interface: &Interface) {
+    pub(crate) fn enter_interface(&self, slot: usize, interface: &Interface) {
         self.ledger.write(
             interface_offset(slot),
             bytemuck::cast_slice(std::slice::from_ref(interface)),
@@ -82,27 +81,36 @@ impl Maps {
     }
 
     /// Writes down that the program on an interface is this binary's.
-    pub(in crate::dataplane) fn note_version(&self, slot: usize) {
+    pub(crate) fn note_version(&self, slot: usize) {
         let interface = Interface {
-            version: links::padded(env!("CARGO_PKG_VERSION")),
+            version: padded(env!("CARGO_PKG_VERSION")),
             ..self.interface(slot)
         };
         self.enter_interface(slot, &interface);
     }
 
     /// Takes over all that another instance has written down.
-    pub(in crate::dataplane) fn adopt_ledger(&self, before: &Self) {
+    pub(crate) fn adopt_ledger(&self, before: &Self) {
         let mut words = vec![0; size_of::<Ledger>() / size_of::<u64>()];
         before.ledger.read(0, &mut words);
         self.ledger.write(0, &words);
     }
 
     /// Forgets an interface; its slot can be given to another.
-    pub(in crate::dataplane) fn forget_interface(&self, slot: usize) {
+    pub(crate) fn forget_interface(&self, slot: usize) {
         self.enter_interface(slot, &Interface::zeroed());
     }
 }
 
 const fn interface_offset(slot: usize) -> usize {
     offset_of!(Ledger, interfaces) + slot * size_of::<Interface>()
+}
+
+/// A name as the ledger has it.
+pub(crate) fn padded(text: &str) -> [u8; NAME_LENGTH] {
+    let mut padded = [0; NAME_LENGTH];
+    for (to, from) in padded.iter_mut().zip(text.bytes().take(NAME_LENGTH - 1)) {
+        *to = from;
+    }
+    padded
 }

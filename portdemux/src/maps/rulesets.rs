@@ -12,15 +12,21 @@ use portdemux_common::{
     state::Ledger,
 };
 
-use super::{Maps, random, text};
 use crate::{
-    dataplane::{mapped::Mapped, quiesce, tables, targets::Needed},
     error::Unavailable,
     image::{Compiled, Destinations},
+    maps::{
+        Maps,
+        mapped::Mapped,
+        quiesce, random,
+        tables::{self, Renew},
+        targets::Needed,
+        text,
+    },
 };
 
 /// Where the generation in force stands in its map.
-pub(in crate::dataplane) const GENERATION: usize = offset_of!(Rulesets, generation);
+pub(crate) const GENERATION: usize = offset_of!(Rulesets, generation);
 
 /// A rule's name, padded with zeros.
 type RuleName = [u64; RULE_NAME_LENGTH / 8];
@@ -41,7 +47,7 @@ impl Prepared {
     }
 
     /// Its destinations that are in force nowhere yet, by slot.
-    pub(in crate::dataplane) const fn new_destinations(&self) -> &Destinations {
+    pub(crate) const fn new_destinations(&self) -> &Destinations {
         &self.new_destinations
     }
 }
@@ -150,11 +156,12 @@ impl Maps {
         names: &[&str],
         text_hash: [u8; 32],
         compile: impl FnOnce(&[RuleId]) -> Result<Compiled>,
+        renew: Renew<'_>,
     ) -> Result<Generation> {
         let prepared = self.prepare(names, text_hash, compile)?;
         let (before, needed) = (self.needed_in_force(), prepared.needed());
         self.stage_targets(&prepared, &before, &needed, &mut Unavailable::Refused)?;
-        self.stage_ruleset(&prepared)?;
+        self.stage_ruleset(&prepared, renew)?;
         let generation = self.put_in_force(&prepared);
         // They are in force whether it is cleared or not.
         let _: Result<()> = self.clear_targets(&before, &needed);
@@ -200,13 +207,13 @@ impl Maps {
     /// # Errors
     ///
     /// The wait for running programs failed, or there are too many sources.
-    pub(crate) fn stage_ruleset(&self, prepared: &Prepared) -> Result<()> {
+    pub(crate) fn stage_ruleset(&self, prepared: &Prepared, renew: Renew<'_>) -> Result<()> {
         let Compiled { image, sources, .. } = &prepared.ruleset;
         // A packet that began before the last change may still read the half that is written next,
         // and count for a rule that is in force no more.
         quiesce::wait_for_programs().context("wait for running programs to end")?;
         let mut header = image.header;
-        tables::slot(self, &mut header, image, sources)?;
+        tables::slot(self, &mut header, image, sources, renew)?;
         header.limits_seed = match self.header().limits_seed {
             0 => random()?,
             seed => seed,
@@ -236,11 +243,12 @@ impl Maps {
     /// # Errors
     ///
     /// There are too many sources.
-    pub(in crate::dataplane) fn adopt(
+    pub(crate) fn adopt(
         &self,
         before: &Self,
         prepared: &Prepared,
         changes: u64,
+        renew: Renew<'_>,
     ) -> Result<()> {
         let Compiled { image, sources, .. } = &prepared.ruleset;
         let old = before.header();
@@ -248,7 +256,7 @@ impl Maps {
         header.generation = old.generation;
         header.text_hash = old.text_hash;
         header.limits_seed = old.limits_seed;
-        tables::slot(self, &mut header, image, sources)?;
+        tables::slot(self, &mut header, image, sources, renew)?;
         for (id, name) in &prepared.new_rules {
             self.ledger.write(rule_name_offset(*id), name);
         }
@@ -307,12 +315,7 @@ impl Maps {
 }
 
 /// Writes the head of a ruleset over the one that stands at `start` bytes, with another header.
-pub(in crate::dataplane) fn write_head(
-    rulesets: &Mapped,
-    start: usize,
-    head: &Head,
-    header: &Header,
-) {
+pub(crate) fn write_head(rulesets: &Mapped, start: usize, head: &Head, header: &Header) {
     let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(head));
     let own: &[u64] = bytemuck::cast_slice(std::slice::from_ref(header));
     rulesets.write(start, own);
@@ -339,7 +342,7 @@ fn bits(words: &RuleSet) -> impl Iterator<Item = RuleId> {
 }
 
 /// Where the ruleset of a generation begins.
-pub(in crate::dataplane) const fn half(generation: Generation) -> usize {
+pub(crate) const fn half(generation: Generation) -> usize {
     offset_of!(Rulesets, heads) + generation.half() as usize * size_of::<Head>()
 }
 

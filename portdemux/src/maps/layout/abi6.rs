@@ -1,6 +1,6 @@
 //! ABI 6, whose instances do not say how the blocks of a CPU and the tables of rulesets are made up.
 
-use super::{AddressLayout, OwnBlocks, TableMaps};
+use crate::maps::layout::{AddressLayout, OwnBlocks, TableMaps};
 
 /// Its number.
 pub(super) const ABI: u32 = 6;

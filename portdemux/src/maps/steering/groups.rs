@@ -17,11 +17,12 @@ use portdemux_common::{
     wire::Transport,
 };
 
-use super::{Steering, group_offset};
 use crate::{
-    dataplane::maps::text,
     error::Help as _,
-    instance::InstancePaths,
+    maps::{
+        steering::{Steering, group_offset},
+        text,
+    },
     rules::destination::{ListenAddress, SocketName},
     sockets::{Family, words},
     syscalls,
@@ -65,16 +66,12 @@ impl Steering {
             .next()
     }
 
-    /// The group of a name, after making it if there is none.
+    /// The group of a name, after making it if there is none; `command` is the instance's.
     ///
     /// # Errors
     ///
     /// There are too many.
-    pub(in crate::dataplane) fn enter(
-        &self,
-        paths: &InstancePaths,
-        wanted: &GroupName,
-    ) -> Result<u32> {
+    pub(crate) fn enter(&self, command: &str, wanted: &GroupName) -> Result<u32> {
         if let Some(index) = self.find(wanted) {
             return Ok(index);
         }
@@ -83,10 +80,7 @@ impl Steering {
             .find(|&index| self.group(index).key == 0)
             .with_context(|| format!("{MAX_GROUPS} different sockets are in use already"))
             .help(|| {
-                format!(
-                    "remove rules or names that are not needed: {} socket list; nothing was changed",
-                    paths.command()
-                )
+                format!("remove rules or names that are not needed: {command} socket list; nothing was changed")
             })?;
         self.clear(index);
         let group = group(wanted);
@@ -103,7 +97,7 @@ impl Steering {
     }
 
     /// Takes a group away: no rule may name it.
-    pub(in crate::dataplane) fn forget(&self, index: u32) {
+    pub(crate) fn forget(&self, index: u32) {
         let key = self
             .memory
             .word(group_offset(index) + offset_of!(Group, key));
@@ -125,7 +119,7 @@ impl Steering {
     }
 
     /// Says which group a destination is, if it is one.
-    pub(in crate::dataplane) fn assign(&self, destination: u32, group: Option<u32>) {
+    pub(crate) fn assign(&self, destination: u32, group: Option<u32>) {
         let at = offset_of!(Layout, groups_of) + destination as usize * size_of::<u16>();
         let word = self.memory.word(at / 8 * 8);
         let number = group.map_or(0, |group| u16::try_from(group + 1).unwrap_or(0));

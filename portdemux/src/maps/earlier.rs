@@ -7,17 +7,17 @@ use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
 use portdemux_common::blocks::BYTES;
 
-use super::{MapLayout, OWN, Runs, abi5, of, usize_of};
-use crate::dataplane::{
+use crate::maps::{
+    self, COUNTERS,
     blocks::Blocks,
-    flows::{self, FLOW_COUNTERS},
+    flow_directory::{self, FLOW_COUNTERS},
+    layout::{MapLayout, OWN, Runs, abi5, of, usize_of},
     mapped::Mapped,
-    maps::{self, COUNTERS},
     trusted::is_there,
 };
 
 /// Name of the map of counters that were carried over.
-pub(in crate::dataplane) const CARRIED: &str = "CARRIED";
+pub(crate) const CARRIED: &str = "CARRIED";
 
 /// How many bytes of counters stand together in that map, if any of them is not zero.
 const BLOCK: usize = 4096;
@@ -29,7 +29,7 @@ const ATTEMPTS: usize = 5;
 
 /// Which counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::dataplane) enum CounterSet {
+pub(crate) enum CounterSet {
     /// Of ports, rules and reasons.
     Traffic,
     /// Of flows.
@@ -38,7 +38,7 @@ pub(in crate::dataplane) enum CounterSet {
 
 /// Counters of other layouts, which stand where this binary's would.
 #[derive(Debug, Default)]
-pub(in crate::dataplane) struct Earlier(Vec<OlderMap>);
+pub(crate) struct Earlier(Vec<OlderMap>);
 
 #[derive(Debug)]
 struct OlderMap {
@@ -68,15 +68,15 @@ impl CounterSet {
     }
 
     /// Where its maps are pinned, below the pins of an instance.
-    pub(in crate::dataplane) fn directory(self, pins: &Path) -> PathBuf {
+    pub(crate) fn directory(self, pins: &Path) -> PathBuf {
         match self {
             Self::Traffic => pins.into(),
-            Self::Flows => flows::directory(pins),
+            Self::Flows => flow_directory::directory(pins),
         }
     }
 
     /// How many bytes a set of this binary's has.
-    pub(in crate::dataplane) fn own_bytes(self) -> usize {
+    pub(crate) fn own_bytes(self) -> usize {
         self.bytes(&OWN)
     }
 
@@ -101,7 +101,7 @@ impl Earlier {
     /// # Errors
     ///
     /// A map is damaged.
-    pub(in crate::dataplane) fn beside(kind: CounterSet, pins: &Path) -> Result<Self> {
+    pub(crate) fn beside(kind: CounterSet, pins: &Path) -> Result<Self> {
         before(kind, pins).map(Self)
     }
 
@@ -110,12 +110,12 @@ impl Earlier {
     /// # Errors
     ///
     /// A map is damaged.
-    pub(in crate::dataplane) fn of(kind: CounterSet, pins: &Path) -> Result<Self> {
+    pub(crate) fn of(kind: CounterSet, pins: &Path) -> Result<Self> {
         all(kind, pins).map(Self)
     }
 
     /// Adds to each number what was counted earlier and stands in its place, from `byte` bytes on.
-    pub(in crate::dataplane) fn add(&self, byte: usize, sums: &mut [u64]) {
+    pub(crate) fn add(&self, byte: usize, sums: &mut [u64]) {
         for source in &self.0 {
             for part in source.runs.parts(byte, sums.len() * WORD) {
                 source.add(
@@ -128,7 +128,7 @@ impl Earlier {
 
     /// Sets counters to zero that were carried over. What an older instance has stays: it is gone before anything
     /// is changed.
-    pub(in crate::dataplane) fn reset(&self, byte: usize, bytes: usize) {
+    pub(crate) fn reset(&self, byte: usize, bytes: usize) {
         for source in &self.0 {
             if let Storage::Sparse = source.storage {
                 for part in source.runs.parts(byte, bytes) {
@@ -139,7 +139,7 @@ impl Earlier {
     }
 
     /// How much kernel memory they take, in bytes.
-    pub(in crate::dataplane) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.0.iter().map(|source| source.memory.bytes()).sum()
     }
 }
@@ -228,7 +228,7 @@ fn before(kind: CounterSet, pins: &Path) -> Result<Vec<OlderMap>> {
             let layout = of(pins)?;
             return Ok(vec![open_carried(&carried, kind.runs(&layout))?]);
         }
-        let Some((_, older)) = crate::instance::abi::overtaken(pins)? else {
+        let Some((_, older)) = maps::abi::overtaken(pins)? else {
             return if is_there(&carried)? && attempt < ATTEMPTS {
                 attempt += 1;
                 continue;
@@ -258,7 +258,7 @@ fn open_carried(path: &Path, runs: Runs) -> Result<OlderMap> {
 /// # Errors
 ///
 /// The kernel refuses.
-pub(in crate::dataplane) fn write_carried(path: &Path, set: &[u64]) -> Result<()> {
+pub(crate) fn write_carried(path: &Path, set: &[u64]) -> Result<()> {
     let blocks = set.chunks(BLOCK_WORDS);
     let head = (blocks.len() * WORD).div_ceil(BLOCK);
     let taken = blocks

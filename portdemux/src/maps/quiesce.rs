@@ -18,7 +18,7 @@ use rustix::{
 /// # Errors
 ///
 /// Neither way is open.
-pub(super) fn wait_for_programs() -> io::Result<()> {
+pub(crate) fn wait_for_programs() -> io::Result<()> {
     if !is_realtime() && visit_every_cpu().is_ok() {
         return Ok(());
     }

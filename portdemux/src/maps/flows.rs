@@ -23,21 +23,19 @@ use portdemux_common::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{
+use super::flow_directory::Directory;
+pub use super::flow_directory::{FLOW_COUNTERS, FLOWS, HALF_OPEN};
+use crate::maps::{
+    self,
     blocks::Blocks,
     damage::is_damage,
-    layout::{BucketWords, CARRIED, CounterSet, Earlier},
+    earlier::{CARRIED, CounterSet, Earlier},
+    layout::BucketWords,
     mapped::Mapped,
-    maps::{self, random},
+    random,
     trusted::is_there,
 };
 
-/// Name of the map of flows.
-pub const FLOWS: &str = "FLOWS";
-/// Name of the map of flows that peers have begun and that are not complete.
-pub const HALF_OPEN: &str = "HALF_OPEN";
-/// Name of the map of what is counted of flows.
-pub const FLOW_COUNTERS: &str = "FLOW_COUNTERS";
 /// All of them.
 pub const ALL: [&str; 3] = [FLOWS, HALF_OPEN, FLOW_COUNTERS];
 
@@ -60,7 +58,7 @@ pub struct FlowTables {
     /// How large the tables are.
     pub shape: Shape,
     /// The kernel's number of the map of flows.
-    pub(super) id: u32,
+    pub(crate) id: u32,
 }
 
 /// A flow as it stands in a table.
@@ -133,41 +131,6 @@ pub fn now() -> u32 {
     u32::try_from((nanoseconds >> TICK_SHIFT) & u128::from(u32::MAX)).unwrap_or_default()
 }
 
-/// A directory of tables below the pins of an instance. A dot cannot stand in a name in bpffs.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Directory {
-    /// Those in force.
-    InForce,
-    /// Those that are to follow them.
-    Staging,
-    /// Those that were in force before, until all programs have the new ones.
-    Before,
-}
-
-impl Directory {
-    /// All of them. What begins a change goes last: whoever is killed while they go leaves something to go on from.
-    pub(super) const ALL: [Self; 3] = [Self::Staging, Self::InForce, Self::Before];
-
-    /// Its path.
-    pub(super) fn path(self, pins: &Path) -> PathBuf {
-        pins.join(match self {
-            Self::InForce => "flows",
-            Self::Staging => "flows~new",
-            Self::Before => "flows~old",
-        })
-    }
-}
-
-/// Where the maps are pinned, below the pins of an instance. Whoever was killed while they were replaced can have
-/// left them under another name; what is counted is the same map in all of them.
-#[must_use]
-pub fn directory(pins: &Path) -> PathBuf {
-    let all = [Directory::InForce, Directory::Before, Directory::Staging];
-    let mut all = all.into_iter().map(|directory| directory.path(pins));
-    all.find(|path| is_there(path).is_ok_and(|is_there| is_there))
-        .unwrap_or_else(|| Directory::InForce.path(pins))
-}
-
 /// Where tables of this shape are pinned: under another name if whoever replaced them was killed.
 #[must_use]
 pub fn directory_of(pins: &Path, shape: &Shape) -> PathBuf {
@@ -197,7 +160,7 @@ fn pinned_shape(directory: &Path) -> Result<(u32, u32)> {
 impl FlowTables {
     /// Creates tables and pins them in a directory that does not exist. What was counted beside the tables
     /// `before`, if there are such, goes on.
-    pub(super) fn create(directory: &Path, shape: Shape, before: Option<&Path>) -> Result<()> {
+    pub(crate) fn create(directory: &Path, shape: Shape, before: Option<&Path>) -> Result<()> {
         fs::create_dir(directory).with_context(|| format!("create {}", directory.display()))?;
         for (name, count) in [(FLOWS, shape.known + 1), (HALF_OPEN, shape.half_open + 1)] {
             maps::create(&directory.join(name), name, BUCKET, count)?;
@@ -223,7 +186,7 @@ impl FlowTables {
 
     /// Opens the tables of an instance, whose buckets have their words there; those of an older one have counters of
     /// another layout.
-    pub(super) fn of_instance(
+    pub(crate) fn of_instance(
         pins: &Path,
         shape: Shape,
         words: BucketWords,
@@ -237,7 +200,7 @@ impl FlowTables {
     }
 
     /// The previous tables, if a replacement was interrupted; none if they are damaged.
-    pub(super) fn before(pins: &Path, words: BucketWords) -> Result<Option<Self>> {
+    pub(crate) fn before(pins: &Path, words: BucketWords) -> Result<Option<Self>> {
         let directory = Directory::Before.path(pins);
         let opened = pinned_shape(&directory).and_then(|(known, half_open)| {
             let shape = Shape {
@@ -254,7 +217,7 @@ impl FlowTables {
     }
 
     /// Opens the tables pinned in a directory.
-    pub(super) fn open(
+    pub(crate) fn open(
         directory: &Path,
         shape: Shape,
         blocks: Option<Arc<Blocks>>,
@@ -338,7 +301,7 @@ impl FlowTables {
     }
 
     /// A copy of a bucket.
-    pub(super) fn copy(&self, which: Which, at: u32) -> FlowBucket<AtomicU64> {
+    pub(crate) fn copy(&self, which: Which, at: u32) -> FlowBucket<AtomicU64> {
         FlowBucket::of(|word| AtomicU64::new(self.word(which, at, word).load(Ordering::Acquire)))
     }
 
@@ -406,7 +369,7 @@ impl FlowTables {
     }
 
     /// Remembers the flows of other tables that are complete and not there yet, with what is known of them.
-    pub(super) fn adopt(&self, others: &Self) {
+    pub(crate) fn adopt(&self, others: &Self) {
         for flow in others.all().filter(|flow| !flow.is_half_open) {
             let (hash, now) = (flow.tuple.hash(self.shape.seed), now());
             let bucket = self.bucket(Which::Known, bucket::index(hash, self.shape.known));
@@ -472,7 +435,7 @@ impl FlowTables {
 
     /// Sets to zero what the blocks hold that CPUs were given for the tables before; the one that they share is
     /// new. No program may track flows.
-    pub(super) fn reset_counters(&self) {
+    pub(crate) fn reset_counters(&self) {
         let words = size_of::<FlowLayout>() / size_of::<u64>();
         if let Some((_, blocks)) = &self.counters {
             blocks.zero_own(BLOCKS, 0, words);

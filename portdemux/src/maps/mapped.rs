@@ -52,7 +52,7 @@ pub(crate) fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// some value that was written, never a mix of two. Loads acquire and stores release: what is read stands in the
 /// order in which it was written, also where the machine does not keep it.
 #[derive(Debug)]
-pub(super) struct Mapped {
+pub(crate) struct Mapped {
     map: OwnedFd,
     bytes: usize,
     pieces: Box<[OnceLock<MmapRaw>]>,
@@ -64,7 +64,7 @@ impl Mapped {
     /// # Errors
     ///
     /// The map is smaller, was not made to be mapped, or was opened for reading only.
-    pub(super) fn new<Fd: AsFd>(map: Fd, bytes: usize) -> io::Result<Self> {
+    pub(crate) fn new<Fd: AsFd>(map: Fd, bytes: usize) -> io::Result<Self> {
         let mapped = Self {
             map: map.as_fd().try_clone_to_owned()?,
             bytes,
@@ -80,13 +80,13 @@ impl Mapped {
     }
 
     /// The kernel's number for the map.
-    pub(super) fn id(&self) -> Result<u32> {
+    pub(crate) fn id(&self) -> Result<u32> {
         let map = MapData::from_fd(self.map.try_clone()?)?;
         Ok(map.info()?.id())
     }
 
     /// How many bytes there are.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -114,7 +114,7 @@ impl Mapped {
 
     /// The words from `byte` bytes on, a multiple of 8, `count` of them or as many as there are, in
     /// the runs in which they are mapped.
-    pub(super) fn runs(&self, byte: usize, count: usize) -> impl Iterator<Item = &[AtomicU64]> {
+    pub(crate) fn runs(&self, byte: usize, count: usize) -> impl Iterator<Item = &[AtomicU64]> {
         const PIECE_WORDS: usize = PIECE / WORD;
         let mut next = byte / WORD;
         let end = (next + count).min(self.bytes / WORD);
@@ -128,12 +128,12 @@ impl Mapped {
     }
 
     /// The word at `byte` bytes from the start of the map, which must be a multiple of 8.
-    pub(super) fn word(&self, byte: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, byte: usize) -> &AtomicU64 {
         &self.piece(byte / PIECE)[byte % PIECE / WORD]
     }
 
     /// Copies as many words as `into` holds, from `byte` bytes on.
-    pub(super) fn read(&self, byte: usize, into: &mut [u64]) {
+    pub(crate) fn read(&self, byte: usize, into: &mut [u64]) {
         let from = self.runs(byte, into.len()).flatten();
         for (to, from) in into.iter_mut().zip(from) {
             *to = from.load(Ordering::Acquire);
@@ -141,7 +141,7 @@ impl Mapped {
     }
 
     /// Adds to each number what stands in its place, from `byte` bytes on.
-    pub(super) fn add(&self, byte: usize, sums: &mut [u64]) {
+    pub(crate) fn add(&self, byte: usize, sums: &mut [u64]) {
         let mut left = sums;
         for run in self.runs(byte, left.len()) {
             let (here, next) = left.split_at_mut(run.len());
@@ -153,7 +153,7 @@ impl Mapped {
     }
 
     /// Writes those of the words that differ from what stands at `byte` bytes.
-    pub(super) fn write(&self, byte: usize, words: &[u64]) {
+    pub(crate) fn write(&self, byte: usize, words: &[u64]) {
         let to = self.runs(byte, words.len()).flatten();
         for (to, &word) in to.zip(words) {
             if to.load(Ordering::Relaxed) != word {

@@ -4,11 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use portdemux_common::capacity::{CPU_SLOTS, MAX_DESTINATIONS};
 
-use super::Destination;
-use crate::rules::{error::Diagnostic, rule::Rule};
+use super::{destination::Destination, error::Diagnostic, rule::Rule};
 
 /// What is over the limits, or contradicts itself.
-pub(in crate::rules) fn check(rules: &[Rule]) -> Option<Diagnostic> {
+pub(super) fn check(rules: &[Rule]) -> Option<Diagnostic> {
     let mut indices: HashSet<&Destination> = HashSet::new();
     let mut lists: HashSet<&Destination> = HashSet::new();
     let mut queues: HashMap<u16, (u16, &Rule)> = HashMap::new();

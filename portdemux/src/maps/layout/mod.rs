@@ -4,10 +4,9 @@
 //! instance whatever has moved since. Of ABI 5 it is written down in [`abi5`], and what ABI 6 did not say in
 //! [`abi6`].
 
-mod abi5;
+pub(super) mod abi5;
 mod abi6;
 mod buckets;
-mod earlier;
 mod runs;
 mod slots;
 mod translated;
@@ -31,19 +30,12 @@ use portdemux_common::{
     state::{Interface, Ledger},
 };
 
-pub(super) use self::{
-    earlier::{CARRIED, CounterSet, Earlier, write_carried},
-    runs::Runs,
-    slots::AddressLayout,
-    translated::Translated,
-};
-use super::{
-    flows::{FLOWS, HALF_OPEN},
+pub(super) use self::{runs::Runs, slots::AddressLayout, translated::Translated};
+use crate::maps::{
+    self, ANSWERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, REDIRECT_DROPS, SOCKETS, STEERING,
+    TARGET_PLACES, XSKS,
+    flow_directory::{FLOWS, HALF_OPEN},
     mapped::Mapped,
-    maps::{
-        self, ANSWERS, CPUS, DEVICES, FRAGMENTS, LIMITS, MACS, REDIRECT_DROPS, SOCKETS, STEERING,
-        TARGET_PLACES, XSKS,
-    },
 };
 
 /// The first ABI whose instances can be read and taken over.
@@ -57,7 +49,7 @@ pub const LAYOUT: &str = "LAYOUT";
 
 /// The maps that a newer instance goes on with as they are, if what they hold has not changed: each with the number
 /// of its contents, which changes with their layout or meaning. A new map stands behind the others.
-pub(super) const KEPT: [(&str, u32); 13] = [
+pub(crate) const KEPT: [(&str, u32); 13] = [
     (FRAGMENTS, 1),
     (LIMITS, 1),
     (ANSWERS, 1),
@@ -79,7 +71,7 @@ const KEPT_SLOTS: usize = 32;
 /// more behind these; what an older one does not say is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct MapLayout {
+pub(crate) struct MapLayout {
     /// The ABI of the instance.
     pub(super) abi: u64,
     /// Of the counters.
@@ -221,7 +213,7 @@ pub(super) const OWN: MapLayout = MapLayout {
         blocks: offset_of!(blocks::Own, blocks) as u64,
     },
     tables: TableMaps {
-        value_bytes: super::tables::LINE_BYTES as u64,
+        value_bytes: maps::tables::LINE_BYTES as u64,
     },
     directory: PinDirectory { has_offsets: 1 },
 };
@@ -479,7 +471,7 @@ pub(super) fn create(directory: &Path) -> Result<()> {
 /// The map that says it is damaged, or says what this binary does not understand.
 pub(super) fn of(directory: &Path) -> Result<MapLayout> {
     let path = directory.join(LAYOUT);
-    if crate::instance::abi::abi_of(directory) == Some(abi5::ABI) {
+    if maps::abi::abi_of(directory) == Some(abi5::ABI) {
         return Ok(abi5::LAYOUT);
     }
     let info = MapInfo::from_pin(&path).with_context(|| format!("open {}", path.display()))?;

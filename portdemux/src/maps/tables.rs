@@ -20,13 +20,6 @@ use portdemux_common::{
     sources::{Admission, MAX_WORDS, SourceTable, Sources},
 };
 
-use super::{
-    layout::AddressLayout,
-    links,
-    mapped::Mapped,
-    maps::{self, Maps},
-    steering,
-};
 use crate::{
     error::Help as _,
     image::{
@@ -37,17 +30,21 @@ use crate::{
             store::{NoRoom, Store},
         },
     },
+    maps::{self, Maps, layout::AddressLayout, mapped::Mapped},
 };
 
 /// Name of the map of tables.
 pub const TABLES: &str = "TABLES";
 
 /// How many words the map of an instance has whose rulesets need few tables or none.
-pub(super) const FEWEST_WORDS: usize = 1 << 16;
+pub(crate) const FEWEST_WORDS: usize = 1 << 16;
 
 const WORD: usize = size_of::<u64>();
 /// Bytes of a value of the map.
-pub(super) const LINE_BYTES: usize = LINE * WORD;
+pub(crate) const LINE_BYTES: usize = LINE * WORD;
+
+/// Gives the map that is pinned to all programs that have another: the programs do, which lie above the maps.
+pub(crate) type Renew<'r> = &'r dyn Fn(&Maps) -> Result<()>;
 
 /// The part of the map that a ruleset has, in words.
 fn part(header: &Header) -> Range<usize> {
@@ -60,11 +57,12 @@ fn part(header: &Header) -> Range<usize> {
 /// image's, where that is; the map grows if it must.
 ///
 /// The ruleset in force stays, and no program reads the one before any more.
-pub(super) fn slot(
+pub(crate) fn slot(
     maps: &Maps,
     header: &mut Header,
     image: &RulesetImage,
     sources: &[u64],
+    renew: Renew<'_>,
 ) -> Result<()> {
     let in_force = maps.header();
     header.tables = image::index(header);
@@ -89,7 +87,7 @@ pub(super) fn slot(
             let enough = end + all;
             capacity = (enough + all).min(MAX_WORDS).max(enough);
             debug_assert!(capacity.is_multiple_of(LINE), "parts are whole lines");
-            grow(maps, &in_force, capacity)?;
+            grow(maps, &in_force, capacity, renew)?;
         }
         end
     };
@@ -104,7 +102,7 @@ pub(super) fn slot(
 }
 
 /// Says that the tables of the ruleset with this header, which are measured, lie from this word on, which begins a line.
-pub(super) fn begin_at(header: &mut Header, slot: usize) -> Result<()> {
+pub(crate) fn begin_at(header: &mut Header, slot: usize) -> Result<()> {
     let tables = &mut header.tables;
     tables.begin = u32::try_from(slot)?;
     header.lines = tables
@@ -114,7 +112,7 @@ pub(super) fn begin_at(header: &mut Header, slot: usize) -> Result<()> {
 }
 
 /// Writes the tables of an image where an index says.
-pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
+pub(crate) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
     let words: &[u64] = bytemuck::cast_slice(std::slice::from_ref(image));
     let [_, tables @ ..] = image::parts(&image.header);
     for (first, table) in index.parts.iter().zip(tables) {
@@ -124,7 +122,7 @@ pub(super) fn write(map: &Mapped, index: &TableIndex, image: &RulesetImage) {
 
 /// Reads the tables of an image whose head is known; `older` says how slots of addresses look in it, if not as in
 /// this binary's.
-pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<AddressLayout>) {
+pub(crate) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<AddressLayout>) {
     const ADDRESS_PARTS: [usize; 2] = [Part::V4 as usize, Part::V6 as usize];
     let (index, [_, tables @ ..]) = (image.header.tables, image::parts(&image.header));
     let begin = index
@@ -142,7 +140,7 @@ pub(super) fn read_into(map: &Mapped, image: &mut RulesetImage, older: Option<Ad
 }
 
 /// The words of tables of sources that are taken.
-pub(super) fn read(map: &Mapped, sources: &Sources) -> Vec<u64> {
+pub(crate) fn read(map: &Mapped, sources: &Sources) -> Vec<u64> {
     let begin = sources.begin as usize * WORD;
     let is_there = sources.words > 0 && begin + sources.words as usize * WORD <= map.bytes();
     if !is_there {
@@ -218,14 +216,14 @@ impl SourceTable for Frozen<'_> {
 
 impl Maps {
     /// The map of tables.
-    pub(super) fn tables(&self) -> Arc<Mapped> {
+    pub(crate) fn tables(&self) -> Arc<Mapped> {
         // Nothing is done under the lock that could leave it poisoned.
         Arc::clone(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The map of tables that the ruleset with this header lies in: another process may have put a larger one in
     /// the slot of ours.
-    pub(super) fn tables_of(&self, header: &Header) -> Arc<Mapped> {
+    pub(crate) fn tables_of(&self, header: &Header) -> Arc<Mapped> {
         let map = self.tables();
         let capacity = header.tables.capacity as usize * WORD;
         if capacity == 0 || capacity == map.bytes() {
@@ -248,7 +246,7 @@ impl Maps {
     }
 
     /// Says how many changes of sets the tables in force have.
-    pub(super) fn set_source_changes(&self, count: u64) {
+    pub(crate) fn set_source_changes(&self, count: u64) {
         if let Some((mut live, _)) = self.live() {
             live.publish(ControlWord::Changes as u32, count);
         }
@@ -265,6 +263,7 @@ impl Maps {
         numbering: &Numbering,
         changes: &[(u16, IpNet, Become)],
         count: u64,
+        renew: Renew<'_>,
     ) -> Result<()> {
         let Some((mut live, sources)) = self.live() else {
             return if changes.is_empty() {
@@ -324,7 +323,7 @@ impl Maps {
 ///
 /// The tables in force stand at the same slot in both, so that it does not matter which of them a
 /// program reads until all have the new one.
-fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
+fn grow(maps: &Maps, in_force: &Header, capacity: usize, renew: Renew<'_>) -> Result<()> {
     if capacity > MAX_WORDS {
         return Err(anyhow::anyhow!(
             "claims and lists of sources take {} MiB, those in force included, {} MiB at most",
@@ -352,12 +351,4 @@ fn grow(maps: &Maps, in_force: &Header, capacity: usize) -> Result<()> {
     fs::rename(&staging, &pin).with_context(|| format!("move the new map to {}", pin.display()))?;
     *maps.tables.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grown);
     renew(maps)
-}
-
-/// Gives the map that is pinned to all programs that have another.
-fn renew(maps: &Maps) -> Result<()> {
-    for slot in links::renew(maps).context("give the programs a larger map of tables")? {
-        maps.note_version(slot);
-    }
-    steering::renew(maps).context("give the program for sockets a larger map of tables")
 }

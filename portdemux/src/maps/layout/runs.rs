@@ -12,13 +12,13 @@ struct Run {
 
 /// All that two layouts have in common, ascending in the second; the rest is zero there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::dataplane) struct Runs(Vec<Run>);
+pub(crate) struct Runs(Vec<Run>);
 
 /// A part of a range that was asked for: where it stands, and which bytes of the range it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::dataplane) struct RunPart {
-    pub(in crate::dataplane) from: usize,
-    pub(in crate::dataplane) of: Range<usize>,
+pub(crate) struct RunPart {
+    pub(crate) from: usize,
+    pub(crate) of: Range<usize>,
 }
 
 impl Runs {
@@ -47,11 +47,7 @@ impl Runs {
     }
 
     /// Where the parts of `bytes` bytes from `offset` on in the second layout stand in the first.
-    pub(in crate::dataplane) fn parts(
-        &self,
-        offset: usize,
-        bytes: usize,
-    ) -> impl Iterator<Item = RunPart> {
+    pub(crate) fn parts(&self, offset: usize, bytes: usize) -> impl Iterator<Item = RunPart> {
         let end = offset + bytes;
         let first = self.0.partition_point(|run| run.to + run.bytes <= offset);
         self.0[first..]

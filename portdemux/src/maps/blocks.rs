@@ -8,19 +8,20 @@ use portdemux_common::{
     counters::BLOCKS,
 };
 
-use super::{
+use crate::maps::{
+    COUNTERS, OWN_COUNTERS, create,
     layout::{self, MapLayout, OwnBlocks},
     mapped::Mapped,
-    maps::{COUNTERS, OWN_COUNTERS, create, open},
+    open,
 };
 
 const WORD: usize = size_of::<u64>();
 
 /// The counters that all CPUs share, and the blocks of each.
 #[derive(Debug)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     /// Those that they share.
-    pub(super) shared: Mapped,
+    pub(crate) shared: Mapped,
     own: Mapped,
     each: Each,
     cpus: usize,
@@ -64,7 +65,7 @@ impl Each {
 
 impl Blocks {
     /// Creates the maps and pins them in a directory.
-    pub(super) fn create(directory: &Path, cpus: usize) -> Result<()> {
+    pub(crate) fn create(directory: &Path, cpus: usize) -> Result<()> {
         for (name, size, count) in [
             (COUNTERS, BYTES, BLOCKS),
             (OWN_COUNTERS, size_of::<Own>(), cpus),
@@ -76,12 +77,12 @@ impl Blocks {
     }
 
     /// Opens the maps pinned in a directory.
-    pub(super) fn open(directory: &Path, cpus: usize) -> Result<Self> {
+    pub(crate) fn open(directory: &Path, cpus: usize) -> Result<Self> {
         Self::open_of(directory, cpus, &layout::OWN)
     }
 
     /// Opens those of an instance of whatever layout.
-    pub(super) fn open_of(directory: &Path, cpus: usize, layout: &MapLayout) -> Result<Self> {
+    pub(crate) fn open_of(directory: &Path, cpus: usize, layout: &MapLayout) -> Result<Self> {
         let map = |name, size, count| open(&directory.join(name), size, Some(count));
         let each = Each::of(layout);
         let shared = map(COUNTERS, BYTES, layout.counter_blocks())?;
@@ -95,7 +96,7 @@ impl Blocks {
     }
 
     /// Counters as they lie in memory.
-    pub(super) fn new(shared: Mapped, own: Mapped, cpus: usize) -> Self {
+    pub(crate) fn new(shared: Mapped, own: Mapped, cpus: usize) -> Self {
         Self {
             shared,
             own,
@@ -105,7 +106,7 @@ impl Blocks {
     }
 
     /// Says how many blocks each CPU can be given, [`OWN`] at most; those that it has stay.
-    pub(super) fn allot(&self, count: usize) {
+    pub(crate) fn allot(&self, count: usize) {
         let count = u32::try_from(count.min(OWN)).unwrap_or_default();
         for cpu in 0..self.cpus {
             let word = self
@@ -117,13 +118,13 @@ impl Blocks {
     }
 
     /// How much memory they take, in bytes.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.shared.bytes() + self.own.bytes()
     }
 
     /// Adds to each number what stands in its place from `byte` bytes on, in the blocks that all CPUs share and in
     /// their own; `first` is the number of the first of those in a directory.
-    pub(super) fn add(&self, shared: &Mapped, first: usize, byte: usize, sums: &mut [u64]) {
+    pub(crate) fn add(&self, shared: &Mapped, first: usize, byte: usize, sums: &mut [u64]) {
         shared.add(byte, sums);
         for (bytes, own) in self.given(first, byte, sums.len()) {
             let begin = (bytes.start - byte) / WORD;
@@ -132,7 +133,7 @@ impl Blocks {
     }
 
     /// Sets `words` words from `byte` bytes on to zero in the blocks of all CPUs. No program may count there.
-    pub(super) fn zero_own(&self, first: usize, byte: usize, words: usize) {
+    pub(crate) fn zero_own(&self, first: usize, byte: usize, words: usize) {
         for (bytes, own) in self.given(first, byte, words) {
             self.own.write(own, &vec![0; bytes.len() / WORD]);
         }

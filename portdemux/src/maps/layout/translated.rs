@@ -1,29 +1,28 @@
 //! Memory of another layout, seen as if it had this binary's.
 
-use super::Runs;
-use crate::dataplane::mapped::Mapped;
+use crate::maps::{layout::Runs, mapped::Mapped};
 
 const WORD: usize = size_of::<u64>();
 
 /// Memory, and where in it stands what this binary would find elsewhere.
 #[derive(Debug)]
-pub(in crate::dataplane) struct Translated {
+pub(crate) struct Translated {
     memory: Mapped,
     /// None if it stands where this binary looks.
     runs: Option<Runs>,
 }
 
 impl Translated {
-    pub(in crate::dataplane) const fn new(memory: Mapped, runs: Option<Runs>) -> Self {
+    pub(crate) const fn new(memory: Mapped, runs: Option<Runs>) -> Self {
         Self { memory, runs }
     }
 
-    pub(in crate::dataplane) const fn memory(&self) -> &Mapped {
+    pub(crate) const fn memory(&self) -> &Mapped {
         &self.memory
     }
 
     /// Copies as many words as `into` holds, from `byte` bytes on; what has no slot is zero.
-    pub(in crate::dataplane) fn read(&self, byte: usize, into: &mut [u64]) {
+    pub(crate) fn read(&self, byte: usize, into: &mut [u64]) {
         let Some(runs) = &self.runs else {
             return self.memory.read(byte, into);
         };
@@ -37,7 +36,7 @@ impl Translated {
     }
 
     /// Writes those of the words that differ and have a slot.
-    pub(in crate::dataplane) fn write(&self, byte: usize, words: &[u64]) {
+    pub(crate) fn write(&self, byte: usize, words: &[u64]) {
         let Some(runs) = &self.runs else {
             return self.memory.write(byte, words);
         };
