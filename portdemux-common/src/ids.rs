@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// The id of a rule, which is the index of its counters, below [`RULE_SLOTS`].
+/// The id of a rule, which is the index of its counters, below [`crate::capacity::RULE_SLOTS`].
 pub type RuleId = u32;
 
 /// Which ruleset is in force.
