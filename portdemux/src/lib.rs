@@ -37,6 +37,10 @@
 //! }
 //! ```
 //!
+//! Every verb of the command is a function of [`control::Control`] in the same way: `detach` and `remove`, `edit` (a rule is
+//! added, removed or promoted), `change_set`, `save`, `confirm` and `undo`, `add_sockets`, `forget_flows`, `upgrade`. `ask`
+//! gives what says what becomes of a packet. [`cli::run`] runs a whole command line, and writes to the caller's writers.
+//!
 //! Whoever only reads has an [`instance::Instance`]; a function that changes something takes an [`instance::Writer`],
 //! which only the instance's lock gives. A change is one transaction of features, each with its way back.
 #![deny(unsafe_code)]

@@ -125,7 +125,7 @@ fn make(
     destinations::check(&ruleset)?;
     let plan = Plan::between(old.unwrap_or_default(), ruleset, Clock::now().unix);
     let ruleset = plan.new_ruleset();
-    let mut warnings = destinations::warnings(writer, ruleset)?;
+    let warnings = destinations::warnings(writer, ruleset)?;
     let record = Record {
         source: request.source,
         text: request.text,
@@ -139,22 +139,61 @@ fn make(
         check(&prepared.ruleset)?;
         Some(prepared)
     };
-    let (mut generation, mut waits) = (None, None);
+    let mut change = Change {
+        generation: None,
+        took: Duration::ZERO,
+        repaired,
+        waits: request
+            .confirm
+            .filter(|_| prepared.is_some() && !request.dry_run),
+        warnings,
+        plan,
+    };
     if !request.dry_run {
-        let is_new = prepared.is_some();
-        waits = request.confirm.filter(|_| is_new);
-        let before =
-            (is_new && (waits.is_some() || last.is_some())).then(|| TextBefore::in_force(writer));
+        let new = NewRuleset {
+            writer,
+            record: &record,
+            ruleset: change.plan.new_ruleset(),
+            hash,
+            prepared: prepared.as_ref(),
+        };
+        let (installed, told) = new.put_in_force(change.waits, last)?;
+        change.generation = Some(installed);
+        change.warnings.extend(told);
+    }
+    change.took = begun.elapsed();
+    Ok(change)
+}
+
+/// A ruleset with its text, and how it is compiled if it is not in force as it stands.
+struct NewRuleset<'a> {
+    writer: &'a Writer,
+    record: &'a Record,
+    ruleset: &'a Ruleset,
+    hash: TextHash,
+    prepared: Option<&'a Prepared>,
+}
+
+impl NewRuleset<'_> {
+    /// Puts it in force with what is to hold with it, for good or until it is confirmed in time.
+    fn put_in_force(
+        &self,
+        waits: Option<Duration>,
+        last: Option<&mut dyn Feature>,
+    ) -> Result<(Generation, Vec<Warning>)> {
+        let writer = self.writer;
+        let needs_way_back = self.prepared.is_some() && (waits.is_some() || last.is_some());
+        let before = needs_way_back.then(|| TextBefore::in_force(writer));
         let before = before.transpose()?;
         let mut texts = Texts {
             writer,
-            new: Some((&record, ruleset)),
-            hash,
+            new: Some((self.record, self.ruleset)),
+            hash: self.hash,
             before: before.as_ref(),
             is_before_kept: waits.is_some(),
         };
         let before = before.as_ref().map(|before| before.hash);
-        let mut confirmation = prepared.as_ref().map(|prepared| Confirmation {
+        let mut confirmation = self.prepared.map(|prepared| Confirmation {
             writer,
             new: &prepared.ruleset,
             waits: waits.zip(before),
@@ -165,22 +204,12 @@ fn make(
         }
         let install = Install {
             writer,
-            ruleset,
-            prepared: prepared.as_ref(),
+            ruleset: self.ruleset,
+            prepared: self.prepared,
             before,
         };
-        let (installed, told) = install.run(records, last, &mut Unavailable::Refused)?;
-        generation = Some(installed);
-        warnings.extend(told);
+        install.run(records, last, &mut Unavailable::Refused)
     }
-    Ok(Change {
-        generation,
-        took: begun.elapsed(),
-        repaired,
-        waits,
-        warnings,
-        plan,
-    })
 }
 
 /// Whether the text of this hash is in force as it stands.

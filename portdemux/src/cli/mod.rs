@@ -7,6 +7,7 @@ mod add;
 mod apply;
 mod attach;
 mod confirm;
+mod context;
 mod counts;
 mod detach;
 mod explain;
@@ -27,39 +28,30 @@ mod stats;
 mod status;
 mod told;
 mod upgrade;
+mod values;
 mod visible;
 
-use std::{
-    env, ffi::OsString, io, net::IpAddr, ops::Deref, path::PathBuf, process::ExitCode,
-    time::Duration,
-};
+use std::{env, ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{
     CommandFactory as _, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
+use context::Context;
 use output::Output;
 use rustix::fs::Mode;
+use values::{address, burst, destination, mac, port, queue, rate, source, with_help, word};
 
 use crate::{
-    attached, background,
+    background,
     confirm::guardian,
-    control::{Control, Event, Events},
+    control::{Control, Events},
     error::{Advice, NothingLoaded},
-    instance::{AbiDirectory, InstanceName, InstancePaths, PATIENCE},
+    instance::{InstanceName, InstancePaths, PATIENCE},
     maps::mapped::catching,
     memory,
-    rules::{
-        Destination, PortRange, Rate, Source, Word,
-        destination::{DestinationError, Mac, MacError, check_queue},
-        nearest::nearest,
-        port::PortError,
-        rate::{RateError, check_burst},
-        rule,
-        source::SourceError,
-        word,
-    },
+    rules::nearest::nearest,
     unconfirmed,
 };
 
@@ -252,108 +244,6 @@ impl Command {
     }
 }
 
-/// What every verb and noun works with.
-#[derive(Debug)]
-struct Context {
-    control: Control,
-    /// Where to print.
-    output: Output,
-}
-
-impl Deref for Context {
-    type Target = Control;
-
-    fn deref(&self) -> &Control {
-        &self.control
-    }
-}
-
-impl Context {
-    /// Runs a noun on the instance as it is, also where an older version made it; once more if it was taken over
-    /// meanwhile, as it may have looked for things where they are no more.
-    fn read(&self, noun: impl Fn(&Self) -> Result<()>) -> Result<()> {
-        // Where that cannot be said, the noun says why.
-        let as_found = || self.paths.as_found().unwrap_or_else(|_| self.paths.clone());
-        let mut paths = as_found();
-        if paths.directory != AbiDirectory::Own {
-            self.output.hold();
-        }
-        loop {
-            let result = noun(&self.at(paths.clone()));
-            let now = as_found();
-            if now.directory == paths.directory {
-                return result;
-            }
-            self.output.discard();
-            paths = now;
-        }
-    }
-
-    /// The context of an instance that lies elsewhere.
-    fn at(&self, paths: InstancePaths) -> Self {
-        let control = Control {
-            paths,
-            ..self.control.clone()
-        };
-        Self {
-            control,
-            output: self.output.clone(),
-        }
-    }
-
-    /// Says what happened meanwhile.
-    fn tell(&self, event: Event) {
-        told::tell(&self.output, event);
-    }
-
-    /// What is in force now, for whoever was not told what a verb did.
-    fn what_is_in_force(&self) -> String {
-        let look = || -> Result<String> {
-            let instance = match self.open() {
-                Err(error) if error.is::<NothingLoaded>() => return Ok(format!("{error}")),
-                opened => opened?,
-            };
-            let interfaces = attached::interfaces(&instance)?;
-            let attached = interfaces
-                .iter()
-                .filter(|interface| interface.state.is_attached());
-            let names: Vec<&str> = attached
-                .map(|interface| {
-                    interface
-                        .renamed
-                        .as_ref()
-                        .unwrap_or(&interface.name)
-                        .as_str()
-                })
-                .collect();
-            let attached = match &names[..] {
-                [] => "attached to no interface".into(),
-                names => format!("attached to {}", names.join(", ")),
-            };
-            let generation = instance.maps.generation().0;
-            Ok(format!("generation {generation} is in force, {attached}"))
-        };
-        let found =
-            look().unwrap_or_else(|error| format!("what is in force is not known: {error:#}"));
-        format!("{found} ({} status)", self.command())
-    }
-
-    /// The options that say where this instance lies.
-    fn words(&self) -> Vec<String> {
-        let InstancePaths {
-            instance,
-            bpffs,
-            state,
-            directory: _,
-        } = &self.paths;
-        let mut words = vec!["--instance".into(), instance.to_string()];
-        for (option, path) in [("--bpffs", bpffs), ("--state-dir", state)] {
-            words.extend([option.into(), path.display().to_string()]);
-        }
-        words
-    }
-}
-
 /// What `--help` says, for what is made of it: manual pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -436,76 +326,6 @@ fn usage(mut said: clap::Error, output: &Output) -> ExitCode {
 
 fn unsaid(error: io::Error) -> anyhow::Error {
     anyhow::Error::new(error).context("write standard output")
-}
-
-/// Reads ports of the command line, and says how to write them.
-fn port(text: &str) -> Result<PortRange, String> {
-    let port: Result<PortRange, PortError> = text.parse();
-    port.map_err(|error| with_help(&error, &error.help()))
-}
-
-/// Reads an address of the command line, and says how to write one.
-fn address(text: &str) -> Result<IpAddr, String> {
-    rule::parse_address(text).map_err(|error| with_help(&error, &error.help()))
-}
-
-/// Reads a source of the command line, and says how to write one.
-fn source(text: &str) -> Result<Source, String> {
-    let source: Result<Source, SourceError> = text.parse();
-    source.map_err(|error| with_help(&error, &error.help()))
-}
-
-/// Reads a destination of the command line, and says which there are.
-fn destination(text: &str) -> Result<Destination, String> {
-    let destination: Result<Destination, DestinationError> = text.parse();
-    destination.map_err(|error| with_help(&error, &error.help(|to| format!("--to {to}"))))
-}
-
-/// Reads a MAC address of the command line, and says how to write one.
-fn mac(text: &str) -> Result<Mac, String> {
-    let mac: Result<Mac, MacError> = text.parse();
-    mac.map_err(|error| with_help(&error, &error.help()))
-}
-
-/// Reads the length of a queue of the command line, and says how long it can be.
-fn queue(text: &str) -> Result<u16, String> {
-    let frames = text.parse().map_err(|_| {
-        format!(
-            "`{}` is no number\n help: write how many frames, as in 2048",
-            text.escape_debug()
-        )
-    })?;
-    check_queue(frames).map_err(|error| with_help(&error, &error.help(str::to_owned)))
-}
-
-/// Reads one of a few words of the command line, and says which there are.
-fn word<W: Word>(text: &str) -> Result<W, String> {
-    W::of(text).ok_or_else(|| {
-        let help = word::instead_of::<W>(text, str::to_owned);
-        format!("unknown word `{}`\n help: {help}", text.escape_debug())
-    })
-}
-
-/// Reads a rate of the command line, and says how to write one.
-fn rate(text: &str) -> Result<Rate, String> {
-    let rate: Result<Rate, RateError> = text.parse();
-    rate.map_err(|error| with_help(&error, &error.help()))
-}
-
-/// Reads a burst of the command line, and says how large it can be.
-fn burst(text: &str) -> Result<u64, String> {
-    let burst = text.parse().map_err(|_| {
-        format!(
-            "`{}` is no number\n help: write how many packets, as in 50",
-            text.escape_debug()
-        )
-    })?;
-    check_burst(burst).map_err(|error| with_help(&error, &error.help()))?;
-    Ok(burst)
-}
-
-fn with_help(error: &dyn std::error::Error, help: &str) -> String {
-    format!("{error}\n help: {help}")
 }
 
 #[cfg(test)]
