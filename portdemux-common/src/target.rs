@@ -55,11 +55,4 @@ impl Target {
     pub const fn fallback(&self) -> Action {
         Action::from_code(self.fallback as u32)
     }
-
-    /// Whether frames get other MAC addresses.
-    #[inline(always)]
-    #[must_use]
-    pub fn rewrites_macs(&self) -> bool {
-        self.mac != [0; 6]
-    }
 }

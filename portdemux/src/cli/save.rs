@@ -38,5 +38,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     context
         .output
         .line(format!("{file}  generation {generation}, {rules}{kept}"));
+    if let Some(event) = saved.besides {
+        context.tell(event);
+    }
     Ok(())
 }

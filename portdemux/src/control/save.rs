@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{Control, canonical};
+use super::{Control, Event, canonical};
 use crate::{
     bounded, change,
     clock::Clock,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Where the rules in force were written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Saved {
     /// The file, links followed.
     pub file: PathBuf,
@@ -26,6 +26,8 @@ pub struct Saved {
     pub rules: usize,
     /// Whether what the file said before is kept beside it.
     pub replaced: bool,
+    /// What is to be known besides.
+    pub besides: Option<Event>,
 }
 
 impl Control {
@@ -78,16 +80,13 @@ impl Control {
             self.events.tell(event);
         }
         let ruleset = &written.in_force.ruleset;
-        let saved = Saved {
+        let names_none = ruleset.attach().interfaces.is_empty() && self.is_boot_file(&file);
+        Ok(Saved {
             generation: written.in_force.generation.0,
             rules: ruleset.rules().len(),
             file,
             replaced,
-        };
-        if self.is_boot_file(&saved.file) && ruleset.attach().interfaces.is_empty() {
-            let event = self.no_interface(&writer);
-            self.events.tell(event);
-        }
-        Ok(saved)
+            besides: names_none.then(|| self.no_interface(&writer)),
+        })
     }
 }
