@@ -3,7 +3,11 @@
 use anyhow::Result;
 use portdemux_common::{blocks::Counter, state::Mode};
 
-use crate::{dataplane::links, instance::Instance, interface, maps};
+use crate::{
+    dataplane::links,
+    instance::{Instance, pinned},
+    interface, maps,
+};
 
 /// An interface of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ impl AttachState {
 pub fn interfaces(instance: &Instance) -> Result<Vec<AttachedInterface>> {
     let present = interface::list()?;
     let here = interface::namespace()?;
-    let pinned = crate::instance::pinned::pinned(&instance.paths)?;
+    let pinned = pinned::pinned(&instance.paths)?;
     let attached = instance.maps.interfaces().into_iter().map(|(slot, known)| {
         let name = maps::text(&known.name);
         let link = pinned.iter().find(|link| link.slot == slot);

@@ -26,7 +26,7 @@ use crate::{
     error::Advice,
     instance::{Instance, InstancePaths, Lock, is_named},
     interface::{self, Changes},
-    maps::{Maps, mapped::catching, trusted::is_there},
+    maps::{Maps, destinations::is_any_stale, mapped::catching, trusted::is_there},
     rules::{
         Ruleset,
         destination::{ListenAddress, SocketName},
@@ -187,7 +187,7 @@ fn follow(paths: &InstancePaths, right: &Right) {
 /// Makes interfaces that have returned destinations again, and tells socket lookups of those that stand on
 /// attached ones.
 fn tend_interfaces(instance: &Instance, need: &Need) -> Result<()> {
-    let is_any_back = need.interfaces && crate::maps::destinations::is_any_stale(&instance.maps)?;
+    let is_any_back = need.interfaces && is_any_stale(&instance.maps)?;
     let is_stale = need.guarded && !steering::is_guard_current(instance)?;
     if !is_any_back && !is_stale {
         return Ok(());

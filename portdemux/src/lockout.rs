@@ -11,7 +11,7 @@ use crate::{
     explain::packet,
     host,
     image::Compiled,
-    instance::Instance,
+    instance::{Instance, pinned},
     session::{Hook, Session},
 };
 
@@ -75,7 +75,7 @@ fn refusal(session: &Session, ruleset: &Compiled) -> Option<Reason> {
 
 /// The interfaces that the instance has a program on.
 fn present(instance: &Instance) -> Vec<Hook> {
-    let pinned = crate::instance::pinned::pinned(&instance.paths);
+    let pinned = pinned::pinned(&instance.paths);
     let interfaces = instance.maps.interfaces().into_iter();
     // Where that cannot be seen, it may be on any of them.
     let is_on = |slot: usize| match &pinned {

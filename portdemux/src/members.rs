@@ -12,6 +12,7 @@ use crate::{
         transaction::{self, Feature},
     },
     clock::Clock,
+    dataplane,
     error::{Help as _, Unavailable},
     image::{
         self, Compiled,
@@ -243,7 +244,7 @@ fn apply(maps: &Maps, ruleset: &Ruleset, all: &[&MemberChange], clock: &Clock) -
         &Numbering::of(ruleset.lists()),
         &steps,
         all.len() as u64,
-        &crate::dataplane::renew,
+        &dataplane::renew,
     )
 }
 

@@ -14,7 +14,11 @@ use portdemux_common::{
 use crate::{
     explain::ip_address,
     image::Compiled,
-    maps::{Maps, destinations::Reachability, steering::Member},
+    maps::{
+        Maps,
+        destinations::{self, Reachability},
+        steering::Member,
+    },
     recover,
     rules::{Destination, destination::SocketName},
     sockets::Socket,
@@ -36,7 +40,7 @@ impl Present {
     ///
     /// The kernel does not say.
     pub(crate) fn look(maps: &Maps) -> Result<Self> {
-        let states = crate::maps::destinations::states(maps)?.into_iter();
+        let states = destinations::states(maps)?.into_iter();
         let missing = states.filter(|reached| reached.state != Reachability::Ready);
         Ok(Self {
             missing: missing.map(|reached| reached.destination).collect(),

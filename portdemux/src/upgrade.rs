@@ -18,7 +18,7 @@ use crate::{
     },
     error::Help as _,
     image,
-    instance::{AbiDirectory, Lock, Writer},
+    instance::{AbiDirectory, Lock, Writer, pinned},
     maps::{Maps, mapped::catching},
     unconfirmed,
 };
@@ -73,7 +73,7 @@ pub fn upgrade(lock: &Lock) -> Result<Option<Upgraded>> {
         from,
         generation: in_force.generation,
         rules: in_force.ruleset.rules().len(),
-        interfaces: crate::instance::pinned::pinned(&own.paths)?.len(),
+        interfaces: pinned::pinned(&own.paths)?.len(),
         lost,
         warnings,
     }))

@@ -7,7 +7,7 @@ use crate::{command, repository, say, setup};
 
 #[derive(Args)]
 pub(crate) struct MutantsArgs {
-    /// Only mutants in these files, as in portdemux-common/src/flows/stage.rs; all if none is named
+    /// Only mutants in these files, as in portdemux-common/src/conntrack/state.rs; all if none is named
     #[arg(value_name = "FILE")]
     files: Vec<String>,
     /// Passed to `cargo mutants`, for example `--list`

@@ -6,6 +6,7 @@ use portdemux_common::{conntrack::Shape, ids::Generation};
 use super::transaction::{Feature, if_possible};
 use crate::{
     dataplane::{
+        self,
         redirect_drops::{self, Program},
         steering,
         tracking::{self, WantedFlows},
@@ -181,7 +182,7 @@ impl Feature for RulesInForce<'_> {
     fn prepare(&mut self, _unavailable: &mut Unavailable<'_>) -> Result<()> {
         self.writer
             .maps
-            .stage_ruleset(self.prepared, &crate::dataplane::renew)
+            .stage_ruleset(self.prepared, &dataplane::renew)
     }
 
     fn commit(&mut self) -> Result<()> {

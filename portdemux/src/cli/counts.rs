@@ -3,6 +3,8 @@
 use portdemux_common::blocks::Counter;
 use serde::Serialize;
 
+use crate::maps::redirect_drops::Lost;
+
 /// Packets and bytes, as they stand in JSON.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct TrafficReport {
@@ -27,8 +29,8 @@ pub(super) struct LostReport {
     packets: u64,
 }
 
-impl From<&crate::maps::redirect_drops::Lost> for LostReport {
-    fn from(lost: &crate::maps::redirect_drops::Lost) -> Self {
+impl From<&Lost> for LostReport {
+    fn from(lost: &Lost) -> Self {
         Self {
             to: lost.to.to_string(),
             reason: lost.loss.name(),

@@ -6,7 +6,7 @@ use super::{Control, Event};
 use crate::{
     dataplane::{links, steering},
     error::{Help as _, NothingLoaded},
-    instance::{Instance, Writer},
+    instance::{Instance, Writer, pinned},
     interface, maps,
 };
 
@@ -27,14 +27,14 @@ impl Control {
             self.events.tell(Event::Detached(name.clone()));
         }
         // By now it is done, and this only says so.
-        Ok(crate::instance::pinned::pinned(&self.paths).is_ok_and(|left| left.is_empty()))
+        Ok(pinned::pinned(&self.paths).is_ok_and(|left| left.is_empty()))
     }
 
     /// The slots of interfaces that the program is on.
     fn slots(&self, writer: &Writer, names: &[String]) -> Result<Vec<usize>> {
         let netns = interface::namespace()?;
         let present = interface::list()?;
-        let pinned = crate::instance::pinned::pinned(&self.paths)?;
+        let pinned = pinned::pinned(&self.paths)?;
         let is_pinned = |slot: usize| pinned.iter().any(|link| link.slot == slot);
         let slot = |name: &String| {
             // By the program that runs on it, so that an interface is found under its new name too.
@@ -83,7 +83,7 @@ impl Control {
         }
         // What cannot be looked at goes all the same.
         let lock = self.paths.lock()?.found();
-        let pinned = crate::instance::pinned::pinned(&lock.paths)?;
+        let pinned = pinned::pinned(&lock.paths)?;
         let is_pinned = |slot: usize| pinned.iter().any(|link| link.slot == slot);
         // Damaged maps name no interfaces; they go all the same.
         let known = Instance::open(&lock.paths).map(|instance| instance.maps.interfaces());
@@ -92,7 +92,7 @@ impl Control {
         let mut names: Vec<String> = attached
             .map(|(_, interface)| maps::text(&interface.name))
             .collect();
-        let in_trash = crate::instance::pinned::left_in_trash(&lock.paths)?.into_iter();
+        let in_trash = pinned::left_in_trash(&lock.paths)?.into_iter();
         names.extend(in_trash.filter_map(|(_, name)| name));
         links::remove_instance(&lock)?;
         Ok(names)

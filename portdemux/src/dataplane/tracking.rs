@@ -15,7 +15,7 @@ use portdemux_common::{
 use super::{egress, links};
 use crate::{
     error::Help as _,
-    instance::{Instance, Writer},
+    instance::{Instance, Writer, pinned},
     interface,
     maps::{
         damage::is_damage,
@@ -111,7 +111,7 @@ fn are_used(writer: &Writer) -> Result<bool> {
             using.extend(links::programs_with(map.id()));
         }
     }
-    let attached = crate::instance::pinned::pinned(&writer.paths)?;
+    let attached = pinned::pinned(&writer.paths)?;
     let uses = |program: u32| using.contains(&program);
     Ok(attached.iter().any(|link| link.program.is_none_or(uses)))
 }
@@ -242,7 +242,7 @@ fn stop(writer: &Writer, replaces_programs: bool) -> Result<()> {
         links::replace_all(writer)?;
     }
     let present = interface::list()?;
-    let attached = crate::instance::pinned::pinned(&writer.paths)?;
+    let attached = pinned::pinned(&writer.paths)?;
     for (slot, _) in writer.maps.interfaces() {
         let link = attached.iter().find(|link| link.slot == slot);
         let carrier = link.and_then(|link| link.carrier(&present));
@@ -261,7 +261,7 @@ fn stop(writer: &Writer, replaces_programs: bool) -> Result<()> {
 /// The program on the way out is attached by a name in this network namespace.
 fn refuse_other_namespaces(instance: &Instance) -> Result<()> {
     let here = interface::namespace()?;
-    let attached = crate::instance::pinned::pinned(&instance.paths)?;
+    let attached = pinned::pinned(&instance.paths)?;
     let elsewhere = instance
         .maps
         .interfaces()

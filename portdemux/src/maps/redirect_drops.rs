@@ -16,8 +16,7 @@ use portdemux_common::{
 };
 
 use crate::{
-    maps,
-    maps::{Maps, mapped::Mapped, possible_cpus, targets::Needed},
+    maps::{self, Maps, mapped::Mapped, possible_cpus, targets::Needed},
     rules::Destination,
 };
 

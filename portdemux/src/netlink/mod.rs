@@ -5,17 +5,20 @@ pub(crate) mod generic;
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 
-/// How much of the kernel's answers is read at once; it sends no more (Linux `net/netlink/af_netlink.c`,
-/// `netlink_dump`).
-const AT_ONCE: usize = 32 << 10;
+/// How much of the kernel's answers is read at once; it sends no more than 32 KiB of a dump (Linux
+/// `net/netlink/af_netlink.c`, `netlink_dump`).
+const AT_ONCE: usize = 64 << 10;
 /// `MSG_TRUNC`: how long a datagram is, whatever part of it was read.
 const WHOLE_LENGTH: i32 = rustix::net::RecvFlags::TRUNC.bits().cast_signed();
+
+/// The first type of message that is not netlink's own (`NLMSG_MIN_TYPE`).
+const FIRST_OF_FAMILIES: u16 = 0x10;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,28 +67,31 @@ where
     }
 }
 
-/// Reads messages; returns whether the answer ends with them.
+/// Reads messages; returns whether the answer ends with them. One that is whole and says what the crate does not
+/// understand is left out: a newer kernel may say more.
 fn read<M: NetlinkDeserializable>(mut messages: &[u8], answers: &mut Vec<M>) -> io::Result<bool> {
     while !messages.is_empty() {
-        let message = NetlinkMessage::<M>::deserialize(messages).map_err(io::Error::other)?;
-        let code = match message.payload {
-            NetlinkPayload::InnerMessage(answer) => {
+        let head = NetlinkBuffer::new_checked(messages).map_err(io::Error::other)?;
+        let payload = NetlinkMessage::<M>::deserialize(messages).map(|message| message.payload);
+        let code = match payload {
+            Ok(NetlinkPayload::InnerMessage(answer)) => {
                 answers.push(answer);
                 None
             }
-            NetlinkPayload::Done(done) => Some(done.code),
-            NetlinkPayload::Error(error) => Some(error.raw_code()),
-            NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => None,
+            Ok(NetlinkPayload::Done(done)) => Some(done.code),
+            Ok(NetlinkPayload::Error(error)) => Some(error.raw_code()),
+            Err(error) if head.message_type() < FIRST_OF_FAMILIES => {
+                return Err(io::Error::other(error));
+            }
+            Ok(NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _) | Err(_) => None,
         };
         match code {
             Some(0) => return Ok(true),
             Some(code) => return Err(Errno::from_raw_os_error(code.saturating_neg()).into()),
             None => {}
         }
-        let length = message.header.length as usize;
-        messages = messages
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        let next = (head.length() as usize).next_multiple_of(4);
+        messages = messages.get(next..).unwrap_or_default();
     }
     Ok(false)
 }
@@ -147,6 +153,15 @@ mod tests {
         refused[..4].copy_from_slice(&36_u32.to_ne_bytes());
         let error = read_all(&refused).unwrap_err();
         assert!(is(&error, Errno::PERM), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_out() {
+        let mut strange = link();
+        // A type of message that the crate does not know.
+        strange[4..6].copy_from_slice(&0x7777_u16.to_ne_bytes());
+        let messages = [link(), strange, link()].concat();
+        assert_eq!(read_all(&messages).unwrap(), (2, false));
     }
 
     #[test]

@@ -461,11 +461,11 @@ fn the_sockets_of_a_name_are_those_that_were_given_it() -> Result<()> {
     for listener in bed::listeners(&portdemux, &["8080/tcp"])? {
         let parts = listener["parts"].as_array().into_iter().flatten();
         let mut parts = parts.map(|part| (part["reach"].clone(), part["ports"].clone()));
-        let steered = parts.find(|(word, _)| *word == "socket");
-        found.push((listener["processes"][0]["fd"].clone(), steered));
+        let handed = parts.find(|(word, _)| *word == "socket");
+        found.push((listener["processes"][0]["fd"].clone(), handed));
     }
-    found.retain(|(_, steered)| steered.is_some());
-    let steered = Some((json!("socket"), json!(["80/tcp"])));
-    assert_eq!(found, [(json!(given.as_raw_fd()), steered)]);
+    found.retain(|(_, handed)| handed.is_some());
+    let handed = Some((json!("socket"), json!(["80/tcp"])));
+    assert_eq!(found, [(json!(given.as_raw_fd()), handed)]);
     Ok(())
 }

@@ -10,7 +10,10 @@ use ipnet::IpNet;
 use super::Context;
 use crate::{
     flows::{FlowProgress, Selection, busiest},
-    maps::{Maps, flows::now},
+    maps::{
+        Maps,
+        flows::{Flow, now},
+    },
     rules::{
         PortRange,
         source::{SourceError, parse_prefix},
@@ -121,7 +124,7 @@ fn list(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// The rules that the flows meet, by their names.
-fn rule_names(maps: &Maps, flows: &[crate::maps::flows::Flow]) -> Vec<Option<String>> {
+fn rule_names(maps: &Maps, flows: &[Flow]) -> Vec<Option<String>> {
     let ruleset = maps.compiled();
     let names = maps.rule_names(&ruleset);
     flows

@@ -151,8 +151,8 @@ fn process(holder: &Holder) -> ProcessReport<'_> {
 fn part(part: &Part) -> PartReport<'_> {
     let (mut ports, mut to, mut interface) = (Vec::new(), None, None);
     match &part.reach {
-        Reach::Socket { ports: steered, .. } => {
-            ports = steered.iter().map(ToString::to_string).collect();
+        Reach::Socket { ports: handed, .. } => {
+            ports = handed.iter().map(ToString::to_string).collect();
         }
         Reach::Elsewhere {
             to: destination, ..

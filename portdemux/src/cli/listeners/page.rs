@@ -267,12 +267,12 @@ mod tests {
              directly, rule web"
         );
         let ports = ["443/tcp", "80/tcp", "81/tcp"].map(|port| port.parse().unwrap());
-        let steered = Reach::Socket {
+        let handed = Reach::Socket {
             rule: "web".into(),
             ports: ports.into(),
         };
         assert_eq!(
-            reach(&[part(steered, &[]), direct]),
+            reach(&[part(handed, &[]), direct]),
             "partly: through sk_lookup from 443/tcp, 80/tcp, +1, rule web; else directly, rule web"
         );
     }

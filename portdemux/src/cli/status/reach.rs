@@ -10,7 +10,12 @@ use crate::{
     change::InForce,
     cli::Context,
     figures::grouped,
-    maps::{Maps, destinations::Reachability, redirect_drops::Lost, targets},
+    maps::{
+        Maps,
+        destinations::{self, Reachability},
+        redirect_drops::Lost,
+        targets,
+    },
 };
 
 /// An interface that rules name.
@@ -41,7 +46,7 @@ const KINDS: [(&str, Action); 4] = [
 
 /// The interfaces that the ruleset in force names.
 pub(super) fn destinations(maps: &Maps) -> Result<Vec<ReachedInterface>> {
-    let reached = crate::maps::destinations::reached(maps)?.into_iter();
+    let reached = destinations::reached(maps)?.into_iter();
     Ok(reached
         .map(|reached| ReachedInterface {
             to: reached.destination.to_string(),

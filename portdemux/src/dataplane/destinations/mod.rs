@@ -5,7 +5,15 @@ mod advice;
 use anyhow::Result;
 
 pub use self::advice::{check, warnings};
-use crate::{error::Unavailable, instance::Writer, maps::targets::Needed, rules::Destination};
+use crate::{
+    error::Unavailable,
+    instance::Writer,
+    maps::{
+        destinations::{Reachability, states_of},
+        targets::Needed,
+    },
+    rules::Destination,
+};
 
 /// Puts what has returned back to the slots of destinations of the ruleset in force, and says what that
 /// was: interfaces, as they are written in rules. Interfaces whose MAC address is another get that.
@@ -16,9 +24,8 @@ use crate::{error::Unavailable, instance::Writer, maps::targets::Needed, rules::
 pub fn reconcile(writer: &Writer) -> Result<Vec<Destination>> {
     let needed = writer.maps.needed_in_force();
     writer.maps.targets.sweep(&needed)?;
-    let states = crate::maps::destinations::states_of(&writer.maps, &needed)?.into_iter();
-    let returned =
-        states.filter(|reached| reached.state == crate::maps::destinations::Reachability::Returned);
+    let states = states_of(&writer.maps, &needed)?.into_iter();
+    let returned = states.filter(|reached| reached.state == Reachability::Returned);
     let returned = returned.map(|reached| reached.destination).collect();
     let is_interface = |destination: &Destination| matches!(destination, Destination::Interface(_));
     let mut refilled = needed.clone();

@@ -45,7 +45,7 @@ use crate::{
         pinned::{Pinned, left_in_trash, pinned, program_id},
     },
     interface::{self, Interface, XdpHook},
-    maps::pins::unpin,
+    maps::{ledger::padded, pins::unpin},
 };
 
 /// How long a program may take to leave an interface when its link is gone.
@@ -97,8 +97,8 @@ pub fn attach(
     let is_same = |present: &&Interface| present.index == interface.index;
     let interface = present.iter().find(is_same).unwrap_or(interface);
     let mut entry = state::Interface {
-        name: crate::maps::ledger::padded(&interface.name),
-        version: crate::maps::ledger::padded(env!("CARGO_PKG_VERSION")),
+        name: padded(&interface.name),
+        version: padded(env!("CARGO_PKG_VERSION")),
         netns,
         index: interface.index,
         // What is asked for, until it is known.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    instance::{Instance, InstancePaths, Writer},
+    instance::{Instance, InstancePaths, Writer, pinned},
     interface::{self, Interface},
 };
 
@@ -58,7 +58,7 @@ pub fn guard_without(writer: &Writer, leaving: &[usize]) -> Result<()> {
 
 /// The interfaces that the program runs on, but for those at some slots.
 fn carriers(paths: &InstancePaths, leaving: &[usize], present: &[Interface]) -> Result<Vec<u32>> {
-    let attached = crate::instance::pinned::pinned(paths)?.into_iter();
+    let attached = pinned::pinned(paths)?.into_iter();
     let attached = attached.filter(|link| !leaving.contains(&link.slot));
     Ok(attached
         .filter_map(|link| Some(link.carrier(present)?.index))

@@ -321,7 +321,7 @@ fn who_is_handed_packets_by_a_rule_is_reached_through_it() {
         Family::V4,
         &[3, 7],
     );
-    let steered = Part {
+    let handed = Part {
         reach: Reach::Socket {
             rule: "web".into(),
             ports: vec!["443/tcp".parse().unwrap()],
@@ -331,10 +331,10 @@ fn who_is_handed_packets_by_a_rule_is_reached_through_it() {
     };
     assert_eq!(
         judge.judge(&bound(&["127.0.0.1"])),
-        slice::from_ref(&steered)
+        slice::from_ref(&handed)
     );
     let everywhere = judge.judge(&bound(&["0.0.0.0"]));
-    assert_eq!(everywhere[0], steered);
+    assert_eq!(everywhere[0], handed);
     assert_eq!(everywhere[1].reach, Reach::Direct { rule: None });
     // Who listens on the port itself gets nothing of what the others take.
     let passed_by = |address| Socket {

@@ -19,10 +19,7 @@ use portdemux_common::{
     sockets::{Group, Steering as Layout},
 };
 
-use crate::{
-    maps,
-    maps::{mapped::Mapped, random},
-};
+use crate::maps::{self, mapped::Mapped, random};
 
 /// Name of the map of sockets.
 pub const SOCKETS: &str = "SOCKETS";
