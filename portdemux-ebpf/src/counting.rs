@@ -39,7 +39,7 @@ pub(crate) fn count(bytes: u64, port: Option<usize>, decision: &Decision) {
     count_as(bytes, port, outcome, is_dropped, decision.entry);
 }
 
-/// The same of a frame with a port, of whose index nothing else is known.
+/// Counts a frame with a port of whose index the verifier knows nothing.
 #[inline(always)]
 pub(crate) fn count_known(bytes: u64, port: usize, decision: &Decision) {
     count(bytes, Some(masked::<PORT_INDICES>(port)), decision);

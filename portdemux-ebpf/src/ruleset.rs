@@ -234,7 +234,7 @@ extern "C" fn portdemux_claim4(head: *const Head, address: u32, key: u32) -> u64
     }
 }
 
-/// The same of an IPv6 address: its first and its last 8 bytes.
+/// Looks a port up among the claims of an IPv6 address: its first and its last 8 bytes.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn portdemux_claim6(head: *const Head, upper: u64, lower: u64, key: u32) -> u64 {

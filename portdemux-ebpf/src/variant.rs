@@ -10,7 +10,7 @@ pub trait Variant: Copy {
     /// The time in nanoseconds of `CLOCK_MONOTONIC`, to a few milliseconds.
     fn coarse() -> u64;
 
-    /// The same to the nanosecond.
+    /// The time in nanoseconds of `CLOCK_MONOTONIC`.
     fn precise() -> u64;
 
     /// Sees what was decided about a frame.

@@ -84,7 +84,7 @@ pub(crate) fn within<T, const POWER: usize>(array: &[T; POWER], index: usize) ->
     unsafe { array.get_unchecked(masked::<POWER>(index)) }
 }
 
-/// The same, to be changed.
+/// The element of an array at an index, to be changed; only as many bits of the index count as the array has elements.
 #[inline(always)]
 pub(crate) fn within_mut<T, const POWER: usize>(array: &mut [T; POWER], index: usize) -> &mut T {
     const { assert!(POWER.is_power_of_two()) };

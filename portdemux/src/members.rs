@@ -69,7 +69,7 @@ pub fn find<'r>(ruleset: &'r Ruleset, name: &str) -> Result<&'r Set> {
     find_or(ruleset, name, "")
 }
 
-/// The same; what there is to do about it ends like this.
+/// Finds a set by its name; the help of the error ends with `end`.
 fn find_or<'r>(ruleset: &'r Ruleset, name: &str, end: &str) -> Result<&'r Set> {
     let mut sets = ruleset.sets().iter();
     if let Some(set) = sets.find(|set| set.name == name) {

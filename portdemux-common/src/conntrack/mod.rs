@@ -80,7 +80,7 @@ impl Event {
 pub struct Shape {
     /// Number of buckets of the known flows less one; a power of two less one.
     pub known: u32,
-    /// The same of the half-open flows.
+    /// Number of buckets of the half-open flows less one; a power of two less one.
     pub half_open: u32,
     /// What the hash begins with, so that nobody outside can aim at a bucket.
     pub seed: u64,

@@ -37,7 +37,7 @@ pub struct Entries<W> {
     pub entries: [FlowEntry<W>; SLOTS],
     /// Packets and bytes of each that its peer sent.
     pub received: [Counts<W>; SLOTS],
-    /// The same of this host.
+    /// What this host sent.
     pub sent: [Counts<W>; SLOTS],
 }
 

@@ -94,10 +94,10 @@ pub trait Ingress: Hook {
     /// its rule.
     fn count(self, bytes: u64, port: Option<usize>, decision: &Decision);
 
-    /// The same of a frame with a port, of whose index nothing else is known.
+    /// Counts a frame with a port of whose index the verifier knows nothing.
     fn count_known(self, bytes: u64, port: usize, decision: &Decision);
 
-    /// The same of a frame of which the decision is known as one word. A port beyond all is none.
+    /// Counts a frame by the word of its decision. A port beyond all is none.
     fn count_outcome(self, bytes: u64, port: usize, outcome: Outcome);
 
     /// Counts a packet for the rule whose shadow it has.

@@ -172,7 +172,7 @@ pub struct V4Slot {
     pub claims: Claims,
 }
 
-/// The same of IPv6.
+/// A claimed IPv6 address and the spans of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct V6Slot {

@@ -117,7 +117,7 @@ pub fn shadow_program(ctx: XdpContext) -> u32 {
     action
 }
 
-/// The same where flows are tracked.
+/// Dispatches a frame that was written down, where flows are tracked.
 #[xdp(frags)]
 #[inline(always)]
 pub fn shadow_flows(ctx: XdpContext) -> u32 {

@@ -11,7 +11,7 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
     except(text, |_| None)
 }
 
-/// The same for a text in which `kept` finds what is meant for the terminal, and says how long that is.
+/// Writes control characters out, save those that `kept` finds to be meant for the terminal; it says how long they are.
 pub(super) fn except(text: &str, kept: impl Fn(&str) -> Option<usize>) -> Cow<'_, str> {
     if !text.contains(is_hidden) {
         return text.into();

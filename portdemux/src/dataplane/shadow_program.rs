@@ -53,7 +53,7 @@ use crate::{
 
 /// The program's name in its object.
 const PROGRAM: &str = "shadow_program";
-/// The same where flows are tracked.
+/// The program's name where flows are tracked.
 const FLOW_PROGRAM: &str = "shadow_flows";
 /// The program that writes down what a frame says.
 const PARSER: &str = "portdemux_parse";

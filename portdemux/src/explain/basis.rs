@@ -118,7 +118,7 @@ impl<'s> Basis<'s> {
         self.explain_going(Direction::Received, number, bytes, None)
     }
 
-    /// The same of a frame that comes in or goes out, and was captured at a time in nanoseconds.
+    /// Explains a frame that comes in or goes out, and was captured at a time in nanoseconds.
     #[must_use]
     pub fn explain_going<'a>(
         &'a self,

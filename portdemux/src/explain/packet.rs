@@ -130,7 +130,7 @@ pub fn frame(
     frame_with(transport, Flags::SYN, source, destination)
 }
 
-/// The same with other flags, if it is a TCP segment.
+/// Makes a frame of a packet between two ends, with these flags if it is a TCP segment.
 ///
 /// # Errors
 ///

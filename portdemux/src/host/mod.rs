@@ -68,7 +68,7 @@ impl<'h> Host<'h> {
         }
     }
 
-    /// The same where a destination is there if `presence` says so.
+    /// This host where a destination is there if `presence` says so.
     #[must_use]
     pub const fn with_presence(mut self, presence: &'h Presence<'h>) -> Self {
         self.presence = presence;

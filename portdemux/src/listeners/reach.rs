@@ -14,7 +14,7 @@ pub enum Reach {
         /// The rule.
         rule: Option<String>,
     },
-    /// The same, from the sources that the rule admits.
+    /// A rule hands it packets of the sources that it admits.
     Sources {
         /// The rule.
         rule: String,

@@ -111,7 +111,7 @@ pub fn shape(flows: u32, half_open: u32) -> Result<Shape> {
     Ok(shape_with(flows, half_open, random()?))
 }
 
-/// The same where the hash begins with this secret.
+/// How large the tables are for so many flows, with hashes that begin with this secret.
 #[must_use]
 pub fn shape_with(flows: u32, half_open: u32, seed: u64) -> Shape {
     let buckets = |slots: u32| (slots / NOWHERE).next_power_of_two().max(1) - 1;

@@ -25,7 +25,7 @@ pub enum Inbound {
     Pass,
     /// Nobody gets them, replies to this host's own packets apart.
     Drop,
-    /// The same, and their senders are told.
+    /// They are dropped, and their senders are told.
     Reject,
 }
 

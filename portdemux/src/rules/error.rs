@@ -136,20 +136,20 @@ impl RulesError {
         }
     }
 
-    /// The same mistakes of the ruleset in force with a rule that is added behind this line of it.
+    /// Cites them as mistakes of the ruleset in force with a rule that is added behind this line of it.
     #[must_use]
     pub const fn of_an_addition(mut self, behind: usize) -> Self {
         self.in_force = Some(behind);
         self
     }
 
-    /// The same mistakes of the ruleset in force, or of an edit of it that adds no rule.
+    /// Cites them as mistakes of the ruleset in force, or of an edit of it that adds no rule.
     #[must_use]
     pub const fn of_the_ruleset_in_force(self) -> Self {
         self.of_an_addition(usize::MAX)
     }
 
-    /// The same mistakes, told to somebody who asked for no change.
+    /// Tells them to somebody who asked for no change.
     #[must_use]
     pub fn of_a_reader(mut self) -> Self {
         self.was_to_change = false;

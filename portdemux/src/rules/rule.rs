@@ -113,7 +113,7 @@ impl Rule {
         words
     }
 
-    /// The same for people: `rate 1000/s burst 50`, `shadow`.
+    /// What it says besides, for people: `rate 1000/s burst 50`, `shadow`.
     #[must_use]
     pub fn phrases(&self) -> Vec<(&'static str, String)> {
         let mut phrases: Vec<(&'static str, String)> = Vec::new();

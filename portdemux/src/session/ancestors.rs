@@ -46,7 +46,7 @@ pub(super) fn unless_ended<T>(read: io::Result<T>, what: &str) -> Result<Option<
     }
 }
 
-/// The same; nothing, too, if this process may not look into that one.
+/// What was read of a process; nothing if it has ended, or this one may not look into it.
 fn unless_hidden<T>(read: io::Result<T>, what: &str) -> Result<Option<T>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),

@@ -18,13 +18,13 @@ use crate::{
 /// The program's name in its object.
 pub const PROGRAM: &str = "portdemux";
 
-/// The same for kernels that have no frames in several buffers.
+/// The program that is attached on kernels without frames in several buffers.
 pub const PLAIN_PROGRAM: &str = "portdemux_plain";
 
 /// The program that is attached where flows are tracked.
 pub const FLOW_PROGRAM: &str = "portdemux_flow";
 
-/// The same for kernels that have no frames in several buffers.
+/// The program that is attached where flows are tracked, on kernels without frames in several buffers.
 pub const FLOW_PLAIN_PROGRAM: &str = "portdemux_flowp";
 
 /// The first kernel with `xdp.frags`.
@@ -94,7 +94,7 @@ pub(super) fn verified(maps: &Maps, slot: usize) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// The same for interfaces at several slots, as many at once as there are CPUs; each with its slot.
+/// Loads the programs for interfaces at several slots, as many at once as there are CPUs; each with its slot.
 ///
 /// # Errors
 ///

@@ -127,7 +127,7 @@ pub(in crate::dataplane) fn loaded(
     all_verified(maps, links.iter().map(|link| link.slot))
 }
 
-/// The same for those interfaces whose programs use other maps than these.
+/// Replaces the programs of those interfaces whose programs use other maps than these.
 ///
 /// # Errors
 ///

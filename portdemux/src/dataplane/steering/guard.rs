@@ -33,8 +33,8 @@ pub fn is_guard_current(instance: &Instance) -> Result<bool> {
         .guards(&with_vlans(attached, &present)))
 }
 
-/// Does so before the program is taken off the interfaces at some slots: whoever is not guarded is decided
-/// about when a socket is looked up.
+/// Guards all interfaces but those at some slots, before the program is taken off these: the packets of an interface
+/// that is not guarded are decided about when a socket is looked up.
 ///
 /// # Errors
 ///

@@ -176,7 +176,7 @@ fn rewritten(text: &str, value: &Value<'_>, changes: &HashMap<IpNet, Becomes>, n
     format!("[{}]", all.join(", "))
 }
 
-/// The same for a list that spans lines, which keeps its layout.
+/// Edits a list that spans lines, which keeps its layout.
 fn in_lines(
     old: &str,
     offset: usize,
