@@ -167,7 +167,7 @@ const ENOBUFS: i32 = 105;
 /// What a target did not take, by [`RedirectDrop::slot`]: packets. All CPUs add to it.
 pub type Row = [u64; SLOTS];
 
-/// How many kinds of losses a target can have.
+/// How many kinds of redirect drops a target can have.
 pub const SLOTS: usize = 8;
 
 /// How many rows there are where CPUs have numbers below `cpus`.

@@ -127,7 +127,8 @@ impl Feature for RedirectDropCounting<'_> {
     }
 
     fn retire(&mut self) -> Result<()> {
-        redirect_drops::end(self.writer.lock(), self.ruleset).context("losses are still counted")
+        redirect_drops::end(self.writer.lock(), self.ruleset)
+            .context("redirect drops are still counted")
     }
 }
 

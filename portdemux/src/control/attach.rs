@@ -314,7 +314,7 @@ impl Control {
             self.events.warn_of(what, &error);
         }
         if let Err(error) = catching(|| redirect_drops::refresh(writer)) {
-            let what = "the programs that count losses are those from before";
+            let what = "the programs that count redirect drops are those from before";
             self.events.warn_of(what, &error);
         }
         // A change began without these interfaces.

@@ -51,7 +51,7 @@ pub(super) fn attach(
     if !has_links() {
         return attach_filter(program, name).with_context(failure);
     }
-    let pin = paths.sent(slot);
+    let pin = paths.egress(slot);
     let replaced = PinnedLink::from_pin(&pin)
         .map_err(anyhow::Error::new)
         .and_then(|link| Ok(SchedClassifierLink::try_from(FdLink::from(link))?))
@@ -127,7 +127,7 @@ fn attach_filter(program: &mut SchedClassifier, name: &str) -> Result<()> {
 /// The pin cannot be removed.
 pub(super) fn detach(paths: &InstancePaths, slot: usize, carrier: Option<&str>) -> Result<()> {
     detach_filters(carrier);
-    unpin(&paths.sent(slot))
+    unpin(&paths.egress(slot))
 }
 
 /// Takes the program off interfaces of this network namespace, where no link holds it.

@@ -276,7 +276,7 @@ pub fn renew(writer: &Writer) -> Result<()> {
     let programs = links::loaded(&writer.paths, &writer.maps)?;
     links::exchange(writer, programs)?;
     steering::refresh(writer).context("replace the programs for sockets")?;
-    redirect_drops::refresh(writer).context("replace the programs that count losses")
+    redirect_drops::refresh(writer).context("replace the programs that count redirect drops")
 }
 
 /// Exchanges the programs under their links, each in one step.
@@ -297,7 +297,7 @@ fn exchange(writer: &Writer, programs: Vec<(usize, Ebpf)>) -> Result<()> {
     steering::refresh(writer).context("replace the programs for sockets")?;
     if let Some((_, older)) = &older {
         redirect_drops::exchange(writer, older)
-            .context("replace the programs that count losses")?;
+            .context("replace the programs that count redirect drops")?;
     }
     // Programs of sockets can be interrupted where those of interfaces cannot.
     quiesce::wait_for_programs().context("wait for running programs to end")?;

@@ -110,7 +110,7 @@ impl InstancePaths {
     }
 
     /// Where the link of the program that sees what the interface at `slot` sends is pinned.
-    pub(crate) fn sent(&self, slot: usize) -> PathBuf {
+    pub(crate) fn egress(&self, slot: usize) -> PathBuf {
         self.pins().join(format!("sent{slot}"))
     }
 

@@ -110,10 +110,10 @@ impl RedirectDrops {
             };
             let mut counts = Row::default();
             self.rows.read(row_offset(row), &mut counts);
-            let losses = RedirectDrop::ALL
+            let drops = RedirectDrop::ALL
                 .into_iter()
                 .filter(|loss| loss.kind() == kind);
-            for (loss, packets) in losses.map(|loss| (loss, counts[loss.slot()])) {
+            for (loss, packets) in drops.map(|loss| (loss, counts[loss.slot()])) {
                 if packets != 0 {
                     let to = to.clone();
                     lost.push(Lost { to, loss, packets });
@@ -141,7 +141,7 @@ impl RedirectDrops {
         }
         for &(key, slot) in targets {
             map.insert(key.0, u64::from(slot), 0)
-                .context("make a target known to the programs that count losses")?;
+                .context("make a target known to the programs that count redirect drops")?;
         }
         Ok(())
     }

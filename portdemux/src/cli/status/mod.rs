@@ -257,7 +257,9 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<()> {
         destination.warn(context);
     }
     context.output.write(&reach::text(&destinations, &used));
-    context.output.write(&reach::losses(&lost, losses_counted));
+    context
+        .output
+        .write(&reach::redirect_drops(&lost, losses_counted));
     say_answers(context, &answers);
     sockets.say(context);
     if let Some(flows) = flows {

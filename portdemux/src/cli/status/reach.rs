@@ -112,7 +112,7 @@ pub(super) fn text(destinations: &[ReachedInterface], used: &[Action]) -> String
 }
 
 /// A line for each loss of a target, and one if they are not counted.
-pub(super) fn losses(lost: &[Lost], counted: Option<bool>) -> String {
+pub(super) fn redirect_drops(lost: &[Lost], counted: Option<bool>) -> String {
     let mut text = String::new();
     for lost in lost {
         let (to, packets, why) = (&lost.to, grouped(lost.packets), lost.loss.name());

@@ -45,7 +45,7 @@ pub(in crate::dataplane) fn all_use(paths: &InstancePaths, map: u32) -> Result<b
         .filter(|link| link.carrier(&present).is_some())
         .all(|link| {
             let uses = link.program.is_some_and(|program| using.contains(&program));
-            uses && (paths.sent(link.slot).exists() || !egress::has_links())
+            uses && (paths.egress(link.slot).exists() || !egress::has_links())
         }))
 }
 
@@ -140,7 +140,7 @@ pub(in crate::dataplane) fn outdated(instance: &Instance) -> Result<Vec<(usize, 
     let needs_sender = instance.maps.shape().is_some() && egress::has_links();
     let mut outdated = Vec::new();
     for link in pinned(&instance.paths)? {
-        let sender = || program_id(&instance.paths.sent(link.slot));
+        let sender = || program_id(&instance.paths.egress(link.slot));
         if !is_current(link.program) || needs_sender && !is_current(sender()?) {
             outdated.push(link.slot);
         }

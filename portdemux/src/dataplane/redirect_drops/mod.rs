@@ -106,7 +106,7 @@ pub fn end(lock: &Lock, ruleset: &Ruleset) -> Result<()> {
     Ok(())
 }
 
-/// Gives this binary's programs to an instance that counts losses.
+/// Gives this binary's programs to an instance that counts redirect drops.
 ///
 /// # Errors
 ///
@@ -121,7 +121,7 @@ pub fn refresh(writer: &Writer) -> Result<()> {
     attach(writer, &running)
 }
 
-/// Whether a program that counts losses has this name.
+/// Whether a program that counts redirect drops has this name.
 pub(super) fn is_program(name: &str) -> bool {
     PROGRAMS.iter().any(|&(program, ..)| program == name)
 }
@@ -190,7 +190,7 @@ fn load(pins: &Path) -> Result<Ebpf> {
             .override_global("DEVICE_NETNS", &offsets.namespace, true)
             .override_global("NETNS_INODE", &offsets.inode, true),
         objects::REDIRECT_DROPS,
-        "the program that counts losses",
+        "the program that counts redirect drops",
     )
 }
 
