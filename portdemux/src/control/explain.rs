@@ -130,11 +130,9 @@ impl AskedInstance<'_> {
         }
     }
 
-    /// Its maps, for the shadow program; nothing of an older instance, whose maps are others. Warnings say where what
-    /// runs on an interface is of another version.
+    /// Its maps, for the shadow program; nothing of an older instance, whose maps are others.
     #[must_use]
     pub fn own_maps(&self) -> Option<&Maps> {
-        self.warn_of_other_versions();
         self.instance.maps.is_own().then_some(&self.instance.maps)
     }
 
@@ -172,8 +170,8 @@ impl AskedInstance<'_> {
         }
     }
 
-    /// The shadow program is of this binary's program; what runs on an interface may be older.
-    fn warn_of_other_versions(&self) {
+    /// Warnings say where what runs on an interface is older than the shadow program, which is of this binary.
+    pub fn warn_of_other_versions(&self) {
         const OWN: &str = env!("CARGO_PKG_VERSION");
         for interface in &self.attached {
             if interface.version != OWN {

@@ -318,6 +318,9 @@ fn agreement(
     if !args.kernel {
         return Ok(None);
     }
+    if let Some(instance) = instance {
+        instance.warn_of_other_versions();
+    }
     let program = ShadowProgram::load(
         &basis.image,
         &ShadowKind {
