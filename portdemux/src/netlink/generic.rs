@@ -125,3 +125,28 @@ pub(crate) fn of_kind(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8
             attribute.into_inner().get(NLA_HEADER_SIZE..length)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_asked_for_by_its_name_and_may_not_be_there() {
+        // The one that knows the others has a number of its own.
+        assert_eq!(number("nlctrl").unwrap(), Some(0x10));
+        assert_eq!(number("none-such").unwrap(), None);
+        assert_eq!(ask("none-such", 1, Asked::All, &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn attributes_are_read_by_their_kind_up_to_where_they_end_early() {
+        let attributes = [(1, vec![7]), (2, vec![8, 9]), (1, vec![10])];
+        let attributes = attributes.map(|(kind, value)| DefaultNla::new(kind, value));
+        let bytes = emitted(&attributes);
+        let found = |bytes: &[u8]| of_kind(bytes, 1).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(found(&bytes), [vec![7], vec![10]]);
+        for length in 0..bytes.len() - 3 {
+            assert!(found(&bytes[..length]).len() < 2);
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Sockets as `NETLINK_SOCK_DIAG` lists them (`sock_diag(7)`, Linux `include/uapi/linux/inet_diag.h`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::Nla as _;
@@ -36,7 +39,7 @@ pub(super) fn list(transport: Transport, states: &[SocketState]) -> Result<Optio
                 | SockDiagMessage::UnixResponse(_) => None,
             })),
             // IPv6 may be switched off.
-            Err(error) if UNSUPPORTED.iter().any(|&errno| is(&error, errno)) => {
+            Err(error) if is_unsupported(&error) => {
                 if family == AF_INET {
                     return Ok(None);
                 }
@@ -50,13 +53,16 @@ pub(super) fn list(transport: Transport, states: &[SocketState]) -> Result<Optio
     Ok(Some(sockets))
 }
 
-/// What the kernel says if there is nobody in it to answer.
-const UNSUPPORTED: [Errno; 4] = [
-    Errno::NOENT,
-    Errno::OPNOTSUPP,
-    Errno::AFNOSUPPORT,
-    Errno::PROTONOSUPPORT,
-];
+/// Whether the kernel says that it has nothing that answers.
+fn is_unsupported(error: &io::Error) -> bool {
+    let unsupported = [
+        Errno::NOENT,
+        Errno::OPNOTSUPP,
+        Errno::AFNOSUPPORT,
+        Errno::PROTONOSUPPORT,
+    ];
+    unsupported.iter().any(|&errno| is(error, errno))
+}
 
 fn question(transport: Transport, family: u8, states: &[SocketState]) -> InetRequest {
     let states = states.iter().map(|state| state.bit()).sum();

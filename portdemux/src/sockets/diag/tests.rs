@@ -140,3 +140,12 @@ fn addresses_that_end_early_are_none() {
     }
     assert!(socket_address(&whole).is_some());
 }
+
+#[test]
+fn a_protocol_that_is_not_there_is_no_error() {
+    for errno in [Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT] {
+        assert!(is_unsupported(&errno.into()));
+    }
+    assert!(!is_unsupported(&Errno::PERM.into()));
+    assert!(!is_unsupported(&io::Error::other("an answer that is none")));
+}
