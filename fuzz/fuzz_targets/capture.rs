@@ -12,8 +12,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(whole, in_drops);
 });
 
+/// The bytes of a frame, and when it was captured, in nanoseconds since 1970.
+type Frame = (Vec<u8>, Option<u64>);
+
 /// Everything that is read of a file, and the error at its end.
-fn frames(source: impl Read) -> (Vec<(Vec<u8>, Option<u64>)>, Option<String>) {
+fn frames(source: impl Read) -> (Vec<Frame>, Option<String>) {
     let mut frames = Vec::new();
     let mut capture = match Capture::new("capture", source) {
         Ok(capture) => capture,

@@ -38,7 +38,7 @@ fn append_alone(before: &Ruleset, rule: &Rule) {
         from: rule.from.clone(),
         deny: rule.deny.clone(),
         to: Some(rule.to.clone()),
-        delivery: rule.delivery.clone(),
+        delivery: rule.delivery,
         role: rule.role,
         terms: rule.terms,
         shadow: rule.shadow,

@@ -19,6 +19,7 @@ const DENY: [&str; 3] = ["--", "-D", "warnings"];
 pub(crate) fn run() -> Result<()> {
     let rust = setup::toolchain()?;
     setup::deny()?;
+    setup::fuzz()?;
     say::step("format");
     command::run(&mut format(&["--all"]))?;
     command::run(&mut format(&["--manifest-path", "fuzz/Cargo.toml"]))?;
@@ -42,6 +43,14 @@ pub(crate) fn run() -> Result<()> {
         command::cargo("clippy")
             .args(command::BUILT)
             .arg("--all-targets")
+            .args(DENY),
+    )?;
+    say::step("clippy, fuzz targets");
+    command::run(
+        command::cargo("clippy")
+            .args(["--locked", "--manifest-path", "fuzz/Cargo.toml"])
+            .arg("--target-dir")
+            .arg(repository::target_dir().join("fuzz-clippy"))
             .args(DENY),
     )?;
     say::step("clippy, BPF");
